@@ -1,0 +1,1 @@
+"""The online service: deposits, withdrawals, ledger, their storage, and the processes that run them."""

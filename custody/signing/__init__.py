@@ -1,0 +1,1 @@
+"""Our transactions on the chains: versions, signatures, broadcast, confirmation, replacement."""

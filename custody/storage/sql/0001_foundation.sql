@@ -1,0 +1,468 @@
+-- The foundation: customers, addresses, chain facts, deposits, ledger, withdrawals, transactions, and the
+-- roles that may touch them. Invariants that money depends on are enforced here, whatever the code does.
+
+------------------------------------------------------------------------------------------------ lifecycles
+-- Which state may follow which. Filled by the migration from the tables in the code; a test compares both.
+CREATE TABLE lifecycle_edges (
+    lifecycle  text NOT NULL,
+    from_state text NOT NULL,
+    to_state   text NOT NULL,
+    PRIMARY KEY (lifecycle, from_state, to_state)
+);
+
+CREATE FUNCTION guard_lifecycle() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.state <> OLD.state AND NOT EXISTS (
+        SELECT 1 FROM lifecycle_edges
+        WHERE lifecycle = TG_ARGV[0] AND from_state = OLD.state AND to_state = NEW.state
+    ) THEN
+        RAISE EXCEPTION '% %: % cannot become %', TG_ARGV[0], OLD.id, OLD.state, NEW.state
+            USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- Rows of history are written once. Owners of tables too must not edit them by accident.
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$;
+
+------------------------------------------------------------------------------------------------- customers
+CREATE TABLE customers (
+    id         text PRIMARY KEY CHECK (id ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
+    state      text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'frozen')),
+    reason     text NOT NULL DEFAULT '',
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE addresses (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    chain       text NOT NULL,
+    keyset      text NOT NULL,
+    asset       text NOT NULL,
+    customer_id text REFERENCES customers (id),          -- null: the house (change)
+    purpose     text NOT NULL CHECK (purpose IN ('deposit', 'change')),
+    branch      integer NOT NULL CHECK (branch >= 0),
+    index       integer NOT NULL CHECK (index >= 0),     -- stored for ever, never used for another customer
+    address     text NOT NULL,
+    script      bytea NOT NULL,
+    attestation text,                                    -- JSON {attestation, signature}; deposits always have one
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (chain, address),
+    UNIQUE (chain, script),
+    UNIQUE (keyset, branch, index),
+    CHECK ((purpose = 'deposit') = (customer_id IS NOT NULL)),
+    CHECK ((purpose = 'deposit') = (attestation IS NOT NULL))
+);
+CREATE INDEX ON addresses (customer_id, asset, id);
+
+CREATE TABLE address_indexes (                            -- next free index of each branch
+    keyset text NOT NULL,
+    branch integer NOT NULL,
+    next   integer NOT NULL DEFAULT 0 CHECK (next >= 0),
+    PRIMARY KEY (keyset, branch)
+);
+
+----------------------------------------------------------------------------------------------- chain facts
+-- What the monitor has committed of each best chain. One row a height: a reorg replaces rows in one commit.
+CREATE TABLE blocks (
+    chain       text NOT NULL,
+    height      integer NOT NULL CHECK (height >= 0),
+    hash        text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
+    previous    text NOT NULL CHECK (previous ~ '^[0-9a-f]{64}$'),
+    observed_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (chain, height),
+    UNIQUE (chain, hash)
+);
+
+CREATE TABLE cursors (
+    chain      text PRIMARY KEY,
+    height     integer NOT NULL,
+    hash       text NOT NULL,
+    updated_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Value that arrived at our scripts in the best chain (BTC: one row an output). Deleted when its block is undone.
+CREATE TABLE receipts (
+    chain      text NOT NULL,
+    resource   text NOT NULL,                             -- txid:vout
+    txid       text NOT NULL,
+    address_id bigint NOT NULL REFERENCES addresses (id),
+    asset      text NOT NULL,
+    units      numeric(78, 0) NOT NULL CHECK (units >= 0),
+    coinbase   boolean NOT NULL DEFAULT false,
+    height     integer NOT NULL,
+    block_hash text NOT NULL,
+    PRIMARY KEY (chain, resource),
+    FOREIGN KEY (chain, height) REFERENCES blocks (chain, height) DEFERRABLE INITIALLY DEFERRED
+);
+CREATE INDEX ON receipts (chain, height);
+CREATE INDEX ON receipts (address_id);
+
+-- Our single-use resources that a mined transaction has used. Deleted when its block is undone.
+CREATE TABLE consumptions (
+    chain      text NOT NULL,
+    resource   text NOT NULL,
+    txid       text NOT NULL,
+    succeeded  boolean NOT NULL,
+    height     integer NOT NULL,
+    block_hash text NOT NULL,
+    PRIMARY KEY (chain, resource),
+    FOREIGN KEY (chain, height) REFERENCES blocks (chain, height) DEFERRABLE INITIALLY DEFERRED
+);
+CREATE INDEX ON consumptions (chain, height);
+CREATE INDEX ON consumptions (chain, txid);
+
+-------------------------------------------------------------------------------------------------- deposits
+CREATE TABLE deposits (
+    id            uuid PRIMARY KEY,
+    chain         text NOT NULL,
+    resource      text NOT NULL,                          -- the deposit's one identity: credited at most once
+    txid          text NOT NULL,
+    address_id    bigint NOT NULL REFERENCES addresses (id),
+    customer_id   text REFERENCES customers (id),         -- null: paid to a change address, booked to suspense
+    asset         text NOT NULL,
+    units         numeric(78, 0) NOT NULL CHECK (units > 0),
+    state         text NOT NULL CHECK (state IN ('seen', 'confirming', 'credited', 'held', 'quarantined',
+                      'below_minimum', 'swept', 'orphaned', 'clawed_back')),
+    height        integer,                                -- of the block that has it; null while in none
+    block_hash    text,
+    confirmations integer NOT NULL CHECK (confirmations >= 1),   -- needed, fixed at first sight
+    credits       integer NOT NULL DEFAULT 0,             -- times credited: names the ledger transfer
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    updated_at    timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (chain, resource),
+    CHECK ((height IS NULL) = (block_hash IS NULL)),
+    CHECK (state NOT IN ('confirming', 'credited', 'swept', 'held', 'below_minimum') OR height IS NOT NULL)
+);
+CREATE INDEX ON deposits (chain, state);
+CREATE INDEX ON deposits (customer_id, id);
+CREATE TRIGGER deposits_lifecycle BEFORE UPDATE OF state ON deposits
+    FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('deposit');
+
+CREATE TABLE deposit_events (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    deposit_id uuid NOT NULL REFERENCES deposits (id),
+    event      text NOT NULL,
+    from_state text NOT NULL,
+    to_state   text NOT NULL,
+    detail     jsonb NOT NULL DEFAULT '{}',
+    at         timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON deposit_events (deposit_id);
+
+---------------------------------------------------------------------------------------------------- ledger
+-- Balances are credits minus debits: what we owe is positive, what we own (chain_assets) is negative, and per
+-- asset the sum over all accounts is always zero. Balances change through lines only.
+CREATE TABLE ledger_accounts (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    customer_id text REFERENCES customers (id),
+    kind        text NOT NULL CHECK (kind IN ('available', 'frozen', 'trading',
+                    'chain_assets', 'in_transit', 'fees_earned', 'network_fees', 'suspense')),
+    asset       text NOT NULL,
+    wallet      text NOT NULL DEFAULT '',                 -- key-set, for chain_assets and in_transit
+    balance     numeric(78, 0) NOT NULL DEFAULT 0,
+    last_seq    bigint NOT NULL DEFAULT 0,
+    UNIQUE NULLS NOT DISTINCT (customer_id, kind, asset, wallet),
+    CHECK ((customer_id IS NOT NULL) = (kind IN ('available', 'frozen', 'trading'))),
+    CHECK (kind NOT IN ('available', 'frozen', 'trading', 'fees_earned') OR balance >= 0)
+);
+
+CREATE TABLE ledger_transfers (
+    id           uuid PRIMARY KEY,                        -- chosen by the client
+    kind         text NOT NULL CHECK (kind IN ('immediate', 'hold', 'post', 'void', 'reverse')),
+    content_hash bytea NOT NULL CHECK (length(content_hash) = 32),
+    parent_id    uuid REFERENCES ledger_transfers (id),   -- the hold of a post or void; what a reverse undoes
+    reference    text NOT NULL DEFAULT '',                -- e.g. withdrawal:ID, deposit:ID
+    at           timestamptz NOT NULL DEFAULT now(),
+    CHECK ((kind IN ('post', 'void', 'reverse')) = (parent_id IS NOT NULL))
+);
+-- A hold is posted or voided at most once unless the post is reversed: the hold row below carries the truth.
+CREATE TABLE ledger_holds (
+    id          uuid PRIMARY KEY REFERENCES ledger_transfers (id),
+    customer_id text NOT NULL REFERENCES customers (id),
+    asset       text NOT NULL,
+    units       numeric(78, 0) NOT NULL CHECK (units > 0),
+    state       text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'posted', 'voided')),
+    expires_at  timestamptz,
+    updated_at  timestamptz NOT NULL DEFAULT now()
+);
+CREATE TRIGGER ledger_holds_lifecycle BEFORE UPDATE OF state ON ledger_holds
+    FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('hold');
+CREATE INDEX ON ledger_holds (customer_id, asset) WHERE state = 'pending';
+
+CREATE TABLE ledger_lines (
+    id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    transfer_id    uuid NOT NULL REFERENCES ledger_transfers (id),
+    account_id     bigint NOT NULL REFERENCES ledger_accounts (id),
+    seq            bigint NOT NULL CHECK (seq > 0),       -- 1, 2, 3 ... within the account, no gaps
+    type           text NOT NULL CHECK (type IN ('deposit', 'withdrawal', 'trade_buy', 'trade_sell', 'fee',
+                       'transfer', 'freeze', 'unfreeze', 'claw_back', 'network_fee')),
+    amount         numeric(78, 0) NOT NULL CHECK (amount <> 0),
+    balance_before numeric(78, 0) NOT NULL,
+    balance_after  numeric(78, 0) NOT NULL,
+    at             timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (account_id, seq),
+    CHECK (balance_after = balance_before + amount)
+);
+CREATE INDEX ON ledger_lines (transfer_id);
+CREATE TRIGGER ledger_lines_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_lines
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER ledger_transfers_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_transfers
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- Locks accounts in id order (so that batches never deadlock) without giving anyone UPDATE on balances.
+CREATE FUNCTION ledger_lock(ids bigint[]) RETURNS SETOF ledger_accounts
+LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+    SELECT * FROM ledger_accounts WHERE id = ANY (ids) ORDER BY id FOR UPDATE
+$$;
+
+-- Applies a statement's lines to the balances, and refuses lines that do not add up.
+CREATE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE bad record;
+BEGIN
+    SELECT n.transfer_id, a.asset, sum(n.amount) AS total INTO bad
+    FROM fresh n JOIN ledger_accounts a ON a.id = n.account_id
+    GROUP BY n.transfer_id, a.asset HAVING sum(n.amount) <> 0 LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'transfer % is out of balance by % %', bad.transfer_id, bad.total, bad.asset
+            USING ERRCODE = 'check_violation';
+    END IF;
+    SELECT n.transfer_id INTO bad FROM fresh n
+    JOIN ledger_lines o ON o.transfer_id = n.transfer_id
+    WHERE NOT EXISTS (SELECT 1 FROM fresh m WHERE m.id = o.id) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'transfer % already has its lines', bad.transfer_id USING ERRCODE = 'check_violation';
+    END IF;
+    SELECT x.account_id INTO bad FROM (
+        SELECT n.account_id, n.seq, n.balance_before,
+               a.last_seq + row_number() OVER w AS want_seq,
+               coalesce(lag(n.balance_after) OVER w, a.balance) AS want_before
+        FROM fresh n JOIN ledger_accounts a ON a.id = n.account_id
+        WINDOW w AS (PARTITION BY n.account_id ORDER BY n.seq)
+    ) x WHERE x.seq <> x.want_seq OR x.balance_before <> x.want_before LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'lines of account % do not continue its history', bad.account_id
+            USING ERRCODE = 'check_violation';
+    END IF;
+    UPDATE ledger_accounts a SET balance = a.balance + s.total, last_seq = a.last_seq + s.n
+    FROM (SELECT account_id, sum(amount) AS total, count(*) AS n FROM fresh GROUP BY account_id) s
+    WHERE a.id = s.account_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER ledger_lines_apply AFTER INSERT ON ledger_lines
+    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION ledger_apply();
+
+-- An account starts empty.
+CREATE FUNCTION ledger_account_starts_empty() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.balance <> 0 OR NEW.last_seq <> 0 THEN
+        RAISE EXCEPTION 'an account starts empty' USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER ledger_accounts_start_empty BEFORE INSERT ON ledger_accounts
+    FOR EACH ROW EXECUTE FUNCTION ledger_account_starts_empty();
+
+----------------------------------------------------------------------------------------------- withdrawals
+CREATE TABLE transactions (                               -- one on-chain effect of ours, in all its versions
+    id         uuid PRIMARY KEY,
+    chain      text NOT NULL,
+    keyset     text NOT NULL,
+    kind       text NOT NULL,                             -- as Intent.kind
+    state      text NOT NULL CHECK (state IN ('built', 'broadcast', 'confirming', 'final', 'refused', 'dead')),
+    confirmed_txid text,                                  -- the version in the best chain
+    height     integer,
+    block_hash text,
+    last_error text NOT NULL DEFAULT '',
+    rebroadcast_at timestamptz NOT NULL DEFAULT now(),
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CHECK ((height IS NULL) = (block_hash IS NULL))
+);
+CREATE INDEX ON transactions (chain, state);
+CREATE TRIGGER transactions_lifecycle BEFORE UPDATE OF state ON transactions
+    FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('transaction');
+
+CREATE TABLE transaction_versions (                       -- v1, and replacements that conflict with every earlier one
+    transaction_id uuid NOT NULL REFERENCES transactions (id),
+    version        integer NOT NULL CHECK (version >= 1),
+    request        text NOT NULL,                         -- the signing request, verbatim: a retry sends the same
+    unsigned       bytea NOT NULL,
+    signed         bytea,
+    txid           text UNIQUE,
+    fee_units      numeric(78, 0) NOT NULL CHECK (fee_units >= 0),
+    feerate        bigint NOT NULL CHECK (feerate >= 0),  -- BTC: sat/kvB
+    size           bigint NOT NULL CHECK (size > 0),      -- BTC: vB
+    state          text NOT NULL DEFAULT 'built' CHECK (state IN ('built', 'signed', 'refused')),
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    signed_at      timestamptz,
+    PRIMARY KEY (transaction_id, version),
+    CHECK ((state = 'signed') = (signed IS NOT NULL)),
+    CHECK ((signed IS NULL) = (txid IS NULL))
+);
+-- Signed bytes are never changed: what was recorded is what is sent.
+CREATE FUNCTION signed_bytes_stay() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.signed IS NOT NULL AND (NEW.signed IS DISTINCT FROM OLD.signed OR NEW.txid IS DISTINCT FROM OLD.txid)
+       OR NEW.unsigned <> OLD.unsigned OR NEW.request <> OLD.request THEN
+        RAISE EXCEPTION 'a version''s bytes never change' USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER transaction_versions_stay BEFORE UPDATE ON transaction_versions
+    FOR EACH ROW EXECUTE FUNCTION signed_bytes_stay();
+
+CREATE TABLE reservations (                               -- one resource, one transaction: the database refuses a second
+    chain          text NOT NULL,
+    resource       text NOT NULL,
+    transaction_id uuid NOT NULL REFERENCES transactions (id),
+    PRIMARY KEY (chain, resource)
+);
+CREATE INDEX ON reservations (transaction_id);
+
+CREATE TABLE withdrawals (
+    id              uuid PRIMARY KEY,                     -- the order's id
+    caller          text NOT NULL,
+    customer_id     text NOT NULL REFERENCES customers (id),
+    chain           text NOT NULL,
+    asset           text NOT NULL,
+    destination     text NOT NULL,
+    units           numeric(78, 0) NOT NULL CHECK (units > 0),
+    fee_units       numeric(78, 0) NOT NULL CHECK (fee_units >= 0),   -- what the customer pays
+    order_json      text NOT NULL,                        -- the signed order, verbatim
+    order_signature text NOT NULL,
+    order_hash      text NOT NULL UNIQUE,
+    state           text NOT NULL CHECK (state IN ('requested', 'screening', 'awaiting_approval', 'cooling',
+                        'queued', 'building', 'signing', 'broadcast', 'confirming', 'settled',
+                        'rejected', 'cancelled', 'expired', 'failed')),
+    reason          text NOT NULL DEFAULT '',             -- why it waits, or why it ended
+    tier            text,
+    decision        jsonb,                                -- facts and outcome of the policy, as decided
+    settlement      text CHECK (settlement IN ('chain', 'internal')),
+    transaction_id  uuid REFERENCES transactions (id),    -- the one transaction that serves it
+    settlements     integer NOT NULL DEFAULT 0,           -- times settled: names the ledger transfer
+    not_before      timestamptz NOT NULL DEFAULT now(),
+    expires_at      timestamptz NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    updated_at      timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON withdrawals (state, not_before);
+CREATE INDEX ON withdrawals (customer_id, id);
+CREATE INDEX ON withdrawals (transaction_id);
+CREATE TRIGGER withdrawals_lifecycle BEFORE UPDATE OF state ON withdrawals
+    FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('withdrawal');
+
+CREATE TABLE withdrawal_events (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    withdrawal_id uuid NOT NULL REFERENCES withdrawals (id),
+    event         text NOT NULL,
+    from_state    text NOT NULL,
+    to_state      text NOT NULL,
+    detail        jsonb NOT NULL DEFAULT '{}',
+    at            timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON withdrawal_events (withdrawal_id);
+
+CREATE TABLE approvals (
+    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    intent_hash text NOT NULL CHECK (intent_hash ~ '^[0-9a-f]{64}$'),
+    approver    text NOT NULL,
+    decision    text NOT NULL CHECK (decision IN ('approve', 'reject')),
+    document    text NOT NULL,
+    signature   text NOT NULL,
+    at          timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (intent_hash, approver)
+);
+
+------------------------------------------------------------------------------------ feed, alerts, API records
+-- The ordered feed. Readers see only rows of transactions older than every running one, so none is ever missed.
+CREATE TABLE events (
+    id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    xid     xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    type    text NOT NULL,                                -- e.g. deposit.credited, withdrawal.settled
+    subject text NOT NULL,                                -- id of what changed
+    data    jsonb NOT NULL,
+    at      timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON events (xid, id);
+
+CREATE TABLE alerts (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    severity text NOT NULL CHECK (severity IN ('info', 'warning', 'critical')),
+    type     text NOT NULL,
+    subject  text NOT NULL,
+    message  text NOT NULL,
+    data     jsonb NOT NULL DEFAULT '{}',
+    at       timestamptz NOT NULL DEFAULT now(),
+    resolved_at timestamptz
+);
+CREATE UNIQUE INDEX ON alerts (type, subject) WHERE resolved_at IS NULL;   -- one open alert for one trouble
+
+-- Paying stops while a row is here (reconciliation found a difference, an operator pulled the brake).
+CREATE TABLE halts (
+    scope  text PRIMARY KEY,                              -- 'all' or a chain id
+    reason text NOT NULL,
+    at     timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE idempotency_keys (
+    caller       text NOT NULL,
+    key          text NOT NULL CHECK (length(key) BETWEEN 1 AND 128),
+    request_hash bytea NOT NULL CHECK (length(request_hash) = 32),
+    status       integer NOT NULL,
+    body         text NOT NULL,
+    at           timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (caller, key)
+);
+
+CREATE TABLE token_nonces (
+    caller     text NOT NULL,
+    nonce      text NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (caller, nonce)
+);
+CREATE INDEX ON token_nonces (expires_at);
+
+CREATE TRIGGER deposit_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON deposit_events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER withdrawal_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON withdrawal_events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-------------------------------------------------------------------------------------------------- privileges
+-- Roles are made by the code that runs this file (CREATE ROLE has no IF NOT EXISTS); here is what each may do.
+GRANT USAGE ON SCHEMA public TO strongroom_api, strongroom_monitor, strongroom_worker, strongroom_read;
+GRANT SELECT ON ALL TABLES IN SCHEMA public
+    TO strongroom_api, strongroom_monitor, strongroom_worker, strongroom_read;
+REVOKE SELECT ON idempotency_keys, token_nonces FROM strongroom_monitor, strongroom_worker, strongroom_read;
+GRANT INSERT ON events, alerts TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT UPDATE (resolved_at) ON alerts TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT ON ledger_accounts, ledger_transfers, ledger_lines, ledger_holds
+    TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT UPDATE (state, updated_at) ON ledger_holds TO strongroom_api, strongroom_monitor, strongroom_worker;
+REVOKE EXECUTE ON FUNCTION ledger_lock(bigint[]), ledger_apply() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger_lock(bigint[]) TO strongroom_api, strongroom_monitor, strongroom_worker;
+
+GRANT INSERT ON customers, addresses, address_indexes, idempotency_keys, token_nonces, withdrawals,
+    withdrawal_events, halts TO strongroom_api;
+GRANT UPDATE (state, reason) ON customers TO strongroom_api;
+GRANT UPDATE (next) ON address_indexes TO strongroom_api;
+GRANT UPDATE (state, reason, updated_at) ON withdrawals TO strongroom_api;
+GRANT DELETE ON token_nonces, halts TO strongroom_api;
+
+GRANT INSERT, UPDATE, DELETE ON blocks, cursors, receipts, consumptions TO strongroom_monitor;
+GRANT INSERT, UPDATE ON deposits TO strongroom_monitor;
+GRANT INSERT ON deposit_events TO strongroom_monitor;
+GRANT UPDATE (state, reason) ON customers TO strongroom_monitor;
+
+GRANT UPDATE (state, reason, tier, decision, settlement, transaction_id, settlements, not_before, updated_at)
+    ON withdrawals TO strongroom_worker;
+GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
+GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
+GRANT INSERT ON withdrawal_events, deposit_events, halts, approvals TO strongroom_worker;
+GRANT INSERT, DELETE ON reservations TO strongroom_worker;
+GRANT INSERT ON addresses, address_indexes TO strongroom_worker;
+GRANT UPDATE (next) ON address_indexes TO strongroom_worker;

@@ -1,0 +1,1 @@
+"""Withdrawals: from a caller's signed order to a settled payment."""

@@ -1,0 +1,320 @@
+"""The bundle: one canonical, versioned document of trust, signed by the policy quorum (DESIGN section 1).
+
+It is loaded by the online side and by signers alike and never taken from database tables. Versions only
+rise, a bundle expires, and the quorum's keys (`TrustRoot`) are pinned outside of it at the key ceremony.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, ClassVar, Literal, TypeVar
+
+import msgspec
+
+from chains.errors import InvalidValue, PermanentError
+from chains.types import Asset
+from policies.canonical import (
+    MAX_DOCUMENT_BYTES,
+    BadSignature,
+    Document,
+    Hex32,
+    Name,
+    Seconds,
+    Units,
+    verify_ed25519,
+)
+from policies.intent import Signature
+
+Tier = Literal["hot", "warm", "cold"]
+_K = TypeVar("_K")
+_T = TypeVar("_T")
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
+class UntrustedBundle(PermanentError):
+    """A bundle that lacks its quorum, is older than the pinned one, or has expired."""
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the bundle's parts."""
+
+
+class Confirmations(_Part):
+    """Deposits of at least `from_units` need `blocks` confirmations; the largest `from_units` that fits wins."""
+
+    from_units: Units
+    blocks: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+
+
+class NetworkEntry(_Part):
+    """A network and how careful we are on it."""
+
+    chain: Name
+    family: Literal["btc"]
+    network: Literal["main", "test", "signet", "regtest"]
+    genesis: Hex32
+    """Hash of block 0; adapters refuse a node whose genesis differs."""
+    native_asset: Name
+    settle_blocks: Annotated[int, msgspec.Meta(ge=1, le=1000)]
+    """Confirmations after which a payment is settled and a conflict is final."""
+    feerate_floor: Count
+    """Lowest feerate we pay (BTC: sat/kvB)."""
+    feerate_cap: Count
+    """Highest feerate a signer signs (BTC: sat/kvB)."""
+    fee_cap: Units
+    """Highest fee of one transaction, in base units of the native asset."""
+    fee_window_cap: Units
+    """Highest sum of fees signed in `fee_window_seconds`."""
+    fee_window_seconds: Seconds
+
+
+class AssetEntry(_Part):
+    """An asset and its terms for customers."""
+
+    id: Name
+    chain: Name
+    decimals: Annotated[int, msgspec.Meta(ge=0, le=36)]
+    contract: str | None
+    """Token contract; null for a chain's native asset."""
+    minimum_deposit: Units
+    withdrawal_fee: Units
+    """What a customer pays for one withdrawal (default 0.0005 BTC)."""
+    confirmations: Annotated[tuple[Confirmations, ...], msgspec.Meta(min_length=1)]
+
+    def asset(self) -> Asset:
+        """The asset as a value type."""
+        return Asset(self.id, self.chain, self.decimals)
+
+    def confirmations_for(self, units: int) -> int:
+        """Confirmations that a deposit of `units` base units needs."""
+        fitting = [c for c in self.confirmations if int(c.from_units) <= units]
+        chosen = max(fitting or self.confirmations, key=lambda c: int(c.from_units) if fitting else c.blocks)
+        return chosen.blocks
+
+
+class KeysetEntry(_Part):
+    """A set of keys on one chain in one tier: one wallet."""
+
+    id: Name
+    chain: Name
+    tier: Tier
+    kind: Literal["p2wpkh-hd"]
+    account: str
+    """BIP32 account public key (`xpub`/`tpub`) from which branch 0 (deposits) and 1 (change) derive."""
+    origin: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}(/[0-9]{1,10}'){1,6}\Z")]
+    """Master fingerprint and hardened path of the account key, e.g. `d34db33f/84'/1'/0'`."""
+    attestation_key: Hex32
+    """Ed25519 public key that attests this key-set's addresses."""
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Master key fingerprint, 4 bytes."""
+        return bytes.fromhex(self.origin[:8])
+
+    @property
+    def account_path(self) -> str:
+        """Path of the account key from the master, e.g. `m/84'/1'/0'`."""
+        return "m" + self.origin[8:]
+
+
+class TierCap(_Part):
+    """What one tier may pay of one asset. A signer of the tier enforces it by its own counters."""
+
+    tier: Tier
+    asset: Name
+    payment_below: Units
+    """A single payment must be smaller than this."""
+    window_cap: Units
+    """Sum of payments, fees included, signed within `window_seconds`."""
+    window_seconds: Seconds
+
+
+class Caller(_Part):
+    """Somebody whose Ed25519 key may call the API, and sign orders if the scopes say so."""
+
+    id: Name
+    key: Hex32
+    organisation: Name
+    scopes: tuple[Name, ...]
+    not_after: Seconds
+
+
+class Officer(_Part):
+    """A holder of a quorum key."""
+
+    id: Name
+    key: Hex32
+    organisation: Name
+    not_after: Seconds
+
+
+class Rules(_Part):
+    """The simple rules of this version; all amounts in base units of `asset`."""
+
+    asset: Name
+    hot_below: Units
+    """Payments below this go to the hot tier at once."""
+    warm_below: Units
+    """Payments from `hot_below` to below this belong to the warm tier, the rest to the cold tier."""
+    hot_window_cap: Units
+    customer_window_cap: Units
+    """Most that one customer withdraws within `window_seconds`."""
+    window_seconds: Seconds
+
+
+class Bundle(Document):
+    """Everything that the system trusts by signature: networks, assets, key-sets, caps, people, rules."""
+
+    domain: ClassVar[str] = "bundle"
+
+    v: Literal[1]
+    version: Annotated[int, msgspec.Meta(ge=1)]
+    issued_at: Seconds
+    expires_at: Seconds
+    networks: tuple[NetworkEntry, ...]
+    assets: tuple[AssetEntry, ...]
+    keysets: tuple[KeysetEntry, ...]
+    caps: tuple[TierCap, ...]
+    callers: tuple[Caller, ...]
+    officers: tuple[Officer, ...]
+    rules: tuple[Rules, ...]
+
+    def network(self, chain: str) -> NetworkEntry:
+        """The network `chain`. Raises InvalidValue if the bundle has none."""
+        return _only(self.networks, chain, "network", lambda entry: entry.chain)
+
+    def asset(self, asset: str) -> AssetEntry:
+        """The asset `asset`. Raises InvalidValue if the bundle has none."""
+        return _only(self.assets, asset, "asset", lambda entry: entry.id)
+
+    def keyset(self, keyset: str) -> KeysetEntry:
+        """The key-set `keyset`. Raises InvalidValue if the bundle has none."""
+        return _only(self.keysets, keyset, "key-set", lambda entry: entry.id)
+
+    def keyset_for(self, chain: str, tier: Tier) -> KeysetEntry:
+        """The active key-set of a tier on a chain (the first listed). Raises InvalidValue if there is none."""
+        for entry in self.keysets:
+            if entry.chain == chain and entry.tier == tier:
+                return entry
+        raise InvalidValue(f"the bundle has no {tier} key-set on {chain}")
+
+    def cap(self, tier: Tier, asset: str) -> TierCap:
+        """The caps of a tier for an asset. Raises InvalidValue if the bundle has none: then nothing may be paid."""
+        return _only(self.caps, (tier, asset), "cap", lambda entry: (entry.tier, entry.asset))
+
+    def caller(self, caller: str) -> Caller:
+        """The caller `caller`. Raises InvalidValue if the bundle has none."""
+        return _only(self.callers, caller, "caller", lambda entry: entry.id)
+
+    def rules_for(self, asset: str) -> Rules:
+        """The rules for an asset. Raises InvalidValue if there are none: then nothing may be paid."""
+        return _only(self.rules, asset, "rules", lambda entry: entry.asset)
+
+
+def _only(entries: Iterable[_T], key: _K, what: str, of: Callable[[_T], _K]) -> _T:
+    for entry in entries:
+        if of(entry) == key:
+            return entry
+    raise InvalidValue(f"the bundle has no {what} {key!r}")
+
+
+class BundleSignature(_Part):
+    """One officer's signature over the bundle's digest."""
+
+    key: Name
+    signature: Signature
+
+
+class SignedBundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The bundle as it is stored and sent: with the quorum's signatures."""
+
+    bundle: Bundle
+    signatures: tuple[BundleSignature, ...]
+
+    def encode(self) -> bytes:
+        """JSON bytes (the signed form is `bundle.canonical()`)."""
+        return msgspec.json.encode(self)
+
+
+class TrustRoot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is pinned at the ceremony: officers' public keys, how many must sign, and the lowest version accepted."""
+
+    threshold: Annotated[int, msgspec.Meta(ge=1, le=32)]
+    keys: Mapping[str, Hex32]
+    organisations: Mapping[str, Name]
+    """Organisation of each key: two signatures of one organisation count once."""
+    minimum_version: Annotated[int, msgspec.Meta(ge=1)]
+
+
+def read_bundle(raw: bytes, root: TrustRoot, *, now: int) -> Bundle:
+    """Read a signed bundle and believe it only with the quorum's signatures.
+
+    Args:
+        raw: JSON of a `SignedBundle`.
+        root: the pinned quorum and lowest version.
+        now: the reader's own clock, UNIX seconds.
+
+    Raises:
+        InvalidValue: malformed, or inconsistent within itself.
+        UntrustedBundle: too few valid signatures, older than pinned, not yet issued or expired.
+    """
+    if len(raw) > MAX_DOCUMENT_BYTES:
+        raise InvalidValue(f"bundle: {len(raw)} bytes, at most {MAX_DOCUMENT_BYTES} are read")
+    try:
+        signed = msgspec.json.decode(raw, type=SignedBundle)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"bundle: {error}") from None
+    bundle = signed.bundle
+    digest = bundle.digest()
+    organisations: set[str] = set()
+    for entry in signed.signatures:
+        public_key = root.keys.get(entry.key)
+        if public_key is None:
+            continue
+        try:
+            verify_ed25519(public_key, digest, entry.signature)
+        except BadSignature:
+            raise UntrustedBundle(f"the signature of {entry.key} does not verify") from None
+        organisations.add(root.organisations.get(entry.key, entry.key))
+    if len(organisations) < root.threshold:
+        raise UntrustedBundle(f"{len(organisations)} of {root.threshold} organisations have signed this bundle")
+    if bundle.version < root.minimum_version:
+        raise UntrustedBundle(f"version {bundle.version} is older than the pinned {root.minimum_version}")
+    if now >= bundle.expires_at:
+        raise UntrustedBundle(f"the bundle expired at {bundle.expires_at}; have the quorum sign a new one")
+    check_consistent(bundle)
+    return bundle
+
+
+def check_consistent(bundle: Bundle) -> None:
+    """Check that ids are unique and that everything referred to exists.
+
+    Raises:
+        InvalidValue: names the entry.
+    """
+    chains = [n.chain for n in bundle.networks]
+    assets = {a.id: a for a in bundle.assets}
+    for what, ids in (
+        ("network", chains),
+        ("asset", [a.id for a in bundle.assets]),
+        ("key-set", [k.id for k in bundle.keysets]),
+        ("caller", [c.id for c in bundle.callers]),
+        ("caller key", [c.key for c in bundle.callers]),
+        ("officer", [o.id for o in bundle.officers]),
+        ("cap", [(c.tier, c.asset) for c in bundle.caps]),
+        ("rules", [r.asset for r in bundle.rules]),
+    ):
+        if len(set(ids)) != len(ids):
+            raise InvalidValue(f"bundle: a {what} is listed twice")
+    for network in bundle.networks:
+        native = assets.get(network.native_asset)
+        if native is None or native.chain != network.chain or native.contract is not None:
+            raise InvalidValue(f"bundle: {network.chain} names no native asset of its own")
+        if network.feerate_floor > network.feerate_cap:
+            raise InvalidValue(f"bundle: the feerate floor of {network.chain} is above its cap")
+    for where, chain in [(a.id, a.chain) for a in bundle.assets] + [(k.id, k.chain) for k in bundle.keysets]:
+        if chain not in chains:
+            raise InvalidValue(f"bundle: {where} is on an unlisted network {chain}")
+    for listed in [c.asset for c in bundle.caps] + [r.asset for r in bundle.rules]:
+        if listed not in assets:
+            raise InvalidValue(f"bundle: a cap or rule names an unlisted asset {listed}")

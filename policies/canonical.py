@@ -1,0 +1,127 @@
+"""Signed documents: RFC 8785 canonical JSON, hashed with a domain and a version, signed with Ed25519.
+
+A document's hash is SHA-256 over `strongroom:{domain}:v{version}\\n` followed by its canonical bytes, so a
+signature for one kind of document is never valid for another. Signatures are over that 32-byte hash.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Annotated, Any, ClassVar, Final, Self
+
+import msgspec
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from chains.errors import InvalidValue, PermanentError
+
+MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
+"""An id chosen by people: 1 to 64 of `A-Za-z0-9._-`."""
+Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")]
+"""Canonical lower-case UUID text."""
+Units = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,77})\Z")]
+"""Base units as a decimal string (JSON numbers lose precision above 2**53)."""
+Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+"""32 bytes as lower-case hex: a hash or an Ed25519 public key."""
+Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+"""UNIX time in whole seconds, or a duration in seconds."""
+
+
+class BadSignature(PermanentError):
+    """A signature that does not verify under the key that should have made it."""
+
+
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all signed documents: immutable, unknown fields refused, one canonical form.
+
+    Subclasses set `domain` and `version`.
+    """
+
+    domain: ClassVar[str]
+    version_number: ClassVar[int] = 1
+
+    def canonical(self) -> bytes:
+        """RFC 8785 bytes of the document."""
+        return rfc8785.dumps(msgspec.to_builtins(self))
+
+    def digest(self) -> bytes:
+        """The 32 bytes that are signed and that other documents refer to."""
+        return domain_hash(self.domain, self.version_number, self.canonical())
+
+    def digest_hex(self) -> str:
+        """`digest` as 64 lower-case hex digits."""
+        return self.digest().hex()
+
+    @classmethod
+    def from_canonical(cls, raw: bytes) -> Self:
+        """Read a document that must already be in canonical form, byte for byte.
+
+        Raises:
+            InvalidValue: not this kind of document, or the bytes are not its canonical form
+                (other key order, blanks, duplicate keys, escapes).
+        """
+        document = cls.from_json(raw)
+        if document.canonical() != raw:
+            raise InvalidValue(f"{cls.domain}: not in canonical form (RFC 8785)")
+        return document
+
+    @classmethod
+    def from_json(cls, raw: bytes) -> Self:
+        """Read a document from any JSON text of it; types, patterns and unknown fields are checked.
+
+        Raises:
+            InvalidValue: says which field is wrong and why.
+        """
+        if len(raw) > MAX_DOCUMENT_BYTES:
+            raise InvalidValue(f"{cls.domain}: {len(raw)} bytes, at most {MAX_DOCUMENT_BYTES} are read")
+        try:
+            return msgspec.json.decode(raw, type=cls)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise InvalidValue(f"{cls.domain}: {error}") from None
+
+    @classmethod
+    def from_object(cls, value: Any) -> Self:
+        """Read a document from decoded JSON (dicts, lists, strings, ints).
+
+        Raises:
+            InvalidValue: says which field is wrong and why.
+        """
+        try:
+            return msgspec.convert(value, type=cls, strict=True)
+        except msgspec.MsgspecError as error:
+            raise InvalidValue(f"{cls.domain}: {error}") from None
+
+    def to_object(self) -> dict[str, Any]:
+        """The document as plain JSON values."""
+        value = msgspec.to_builtins(self)
+        assert isinstance(value, dict)
+        return value
+
+
+def domain_hash(domain: str, version: int, canonical: bytes) -> bytes:
+    """SHA-256 (32 bytes) of the domain line and the canonical bytes."""
+    return hashlib.sha256(f"strongroom:{domain}:v{version}\n".encode() + canonical).digest()
+
+
+def verify_ed25519(public_key_hex: str, digest: bytes, signature_b64: str) -> None:
+    """Check an Ed25519 signature (64 bytes as base64) over a document's digest (RFC 8032).
+
+    Raises:
+        BadSignature: malformed or wrong.
+    """
+    try:
+        signature = base64.b64decode(signature_b64, validate=True)
+        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key_hex))
+        key.verify(signature, digest)
+    except (InvalidSignature, ValueError, binascii.Error):
+        raise BadSignature("the signature does not verify under the expected key") from None
+
+
+def encode_signature(signature: bytes) -> str:
+    """64 signature bytes as standard base64 (88 characters)."""
+    return base64.b64encode(signature).decode("ascii")

@@ -1,0 +1,168 @@
+"""Order, intent and evidence, version 1 (DESIGN section 1).
+
+The *order* is what a caller wants, signed by the caller's key and kept verbatim. An *intent* is what should
+be done for it. *Evidence* is what travels with intents to a signer: orders, approvals, verdicts.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+
+from policies.canonical import Document, Hex32, Name, Seconds, Units, Uuid, verify_ed25519
+
+Destination = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Signature = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]{86}==\Z")]
+"""Ed25519 signature: 64 bytes as base64."""
+
+
+class Kind(StrEnum):
+    """What an intent does. Only payments come from a caller's order; the others are the house's own."""
+
+    PAYMENT = "payment"
+    SWEEP = "sweep"
+    REFILL = "refill"
+    CONSOLIDATION = "consolidation"
+    DEPLOYMENT = "deployment"
+    NONCE_FILL = "nonce_fill"
+    CANCELLATION = "cancellation"
+    ADMINISTRATION = "administration"
+
+
+class Order(Document):
+    """A caller's wish to pay, signed over `digest()` by the caller's Ed25519 key."""
+
+    domain: ClassVar[str] = "order"
+
+    v: Literal[1]
+    id: Uuid
+    """Chosen by the caller; the withdrawal carries it; never reused."""
+    caller: Name
+    """Whose key signed: a caller of the bundle."""
+    customer: Name
+    chain: Name
+    asset: Name
+    destination: Destination
+    """Canonical address text of `chain`."""
+    amount: Units
+    """What arrives at the destination, in base units, above zero."""
+    fee_ceiling: Units
+    """Most network fee, in base units of the chain's native asset, that this payment may cause."""
+    expires_at: Seconds
+    """No signer signs for this order afterwards (UNIX seconds)."""
+
+    @property
+    def units(self) -> int:
+        """`amount` as an integer."""
+        return int(self.amount)
+
+    @property
+    def fee_ceiling_units(self) -> int:
+        """`fee_ceiling` as an integer."""
+        return int(self.fee_ceiling)
+
+
+class Intent(Document):
+    """What should happen on a chain, once. Hashes of it are what approvers sign."""
+
+    domain: ClassVar[str] = "intent"
+
+    v: Literal[1]
+    kind: Kind
+    id: Uuid
+    """For a payment the order's id: one order, one intent, for ever."""
+    chain: Name
+    keyset: Name
+    """Key-set of the bundle that is to sign."""
+    tier: Literal["hot", "warm", "cold"]
+    asset: Name
+    destination: Destination
+    amount: Units
+    order: Hex32 | None
+    """Digest of the order for a payment; null for the house's own operations."""
+    policy_version: Annotated[int, msgspec.Meta(ge=1)]
+    """Version of the bundle under which the decision was made."""
+
+    @property
+    def units(self) -> int:
+        """`amount` as an integer."""
+        return int(self.amount)
+
+
+class Approval(Document):
+    """One approver's decision on one intent."""
+
+    domain: ClassVar[str] = "approval"
+
+    v: Literal[1]
+    intent: Hex32
+    decision: Literal["approve", "reject"]
+    approver: Name
+    role: Name
+    policy_version: Annotated[int, msgspec.Meta(ge=1)]
+    expires_at: Seconds
+
+
+class Verdict(Document):
+    """The verifier's word that a customer's ledger and deposits cover an order."""
+
+    domain: ClassVar[str] = "verdict"
+
+    v: Literal[1]
+    intent: Hex32
+    verifier: Name
+    outcome: Literal["covered", "not_covered"]
+    expires_at: Seconds
+
+
+class SignedOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An order and its caller's signature, as it arrived."""
+
+    order: Order
+    signature: Signature
+
+    def verify(self, public_key_hex: str) -> None:
+        """Raises BadSignature unless `public_key_hex` (32 bytes) signed this order."""
+        verify_ed25519(public_key_hex, self.order.digest(), self.signature)
+
+
+class SignedApproval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An approval and its approver's signature."""
+
+    approval: Approval
+    signature: Signature
+
+
+class SignedVerdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A verdict and its verifier's signature."""
+
+    verdict: Verdict
+    signature: Signature
+
+
+class Evidence(Document):
+    """Everything that goes with intents to a signer."""
+
+    domain: ClassVar[str] = "evidence"
+
+    v: Literal[1] = 1
+    orders: tuple[SignedOrder, ...] = ()
+    approvals: tuple[SignedApproval, ...] = ()
+    verdicts: tuple[SignedVerdict, ...] = ()
+
+
+class Attestation(Document):
+    """The signer's word that an address is its own and belongs to a customer (house: `customer` is null)."""
+
+    domain: ClassVar[str] = "attestation"
+
+    v: Literal[1]
+    chain: Name
+    keyset: Name
+    customer: Name | None
+    asset: Name
+    path: Annotated[str, msgspec.Meta(pattern=r"^m(/[0-9]{1,10}'?){1,8}\Z")]
+    """Derivation path from the master key, e.g. `m/84'/1'/0'/0/7`."""
+    address: Destination

@@ -1,0 +1,1 @@
+"""Signers: they hold the keys and decide for themselves. Importable without the online service."""
