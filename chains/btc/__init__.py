@@ -1,0 +1,1 @@
+"""Bitcoin: pure parts (scripts, addresses, transactions, blocks, coin selection, fees, PSBT) and `node`."""
