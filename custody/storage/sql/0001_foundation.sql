@@ -425,6 +425,18 @@ CREATE TABLE token_nonces (
 );
 CREATE INDEX ON token_nonces (expires_at);
 
+-- An operator asks for a replacement with a higher fee; a worker builds it, or says in `outcome` why not.
+CREATE TABLE bump_requests (
+    id             uuid PRIMARY KEY,
+    transaction_id uuid NOT NULL REFERENCES transactions (id),
+    feerate        bigint CHECK (feerate > 0),            -- BTC: sat/kvB; null: what the estimate asks for now
+    requested_by   text NOT NULL,                         -- caller
+    at             timestamptz NOT NULL DEFAULT now(),
+    done_at        timestamptz,
+    outcome        text NOT NULL DEFAULT ''
+);
+CREATE UNIQUE INDEX ON bump_requests (transaction_id) WHERE done_at IS NULL;   -- one open request at a time
+
 CREATE TRIGGER deposit_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON deposit_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER withdrawal_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON withdrawal_events
@@ -452,6 +464,7 @@ GRANT UPDATE (state, reason) ON customers TO strongroom_api;
 GRANT UPDATE (next) ON address_indexes TO strongroom_api;
 GRANT UPDATE (state, reason, updated_at) ON withdrawals TO strongroom_api;
 GRANT DELETE ON token_nonces, halts TO strongroom_api;
+GRANT INSERT ON bump_requests TO strongroom_api;
 
 GRANT INSERT, UPDATE, DELETE ON blocks, cursors, receipts, consumptions TO strongroom_monitor;
 GRANT INSERT, UPDATE ON deposits TO strongroom_monitor;
@@ -464,5 +477,6 @@ GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
 GRANT INSERT ON withdrawal_events, deposit_events, halts, approvals TO strongroom_worker;
 GRANT INSERT, DELETE ON reservations TO strongroom_worker;
+GRANT UPDATE (done_at, outcome) ON bump_requests TO strongroom_worker;
 GRANT INSERT ON addresses, address_indexes TO strongroom_worker;
 GRANT UPDATE (next) ON address_indexes TO strongroom_worker;
