@@ -6,7 +6,7 @@ from chains.errors import InvalidValue
 
 
 class Reader:
-    """A cursor over bytes that never reads past the end. Malformed input raises InvalidValue in every method."""
+    """A cursor over bytes that never reads past the end; malformed input raises InvalidValue."""
 
     __slots__ = ("_data", "position")
 
