@@ -1,6 +1,9 @@
 -- The foundation: customers, addresses, chain facts, deposits, ledger, withdrawals, transactions, and the
 -- roles that may touch them. Invariants that money depends on are enforced here, whatever the code does.
 
+-- Functions name their search_path with pg_temp last: otherwise a role's own temporary table would be taken for
+-- the real one (`CREATE TEMP TABLE lifecycle_edges`), and the check would check nothing.
+
 ------------------------------------------------------------------------------------------------ lifecycles
 -- Which state may follow which. Filled by the migration from the tables in the code; a test compares both.
 CREATE TABLE lifecycle_edges (
@@ -10,7 +13,7 @@ CREATE TABLE lifecycle_edges (
     PRIMARY KEY (lifecycle, from_state, to_state)
 );
 
-CREATE FUNCTION guard_lifecycle() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION guard_lifecycle() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
     IF NEW.state <> OLD.state AND NOT EXISTS (
         SELECT 1 FROM lifecycle_edges
@@ -23,7 +26,7 @@ BEGIN
 END $$;
 
 -- Rows of history are written once. Owners of tables too must not edit them by accident.
-CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
 END $$;
@@ -214,12 +217,12 @@ CREATE TRIGGER ledger_transfers_append_only BEFORE UPDATE OR DELETE OR TRUNCATE 
 
 -- Locks accounts in id order (so that batches never deadlock) without giving anyone UPDATE on balances.
 CREATE FUNCTION ledger_lock(ids bigint[]) RETURNS SETOF ledger_accounts
-LANGUAGE sql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT * FROM ledger_accounts WHERE id = ANY (ids) ORDER BY id FOR UPDATE
 $$;
 
 -- Applies a statement's lines to the balances, and refuses lines that do not add up.
-CREATE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE bad record;
 BEGIN
     SELECT n.transfer_id, a.asset, sum(n.amount) AS total INTO bad
@@ -255,7 +258,7 @@ CREATE TRIGGER ledger_lines_apply AFTER INSERT ON ledger_lines
     REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION ledger_apply();
 
 -- An account starts empty.
-CREATE FUNCTION ledger_account_starts_empty() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION ledger_account_starts_empty() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
     IF NEW.balance <> 0 OR NEW.last_seq <> 0 THEN
         RAISE EXCEPTION 'an account starts empty' USING ERRCODE = 'check_violation';
@@ -303,7 +306,7 @@ CREATE TABLE transaction_versions (                       -- v1, and replacement
     CHECK ((signed IS NULL) = (txid IS NULL))
 );
 -- Signed bytes are never changed: what was recorded is what is sent.
-CREATE FUNCTION signed_bytes_stay() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION signed_bytes_stay() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
     IF OLD.signed IS NOT NULL AND (NEW.signed IS DISTINCT FROM OLD.signed OR NEW.txid IS DISTINCT FROM OLD.txid)
        OR NEW.unsigned <> OLD.unsigned OR NEW.request <> OLD.request THEN

@@ -1,0 +1,1 @@
+"""PostgreSQL: the connection pool and transactions, the schema and its migrations, events, alerts, halts."""
