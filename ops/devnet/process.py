@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import queue
 import random
 import signal
@@ -17,10 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import psutil
+
 from ops.devnet.errors import DeadlineExceeded, DevnetError, StartFailed
 
 _LOG_TAIL_BYTES = 6_000
 _POLL_SECONDS = 0.02
+_DESCENDANTS_GONE_SECONDS = 5
 # Below the range from which Linux takes the ports of outgoing connections (32768 and up), which would
 # collide.
 _PORTS = range(16_000, 32_000)
@@ -200,7 +204,7 @@ class ManagedProcess:
         # becomes the program: same pid, no preexec_fn, which is unsafe beside threads.
         guard = ["setpriv", "--pdeathsig", "KILL"]
         if self.user is not None:
-            guard += ["--reuid", self.user, "--regid", _group_of(self.user), "--clear-groups"]
+            guard += ["--reuid", self.user, "--regid", str(pwd.getpwnam(self.user).pw_gid), "--clear-groups"]
         with self.log_path.open("ab") as log:
             try:
                 self._child = _spawner.spawn(
@@ -301,15 +305,15 @@ class ManagedProcess:
         return None if self.running else f"it ended with {self.exit_code}"
 
     def _kill_session(self) -> None:
-        """Kills what is left of the child's process group, which has the child's pid as its id."""
+        """Kills the child, its process group, and descendants that left the group, as PostgreSQL's do."""
         if self._child is None:
             return
+        descendants: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            descendants = psutil.Process(self._child.pid).children(recursive=True)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
-
-
-def _group_of(user: str) -> str:
-    import grp
-    import pwd
-
-    return grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
+        for process in descendants:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(descendants, timeout=_DESCENDANTS_GONE_SECONDS)

@@ -1,0 +1,98 @@
+"""A Redis without persistence: what Celery needs as a wake-up bell, and may lose at any time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ops.devnet.files import kept_password, write_private
+from ops.devnet.process import ManagedProcess, free_port, release_port
+from ops.devnet.tools import redis_program
+
+
+class RedisServer:
+    """redis-server on a loopback port, with a password of its own and nothing on disk."""
+
+    def __init__(self, directory: Path) -> None:
+        """Prepares a server in `directory`, which is made if missing. Nothing is started yet."""
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        self._password = kept_password(directory / "password")
+        self.process = ManagedProcess(
+            "redis",
+            [redis_program(), directory / "redis.conf"],
+            log_path=directory / "redis.log",
+            cwd=directory,
+        )
+
+    def __repr__(self) -> str:
+        return f"RedisServer(port={self.port})"
+
+    @property
+    def url(self) -> str:
+        """Address with the password in it, for clients and Celery. Secret."""
+        return f"redis://:{self._password}@127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Starts the server and waits until it answers.
+
+        Raises:
+            StartFailed: it did not start.
+        """
+        settings = {
+            "bind": "127.0.0.1",
+            "port": str(self.port),
+            "requirepass": self._password,
+            "dir": str(self.directory),
+            "save": '""',
+            "appendonly": "no",
+            "daemonize": "no",
+            # A broker that evicts loses wake-ups silently; one that refuses says so.
+            "maxmemory-policy": "noeviction",
+        }
+        lines = (f"{name} {value}\n" for name, value in settings.items())
+        write_private(self.directory / "redis.conf", "".join(lines))
+        self.process.start()
+        self.process.wait_ready(self._answers, timeout=20)
+
+    def stop(self) -> None:
+        """Stops the server in good order. Again changes nothing."""
+        self.process.stop()
+
+    def kill(self) -> None:
+        """Kills the server; what it held is gone. Again changes nothing."""
+        self.process.kill()
+
+    def restart(self) -> None:
+        """Stops and starts the server on the same port, with the same password and empty."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Stops the server for good and gives up its port."""
+        self.stop()
+        release_port(self.port)
+
+    def __enter__(self) -> Self:
+        """Starts the server."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops the server for good."""
+        self.close()
+
+    def _answers(self) -> bool:
+        import redis
+
+        client = redis.Redis.from_url(self.url, socket_timeout=1)
+        try:
+            return bool(client.ping())
+        except redis.ConnectionError:
+            return False
+        finally:
+            client.close()
