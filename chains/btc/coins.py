@@ -276,7 +276,7 @@ def _proposals(task: _Task, pool: Pool, seed: int) -> Iterator[tuple[list[Coin],
 
 
 def _branch_and_bound(pool: Pool, target: int, window: int, max_inputs: int, tries: int) -> list[list[int]]:
-    """Sets of at most `max_inputs` positions worth `target` to `target + window`; all of them if tries suffice.
+    """Sets of at most `max_inputs` positions worth `target` to `target + window`; all if tries suffice.
 
     Depth first, larger coins first. A branch is cut when even the largest coins still allowed can't reach
     the target. Coins of equal value are tried once.

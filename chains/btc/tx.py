@@ -220,6 +220,12 @@ class Transaction:
         return -(-self.weight // 4)
 
     @property
+    def is_coinbase(self) -> bool:
+        """Whether it creates new coins: its only input is the null outpoint."""
+        first = self.inputs[0].outpoint
+        return len(self.inputs) == 1 and first.vout == 0xFFFF_FFFF and first.txid.hex == "0" * 64
+
+    @property
     def resources(self) -> tuple[str, ...]:
         """`txid:vout` of every outpoint it spends, in input order."""
         return tuple(txin.outpoint.resource for txin in self.inputs)
