@@ -11,14 +11,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from ops.devnet.files import kept_password, write_private
 from ops.devnet.process import ManagedProcess, free_port, release_port, wait_until
 from ops.devnet.tools import bitcoind_program
-
-if TYPE_CHECKING:
-    from bitcoinrpc.authproxy import AuthServiceProxy
 
 RPC_USER = "strongroom"
 _RPC_TIMEOUT_SECONDS = 120
@@ -130,11 +127,15 @@ class Bitcoind:
 
     def call(self, path: str, method: str, *params: object) -> Any:
         """Calls the node at a path below its RPC address; see `rpc`."""
+        from bitcoinrpc.authproxy import AuthServiceProxy
+
+        connection = self._connection()
+        proxy = AuthServiceProxy(f"{self.rpc_url}{path}", timeout=_RPC_TIMEOUT_SECONDS, connection=connection)
         try:
-            return getattr(self._proxy(path), method)(*params)
+            return getattr(proxy, method)(*params)
         except (OSError, http.client.HTTPException):
-            # A connection that broke in mid-request serves no further one.
-            self._local.proxies = {}
+            # What broke in mid-request serves no further one; the next request opens a new one by itself.
+            connection.close()
             raise
 
     def wallet(self, name: str) -> OutsideWallet:
@@ -196,17 +197,23 @@ class Bitcoind:
             return False
         return True
 
-    def _proxy(self, path: str) -> AuthServiceProxy:
-        """A proxy of this thread and this run of the node: shared ones mix up replies, old ones are cut."""
-        from bitcoinrpc.authproxy import AuthServiceProxy
-
+    def _connection(self) -> http.client.HTTPConnection:
+        """The connection of this thread to this run of the node: a shared one mixes up replies."""
         if getattr(self._local, "starts", None) != self._starts:
             self._local.starts = self._starts
-            self._local.proxies = {}
-        proxies: dict[str, AuthServiceProxy] = self._local.proxies
-        if path not in proxies:
-            proxies[path] = AuthServiceProxy(f"{self.rpc_url}{path}", timeout=_RPC_TIMEOUT_SECONDS)
-        return proxies[path]
+            self._local.kept = _KeptConnection(self.rpc_port)
+        kept: _KeptConnection = self._local.kept
+        return kept.http
+
+
+class _KeptConnection:
+    """Closes its connection when the thread that it belongs to ends, for `http.client` does not."""
+
+    def __init__(self, port: int) -> None:
+        self.http = http.client.HTTPConnection("127.0.0.1", port, timeout=_RPC_TIMEOUT_SECONDS)
+
+    def __del__(self) -> None:
+        self.http.close()
 
 
 class OutsideWallet:

@@ -61,6 +61,14 @@ def wait_until(
         time.sleep(_POLL_SECONDS)
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process still runs; one that ended and waits for its parent to notice (a zombie) does not."""
+    try:
+        return bool(process.is_running()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def free_port() -> int:
     """Returns a TCP port that is free on 127.0.0.1 and that no other process of ours was given.
 
@@ -316,4 +324,8 @@ class ManagedProcess:
         for process in descendants:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(descendants, timeout=_DESCENDANTS_GONE_SECONDS)
+        wait_until(
+            lambda: not any(map(is_alive, descendants)),
+            timeout=_DESCENDANTS_GONE_SECONDS,
+            what=f"the children of {self.name} to be gone",
+        )

@@ -88,8 +88,11 @@ class RedisServer:
 
     def _answers(self) -> bool:
         import redis
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
 
-        client = redis.Redis.from_url(self.url, socket_timeout=1)
+        once = Retry(NoBackoff(), 0)  # its own retries would only slow our polling down
+        client = redis.Redis.from_url(self.url, socket_timeout=1, retry=once)
         try:
             return bool(client.ping())
         except redis.ConnectionError:

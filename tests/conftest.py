@@ -1,0 +1,87 @@
+"""The real parts for tests: one of each a pytest process, in a directory that is kept when a test failed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.devnet.bitcoind import Bitcoind
+from ops.devnet.files import part_directory
+from ops.devnet.postgres import Durability, EmbeddedPostgres
+from ops.devnet.redis import RedisServer
+from ops.devnet.softhsm import SoftHsmToken
+
+_TEMPLATE = "strongroom_template"
+
+
+@pytest.fixture(scope="session")
+def parts_directory(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Where the parts of this session live; removed in the end unless a test failed."""
+    directory = part_directory("strongroom-tests-")
+    yield directory
+    if request.session.testsfailed:
+        print(f"\nlogs and data of the parts are kept in {directory}")
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest, parts_directory: Path) -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL cluster for this session, empty but for its superuser."""
+    with EmbeddedPostgres(parts_directory / "postgres", durability=Durability.FAST) as server:
+        yield server
+    if not request.session.testsfailed:
+        server.remove()
+
+
+@pytest.fixture(scope="session")
+def redis_server(parts_directory: Path) -> Iterator[RedisServer]:
+    """A Redis for this session; a test that cares for its content flushes it first."""
+    with RedisServer(parts_directory / "redis") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def bitcoind(parts_directory: Path) -> Iterator[Bitcoind]:
+    """A regtest node for this session; tests share its chain and so assert on differences only."""
+    with Bitcoind(parts_directory / "bitcoind") as node:
+        yield node
+
+
+@pytest.fixture(scope="session")
+def softhsm(parts_directory: Path) -> Iterator[SoftHsmToken]:
+    """A SoftHSM token, also for this very process: SOFTHSM2_CONF is set before anybody loads the library."""
+    token = SoftHsmToken(parts_directory / "softhsm", "strongroom-tests")
+    token.create()
+    before = {name: os.environ.get(name) for name in token.env}
+    os.environ.update(token.env)
+    yield token
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres: EmbeddedPostgres) -> str:
+    """Name of a database with the whole schema in it, from which `database` is copied."""
+    from custody.storage.migrate import upgrade
+
+    postgres.create_database(_TEMPLATE)
+    upgrade(postgres.superuser_dsn(_TEMPLATE))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str]:
+    """Connection address (superuser) of a fresh, migrated database, dropped after the test."""
+    name = f"test_{uuid.uuid4().hex}"
+    postgres.create_database(name, template=migrated_template)
+    yield postgres.superuser_dsn(name)
+    postgres.drop_database(name)

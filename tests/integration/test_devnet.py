@@ -1,0 +1,285 @@
+"""The launchers, on the real programs: they start, answer, survive kill -9 and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from ops.devnet.bitcoind import Bitcoind, Peers
+from ops.devnet.errors import DeadlineExceeded, DevnetError, StartFailed
+from ops.devnet.files import part_directory
+from ops.devnet.postgres import Durability, EmbeddedPostgres
+from ops.devnet.process import ManagedProcess, is_alive, wait_until
+from ops.devnet.redis import RedisServer
+from ops.devnet.softhsm import SoftHsmToken
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A directory that PostgreSQL's user can enter; pytest's own is closed to it."""
+    directory = part_directory("strongroom-devnet-")
+    yield directory
+    subprocess.run(["rm", "-rf", str(directory)], check=True)
+
+
+def is_private(path: Path) -> bool:
+    return stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+# --- processes ---
+
+
+def test_a_child_dies_with_its_parent_even_when_that_is_killed(place: Path) -> None:
+    program = (
+        "import sys, pathlib, time\n"
+        "from ops.devnet.process import ManagedProcess\n"
+        "child = ManagedProcess('sleeper', ['sleep', '1000'], log_path=pathlib.Path(sys.argv[1]) / 'log')\n"
+        "child.start()\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(1000)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(place)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        wait_until(lambda: child.name() == "sleep", timeout=10, what="the child to have become sleep")
+        parent.kill()
+    wait_until(lambda: not is_alive(child), timeout=10, what="the orphan to be killed")
+
+
+def test_a_child_outlives_the_thread_that_started_it(place: Path) -> None:
+    child = ManagedProcess("sleeper", ["sleep", "1000"], log_path=place / "log")
+    thread = threading.Thread(target=child.start)
+    thread.start()
+    thread.join()
+    with pytest.raises(DeadlineExceeded):
+        child.wait(timeout=0.3)
+    assert child.running
+    child.kill()
+    assert child.exit_code == -signal.SIGKILL
+
+
+def test_killing_a_child_takes_its_own_children_along_even_those_that_left_its_group(place: Path) -> None:
+    with ManagedProcess(
+        "family", ["sh", "-c", "setsid sleep 1000 & sleep 1001"], log_path=place / "log"
+    ) as child:
+        parent = psutil.Process(child.pid)
+        wait_until(
+            lambda: sorted(c.name() for c in parent.children(recursive=True)) == ["sleep", "sleep"],
+            timeout=10,
+            what="two grandchildren",
+        )
+        grandchildren = parent.children(recursive=True)
+        child.kill()
+    wait_until(lambda: not any(map(is_alive, grandchildren)), timeout=10, what="no grandchildren")
+
+
+def test_a_program_that_ends_at_once_is_reported_with_the_end_of_its_log(place: Path) -> None:
+    child = ManagedProcess("liar", ["sh", "-c", "echo my last words; exit 3"], log_path=place / "log")
+    child.start()
+    with pytest.raises(StartFailed, match="ended with 3") as caught:
+        child.wait_ready(lambda: False, timeout=20)
+    assert "my last words" in caught.value.log_tail
+
+
+def test_a_program_that_is_not_there_is_a_failed_start(place: Path) -> None:
+    child = ManagedProcess("ghost", ["/nonexistent/program"], log_path=place / "log")
+    child.start()
+    with pytest.raises(StartFailed, match="/nonexistent/program"):
+        child.wait_ready(lambda: False, timeout=20)
+
+
+def test_a_child_that_ignores_the_request_to_stop_is_killed(place: Path) -> None:
+    stubborn = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"]
+    with ManagedProcess("stubborn", stubborn, log_path=place / "log") as child:
+        wait_until(lambda: "ready" in child.log_tail(), timeout=10, what="the trap")
+        assert child.stop(timeout=0.2) == -signal.SIGKILL
+    assert child.stop() == -signal.SIGKILL, "stopping again changes nothing"
+
+
+def test_starting_what_runs_is_refused(place: Path) -> None:
+    with (
+        ManagedProcess("sleeper", ["sleep", "1000"], log_path=place / "log") as child,
+        pytest.raises(DevnetError, match="running already"),
+    ):
+        child.start()
+
+
+# --- PostgreSQL ---
+
+
+def test_postgres_keeps_what_was_committed_when_it_is_killed_with_a_session_at_work(place: Path) -> None:
+    with EmbeddedPostgres(place / "postgres") as server:
+        with psycopg.connect(server.superuser_dsn()) as session:
+            session.execute("CREATE TABLE kept (n int)")
+            session.execute("INSERT INTO kept VALUES (1)")
+            session.commit()
+            session.execute("INSERT INTO kept VALUES (2)")
+            server.kill()
+            with pytest.raises(psycopg.OperationalError):
+                session.execute("SELECT 1")
+        server.start()
+        with psycopg.connect(server.superuser_dsn()) as session:
+            assert session.execute("SELECT n FROM kept").fetchall() == [(1,)]
+
+
+def test_postgres_does_not_let_anyone_in_without_the_password(postgres: EmbeddedPostgres) -> None:
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(postgres.dsn("postgres", "guess", "postgres"))
+    socket_dsn = f"host={postgres.socket_directory} port={postgres.port} user=postgres password=guess"
+    with pytest.raises(psycopg.OperationalError, match=r"password authentication failed|Permission denied"):
+        psycopg.connect(socket_dsn)
+    assert is_private(postgres.directory / "superuser.password")
+    assert postgres.superuser_dsn().split(":")[2].split("@")[0] not in repr(postgres)
+
+
+def test_a_database_copied_from_a_template_has_its_tables(postgres: EmbeddedPostgres) -> None:
+    postgres.create_database("origin")
+    with psycopg.connect(postgres.superuser_dsn("origin")) as session:
+        session.execute("CREATE TABLE inherited ()")
+    postgres.create_database("copy", template="origin")
+    with psycopg.connect(postgres.superuser_dsn("copy")) as session:
+        assert session.execute("SELECT count(*) FROM inherited").fetchone() == (0,)
+    with pytest.raises(DevnetError, match="already exists"):
+        postgres.create_database("copy")
+    for name in ("copy", "copy", "origin"):
+        postgres.drop_database(name)
+
+
+def test_postgres_finds_its_data_again_below_a_directory_that_its_user_cannot_enter(place: Path) -> None:
+    closed = place / "closed"
+    closed.mkdir(mode=0o700)
+    with EmbeddedPostgres(closed / "postgres", durability=Durability.FAST) as server:
+        server.create_database("remembered")
+        data = server.data_directory
+    again = EmbeddedPostgres(closed / "postgres", durability=Durability.FAST)
+    with again:
+        assert again.data_directory == data
+        psycopg.connect(again.superuser_dsn("remembered")).close()
+    again.remove()
+    assert not data.exists()
+
+
+# --- Redis ---
+
+
+def test_redis_wants_its_password_and_forgets_everything_when_killed(place: Path) -> None:
+    with RedisServer(place / "redis") as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.set("bell", "rung")
+        server.kill()
+        server.start()
+        with redis.Redis.from_url(server.url) as client:
+            assert client.get("bell") is None
+        with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        assert is_private(place / "redis/redis.conf")
+        assert is_private(place / "redis/password")
+
+
+# --- bitcoind ---
+
+
+def test_bitcoind_pays_mines_and_is_found_at_the_same_address_after_kill_and_restart(place: Path) -> None:
+    with Bitcoind(place / "bitcoind") as node:
+        payer, payee = node.wallet("payer"), node.wallet("payee")
+        payer.fund()
+        url = node.rpc_url
+        txid = payer.send(payee.address("bech32m"), 15_000)
+        [block] = payer.mine(1)
+        assert txid in node.rpc("getblock", block)["tx"]
+        node.restart()
+        assert payee.balance_sats() == 15_000
+        node.kill()
+        node.start()
+        assert node.rpc_url == url
+        assert sorted(node.rpc("listwallets")) == ["payee", "payer"]
+        assert {entry["type"] for entry in node.rpc("getzmqnotifications")} == {
+            "pubhashblock",
+            "pubrawtx",
+            "pubsequence",
+        }
+
+
+def test_each_thread_calls_the_node_through_a_connection_of_its_own(bitcoind: Bitcoind) -> None:
+    wrong: list[object] = []
+
+    def ask() -> None:
+        for _ in range(50):
+            if bitcoind.rpc("getblockhash", 0) != genesis:
+                wrong.append("other answer")
+
+    genesis = bitcoind.rpc("getblockhash", 0)
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_two_nodes_follow_one_chain_once_they_are_joined(place: Path) -> None:
+    with (
+        Bitcoind(place / "one", peers=Peers.LISTEN) as one,
+        Bitcoind(place / "two", peers=Peers.LISTEN) as two,
+    ):
+        one.wallet("miner").mine(3)
+        assert two.rpc("getblockcount") == 0
+        two.connect(one)
+        wait_until(lambda: two.rpc("getblockcount") == 3, timeout=20, what="the second node to follow")
+
+
+def test_a_node_with_a_bad_argument_reports_what_it_said(place: Path) -> None:
+    node = Bitcoind(place / "bitcoind", extra_args=["-nonsense=1"])
+    with pytest.raises(StartFailed, match="nonsense"):
+        node.start()
+    assert not node.process.running
+
+
+# --- SoftHSM ---
+
+
+def test_a_token_opens_with_its_pin_only_and_is_made_once(place: Path) -> None:
+    token = SoftHsmToken(place / "hsm", "hot")
+    token.create()
+    store = sorted(p.name for p in (place / "hsm/tokens").rglob("*"))
+    token.create()
+    assert sorted(p.name for p in (place / "hsm/tokens").rglob("*")) == store, "again changes nothing"
+    program = (
+        "import sys, PyKCS11\n"
+        "library = PyKCS11.PyKCS11Lib()\n"
+        "library.load(sys.argv[1])\n"
+        "session = library.openSession(library.getSlotList(tokenPresent=True)[0])\n"
+        "try:\n    session.login('0000')\n"
+        "except PyKCS11.PyKCS11Error as error:\n    print(error)\n"
+        "session.login(sys.stdin.read())\n"
+        "print(library.getTokenInfo(library.getSlotList(tokenPresent=True)[0]).label.rstrip('\\0 '))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(token.module_path)],
+        input=token.user_pin(),
+        env={**os.environ, **token.env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["CKR_PIN_INCORRECT (0x000000A0)", "hot"]
+    assert is_private(token.pin_path)
+    assert token.user_pin() not in repr(token)
+
+
+def test_a_label_that_pkcs11_cannot_hold_is_refused(place: Path) -> None:
+    with pytest.raises(ValueError, match="1 to 32 bytes"):
+        SoftHsmToken(place / "hsm", "x" * 33)
