@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import compress
 from typing import Final
 
 from chains.btc.script import hash256
@@ -202,7 +203,8 @@ def _positions(found: list[bytes], watched: Container[bytes], ends: list[int]) -
         watched = watched.intersection(found)
         if not watched:
             return []
-    return sorted({bisect_right(ends, at) for at, item in enumerate(found) if item in watched})
+    hits = compress(range(len(found)), map(watched.__contains__, found))
+    return sorted({bisect_right(ends, at) for at in hits})
 
 
 def observe_transaction(tx: Transaction, scripts: Container[bytes], resources: Container[str]) -> Observation:
@@ -227,6 +229,10 @@ class _AsText:
         return isinstance(raw, bytes) and Outpoint.from_raw(raw).resource in self.resources
 
 
+_TURNS: Final = tuple(range(count) for count in range(0xFD))
+"""Ranges made once: making one costs as much as stepping over an output."""
+
+
 def _walk(
     raw: bytes,
 ) -> tuple[list[tuple[int, int, int, int]], list[bytes], list[bytes], list[int], list[int]]:
@@ -241,6 +247,7 @@ def _walk(
     input_ends: list[int] = []
     output_ends: list[int] = []
     add_outpoint, add_script = outpoints.append, scripts.append
+    turns = _TURNS
     end = len(raw)
     count, at = _compact_size(raw, HEADER_BYTES)
     for _ in range(count):
@@ -255,9 +262,12 @@ def _walk(
             body = at
             inputs = raw[at]
         at += 1
-        if inputs >= 0xFD:
+        if inputs < 0xFD:
+            each_input = turns[inputs]
+        else:
             inputs, at = _compact_size(raw, at - 1)
-        for _ in range(inputs):
+            each_input = range(inputs)
+        for _ in each_input:
             add_outpoint(raw[at : at + 36])
             size = raw[at + 36]
             if size < 0xFD:
@@ -267,9 +277,12 @@ def _walk(
                 at += size + 4
         outputs = raw[at]
         at += 1
-        if outputs >= 0xFD:
+        if outputs < 0xFD:
+            each_output = turns[outputs]
+        else:
             outputs, at = _compact_size(raw, at - 1)
-        for _ in range(outputs):
+            each_output = range(outputs)
+        for _ in each_output:
             at += 9
             size = raw[at - 1]
             if size >= 0xFD:
@@ -278,7 +291,7 @@ def _walk(
             at += size
         body_end = at
         if body != start + 4:
-            for _ in range(inputs):
+            for _ in each_input:
                 items = raw[at]
                 at += 1
                 if items == 2:  # by far the most frequent: a signature and a key

@@ -36,7 +36,11 @@ class Reader:
 
     def compact_size(self) -> int:
         """A compact size (1, 3, 5 or 9 bytes), refused unless written in its shortest form."""
-        first = self.uint(1)
+        try:
+            first = self._data[self.position]
+        except IndexError:
+            raise InvalidValue(f"data ends at byte {self.position}: a compact size expected") from None
+        self.position += 1
         if first < 0xFD:
             return first
         width = 2 << (first - 0xFD)
