@@ -46,7 +46,7 @@ def bench(
     console = Console()
     found: list[Row] = []
     with console.status("measuring") as status:
-        for row in measure(only, lambda text: status.update(text)):
+        for row in measure(only, status.update):
             found.append(row)
             if not console.is_terminal:
                 console.print(f"{row.name}: {row.ratio:.3g} times {row.peer_name}", highlight=False)

@@ -1,4 +1,4 @@
-"""How two ways of doing the same work are compared: interleaved, so that both meet the same weather; medians."""
+"""How two ways of doing the same work are compared: by turns, so that both meet the same weather; medians."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Side:
 
 
 def interleave(ours: Side, peer: Side, *, repeats: int) -> tuple[float, float]:
-    """Median units a second of both sides, each measured `repeats` times in turn after one unmeasured run of both."""
+    """Median units a second of both sides, measured `repeats` times by turns after one run to warm up."""
     ours.run()
     peer.run()
     rates: tuple[list[float], list[float]] = ([], [])

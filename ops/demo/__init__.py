@@ -1,1 +1,1 @@
-"""The guided tour: everything Strongroom does today, seen from outside, by a customer and by a caller of the API."""
+"""The guided tour: what Strongroom does today, seen from outside by a customer and by a caller of the API."""

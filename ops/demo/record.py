@@ -13,7 +13,7 @@ from ops.devnet.files import write_private
 
 
 class StepFailed(Exception):
-    """Something that the tour promises did not hold; the message says what was expected and what was found."""
+    """Something that the tour promises did not hold; the message says what was expected and found."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from ops.demo.record import Record, StepRecord, StepFailed
+from ops.demo.record import Record, StepFailed, StepRecord
 
 _LOG_LINES = 3
 

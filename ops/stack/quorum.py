@@ -1,7 +1,7 @@
 """The small quorum of a trial installation, and the bundle that it signs.
 
-Three officers of three organisations, any two of whom sign. Numbers are DESIGN's defaults; confirmations and depths are
-those of the main network, for on regtest six blocks cost nothing.
+Three officers of three organisations, any two of whom sign. Numbers are DESIGN's defaults; confirmations and
+depths are those of the main network, for on regtest six blocks cost nothing.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Quorum:
 
 
 def make_quorum(directory: Path) -> Quorum:
-    """Reads the officers' keys from `directory`, or makes them there. A real installation keeps them apart."""
+    """Reads the officers' keys from `directory`, or makes them; a real installation keeps them apart."""
     return Quorum(tuple(person(directory, name, organisation=of) for name, of in _OFFICERS))
 
 
