@@ -15,6 +15,8 @@ import psutil
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from ops.devnet.bitcoind import Bitcoind, Peers
 from ops.devnet.errors import DeadlineExceeded, DevnetError, StartFailed
@@ -183,7 +185,8 @@ def test_redis_wants_its_password_and_forgets_everything_when_killed(place: Path
         server.start()
         with redis.Redis.from_url(server.url) as client:
             assert client.get("bell") is None
-        with redis.Redis(port=server.port) as stranger, pytest.raises(redis.AuthenticationError):
+        once = Retry(NoBackoff(), 0)
+        with redis.Redis(port=server.port, retry=once) as stranger, pytest.raises(redis.AuthenticationError):
             stranger.ping()
         assert is_private(place / "redis/redis.conf")
         assert is_private(place / "redis/password")

@@ -1,0 +1,46 @@
+# Everything runs inside this checkout (.venv/, .tools/); nothing is installed on the system.
+#
+#   make demo   [ONCE=1] [JSON=FILE] [KEEP=DIR]   the guided tour of the main job
+#   make test   [ARGS="-k name"]                  lint, then every test, on the real parts
+#   make bench  [JSON=FILE] [ONLY=name]           ratios against named peers
+#   make lint | setup | lock | clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help setup test demo bench lint lock clean
+
+help:
+	@sed -n '3,6s/^# *//p' Makefile
+
+setup:
+	@$(PYTHON) -m ops.setup
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# Two processes, each with its own PostgreSQL, Redis, bitcoind and token; a file's tests stay together.
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+demo: setup
+	@$(BIN)/strongroom demo $(if $(ONCE),--once) $(if $(JSON),--json '$(JSON)') $(if $(KEEP),--keep '$(KEEP)')
+
+bench: setup
+	@$(BIN)/python -m ops.bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)')
+
+# Without options of an index: a lock names packages and hashes, never where they come from.
+lock: setup
+	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-annotate --no-header \
+	    --python-version 3.11 -o requirements-setup.lock ops/setup/requirements.in
+	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-annotate --no-header \
+	    --python-version 3.11 -o requirements.lock pyproject.toml
+	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-annotate --no-header \
+	    --python-version 3.11 --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+clean:
+	rm -rf .venv .tools .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
