@@ -1,0 +1,187 @@
+"""One authenticated request, and the two things it can do: read, or write once.
+
+A token's nonce is spent in the database, by its first use, whatever the answer. For a write that is the very
+transaction of its effect: one commit a request, and after a crash either both are there or neither. For a read
+it is a commit of its own that does not wait for the disk: a crash can at worst let a read be read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import rfc8785
+from pydantic import BaseModel
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from chains.errors import StrongroomError
+from custody.api import repository
+from custody.api.errors import (
+    FieldError,
+    IdempotencyKeyMissing,
+    IdempotencyKeyReused,
+    InvalidRequest,
+    MissingScope,
+)
+from custody.api.problems import MEDIA_TYPE as PROBLEM_TYPE
+from custody.api.problems import describe
+from custody.api.services import ApiServices
+from custody.storage.db import Tx
+from policies.bundle import Bundle, Caller
+from policies.token import Request, Token, TokenReplayed
+
+_KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+class Scope(StrEnum):
+    """What a caller of the bundle may do."""
+
+    CUSTOMERS_WRITE = "customers:write"
+    CUSTOMERS_READ = "customers:read"
+    ADDRESSES_WRITE = "addresses:write"
+    DEPOSITS_READ = "deposits:read"
+    WITHDRAWALS_WRITE = "withdrawals:write"
+    WITHDRAWALS_READ = "withdrawals:read"
+    WITHDRAWALS_SIGN = "withdrawals:sign"
+    """Its key may sign orders; checked by the signer too."""
+    LEDGER_READ = "ledger:read"
+    EVENTS_READ = "events:read"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Call:
+    """An authenticated request. `repr` shows no body and no token."""
+
+    services: ApiServices
+    bundle: Bundle
+    """In force when the request arrived: one request sees one bundle."""
+    caller: Caller
+    token: Token
+    request: Request
+    document: dict[str, Any] | None
+    """The decoded body, None if there is none."""
+    idempotency_key: str | None
+    now: int
+    """UNIX seconds."""
+
+    def __repr__(self) -> str:
+        return f"Call({self.caller.id!r}, {self.request.method} {self.request.path})"
+
+    @contextmanager
+    def reading(self) -> Iterator[Tx]:
+        """Spend the nonce, then read from one snapshot.
+
+        Raises:
+            TokenReplayed: the nonce was used before.
+        """
+        self._spend_nonce()
+        with self.services.database.snapshot() as tx:
+            yield tx
+
+    def write(self, status: int, effect: Callable[[Tx], BaseModel]) -> Response:
+        """Run `effect` once for this idempotency key, in the transaction that remembers the answer.
+
+        Args:
+            status: of the answer when `effect` returns.
+            effect: changes the database through the transaction it gets, and returns the answer's body.
+
+        Returns:
+            The new answer, or the one given before under the same key to the same request.
+
+        Raises:
+            StrongroomError: what `effect` raised, where the answer is none that is remembered.
+            TokenReplayed, IdempotencyKeyMissing, IdempotencyKeyReused: nothing was done.
+        """
+        key = self._checked_key()
+        fingerprint = self._fingerprint()
+        try:
+            with self.services.database.transaction() as tx:
+                answer = self._begin(tx, key, fingerprint)
+                if answer is not None:
+                    return _response(answer, replayed="true")
+                body = effect(tx).model_dump_json()
+                answer = repository.StoredAnswer(fingerprint, status, body)
+                repository.store_answer(tx, self.caller.id, key, answer)
+            return _response(answer, replayed="false")
+        except TokenReplayed:
+            raise
+        except StrongroomError as error:
+            # All that `effect` did is undone. What remains to be kept: the nonce, and a decision.
+            problem = describe(error, self.bundle)
+            if problem.status >= 500:
+                raise
+            if not problem.decided or isinstance(error, IdempotencyKeyReused):
+                self._spend_nonce()
+                raise
+            refusal = repository.StoredAnswer(fingerprint, problem.status, problem.body())
+            with self.services.database.transaction() as tx:
+                answer = self._begin(tx, key, fingerprint)
+                if answer is None:
+                    repository.store_answer(tx, self.caller.id, key, refusal)
+            return _response(answer or refusal, replayed="false" if answer is None else "true")
+
+    def _begin(self, tx: Tx, key: str, fingerprint: bytes) -> repository.StoredAnswer | None:
+        fresh = repository.spend_nonce_and_lock_key(
+            tx, self.caller.id, self.token.nonce, self.token.expires_at, key
+        )
+        if not fresh:
+            raise TokenReplayed("this token's nonce was used before")
+        answer = repository.stored_answer(tx, self.caller.id, key)
+        if answer is not None and answer.request_hash != fingerprint:
+            raise IdempotencyKeyReused(
+                "this Idempotency-Key came before with another request: "
+                "repeat that request unchanged, or use a new key for this one"
+            )
+        return answer
+
+    def _spend_nonce(self) -> None:
+        with self.services.database.transaction() as tx:
+            repository.commit_without_waiting(tx)
+            if not repository.spend_nonce(tx, self.caller.id, self.token.nonce, self.token.expires_at):
+                raise TokenReplayed("this token's nonce was used before")
+
+    def _checked_key(self) -> str:
+        key = self.idempotency_key
+        if key is None or not _KEY.fullmatch(key):
+            raise IdempotencyKeyMissing(
+                "every POST needs the header Idempotency-Key: 1 to 128 printable characters, such as a new UUID"
+            )
+        return key
+
+    def _fingerprint(self) -> bytes:
+        # Over the canonical body: a client that writes the same object with other blanks repeats itself.
+        body = b"" if self.document is None else rfc8785.dumps(self.document)
+        head = f"{self.request.method}\n{self.request.path}\n{self.request.query}\n"
+        return hashlib.sha256(head.encode() + body).digest()
+
+
+def _response(answer: repository.StoredAnswer, *, replayed: str) -> Response:
+    media_type = PROBLEM_TYPE if answer.status >= 400 else "application/json"
+    return Response(answer.body, answer.status, {"Idempotency-Replayed": replayed}, media_type)
+
+
+def needs(scope: Scope) -> Callable[[HttpRequest], Any]:
+    """The dependency of a route: its `Call`, if the caller has `scope` and every query parameter is known."""
+
+    async def check(request: HttpRequest) -> Call:
+        call: Call = request.state.call
+        if scope not in call.caller.scopes:
+            raise MissingScope(call.caller.id, scope)
+        known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+        given = [name for name, _ in request.query_params.multi_items()]
+        wrong = [FieldError(f"query.{name[:64]}", "there is no such parameter") for name in given if name not in known]
+        wrong += [FieldError(f"query.{name}", "given twice") for name in known if given.count(name) > 1]
+        if wrong:
+            raise InvalidRequest(wrong)
+        return call
+
+    check.__annotations__["return"] = Call
+    check.scope = scope  # type: ignore[attr-defined]  # for the OpenAPI document and the tests
+    return check

@@ -1,0 +1,109 @@
+"""What can be wrong with a request before any slice sees it. Their HTTP form is in `problems.py`.
+
+```
+PermanentError
+└── RequestError
+    ├── MalformedBody         not one JSON object: syntax, duplicate keys, fractions, too deep
+    ├── BodyTooLarge
+    ├── InvalidRequest        fields missing, unknown or of the wrong form
+    ├── MissingScope
+    ├── IdempotencyKeyMissing
+    ├── IdempotencyKeyReused
+    ├── InvalidCursor
+    ├── RouteNotFound
+    ├── MethodNotAllowed
+    ├── NotBumpable
+    └── BumpPending
+TransientError
+└── TooManyRequests
+```
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chains.errors import PermanentError, TransientError
+
+
+class RequestError(PermanentError):
+    """Base of what is wrong with a request."""
+
+
+class MalformedBody(RequestError):
+    """The body is not one JSON object as this API reads it."""
+
+
+class BodyTooLarge(RequestError):
+    """The body is longer than `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is longer than {limit} bytes")
+        self.limit = limit
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One field that is wrong."""
+
+    field: str
+    """Where: `order.amount`, `query.limit`."""
+    message: str
+    """What is wrong and what is expected; the value itself is not repeated."""
+
+
+class InvalidRequest(RequestError):
+    """Fields are missing, unknown, or of the wrong form."""
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__("; ".join(f"{error.field}: {error.message}" for error in errors))
+        self.errors = tuple(errors)
+
+
+class MissingScope(RequestError):
+    """The caller may not do this."""
+
+    def __init__(self, caller: str, scope: str) -> None:
+        super().__init__(f"caller {caller!r} has no scope {scope!r} in the bundle")
+        self.caller, self.scope = caller, scope
+
+
+class IdempotencyKeyMissing(RequestError):
+    """A POST without a usable `Idempotency-Key`."""
+
+
+class IdempotencyKeyReused(RequestError):
+    """The same key came before with another method, path, query or body."""
+
+
+class InvalidCursor(RequestError):
+    """A cursor that this API did not hand out for this list."""
+
+
+class RouteNotFound(RequestError):
+    """No such path."""
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, the method does not."""
+
+
+class NotBumpable(RequestError):
+    """The withdrawal has no unconfirmed transaction of ours to replace."""
+
+    def __init__(self, withdrawal: str, state: str) -> None:
+        super().__init__(f"withdrawal {withdrawal} is {state}: only a broadcast, unconfirmed one can be bumped")
+        self.withdrawal, self.state = withdrawal, state
+
+
+class BumpPending(RequestError):
+    """An earlier request to bump the same transaction is not done yet."""
+
+
+class TooManyRequests(TransientError):
+    """The caller is above its rate."""
+
+    def __init__(self, per_second: int) -> None:
+        super().__init__(f"more than {per_second} requests a second; wait a second and send fewer")
+        self.per_second = per_second

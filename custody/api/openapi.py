@@ -1,0 +1,94 @@
+"""What the OpenAPI document says beyond the routes: how to authenticate, repeat, page and read errors."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from custody.api.problems import MEDIA_TYPE, TYPE_PREFIX
+from custody.api.schemas import ProblemOut
+
+DESCRIPTION: Final = """
+Custody of bitcoin and tokens, made for a trading core to call.
+
+**Authentication.** Every request under `/v1` carries `Authorization: Strongroom PAYLOAD.SIGNATURE`. PAYLOAD is
+base64url (no padding) of the RFC 8785 JSON of `{v, caller, audience, issued_at, expires_at, nonce, method, path,
+query, body_sha256}`; SIGNATURE is base64url of the Ed25519 signature over SHA-256 of `strongroom:token:v1\\n` and
+those bytes. A token lives at most 60 seconds and is good for one request: sign a new one for every retry.
+
+**Repeating.** Every POST carries `Idempotency-Key`. The same key with the same method, path, query and JSON gives the
+same answer, for ever (`Idempotency-Replayed: true`); with another one, 409. Answers with status 400, 401, 403, 429
+and 5xx are not remembered.
+
+**Amounts** are decimal strings with their asset beside them. Only the signed order has base units.
+
+**Lists** page by `after` and `limit`; `next` is null at the end. The event feed's `next` is never null.
+
+**Errors** are `application/problem+json` (RFC 9457) with a stable `type`, a `detail` that says what to do, the numbers
+involved, and `retryable`.
+"""
+
+_PROBLEM_EXAMPLE: Final = {
+    "type": TYPE_PREFIX + "insufficient-funds",
+    "title": "Not enough funds",
+    "status": 409,
+    "detail": "Not enough BTC is available.",
+    "retryable": False,
+    "available": {"asset": "BTC", "amount": "0.01000000"},
+    "needed": {"asset": "BTC", "amount": "0.50050000"},
+}
+
+COMMON_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": ProblemOut, "description": text, "content": {MEDIA_TYPE: {"example": _PROBLEM_EXAMPLE}}}
+    for status, text in (("4XX", "Refused; see `type` and `detail`."), ("5XX", "Try again if `retryable`."))
+}
+
+
+def install(app: FastAPI) -> None:
+    """Make `app.openapi()` add security, scopes and the Idempotency-Key header to every operation under /v1."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title, version=app.version, description=app.description, routes=app.routes
+            )
+            schema["components"]["securitySchemes"] = {
+                "token": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "See above."}
+            }
+            for route in app.routes:
+                if isinstance(route, APIRoute) and route.path.startswith("/v1/"):
+                    for method in route.methods:
+                        _complete(schema["paths"][route.path][method.lower()], route, method)
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]
+
+
+def scope_of(route: APIRoute) -> str | None:
+    """The scope that a route asks for; None if it asks for none."""
+    for dependency in route.dependant.dependencies:
+        scope = getattr(dependency.call, "scope", None)
+        if scope is not None:
+            return str(scope)
+    return None
+
+
+def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
+    operation["security"] = [{"token": []}]
+    operation["x-scope"] = scope_of(route)
+    # Wrong fields are a 400 problem here, not FastAPI's own form.
+    operation["responses"].pop("422", None)
+    if method == "POST":
+        operation.setdefault("parameters", []).append(
+            {
+                "name": "Idempotency-Key",
+                "in": "header",
+                "required": True,
+                "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+                "example": "0192f0c1-5b7e-7c3a-9d2e-3f4a5b6c7d8e",
+            }
+        )

@@ -1,0 +1,41 @@
+"""Pages: a bounded limit, and a cursor that only this API reads."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Final
+
+from fastapi import Query
+
+from custody.api.errors import InvalidCursor
+
+MAX_LIMIT: Final = 500
+
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items of one page.")]
+After = Annotated[
+    str | None, Query(max_length=256, description="`next` of the page before; opaque; omit for the first page.")
+]
+
+
+def encode(kind: str, position: str) -> str:
+    """The cursor after `position` in the list `kind`."""
+    return base64.urlsafe_b64encode(f"{kind}:{position}".encode()).rstrip(b"=").decode("ascii")
+
+
+def decode(kind: str, cursor: str | None) -> str | None:
+    """The position in a cursor of the list `kind`; None for the first page.
+
+    Raises:
+        InvalidCursor: not one of ours, or of another list.
+    """
+    if cursor is None:
+        return None
+    try:
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("utf-8")
+    except (ValueError, binascii.Error):
+        raw = ""
+    found, _, position = raw.partition(":")
+    if found != kind or not position:
+        raise InvalidCursor(f"not a cursor of {kind}: pass `next` of the page before, unchanged")
+    return position

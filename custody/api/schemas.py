@@ -1,0 +1,327 @@
+"""The JSON of requests and answers, with examples. Amounts are decimal strings with their asset beside them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Generic, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+T = TypeVar("T")
+
+
+def _units(text: str) -> str:
+    if not text.isascii() or not text.isdigit() or len(text) > 78 or (text[0] == "0" and text != "0"):
+        raise ValueError(
+            'expected base units as a string of digits without sign, point, exponent or leading zero, e.g. "1000000"'
+        )
+    return text
+
+
+NameText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z")]
+UuidText = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\z"),
+]
+UnitsText = Annotated[str, AfterValidator(_units), Field(max_length=200)]
+DecimalText = Annotated[str, Field(description="Exact decimal, all places written.", examples=["0.01000000"])]
+UnixSeconds = Annotated[int, Field(ge=0, le=2**53 - 1)]
+
+
+class In(BaseModel):
+    """Base of what is read: no field too many, no type bent."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Out(BaseModel):
+    """Base of what is written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Page(Out, Generic[T]):
+    """A part of a list."""
+
+    items: list[T]
+    next: str | None = Field(description="Pass it as `after` for what follows; null at the end of a list.")
+
+
+class Money(Out):
+    """An amount of one asset."""
+
+    asset: str = Field(examples=["BTC"])
+    amount: DecimalText
+
+
+class Empty(In):
+    """A body with nothing in it."""
+
+
+class NewCustomer(In):
+    """A customer to be created."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"id": "alice"}]})
+
+    id: NameText = Field(description="Chosen by you: 1 to 64 of `A-Za-z0-9._-`.")
+
+
+class CustomerOut(Out):
+    """A customer."""
+
+    id: str = Field(examples=["alice"])
+    state: Literal["active", "frozen"]
+    reason: str = Field(description="Why it is frozen.")
+    created_at: datetime
+
+
+class NewAddress(In):
+    """An address to be made for a customer."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"asset": "BTC"}]})
+
+    asset: NameText
+
+
+class AddressOut(Out):
+    """A deposit address with the signer's word for it."""
+
+    address: str = Field(examples=["bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"])
+    chain: str = Field(examples=["bitcoin-regtest"])
+    asset: str = Field(examples=["BTC"])
+    customer: str = Field(examples=["alice"])
+    attestation: dict[str, Any] = Field(
+        description="`{attestation, signature}` by the key-set's attestation key in the bundle: verify before showing."
+    )
+    created_at: datetime
+
+
+class BalanceOut(Out):
+    """What a customer has of one asset."""
+
+    asset: str = Field(examples=["BTC"])
+    available: DecimalText
+    frozen: DecimalText = Field(description="Held for withdrawals under way.")
+
+
+class Balances(Out):
+    """All balances of a customer."""
+
+    customer: str
+    balances: list[BalanceOut]
+
+
+class LineOut(Out):
+    """One line of a statement: the balance after it is the balance before it plus the amount."""
+
+    seq: int = Field(description="1, 2, 3 ... within the account, no gaps.")
+    account: str = Field(examples=["available"])
+    type: str = Field(examples=["deposit"])
+    asset: str
+    amount: DecimalText = Field(description="Signed.")
+    balance_before: DecimalText
+    balance_after: DecimalText
+    reference: str = Field(examples=["deposit:0b0e7d4d-0f5a-5e21-9a3b-6d1f2c1e8a3b"])
+    transfer: UUID
+    at: datetime
+
+
+class DepositOut(Out):
+    """Value that arrived at an address of ours."""
+
+    id: UUID
+    customer: str | None = Field(description="Null: paid to a change address of the house.")
+    asset: str
+    amount: DecimalText
+    chain: str
+    address: str
+    txid: str
+    resource: str = Field(description="The deposit's one identity on its chain; BTC: `txid:vout`.")
+    state: str = Field(examples=["confirming"])
+    height: int | None
+    confirmations: int
+    confirmations_needed: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class OrderIn(In):
+    """The signed document (RFC 8785; domain `order`, version 1), amounts in base units as the signer reads them."""
+
+    v: Literal[1]
+    id: UuidText = Field(description="Chosen by you, never reused; the withdrawal's id.")
+    caller: NameText
+    customer: NameText
+    chain: NameText
+    asset: NameText
+    destination: Annotated[str, Field(min_length=1, max_length=128)]
+    amount: UnitsText = Field(description="What arrives, in base units.")
+    fee_ceiling: UnitsText = Field(description="Most network fee this may cause, base units of the native asset.")
+    expires_at: UnixSeconds
+
+
+class NewWithdrawal(In):
+    """An order with its caller's signature."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "order": {
+                        "v": 1,
+                        "id": "0192f0c1-5b7e-7c3a-9d2e-3f4a5b6c7d8e",
+                        "caller": "exchange",
+                        "customer": "alice",
+                        "chain": "bitcoin-regtest",
+                        "asset": "BTC",
+                        "destination": "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080",
+                        "amount": "1000000",
+                        "fee_ceiling": "50000",
+                        "expires_at": 1893456000,
+                    },
+                    "signature": "A" * 86 + "==",
+                }
+            ]
+        }
+    )
+
+    order: OrderIn
+    signature: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{86}==\z")] = Field(
+        description="Ed25519 over the order's digest, base64."
+    )
+
+
+class VersionOut(Out):
+    """One version of the transaction that pays; all versions conflict, so at most one can confirm."""
+
+    version: int
+    txid: str | None = Field(description="Null until it is signed.")
+    state: str
+    network_fee: Money = Field(description="Of the whole transaction, which may serve more withdrawals.")
+    feerate: int = Field(description="BTC: sat/kvB.")
+
+
+class WithdrawalOut(Out):
+    """A withdrawal and how far it is."""
+
+    id: UUID
+    caller: str
+    customer: str
+    chain: str
+    asset: str
+    amount: DecimalText = Field(description="What arrives at the destination.")
+    fee: DecimalText = Field(description="What the customer pays besides, of the same asset.")
+    fee_ceiling: Money
+    destination: str
+    state: str = Field(examples=["broadcast"])
+    reason: str = Field(description="Why it waits, or why it ended.")
+    tier: str | None
+    settlement: str | None = Field(description="`chain` or `internal`.")
+    transaction: UUID | None
+    versions: list[VersionOut]
+    txids: list[str] = Field(description="Of all signed versions, oldest first.")
+    confirmed_txid: str | None
+    confirmations: int
+    expires_at: datetime
+    created_at: datetime
+    updated_at: datetime
+
+
+class NewBump(In):
+    """A wish to replace an unconfirmed transaction by one with a higher fee."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"feerate": 25000}, {}]})
+
+    feerate: Annotated[int, Field(gt=0, le=10**9)] | None = Field(
+        default=None, description="BTC: sat/kvB; omit for the present estimate."
+    )
+
+
+class BumpOut(Out):
+    """A recorded request; the outcome shows as a new version of the withdrawal."""
+
+    id: UUID
+    withdrawal: UUID
+    transaction: UUID
+    feerate: int | None
+
+
+class ConfirmationsOut(Out):
+    """Deposits of at least `from_amount` need `blocks` confirmations."""
+
+    from_amount: DecimalText
+    blocks: int
+
+
+class AssetOut(Out):
+    """An asset and its terms."""
+
+    id: str = Field(examples=["BTC"])
+    chain: str
+    decimals: int
+    native_asset: str = Field(description="In which the chain's fees are paid.")
+    minimum_deposit: DecimalText
+    withdrawal_fee: DecimalText
+    confirmations: list[ConfirmationsOut]
+    settle_blocks: int
+
+
+class Assets(Out):
+    """All assets of the bundle."""
+
+    bundle_version: int
+    items: list[AssetOut]
+
+
+class TierOut(Out):
+    """What a tier may pay of an asset."""
+
+    tier: str = Field(examples=["hot"])
+    asset: str
+    chain: str
+    keyset: str | None
+    payment_below: DecimalText
+    window_cap: DecimalText
+    window_seconds: int
+
+
+class Tiers(Out):
+    """All caps of the bundle."""
+
+    bundle_version: int
+    items: list[TierOut]
+
+
+class EventOut(Out):
+    """A change."""
+
+    type: str = Field(examples=["deposit.credited"])
+    subject: str = Field(description="Id of what changed.")
+    data: dict[str, Any]
+    at: datetime
+
+
+class AlertOut(Out):
+    """A trouble that somebody should look at."""
+
+    id: int
+    severity: Literal["info", "warning", "critical"]
+    type: str
+    subject: str
+    message: str
+    data: dict[str, Any]
+    at: datetime
+    resolved_at: datetime | None
+
+
+class ProblemOut(BaseModel):
+    """RFC 9457. Further members carry the numbers involved."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["urn:strongroom:problem:insufficient-funds"])
+    title: str
+    status: int
+    detail: str
+    retryable: bool = Field(description="Whether the same request can succeed later.")

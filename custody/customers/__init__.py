@@ -1,0 +1,1 @@
+"""Customers: who owns addresses, deposits and balances."""

@@ -1,0 +1,46 @@
+"""What callers do with customers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chains.errors import PermanentError
+from custody.customers import repository
+from custody.customers.repository import Customer
+from custody.errors import UnknownCustomer
+from custody.storage import events
+from custody.storage.db import Tx
+
+
+class CustomerExists(PermanentError):
+    """The id is taken."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"customer {id} exists already")
+        self.id = id
+
+
+def create(tx: Tx, customer_id: str) -> Customer:
+    """Add a customer and tell the feed.
+
+    Raises:
+        CustomerExists: the id is taken; nothing is changed.
+    """
+    customer = repository.insert(tx, customer_id)
+    if customer is None:
+        raise CustomerExists(customer_id)
+    events.emit(tx, "customer.created", customer_id, {"state": customer.state})
+    return customer
+
+
+def get(tx: Tx, customer_id: str) -> Customer:
+    """The customer. Raises UnknownCustomer."""
+    customer = repository.find(tx, customer_id)
+    if customer is None:
+        raise UnknownCustomer(customer_id)
+    return customer
+
+
+def page(tx: Tx, *, after: str | None, limit: int) -> Sequence[Customer]:
+    """At most `limit` customers in the order of their ids, beginning after `after`."""
+    return repository.page(tx, after or "", limit)
