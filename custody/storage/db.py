@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -266,8 +265,8 @@ class Session:
             DatabaseUnavailable: the session is lost.
         """
         with self.transaction() as tx:
-            key = zlib.crc32(name.encode())
-            return bool(tx.one("SELECT pg_try_advisory_lock(%s, %s) AS taken", [_LOCK_CLASS, key])["taken"])
+            row = tx.one("SELECT pg_try_advisory_lock(hashtextextended(%s, 0)) AS taken", [name])
+            return bool(row["taken"])
 
     @contextmanager
     def transaction(self, *, isolation: Isolation = Isolation.READ_COMMITTED) -> Iterator[Tx]:
@@ -281,6 +280,3 @@ class Session:
             self._connection.isolation_level = _LEVELS[isolation]
             with self._connection.transaction():
                 yield Tx(self._connection)
-
-
-_LOCK_CLASS: Final = 0x57524D  # keeps these locks apart from the migration's

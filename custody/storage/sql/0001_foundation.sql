@@ -177,10 +177,13 @@ CREATE TABLE ledger_transfers (
     kind         text NOT NULL CHECK (kind IN ('immediate', 'hold', 'post', 'void', 'reverse')),
     content_hash bytea NOT NULL CHECK (length(content_hash) = 32),
     parent_id    uuid REFERENCES ledger_transfers (id),   -- the hold of a post or void; what a reverse undoes
-    reference    text NOT NULL DEFAULT '',                -- e.g. withdrawal:ID, deposit:ID
-    at           timestamptz NOT NULL DEFAULT now(),
+    reference    text NOT NULL DEFAULT '' CHECK (length(reference) <= 200),   -- e.g. withdrawal:ID, deposit:ID
+    at           timestamptz NOT NULL DEFAULT clock_timestamp(),
     CHECK ((kind IN ('post', 'void', 'reverse')) = (parent_id IS NOT NULL))
 );
+CREATE INDEX ON ledger_transfers (reference);
+CREATE UNIQUE INDEX ledger_transfers_reversed_once ON ledger_transfers (parent_id) WHERE kind = 'reverse';
+
 -- A hold is posted or voided at most once unless the post is reversed: the hold row below carries the truth.
 CREATE TABLE ledger_holds (
     id          uuid PRIMARY KEY REFERENCES ledger_transfers (id),
@@ -197,7 +200,7 @@ CREATE INDEX ON ledger_holds (customer_id, asset) WHERE state = 'pending';
 
 CREATE TABLE ledger_lines (
     id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    transfer_id    uuid NOT NULL REFERENCES ledger_transfers (id),
+    transfer_id    uuid NOT NULL REFERENCES ledger_transfers (id) DEFERRABLE INITIALLY DEFERRED,
     account_id     bigint NOT NULL REFERENCES ledger_accounts (id),
     seq            bigint NOT NULL CHECK (seq > 0),       -- 1, 2, 3 ... within the account, no gaps
     type           text NOT NULL CHECK (type IN ('deposit', 'withdrawal', 'trade_buy', 'trade_sell', 'fee',
@@ -205,7 +208,8 @@ CREATE TABLE ledger_lines (
     amount         numeric(78, 0) NOT NULL CHECK (amount <> 0),
     balance_before numeric(78, 0) NOT NULL,
     balance_after  numeric(78, 0) NOT NULL,
-    at             timestamptz NOT NULL DEFAULT now(),
+    -- Not now(): a transaction that waited for the account began before the line that precedes its own.
+    at             timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (account_id, seq),
     CHECK (balance_after = balance_before + amount)
 );
@@ -221,8 +225,10 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT * FROM ledger_accounts WHERE id = ANY (ids) ORDER BY id FOR UPDATE
 $$;
 
--- Applies a statement's lines to the balances, and refuses lines that do not add up.
-CREATE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+-- Applies a statement's lines to the balances, and refuses lines that do not add up. Lines come first, the transfer's
+-- own row afterwards: it seals them. A sealed transfer takes no more lines, and one without lines cannot be.
+CREATE FUNCTION ledger_apply() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE bad record;
 BEGIN
     SELECT n.transfer_id, a.asset, sum(n.amount) AS total INTO bad
@@ -232,21 +238,31 @@ BEGIN
         RAISE EXCEPTION 'transfer % is out of balance by % %', bad.transfer_id, bad.total, bad.asset
             USING ERRCODE = 'check_violation';
     END IF;
-    SELECT n.transfer_id INTO bad FROM fresh n
-    JOIN ledger_lines o ON o.transfer_id = n.transfer_id
-    WHERE NOT EXISTS (SELECT 1 FROM fresh m WHERE m.id = o.id) LIMIT 1;
+    SELECT t.id INTO bad FROM ledger_transfers t WHERE t.id IN (SELECT transfer_id FROM fresh) LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'transfer % already has its lines', bad.transfer_id USING ERRCODE = 'check_violation';
+        RAISE EXCEPTION 'transfer % already has its lines', bad.id USING ERRCODE = 'check_violation';
+    END IF;
+    -- The API asks; it never credits. What it may book is a customer's money going on hold, or back.
+    IF session_user = 'strongroom_api' THEN
+        SELECT n.transfer_id INTO bad FROM fresh n JOIN ledger_accounts a ON a.id = n.account_id
+        GROUP BY n.transfer_id, a.customer_id, a.asset
+        HAVING sum(n.amount) <> 0 OR NOT bool_and(a.kind IN ('available', 'frozen')) LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'strongroom_api may only freeze and unfreeze: transfer %', bad.transfer_id
+                USING ERRCODE = 'insufficient_privilege';
+        END IF;
     END IF;
     SELECT x.account_id INTO bad FROM (
-        SELECT n.account_id, n.seq, n.balance_before,
+        SELECT n.account_id, n.seq, n.balance_before, n.balance_after, a.kind,
                a.last_seq + row_number() OVER w AS want_seq,
                coalesce(lag(n.balance_after) OVER w, a.balance) AS want_before
         FROM fresh n JOIN ledger_accounts a ON a.id = n.account_id
         WINDOW w AS (PARTITION BY n.account_id ORDER BY n.seq)
-    ) x WHERE x.seq <> x.want_seq OR x.balance_before <> x.want_before LIMIT 1;
+    ) x
+    WHERE x.seq <> x.want_seq OR x.balance_before <> x.want_before
+       OR x.kind IN ('available', 'frozen', 'trading', 'fees_earned') AND x.balance_after < 0 LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'lines of account % do not continue its history', bad.account_id
+        RAISE EXCEPTION 'lines of account % do not continue its history, or take it below zero', bad.account_id
             USING ERRCODE = 'check_violation';
     END IF;
     UPDATE ledger_accounts a SET balance = a.balance + s.total, last_seq = a.last_seq + s.n
@@ -256,6 +272,30 @@ BEGIN
 END $$;
 CREATE TRIGGER ledger_lines_apply AFTER INSERT ON ledger_lines
     REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION ledger_apply();
+
+CREATE FUNCTION ledger_seal() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE bad record;
+BEGIN
+    SELECT n.id INTO bad FROM fresh n
+    WHERE NOT EXISTS (SELECT 1 FROM ledger_lines l WHERE l.transfer_id = n.id) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'transfer % has no lines', bad.id USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER ledger_transfers_seal AFTER INSERT ON ledger_transfers
+    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION ledger_seal();
+
+-- Balances follow from lines, for owners of the table too: only ledger_apply, itself a trigger, may write them.
+CREATE FUNCTION ledger_balances_follow() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF pg_trigger_depth() < 2 THEN
+        RAISE EXCEPTION 'balances change through lines only' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER ledger_accounts_follow BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_accounts
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger_balances_follow();
 
 -- An account starts empty.
 CREATE FUNCTION ledger_account_starts_empty() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
@@ -453,9 +493,18 @@ GRANT USAGE ON SCHEMA public TO strongroom_api, strongroom_monitor, strongroom_w
 GRANT SELECT ON ALL TABLES IN SCHEMA public
     TO strongroom_api, strongroom_monitor, strongroom_worker, strongroom_read;
 REVOKE SELECT ON idempotency_keys, token_nonces FROM strongroom_monitor, strongroom_worker, strongroom_read;
-GRANT INSERT ON events, alerts TO strongroom_api, strongroom_monitor, strongroom_worker;
+-- Times, sequence numbers and transaction ids are the database's own: nobody may choose them.
+GRANT INSERT (type, subject, data) ON events TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT (severity, type, subject, message, data) ON alerts
+    TO strongroom_api, strongroom_monitor, strongroom_worker;
 GRANT UPDATE (resolved_at) ON alerts TO strongroom_api, strongroom_monitor, strongroom_worker;
-GRANT INSERT ON ledger_accounts, ledger_transfers, ledger_lines, ledger_holds
+GRANT INSERT (customer_id, kind, asset, wallet) ON ledger_accounts
+    TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT (id, kind, content_hash, parent_id, reference) ON ledger_transfers
+    TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT (transfer_id, account_id, seq, type, amount, balance_before, balance_after) ON ledger_lines
+    TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT (id, customer_id, asset, units, expires_at) ON ledger_holds
     TO strongroom_api, strongroom_monitor, strongroom_worker;
 GRANT UPDATE (state, updated_at) ON ledger_holds TO strongroom_api, strongroom_monitor, strongroom_worker;
 REVOKE EXECUTE ON FUNCTION ledger_lock(bigint[]), ledger_apply() FROM PUBLIC;
