@@ -1,0 +1,61 @@
+"""What goes wrong inside a signer.
+
+```
+PermanentError
+├── SignerStopped        the stores contradict each other, or a configured part is wrong: a person must look
+│   ├── JournalMismatch  journal and high-water mark disagree
+│   └── SelfCheckFailed  a known answer came out differently
+├── TokenRefused         the HSM refused: wrong PIN, missing token, missing key
+├── SealBroken           a sealed seed that does not open under this token's key
+└── BadConfiguration     the configuration says something impossible; the message says what to write
+TransientError
+├── TokenLost            the HSM does not answer now
+├── WrongSignature       a backend returned a signature that does not verify; it was not released
+├── JournalUnavailable   the journal could not be committed (disk full, I/O error): nothing is signed any more
+└── ClockUnsteady        the clock went back or jumped forward
+```
+"""
+
+from __future__ import annotations
+
+from chains.errors import PermanentError, TransientError
+
+
+class SignerStopped(PermanentError):
+    """The signer must not run until a person has looked."""
+
+
+class JournalMismatch(SignerStopped):
+    """Journal and high-water mark disagree: one of them was restored from a copy, lost or edited."""
+
+
+class SelfCheckFailed(SignerStopped):
+    """A known-answer test at start came out differently."""
+
+
+class TokenRefused(PermanentError):
+    """The HSM refused: wrong PIN, missing token, missing key or mechanism."""
+
+
+class SealBroken(PermanentError):
+    """A sealed seed that does not open: another token's, another key-set's, or damaged."""
+
+
+class BadConfiguration(PermanentError):
+    """The configuration says something impossible; the message says what to write."""
+
+
+class TokenLost(TransientError):
+    """The HSM does not answer now; the same call may succeed when it is back."""
+
+
+class WrongSignature(TransientError):
+    """A backend returned a signature that does not verify. It was not released."""
+
+
+class JournalUnavailable(TransientError):
+    """The journal could not be committed, so nothing was released; the signer refuses work until restarted."""
+
+
+class ClockUnsteady(TransientError):
+    """The clock went back or jumped forward; the message says what ends the suspension."""

@@ -1,0 +1,286 @@
+"""An HD seed sealed under an HSM key, and the account key that lives in this process while it signs.
+
+At rest: 32 bytes of BIP39 entropy (24 words, no passphrase) as AES-256-GCM ciphertext under a key that cannot
+leave the token; the associated data binds key-set, network and account path, so that a sealed file can't be
+used under another name. In memory: only the BIP84 account node m/84h/coinh/0h. It is never written, printed,
+logged or sent.
+
+Sources: BIP32, BIP39, BIP84, RFC 6979 (deterministic nonces, so the same digest gives the same signature).
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import os
+import re
+from pathlib import Path
+from typing import Final, NoReturn, Self
+
+import coincurve
+import msgspec
+
+from chains.btc.hd import HARDENED, AccountKey
+from chains.btc.network import NETWORKS, BtcNetwork
+from chains.errors import InvalidValue
+from policies.canonical import Document, Hex32, Name
+from signers.errors import SealBroken, WrongSignature
+from signers.pkcs11 import Token
+
+ENTROPY_BYTES: Final = 32
+"""256 bits: 24 BIP39 words."""
+_CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+_ACCOUNT_PATH: Final = re.compile(r"84'/[01]'/(0|[1-9][0-9]{0,8})'")
+
+
+class KeysetRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The public half of a key-set: what the bundle says of it."""
+
+    v: int = 1
+    id: Name
+    network: str
+    """`main`, `test`, `signet` or `regtest`."""
+    account: str
+    """Account public key, `xpub...` or `tpub...`."""
+    origin: str
+    """Master fingerprint and path of the account, e.g. `d34db33f/84'/1'/0'`."""
+    attestation_key: Hex32
+    """Ed25519 public key that attests addresses."""
+
+    @property
+    def path(self) -> str:
+        """Path of the account key without the leading `m/`, e.g. `84'/1'/0'`."""
+        return self.origin[9:]
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Master key fingerprint, 4 bytes."""
+        return bytes.fromhex(self.origin[:8])
+
+
+class SealedSeed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The file `KEYSET.seed.json`: ciphertext and what it is bound to."""
+
+    v: int = 1
+    record: KeysetRecord
+    sealed: str
+    """Base64 of nonce (12), ciphertext (32), tag (16)."""
+
+
+class AccountSecret:
+    """The private BIP84 account of one key-set, in memory."""
+
+    __slots__ = ("_branches", "_secret", "public")
+
+    public: AccountKey
+    """Its public half, from which every address is derived."""
+
+    def __init__(self, secret: bytes, chain_code: bytes, public: AccountKey) -> None:
+        self._secret = secret
+        self.public = public
+        self._branches = tuple(_child(secret, chain_code, branch) for branch in (0, 1))
+
+    def __repr__(self) -> str:
+        return "[secret]"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a private key is not copied or pickled")
+
+    @classmethod
+    def from_entropy(cls, entropy: bytes, network: BtcNetwork, path: str) -> tuple[Self, str]:
+        """The account at m/`path` of the wallet with this BIP39 entropy, and its origin text.
+
+        Args:
+            entropy: 32 bytes.
+            network: decides the version bytes.
+            path: three hardened steps, e.g. `84'/1'/0'`.
+
+        Raises:
+            InvalidValue: malformed entropy or path.
+        """
+        from embit import bip32, bip39
+
+        if len(entropy) != ENTROPY_BYTES or not _ACCOUNT_PATH.fullmatch(path):
+            raise InvalidValue(f"expected {ENTROPY_BYTES} bytes of entropy and a path such as 84'/1'/0'")
+        seed = bip39.mnemonic_to_seed(bip39.mnemonic_from_bytes(entropy))
+        master = bip32.HDKey.from_seed(seed, version=network.xprv_version)
+        account = master.derive("m/" + path.replace("'", "h"))
+        public = AccountKey.parse(account.to_public().to_base58(version=network.xpub_version), network)
+        secret = cls(bytes(account.key.secret), bytes(account.chain_code), public)
+        return secret, f"{bytes(master.my_fingerprint).hex()}/{path}"
+
+    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+        """Sign 32 bytes with the key at branch/index.
+
+        Returns:
+            The public key (33 bytes) and the low-s DER signature; deterministic (RFC 6979).
+
+        Raises:
+            InvalidValue: no such path, or not 32 bytes.
+            WrongSignature: the private derivation does not lead to the public one.
+        """
+        if branch not in (0, 1) or not 0 <= index < HARDENED or len(digest) != 32:
+            raise InvalidValue(f"path {branch}/{index} with a digest of {len(digest)} bytes: not signable")
+        secret, chain_code, pubkey = self._branches[branch]
+        key = coincurve.PrivateKey(_tweaked(secret, chain_code, pubkey, index)[0])
+        signer: bytes = key.public_key.format()
+        if signer != self.public.pubkey(branch, index):
+            raise WrongSignature(f"private and public derivation disagree at {branch}/{index}")
+        return signer, key.sign(digest, hasher=None)
+
+
+def _tweaked(secret: bytes, chain_code: bytes, pubkey: bytes, number: int) -> tuple[bytes, bytes]:
+    """CKDpriv of BIP32 for a non-hardened child: its secret and chain code."""
+    digest = hmac.digest(chain_code, pubkey + number.to_bytes(4, "big"), "sha512")
+    tweak = int.from_bytes(digest[:32], "big")
+    child = (tweak + int.from_bytes(secret, "big")) % _CURVE_ORDER
+    if tweak >= _CURVE_ORDER or child == 0:
+        raise InvalidValue(f"child {number}: no key exists at this index, use the next one")
+    return child.to_bytes(32, "big"), digest[32:]
+
+
+def _child(secret: bytes, chain_code: bytes, number: int) -> tuple[bytes, bytes, bytes]:
+    """Secret, chain code and public key of a branch."""
+    pubkey = coincurve.PrivateKey(secret).public_key.format()
+    child, child_code = _tweaked(secret, chain_code, pubkey, number)
+    return child, child_code, coincurve.PrivateKey(child).public_key.format()
+
+
+class _Binding(Document):
+    """What the ciphertext is bound to."""
+
+    domain = "sealed-seed"
+
+    keyset: Name
+    network: str
+    path: str
+
+
+def _associated(keyset: str, network: str, path: str) -> bytes:
+    return _Binding(keyset=keyset, network=network, path=path).digest()
+
+
+def sealing_key_name(keyset: str) -> str:
+    """Label of the AES key in the token under which the key-set's seed is sealed."""
+    return f"{keyset}-seal"
+
+
+def attestation_key_name(keyset: str) -> str:
+    """Label of the Ed25519 key in the token that attests the key-set's addresses."""
+    return f"{keyset}-attest"
+
+
+def seed_path(directory: Path, keyset: str) -> Path:
+    """Where a key-set's sealed seed is kept."""
+    return directory / f"{keyset}.seed.json"
+
+
+def create_keyset(
+    token: Token, keyset_id: str, network: str, directory: Path, *, account: int = 0
+) -> KeysetRecord:
+    """Make a key-set: keys in the token, a fresh seed sealed under one of them, and its public record.
+
+    Again with the same `directory` returns the record of the key-set that is there.
+
+    Args:
+        token: logged in.
+        keyset_id: its name in the bundle.
+        network: `main`, `test`, `signet` or `regtest`.
+        directory: the signer's directory; gets `KEYSET.seed.json` (0600).
+        account: BIP44 account number.
+
+    Raises:
+        InvalidValue: a malformed name, or an unknown network.
+        TokenRefused: the token has keys of this name but the sealed seed is missing.
+        TokenLost: the token does not answer.
+        SealBroken: what was sealed does not open again (nothing is kept then).
+    """
+    path = seed_path(directory, keyset_id)
+    if path.exists():
+        return read_sealed(path).record
+    constants = NETWORKS.get(network)
+    if constants is None:
+        raise InvalidValue(f"network {network!r}: expected one of {', '.join(NETWORKS)}")
+    msgspec.convert(keyset_id, Name)
+    token.make_sealing_key(sealing_key_name(keyset_id))
+    attestation_key = token.make_attestation_key(attestation_key_name(keyset_id))
+    account_path = f"84'/{constants.coin_type}'/{account}'"
+    entropy = os.urandom(ENTROPY_BYTES)
+    secret, origin = AccountSecret.from_entropy(entropy, constants, account_path)
+    record = KeysetRecord(
+        id=keyset_id,
+        network=network,
+        account=secret.public.xpub,
+        origin=origin,
+        attestation_key=attestation_key.hex(),
+    )
+    sealed = token.seal(
+        sealing_key_name(keyset_id), entropy, _associated(keyset_id, network, account_path)
+    )
+    file = SealedSeed(record=record, sealed=base64.b64encode(sealed).decode())
+    open_keyset(token, file)
+    write_new(path, msgspec.json.encode(file))
+    return record
+
+
+def open_keyset(token: Token, file: SealedSeed) -> AccountSecret:
+    """Unseal a key-set and check that it is the one its record describes.
+
+    Raises:
+        SealBroken: it is not, or the ciphertext does not open under this token's key.
+        TokenRefused: the token has no such key.
+        TokenLost: the token does not answer.
+    """
+    record = file.record
+    network = NETWORKS.get(record.network)
+    if network is None:
+        raise SealBroken(f"key-set {record.id!r}: unknown network {record.network!r}")
+    entropy = token.unseal(
+        sealing_key_name(record.id),
+        base64.b64decode(file.sealed),
+        _associated(record.id, record.network, record.path),
+    )
+    if entropy is None:
+        raise SealBroken(
+            f"key-set {record.id!r}: the sealed seed does not open under token {token.label!r}; "
+            "it belongs to another token or key-set, or the file is damaged"
+        )
+    secret, origin = AccountSecret.from_entropy(entropy, network, record.path)
+    if (secret.public.xpub, origin) != (record.account, record.origin):
+        raise SealBroken(f"key-set {record.id!r}: the sealed seed is not the one its record describes")
+    if token.attestation_public_key(attestation_key_name(record.id)).hex() != record.attestation_key:
+        raise SealBroken(f"key-set {record.id!r}: the token's attestation key is not the recorded one")
+    return secret
+
+
+def read_sealed(path: Path) -> SealedSeed:
+    """Read a sealed seed's file. Raises SealBroken where it is missing or malformed."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=SealedSeed)
+    except FileNotFoundError:
+        raise SealBroken(f"{path} is missing: create the key-set first, or restore the file") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise SealBroken(f"{path}: {error}") from None
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file of mode 0600 so that it is there whole or not at all, and survives a power cut.
+
+    Raises:
+        FileExistsError: it exists.
+    """
+    temporary = path.with_name(path.name + ".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
