@@ -1,0 +1,206 @@
+"""Rules of the layout: who imports whom, what a process loads, where floats are, what no file may name."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = ("custody", "signers", "chains", "policies", "ops")
+
+# Where amounts are handled. A float there is a time-out or says why: `# float: why`.
+MONEY = (
+    "chains",
+    "policies",
+    "signers",
+    "custody/ledger",
+    "custody/withdrawals",
+    "custody/deposits",
+    "custody/signing",
+    "custody/reconcile",
+)
+
+SAYS_WHY = re.compile(r"# float: |timeout|seconds", re.IGNORECASE)
+
+# Written in pieces, for this file is searched too.
+REGISTRY_HOSTS = (
+    "pypi" + ".org",
+    "python" + "hosted.org",
+    "crates" + ".io",
+    "registry.npm" + "js",
+    "npm" + "js.org",
+    "deb." + "debian.org",
+    "security." + "debian.org",
+    "proxy.go" + "lang",
+    "repo.maven" + ".apache",
+    "pkg" + ".dev",
+)
+
+
+@pytest.fixture(scope="module")
+def imports() -> grimp.ImportGraph:
+    return grimp.build_graph(*PACKAGES, cache_dir=None)
+
+
+def run_python(program: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def tracked_files() -> list[Path]:
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / name for name in listing.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def python_files(folders: tuple[str, ...]) -> list[Path]:
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def test_the_import_contracts_hold() -> None:
+    program = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_custody_knows_the_signer_only_by_its_client_and_its_ports(imports: grimp.ImportGraph) -> None:
+    allowed = {"signers", "signers.client", "signers.ports", "signers.errors"}
+    found = {
+        f"{module} imports {imported}"
+        for module in imports.modules
+        if module.split(".")[0] == "custody"
+        for imported in imports.find_modules_directly_imported_by(module)
+        if imported.split(".")[0] == "signers" and imported not in allowed
+    }
+    assert found == set()
+
+
+def test_policies_import_nothing_of_ours_but_types_and_errors_of_chains(imports: grimp.ImportGraph) -> None:
+    found = {
+        imported
+        for module in imports.modules
+        if module.split(".")[0] == "policies"
+        for imported in imports.find_modules_directly_imported_by(module)
+        if imported.split(".")[0] in {"custody", "signers", "chains", "ops"}
+    }
+    assert found <= {"chains.types", "chains.errors"}
+
+
+def test_the_signer_daemon_loads_no_custody_and_no_web_or_database_library() -> None:
+    unwanted = (
+        "custody",
+        "fastapi",
+        "starlette",
+        "sqlalchemy",
+        "psycopg",
+        "web3",
+        "bitcoinlib",
+        "celery",
+        "redis",
+    )
+    loaded = run_python("import sys, signers.daemon; print(*sys.modules)").split()
+    assert "signers.daemon" in loaded
+    assert [name for name in loaded if name.split(".")[0] in unwanted or name.endswith(".node")] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_importing_a_package_loads_no_slow_library_and_writes_nothing(package: str, tmp_path: Path) -> None:
+    program = f"import os, sys; os.environ['HOME'] = {str(tmp_path)!r}; import {package}; print(*sys.modules)"
+    assert "bitcoinlib" not in run_python(program).split()
+    assert list(tmp_path.iterdir()) == []
+
+
+def floats_in(path: Path) -> Iterator[str]:
+    """Yields each line of a file that makes a float and does not say why."""
+    source = path.read_text()
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        literal = isinstance(node, ast.Constant) and isinstance(node.value, float)
+        call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "float"
+        division = isinstance(node, ast.BinOp | ast.AugAssign) and isinstance(node.op, ast.Div)
+        if isinstance(node, ast.expr | ast.stmt) and (literal or call or division):
+            line = lines[node.lineno - 1]
+            if not SAYS_WHY.search(line) and not (division and is_path(node)):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}: {line.strip()}"
+
+
+def is_path(node: ast.AST) -> bool:
+    """Whether a `/` joins a path: one of its ends is a string literal, an f-string, or another such join."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+        return is_path(node.left) or is_path(node.right)
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+
+
+@pytest.mark.parametrize("folder", MONEY)
+def test_no_float_is_made_where_amounts_are_handled(folder: str) -> None:
+    files = python_files((folder,))
+    assert files, f"{folder} holds no code: correct the list above"
+    assert [line for path in files for line in floats_in(path)] == []
+
+
+def test_the_search_for_floats_finds_each_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    sample = tmp_path / "sample.py"
+    sample.write_text(
+        "a = 0.5\nb = float('1')\nc = 1 / 2\nd = 0.5  # float: seconds\ne = root / 'name' / part\nf = 1 // 2\n"
+    )
+    assert [line.split(":")[1] for line in floats_in(sample)] == ["1", "2", "3"]
+
+
+def test_no_tracked_file_names_a_package_registry() -> None:
+    found = []
+    for path in tracked_files():
+        text = path.read_bytes().decode(errors="replace")
+        found += [f"{path.relative_to(ROOT)}: {host}" for host in REGISTRY_HOSTS if host in text]
+    assert found == []
+
+
+def test_no_tracked_file_is_a_lock_that_names_where_packages_come_from() -> None:
+    assert [path for path in tracked_files() if path.name == "uv.lock"] == []
+    locks = sorted(ROOT.glob("requirements*.lock"))
+    assert [lock.name for lock in locks] == [
+        "requirements-dev.lock",
+        "requirements-setup.lock",
+        "requirements.lock",
+    ]
+    for lock in locks:
+        text = lock.read_text()
+        assert "://" not in text
+        assert "--index-url" not in text
+        assert "--find-links" not in text
+        packages = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+        assert packages
+        assert all("==" in line and line.endswith("\\") for line in packages), (
+            "each package has a version and hashes"
+        )
+
+
+def test_every_package_imported_is_declared_in_the_project_file() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
+    declared = {normal(entry.split("[")[0].split(">")[0].split("=")[0].split("<")[0]) for entry in wanted}
+    providers = packages_distributions()
+    external = set()
+    for path in python_files((*PACKAGES, "tests")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                external |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                external.add(node.module.split(".")[0])
+    external -= {*sys.stdlib_module_names, *PACKAGES, "tests"}
+    missing = {name for name in external if not {normal(d) for d in providers.get(name, [])} & declared}
+    assert missing == set()
+
+
+def normal(distribution: str) -> str:
+    return distribution.strip().lower().replace("_", "-").replace(".", "-")
