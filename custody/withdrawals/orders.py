@@ -1,0 +1,89 @@
+"""What is checked of an order, when it arrives and again before it is paid. Pure."""
+
+from __future__ import annotations
+
+from chains.btc.address import parse_address
+from chains.btc.network import NETWORKS
+from chains.btc.script import dust_limit_sats
+from chains.errors import InvalidValue
+from chains.types import Address
+from custody.errors import ExpiredOrder, OrderMismatch
+from custody.withdrawals.model import Withdrawal
+from policies.bundle import Bundle, Caller
+from policies.intent import Order, SignedOrder
+
+SIGNING_SCOPE = "withdrawals:sign"
+"""Scope of callers whose key may sign orders."""
+
+
+def destination_of(bundle: Bundle, chain: str, text: str) -> Address:
+    """The destination, which must be written in its canonical form.
+
+    Raises:
+        InvalidAddress: no address of this network.
+        OrderMismatch: an address of this network, but written otherwise (upper case bech32).
+    """
+    network = bundle.network(chain)
+    address = parse_address(text, NETWORKS[network.network], chain)
+    if address.text != text:
+        raise OrderMismatch("destination", address.text, text)
+    return address
+
+
+def smallest_payment(address: Address) -> int:
+    """Base units below which nodes do not relay a payment to this address (dust)."""
+    return max(1, dust_limit_sats(address.script))
+
+
+def check_order(signed: SignedOrder, caller: Caller, bundle: Bundle, *, now: int) -> None:
+    """Check everything about a signed order that needs no database.
+
+    Raises:
+        OrderMismatch: its caller, chain or amount is not what it must be.
+        ExpiredOrder: its time is over.
+        BadSignature: not signed by the caller's key.
+        InvalidAddress: the destination is no address of the order's chain.
+        InvalidValue: the bundle does not know its asset.
+    """
+    order = signed.order
+    if order.caller != caller.id:
+        raise OrderMismatch("caller", caller.id, order.caller)
+    if SIGNING_SCOPE not in caller.scopes:
+        raise OrderMismatch("caller", f"one with the scope {SIGNING_SCOPE}", caller.id)
+    if now >= caller.not_after:
+        raise OrderMismatch("caller", "one whose key is still valid", caller.id)
+    signed.verify(caller.key)
+    if now >= order.expires_at:
+        raise ExpiredOrder(order.expires_at, now)
+    asset = bundle.asset(order.asset)
+    if order.chain != asset.chain:
+        raise OrderMismatch("chain", asset.chain, order.chain)
+    if asset.contract is not None:
+        raise InvalidValue(f"asset {asset.id}: tokens cannot be paid yet")
+    smallest = smallest_payment(destination_of(bundle, order.chain, order.destination))
+    if order.units < smallest:
+        raise OrderMismatch("amount", f"at least {smallest} base units (less is not relayed)", order.amount)
+
+
+def check_row(withdrawal: Withdrawal) -> Order:
+    """The order of a stored withdrawal, if all columns still say what the order says (FAULTS row 44).
+
+    Raises:
+        OrderMismatch: a column was changed.
+        InvalidValue: the stored order is not one.
+    """
+    order = withdrawal.signed_order.order
+    for field, found, expected in (
+        ("id", str(withdrawal.id), order.id),
+        ("caller", withdrawal.caller, order.caller),
+        ("customer", withdrawal.customer, order.customer),
+        ("chain", withdrawal.chain, order.chain),
+        ("asset", withdrawal.asset, order.asset),
+        ("destination", withdrawal.destination, order.destination),
+        ("amount", str(withdrawal.units), order.amount),
+        ("hash", withdrawal.order_hash, order.digest_hex()),
+        ("expires_at", str(int(withdrawal.expires_at.timestamp())), str(order.expires_at)),
+    ):
+        if found != expected:
+            raise OrderMismatch(field, expected, found)
+    return order

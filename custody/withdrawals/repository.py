@@ -1,0 +1,282 @@
+"""SQL of withdrawals. Every change of state goes through `apply`: guarded by the state it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from custody.errors import Conflict
+from custody.storage import events
+from custody.storage.db import Row, Tx, units
+from custody.withdrawals.lifecycle import WITHDRAWAL, WithdrawalEvent, WithdrawalState
+from custody.withdrawals.model import Withdrawal
+
+_COLUMNS = (
+    "w.id, w.caller, w.customer_id, w.chain, w.asset, w.destination, w.units, w.fee_units, w.order_json, "
+    "w.order_signature, w.order_hash, w.state, w.reason, w.tier, w.settlement, w.transaction_id, w.settlements, "
+    "w.not_before, w.expires_at, w.created_at, w.updated_at"
+)
+
+
+def insert(tx: Tx, withdrawal: Withdrawal) -> bool:
+    """Add it; False if its id or its order's hash is taken (waits for a concurrent insert to end)."""
+    return bool(
+        tx.execute(
+            "INSERT INTO withdrawals (id, caller, customer_id, chain, asset, destination, units, fee_units,"
+            " order_json, order_signature, order_hash, state, expires_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [
+                withdrawal.id,
+                withdrawal.caller,
+                withdrawal.customer,
+                withdrawal.chain,
+                withdrawal.asset,
+                withdrawal.destination,
+                withdrawal.units,
+                withdrawal.fee_units,
+                withdrawal.order_json,
+                withdrawal.order_signature,
+                withdrawal.order_hash,
+                withdrawal.state,
+                withdrawal.expires_at,
+            ],
+        )
+    )
+
+
+def find(tx: Tx, withdrawal_id: UUID) -> Withdrawal | None:
+    """The withdrawal, or None."""
+    row = tx.optional(f"SELECT {_COLUMNS} FROM withdrawals w WHERE id = %s", [withdrawal_id])
+    return None if row is None else _withdrawal(row)
+
+
+def page(
+    tx: Tx,
+    *,
+    customer: str | None = None,
+    state: WithdrawalState | None = None,
+    after: UUID | None = None,
+    limit: int = 100,
+) -> Sequence[Withdrawal]:
+    """At most `limit` withdrawals in the order of their ids, beginning after `after`."""
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM withdrawals w WHERE (%(customer)s::text IS NULL OR customer_id = %(customer)s)"
+        " AND (%(state)s::text IS NULL OR state = %(state)s) AND (%(after)s::uuid IS NULL OR id > %(after)s)"
+        " ORDER BY id LIMIT %(limit)s",
+        {"customer": customer, "state": state, "after": after, "limit": limit},
+    )
+    return [_withdrawal(row) for row in rows]
+
+
+def due(tx: Tx, states: Sequence[WithdrawalState], *, limit: int) -> Sequence[UUID]:
+    """Ids of withdrawals in `states` whose `not_before` has come, oldest first."""
+    rows = tx.all(
+        "SELECT id FROM withdrawals WHERE state = ANY (%s) AND not_before <= now() ORDER BY created_at, id LIMIT %s",
+        [list(states), limit],
+    )
+    return [row["id"] for row in rows]
+
+
+def overdue(tx: Tx, states: Sequence[WithdrawalState], now: int, *, limit: int) -> Sequence[UUID]:
+    """Ids of withdrawals in `states` whose order ended at or before `now` (UNIX seconds)."""
+    rows = tx.all(
+        "SELECT id FROM withdrawals WHERE state = ANY (%s) AND expires_at <= to_timestamp(%s)"
+        " ORDER BY expires_at LIMIT %s",
+        [list(states), now, limit],
+    )
+    return [row["id"] for row in rows]
+
+
+def claim(tx: Tx, withdrawal_id: UUID, states: Sequence[WithdrawalState]) -> Withdrawal | None:
+    """Lock it until this transaction ends; None if it has left `states`, or another worker has it."""
+    row = tx.optional(
+        f"SELECT {_COLUMNS} FROM withdrawals w WHERE id = %s AND state = ANY (%s) FOR UPDATE SKIP LOCKED",
+        [withdrawal_id, list(states)],
+    )
+    return None if row is None else _withdrawal(row)
+
+
+def payable(tx: Tx, chain: str, tier: str, *, limit: int) -> Sequence[Withdrawal]:
+    """Withdrawals that wait for a transaction on `chain` from `tier`, oldest first; customers not frozen."""
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM withdrawals w JOIN customers c ON c.id = w.customer_id"
+        " WHERE w.chain = %s AND w.tier = %s AND w.settlement = 'chain' AND w.state = 'queued'"
+        " AND c.state = 'active' AND w.not_before <= now() ORDER BY w.created_at, w.id LIMIT %s",
+        [chain, tier, limit],
+    )
+    return [_withdrawal(row) for row in rows]
+
+
+def settleable(tx: Tx, *, limit: int) -> Sequence[UUID]:
+    """Ids of queued withdrawals to addresses of ours, oldest first; customers not frozen."""
+    rows = tx.all(
+        "SELECT w.id FROM withdrawals w JOIN customers c ON c.id = w.customer_id"
+        " WHERE w.settlement = 'internal' AND w.state = 'queued' AND c.state = 'active'"
+        " AND w.not_before <= now() ORDER BY w.created_at, w.id LIMIT %s",
+        [limit],
+    )
+    return [row["id"] for row in rows]
+
+
+def of_transaction(tx: Tx, transaction_id: UUID) -> Sequence[Withdrawal]:
+    """The withdrawals that a transaction serves."""
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM withdrawals w WHERE transaction_id = %s ORDER BY id FOR UPDATE",
+        [transaction_id],
+    )
+    return [_withdrawal(row) for row in rows]
+
+
+def apply(
+    tx: Tx,
+    withdrawal: Withdrawal,
+    event: WithdrawalEvent,
+    *,
+    reason: str = "",
+    detail: Mapping[str, Any] | None = None,
+) -> Withdrawal:
+    """Move it by `event`, write the event down, and tell the feed.
+
+    Raises:
+        ImpossibleTransition: the event cannot happen in this state.
+        Conflict: it has left the state that the caller saw; roll back and look again.
+    """
+    target = WITHDRAWAL.next(withdrawal.state, event)
+    row = tx.optional(
+        "UPDATE withdrawals w SET state = %s, reason = %s, updated_at = now() WHERE id = %s AND state = %s"
+        f" RETURNING {_COLUMNS}",
+        [target, reason, withdrawal.id, withdrawal.state],
+    )
+    if row is None:
+        raise Conflict(f"withdrawal {withdrawal.id} is no longer {withdrawal.state}")
+    tx.execute(
+        "INSERT INTO withdrawal_events (withdrawal_id, event, from_state, to_state, detail)"
+        " VALUES (%s, %s, %s, %s, %s)",
+        [withdrawal.id, event, withdrawal.state, target, Jsonb({"reason": reason, **(detail or {})})],
+    )
+    moved = _withdrawal(row)
+    if target is not withdrawal.state:
+        tell(tx, moved)
+    return moved
+
+
+def tell(tx: Tx, withdrawal: Withdrawal) -> None:
+    """Write the withdrawal's present state to the feed."""
+    events.emit(
+        tx,
+        f"withdrawal.{withdrawal.state}",
+        str(withdrawal.id),
+        {
+            "customer": withdrawal.customer,
+            "asset": withdrawal.asset,
+            "units": str(withdrawal.units),
+            "state": str(withdrawal.state),
+            "reason": withdrawal.reason,
+        },
+    )
+
+
+def wait(tx: Tx, withdrawal: Withdrawal, reason: str, *, seconds: int) -> None:
+    """Leave it queued with the reason, for so long. No event row: it may wait many times."""
+    tx.execute(
+        "UPDATE withdrawals SET reason = %s, not_before = now() + make_interval(secs => %s), updated_at = now()"
+        " WHERE id = %s AND state = 'queued'",
+        [reason, seconds, withdrawal.id],
+    )
+
+
+def record_decision(
+    tx: Tx, withdrawal_id: UUID, decision: Mapping[str, Any], *, tier: str | None, settlement: str | None
+) -> None:
+    """Store the facts and the outcome of the policy."""
+    tx.execute(
+        "UPDATE withdrawals SET decision = %s, tier = %s, settlement = %s, updated_at = now() WHERE id = %s",
+        [Jsonb(dict(decision)), tier, settlement, withdrawal_id],
+    )
+
+
+def set_delay(tx: Tx, withdrawal_id: UUID, seconds: int) -> None:
+    """Let nobody look at it before so many seconds have passed."""
+    tx.execute(
+        "UPDATE withdrawals SET not_before = now() + make_interval(secs => %s) WHERE id = %s",
+        [seconds, withdrawal_id],
+    )
+
+
+def attach(tx: Tx, withdrawal_id: UUID, transaction_id: UUID | None) -> None:
+    """Name the one transaction that serves it (None: refused, it will get another)."""
+    tx.execute("UPDATE withdrawals SET transaction_id = %s WHERE id = %s", [transaction_id, withdrawal_id])
+
+
+def count_settlement(tx: Tx, withdrawal_id: UUID) -> int:
+    """Number the next settlement: 1, 2, ..."""
+    row = tx.one(
+        "UPDATE withdrawals SET settlements = settlements + 1 WHERE id = %s RETURNING settlements",
+        [withdrawal_id],
+    )
+    return int(row["settlements"])
+
+
+def spent_in_window(tx: Tx, asset: str, since: datetime, *, customer: str | None, tier: str | None) -> int:
+    """Base units that were let through and count in a rolling window: all unpaid ones, and those paid since.
+
+    Args:
+        customer: count one customer's only.
+        tier: count one tier's only.
+    """
+    row = tx.one(
+        "SELECT coalesce(sum(units), 0) AS total FROM withdrawals WHERE asset = %(asset)s"
+        " AND (state IN ('awaiting_approval', 'cooling', 'queued', 'building', 'signing', 'broadcast', 'confirming')"
+        "      OR state = 'settled' AND updated_at >= %(since)s)"
+        " AND (%(customer)s::text IS NULL OR customer_id = %(customer)s)"
+        " AND (%(tier)s::text IS NULL OR tier = %(tier)s)",
+        {"asset": asset, "since": since, "customer": customer, "tier": tier},
+    )
+    return units(row["total"])
+
+
+def customer_state(tx: Tx, customer: str) -> str | None:
+    """`active`, `frozen`, or None for an unknown customer."""
+    row = tx.optional("SELECT state FROM customers WHERE id = %s", [customer])
+    return None if row is None else str(row["state"])
+
+
+def owner_of(tx: Tx, chain: str, address: str) -> tuple[bool, str | None]:
+    """Whether an address is ours, and whose: (True, None) is the house's own."""
+    row = tx.optional("SELECT customer_id FROM addresses WHERE chain = %s AND address = %s", [chain, address])
+    return (False, None) if row is None else (True, row["customer_id"])
+
+
+def serialise_decisions(tx: Tx, asset: str) -> None:
+    """Let one transaction at a time decide about an asset: windows count what another is about to let through."""
+    tx.execute("SELECT pg_advisory_xact_lock(hashtextextended('withdrawal decisions ' || %s, 0))", [asset])
+
+
+def _withdrawal(row: Row) -> Withdrawal:
+    return Withdrawal(
+        id=row["id"],
+        caller=row["caller"],
+        customer=row["customer_id"],
+        chain=row["chain"],
+        asset=row["asset"],
+        destination=row["destination"],
+        units=units(row["units"]),
+        fee_units=units(row["fee_units"]),
+        order_json=row["order_json"],
+        order_signature=row["order_signature"],
+        order_hash=row["order_hash"],
+        state=WithdrawalState(row["state"]),
+        reason=row["reason"],
+        tier=row["tier"],
+        settlement=row["settlement"],
+        transaction_id=row["transaction_id"],
+        settlements=row["settlements"],
+        not_before=row["not_before"],
+        expires_at=row["expires_at"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
