@@ -19,7 +19,6 @@ from ops.stack.keys import Person, person
 from policies.bundle import (
     AssetEntry,
     Bundle,
-    BundleSignature,
     Caller,
     Confirmations,
     KeysetEntry,
@@ -29,9 +28,8 @@ from policies.bundle import (
     SignedBundle,
     TierCap,
     TrustRoot,
-    check_consistent,
 )
-from policies.canonical import encode_signature
+from policies.keys import sign_bundle
 
 CHAIN: Final = "bitcoin-regtest"
 ASSET: Final = "BTC"
@@ -54,7 +52,7 @@ class Quorum:
         """What signers and services pin: the officers' public keys and how many of them must sign."""
         return TrustRoot(
             threshold=THRESHOLD,
-            keys={officer.id: officer.public_hex for officer in self.officers},
+            keys={officer.id: officer.key.public_hex for officer in self.officers},
             organisations={officer.id: officer.organisation for officer in self.officers},
             minimum_version=minimum_version,
         )
@@ -65,15 +63,7 @@ class Quorum:
         Raises:
             InvalidValue: the bundle is inconsistent within itself.
         """
-        check_consistent(bundle)
-        digest = bundle.digest()
-        return SignedBundle(
-            bundle=bundle,
-            signatures=tuple(
-                BundleSignature(key=officer.id, signature=encode_signature(officer.key.sign(digest)))
-                for officer in self.officers[:THRESHOLD]
-            ),
-        )
+        return sign_bundle(bundle, {officer.id: officer.key for officer in self.officers[:THRESHOLD]})
 
 
 def make_quorum(directory: Path) -> Quorum:
@@ -121,7 +111,7 @@ def make_bundle(
         callers=tuple(
             Caller(
                 id=grant.person.id,
-                key=grant.person.public_hex,
+                key=grant.person.key.public_hex,
                 organisation=grant.person.organisation,
                 scopes=grant.scopes,
                 not_after=now + _YEAR,
@@ -131,7 +121,7 @@ def make_bundle(
         officers=tuple(
             Officer(
                 id=officer.id,
-                key=officer.public_hex,
+                key=officer.key.public_hex,
                 organisation=officer.organisation,
                 not_after=now + _YEAR,
             )

@@ -1,0 +1,225 @@
+"""The tour's second half: withdrawals in all their fates, and the ledger against the chain."""
+
+from __future__ import annotations
+
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ops.demo.arrivals import ALICE_SATS, CAROL_SATS
+from ops.demo.record import StepFailed, expect
+from ops.demo.world import CONFIRMATIONS, World, btc, sats
+from ops.devnet.bitcoind import btc_to_sats
+
+MAIN_NETWORK_ADDRESS = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
+_BUMP_SAT_PER_KVB = 20_000
+_TRIES = 5
+
+
+def batch(world: World) -> dict[str, Any]:
+    """Two withdrawals of two customers leave in one transaction, with change, and settle after six blocks."""
+    for attempt in range(1, _TRIES + 1):
+        wishes = (
+            ("alice", world.outside.address("bech32m"), 2_000_000),
+            ("carol", world.outside.address("legacy"), 3_000_000),
+        )
+        with ThreadPoolExecutor(2) as both:
+            made = list(both.map(lambda wish: world.withdraw(*wish), wishes))
+        world.note("ordered " + " and ".join(f"{btc(wish[2])} for {wish[0]}" for wish in wishes))
+        sent = [world.await_withdrawal(entry["id"], "broadcast") for entry in made]
+        world.await_pending(sent[0]["txids"][-1], sent[1]["txids"][-1])
+        block = world.mine(CONFIRMATIONS)[0]
+        settled = [world.await_withdrawal(entry["id"], "settled") for entry in made]
+        for entry, (customer, address, amount_sats) in zip(settled, wishes, strict=True):
+            world.paid(customer, entry, address, amount_sats)
+        if settled[0]["confirmed_txid"] == settled[1]["confirmed_txid"]:
+            break
+        world.note("the workers were quicker than the second order: again")
+    else:
+        raise StepFailed(f"in {_TRIES} tries no two withdrawals met in one transaction")
+    return {
+        "withdrawals": [entry["id"] for entry in settled],
+        "txid": settled[0]["confirmed_txid"],
+        "amounts": [btc(wish[2]) for wish in wishes],
+        "destinations": [wish[1] for wish in wishes],
+        "customer_fees": [entry["fee"] for entry in settled],
+        "network_fee": settled[0]["versions"][-1]["network_fee"],
+        "block": block,
+        "tries": attempt,
+        "balances": world.expect_balances("alice", "carol"),
+    }
+
+
+def bumped(world: World) -> dict[str, Any]:
+    """Nobody mines; the fee is raised. The replacement spends the same coin, so only one can ever confirm."""
+    address, amount_sats = world.outside.address("p2sh-segwit"), 1_000_000
+    made = world.withdraw("alice", address, amount_sats)
+    first = world.await_withdrawal(made["id"], "broadcast")
+    old = first["txids"][-1]
+    world.await_pending(old)
+    before = {(i["txid"], i["vout"]) for i in world.node.rpc("getrawtransaction", old, True)["vin"]}
+    world.operator.bump_withdrawal(made["id"], feerate=_BUMP_SAT_PER_KVB)
+    world.note(f"{old} waits; an operator asks for {_BUMP_SAT_PER_KVB // 1000} sat/vB")
+    second = world.until(
+        lambda: world.api.withdrawal(made["id"]),
+        lambda entry: len(entry["txids"]) == 2,
+        "a second signed version",
+    )
+    new = second["txids"][-1]
+    world.await_pending(new)
+    after = {(i["txid"], i["vout"]) for i in world.node.rpc("getrawtransaction", new, True)["vin"]}
+    expect(
+        before <= after, "the replacement spends every coin of the first version", before=before, after=after
+    )
+    expect(old not in world.node.rpc("getrawmempool"), "the first version has left the mempool")
+    block = world.mine(CONFIRMATIONS)[0]
+    settled = world.await_withdrawal(made["id"], "settled")
+    expect(settled["confirmed_txid"] == new, "the second version confirmed", withdrawal=settled)
+    world.paid("alice", settled, address, amount_sats)
+    return {
+        "withdrawal": made["id"],
+        "amount": btc(amount_sats),
+        "destination": address,
+        "first_txid": old,
+        "txid": new,
+        "network_fees": [version["network_fee"] for version in settled["versions"]],
+        "block": block,
+        "balances": world.expect_balances("alice"),
+    }
+
+
+def over_limit(world: World) -> dict[str, Any]:
+    """More than the hot tier pays: rejected with the reason, the money is free again."""
+    amount_sats = 20_000_000
+    made = world.withdraw("alice", world.outside.address(), amount_sats)
+    rejected = world.await_withdrawal(made["id"], "rejected")
+    expect(rejected["reason"], "a rejection says why")
+    expect(not rejected["txids"], "nothing was signed", txids=rejected["txids"])
+    return {
+        "withdrawal": made["id"],
+        "amount": btc(amount_sats),
+        "state": rejected["state"],
+        "reason": rejected["reason"],
+        "balances": world.expect_balances("alice"),
+    }
+
+
+def bad_address(world: World) -> dict[str, Any]:
+    """An address of another network: a clear problem, and nothing changes."""
+    body = world.signed(world.order("alice", MAIN_NETWORK_ADDRESS, 1_000_000))
+    answer = world.api.send("POST", "/v1/withdrawals", body=body, idempotency_key=str(uuid.uuid4()))
+    expect(400 <= answer.status_code < 500, "the API refuses it", status=answer.status_code, body=answer.text)
+    kind = answer.headers["content-type"]
+    expect(kind.startswith("application/problem+json"), "as a problem", media_type=kind)
+    known = world.api.send("GET", f"/v1/withdrawals/{body['order']['id']}")
+    expect(known.status_code == 404, "there is no such withdrawal", status=known.status_code)
+    return {
+        "address": MAIN_NETWORK_ADDRESS,
+        "status": answer.status_code,
+        "problem": answer.json(),
+        "balances": world.expect_balances("alice"),
+    }
+
+
+def repeated(world: World) -> dict[str, Any]:
+    """The same request under the same idempotency key: the same answer, one payment. Another body: 409."""
+    address, amount_sats, key = world.outside.address(), 1_500_000, str(uuid.uuid4())
+    body = world.signed(world.order("carol", address, amount_sats))
+    first = world.api.post("/v1/withdrawals", body, idempotency_key=key)
+    again = world.api.post("/v1/withdrawals", body, idempotency_key=key)
+    expect(first == again, "the repeated request gets the same answer", first=first, again=again)
+    other = world.signed(world.order("carol", address, amount_sats + 1))
+    refused = world.api.send("POST", "/v1/withdrawals", body=other, idempotency_key=key)
+    expect(refused.status_code == 409, "another body under the same key is refused", answer=refused.text)
+    sent = world.await_withdrawal(first["id"], "broadcast")
+    world.await_pending(sent["txids"][-1])
+    world.mine(CONFIRMATIONS)
+    settled = world.await_withdrawal(first["id"], "settled")
+    world.paid("carol", settled, address, amount_sats)
+    return {
+        "withdrawal": first["id"],
+        "idempotency_key": key,
+        "amount": btc(amount_sats),
+        "txid": settled["confirmed_txid"],
+        "network_fee": settled["versions"][-1]["network_fee"],
+        "other_body": {"status": refused.status_code, "problem": refused.json()},
+        "balances": world.expect_balances("carol"),
+    }
+
+
+def internal(world: World) -> dict[str, Any]:
+    """Alice pays bob's deposit address: it is ours, so the ledger settles it at once without the chain."""
+    amount_sats = 1_250_000
+    before = world.node.rpc("getrawmempool")
+    made = world.withdraw("alice", world.addresses["bob"], amount_sats)
+    settled = world.await_withdrawal(made["id"], "settled")
+    expect(settled["settlement"] == "internal", "settled in the ledger", withdrawal=settled)
+    expect(world.node.rpc("getrawmempool") == before, "nothing was broadcast")
+    world.balances_sats["alice"] -= amount_sats + sats(settled["fee"])
+    world.balances_sats["bob"] = world.balances_sats.get("bob", 0) + amount_sats
+    world.fees_earned_sats += sats(settled["fee"])
+    return {
+        "withdrawal": made["id"],
+        "amount": btc(amount_sats),
+        "destination": world.addresses["bob"],
+        "customer_fee": settled["fee"],
+        "balances": world.expect_balances("alice", "bob"),
+    }
+
+
+def statements(world: World) -> dict[str, Any]:
+    """Each customer's statement, replayed from zero, ends at the balance."""
+    found: dict[str, Any] = {}
+    for customer in sorted(world.balances_sats):
+        lines = world.statement(customer)
+        ends: dict[str, int] = {}
+        for line in lines:
+            before = ends.get(line["account"], 0)
+            expect(sats(line["balance_before"]) == before, "lines continue each other", line=line)
+            ends[line["account"]] = before + sats(line["amount"])
+            expect(sats(line["balance_after"]) == ends[line["account"]], "lines add up", line=line)
+        expect(
+            (ends.get("available", 0), ends.get("frozen", 0)) == (world.balances_sats[customer], 0),
+            f"the statement of {customer} ends at the balance",
+            ends=ends,
+        )
+        found[customer] = {"lines": len(lines), "balance": btc(world.balances_sats[customer])}
+    return {"statements": found}
+
+
+def reconcile(world: World) -> dict[str, Any]:
+    """Ledger against chain, to the satoshi: by `strongroom reconcile`, and by our own sum over the node's coins."""
+    keyset = world.bundle.keysets[0]
+    descriptors = [f"wpkh({keyset.account}/{branch}/*)" for branch in (0, 1)]
+    scan = world.node.rpc("scantxoutset", "start", [{"desc": text, "range": 1000} for text in descriptors])
+    on_chain = btc_to_sats(scan["total_amount"])
+    arrived = ALICE_SATS + CAROL_SATS
+    network_fees_sats = sum(world.network_fees.values())
+    expect(
+        on_chain == arrived - world.paid_out_sats - network_fees_sats,
+        "coins on the chain are what arrived less what was paid and its network fees",
+        on_chain=on_chain,
+        arrived=arrived,
+        paid=world.paid_out_sats,
+        network_fees=network_fees_sats,
+    )
+    owed = sum(world.balances_sats.values())
+    expect(
+        on_chain == owed + world.fees_earned_sats - network_fees_sats,
+        "coins on the chain are what customers have and what the house has earned",
+        on_chain=on_chain,
+        owed=owed,
+        fees=world.fees_earned_sats,
+    )
+    report = world.reconcile()
+    expect(report["ok"], "strongroom reconcile finds no difference", report=report)
+    alerts = [a for a in world.operator.items("/v1/alerts") if a["resolved_at"] is None]
+    expect(not [a for a in alerts if a["severity"] == "critical"], "no critical alert is open", alerts=alerts)
+    return {
+        "coins_on_chain": btc(on_chain),
+        "owed_to_customers": btc(owed),
+        "fees_earned": btc(world.fees_earned_sats),
+        "network_fees": btc(network_fees_sats),
+        "difference_sats": 0,
+        "report": report,
+    }

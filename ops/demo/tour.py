@@ -1,0 +1,74 @@
+"""The tour itself: its steps in order, each one watched, timed and recorded."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from bitcoinrpc.authproxy import JSONRPCException
+
+from chains.errors import StrongroomError
+from ops.demo import arrivals, payments
+from ops.demo.record import Record, StepFailed, StepRecord
+from ops.demo.show import Show
+from ops.demo.world import World
+from ops.devnet.errors import DevnetError
+
+Step = Callable[[World], dict[str, Any]]
+
+STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
+    ("service", "The service is ready: API, monitor, workers, signer, each a process", arrivals.service),
+    ("customers", "Customers: alice, bob, carol", arrivals.customers),
+    ("addresses", "Deposit addresses, attested by the signer, verified by the caller", arrivals.addresses),
+    ("deposit-confirmed", "A deposit: seen, mined, six blocks, credited", arrivals.deposit_confirmed),
+    (
+        "deposit-replaced",
+        "A deposit double-spent by RBF before it confirms: no credit",
+        arrivals.deposit_replaced,
+    ),
+    (
+        "deposit-reorganised",
+        "A deposit undone by a reorg, mined again: one credit",
+        arrivals.deposit_reorganised,
+    ),
+    ("withdrawal-batch", "Two withdrawals in one transaction", payments.batch),
+    ("withdrawal-bumped", "A withdrawal whose fee is raised while nobody mines", payments.bumped),
+    ("withdrawal-over-limit", "A withdrawal above the hot tier's limit: rejected", payments.over_limit),
+    (
+        "withdrawal-bad-address",
+        "A withdrawal to an address of another network: refused",
+        payments.bad_address,
+    ),
+    ("withdrawal-repeated", "A request repeated under its idempotency key: one payment", payments.repeated),
+    (
+        "withdrawal-internal",
+        "A withdrawal to one of our own addresses: settled in the ledger",
+        payments.internal,
+    ),
+    ("statements", "Statements replayed from zero", payments.statements),
+    ("reconcile", "Ledger against chain, to the satoshi", payments.reconcile),
+)
+"""Name, title, and what is done."""
+
+
+def run(world: World, show: Show, record: Record) -> None:
+    """Runs the steps one after the other; after the first that does not hold, the rest is recorded as not run."""
+    failed = ""
+    for name, title, action in STEPS:
+        step = StepRecord(name, title)
+        record.steps.append(step)
+        if failed:
+            step.detail["error"] = f"did not run, for {failed} did not hold"
+            continue
+        show.begin(title)
+        world.note = show.note
+        started = time.monotonic()
+        try:
+            step.detail.update(action(world))
+            step.ok = True
+        except (StepFailed, StrongroomError, DevnetError, JSONRPCException, OSError, LookupError) as error:
+            step.detail["error"] = f"{type(error).__name__}: {error}"
+            failed = name
+        step.seconds = time.monotonic() - started
+        show.end(step)
