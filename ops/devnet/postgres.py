@@ -248,13 +248,16 @@ class EmbeddedPostgres:
         programs = postgres_programs()
         if _can_enter(self._run_as, programs):
             return programs
+        package = programs.parents[1]
         copy = self._home / "postgresql"
         if not copy.exists():
             building = self._home / "postgresql.new"
             shutil.rmtree(building, ignore_errors=True)
-            shutil.copytree(programs.parent, building, symlinks=True)
+            # The programs look for the wheel's libraries in the directory beside the package.
+            for folder in (programs.parent, package.with_name(f"{package.name}.libs")):
+                shutil.copytree(folder, building / folder.relative_to(package.parent), symlinks=True)
             building.rename(copy)
-        return copy / programs.name
+        return copy / programs.relative_to(package.parent)
 
 
 def _unprivileged_user() -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -122,8 +123,14 @@ def test_starting_what_runs_is_refused(place: Path) -> None:
 # --- PostgreSQL ---
 
 
+@contextmanager
+def removed_in_the_end(server: EmbeddedPostgres) -> Iterator[None]:
+    yield
+    server.remove()
+
+
 def test_postgres_keeps_what_was_committed_when_it_is_killed_with_a_session_at_work(place: Path) -> None:
-    with EmbeddedPostgres(place / "postgres") as server:
+    with EmbeddedPostgres(place / "postgres") as server, removed_in_the_end(server):
         with psycopg.connect(server.superuser_dsn()) as session:
             session.execute("CREATE TABLE kept (n int)")
             session.execute("INSERT INTO kept VALUES (1)")
