@@ -53,7 +53,7 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
 
 
 def run(world: World, show: Show, record: Record) -> None:
-    """Runs the steps one after the other; after the first that does not hold, the rest is recorded as not run."""
+    """Runs the steps in order; after the first that does not hold, the rest is recorded as not run."""
     failed = ""
     for name, title, action in STEPS:
         step = StepRecord(name, title)

@@ -91,7 +91,7 @@ class World:
         return self.outside.send(self.addresses[customer], amount_sats)
 
     def double_spend(self, txid: str) -> str:
-        """Replaces an unconfirmed payment of the outside wallet by one to itself, with the same inputs (RBF)."""
+        """Replaces an unconfirmed payment of the outside wallet by one to itself (same inputs, RBF)."""
         old = self.outside.rpc("gettransaction", txid, True, True)
         inputs = [
             {"txid": i["txid"], "vout": i["vout"], "sequence": 0xFFFFFFFD} for i in old["decoded"]["vin"]
