@@ -21,8 +21,12 @@ StrongroomError (chains.errors)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from chains.errors import PermanentError, TransientError
+
+if TYPE_CHECKING:
+    from custody.ledger.model import Rejected
 
 
 class DatabaseUnavailable(TransientError):
@@ -73,10 +77,10 @@ class InsufficientFunds(PermanentError):
 
 
 class LedgerRejected(PermanentError):
-    """The ledger refused `rejected`, pairs of a command's id and the reason with its numbers."""
+    """The ledger refused some commands of a batch that must be complete; each carries code and numbers."""
 
-    def __init__(self, rejected: Sequence[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{command}: {why}" for command, why in rejected))
+    def __init__(self, rejected: Sequence[Rejected]) -> None:
+        super().__init__("; ".join(f"{one.id}: {one.code}: {one.detail}" for one in rejected))
         self.rejected = tuple(rejected)
 
 

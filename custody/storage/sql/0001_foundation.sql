@@ -318,6 +318,8 @@ CREATE TABLE transactions (                               -- one on-chain effect
     confirmed_txid text,                                  -- the version in the best chain
     height     integer,
     block_hash text,
+    change_index integer CHECK (change_index >= 0),       -- of its change address, if it has one
+    finalisations integer NOT NULL DEFAULT 0,             -- times final: names the ledger transfer of its fee
     last_error text NOT NULL DEFAULT '',
     rebroadcast_at timestamptz NOT NULL DEFAULT now(),
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -325,6 +327,8 @@ CREATE TABLE transactions (                               -- one on-chain effect
     CHECK ((height IS NULL) = (block_hash IS NULL))
 );
 CREATE INDEX ON transactions (chain, state);
+-- A change address serves one transaction; that of a refused one, which was never signed, is used again.
+CREATE UNIQUE INDEX ON transactions (keyset, change_index) WHERE state <> 'refused';
 CREATE TRIGGER transactions_lifecycle BEFORE UPDATE OF state ON transactions
     FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('transaction');
 

@@ -1,0 +1,33 @@
+"""The brake: while a halt is in force for a chain or for all, nothing is paid."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from custody.storage import events
+from custody.storage.db import Tx
+
+ALL: Final = "all"
+"""The scope that stops paying on every chain."""
+
+
+def halted(tx: Tx, chain: str) -> str | None:
+    """Why paying on `chain` is stopped, or None if it is not."""
+    row = tx.optional(
+        "SELECT reason FROM halts WHERE scope IN (%s, %s) ORDER BY scope = %s DESC LIMIT 1", [ALL, chain, ALL]
+    )
+    return None if row is None else str(row["reason"])
+
+
+def halt(tx: Tx, scope: str, reason: str) -> None:
+    """Stop paying on a chain, or everywhere (`ALL`). The first reason stays while it is in force."""
+    if tx.execute(
+        "INSERT INTO halts (scope, reason) VALUES (%s, %s) ON CONFLICT DO NOTHING", [scope, reason]
+    ):
+        events.emit(tx, "paying.halted", scope, {"reason": reason})
+
+
+def lift(tx: Tx, scope: str) -> None:
+    """Let paying go on; where it was not stopped, nothing changes."""
+    if tx.execute("DELETE FROM halts WHERE scope = %s", [scope]):
+        events.emit(tx, "paying.resumed", scope, {})
