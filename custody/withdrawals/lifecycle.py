@@ -93,6 +93,8 @@ WITHDRAWAL: Final[Lifecycle[WithdrawalState, WithdrawalEvent]] = Lifecycle(
         (S.CONFIRMING, E.UNDO): S.BROADCAST,
         (S.CONFIRMING, E.SETTLE): S.SETTLED,
         (S.SETTLED, E.UNDO): S.BROADCAST,
+        # The signer may have signed even if its answer never came: only a final conflict ends it here too.
+        (S.SIGNING, E.DIE): S.FAILED,
         (S.BROADCAST, E.DIE): S.FAILED,
         (S.CONFIRMING, E.DIE): S.FAILED,
     },
