@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.files import part_directory
@@ -17,6 +18,10 @@ from ops.devnet.redis import RedisServer
 from ops.devnet.softhsm import SoftHsmToken
 
 _TEMPLATE = "strongroom_template"
+
+# Machines are shared and slow at times: a property test judges results, never the time they took.
+settings.register_profile("strongroom", deadline=None, print_blob=True)
+settings.load_profile("strongroom")
 
 
 @pytest.fixture(scope="session")
