@@ -21,12 +21,10 @@ StrongroomError (chains.errors)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
+from uuid import UUID
 
 from chains.errors import PermanentError, TransientError
-
-if TYPE_CHECKING:
-    from custody.ledger.model import Rejected
 
 
 class DatabaseUnavailable(TransientError):
@@ -76,10 +74,34 @@ class InsufficientFunds(PermanentError):
         self.asset, self.available, self.needed = asset, available, needed
 
 
+class RejectedCommand(Protocol):
+    """One refused command, as `custody.ledger.model.Rejected` is (which this module must not import)."""
+
+    @property
+    def id(self) -> UUID:
+        """The command's id."""
+
+    @property
+    def code(self) -> str:
+        """Why, as one of `custody.ledger.model.Code`."""
+
+    @property
+    def detail(self) -> str:
+        """Why, for people, with names and numbers."""
+
+    @property
+    def available(self) -> int | None:
+        """Base units that are there, where the code is about money."""
+
+    @property
+    def needed(self) -> int | None:
+        """Base units that the command needs."""
+
+
 class LedgerRejected(PermanentError):
     """The ledger refused some commands of a batch that must be complete; each carries code and numbers."""
 
-    def __init__(self, rejected: Sequence[Rejected]) -> None:
+    def __init__(self, rejected: Sequence[RejectedCommand]) -> None:
         super().__init__("; ".join(f"{one.id}: {one.code}: {one.detail}" for one in rejected))
         self.rejected = tuple(rejected)
 

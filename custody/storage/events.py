@@ -49,8 +49,8 @@ def after(tx: Tx, cursor: str | None, limit: int) -> tuple[list[Event], str | No
     """Events behind `cursor`, in the feed's order.
 
     Ids are given before commits, so a reader that goes by ids alone would pass over the event of a
-    transaction that commits late. Here an event is shown only when every transaction that began before its own has ended:
-    then nothing can appear in front of it any more.
+    transaction that commits late. Here an event is shown only when every transaction that began before its
+    own has ended: then nothing can appear in front of it any more.
 
     Args:
         tx: a READ COMMITTED transaction or a fresh snapshot.
