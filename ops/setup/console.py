@@ -16,6 +16,9 @@ _T = TypeVar("_T")
 class SetupError(Exception):
     """Set-up cannot go on; the message says what to do about it."""
 
+    worth_retrying = True
+    """Whether the same step may go better in a moment."""
+
 
 def say(line: str) -> None:
     """Prints one line of progress to standard error: standard output belongs to the command that follows."""
@@ -48,7 +51,7 @@ def run(
         raise SetupError(f"{words[0]} cannot be started: {error}\n{advice}") from error
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_TAIL_LINES:])
-        raise SetupError(f"{' '.join(words)} ended with {done.returncode}:\n{tail}\n{advice}")
+        raise SetupError(f"{Path(words[0]).name} ended with {done.returncode}:\n{tail}\n{advice}")
     return done.stdout
 
 
@@ -62,8 +65,8 @@ def with_retries(step: Callable[[], _T], *, what: str, attempts: int = 3, pause_
         try:
             return step()
         except SetupError as error:
-            if attempt == attempts:
+            if attempt == attempts or not error.worth_retrying:
                 raise
-            say(f"{what} failed, trying again ({attempt} of {attempts}): {str(error).splitlines()[0]}")
+            say(f"{what} failed, trying again ({attempt} of {attempts - 1})")
             time.sleep(pause_seconds * attempt)
     raise AssertionError("unreachable: the last attempt returns or raises")

@@ -30,6 +30,12 @@ _ADVICE = (
 )
 
 
+class KeyringTooOld(SetupError):
+    """Package lists are signed by a key that the keyring does not hold."""
+
+    worth_retrying = False
+
+
 @dataclass(frozen=True, slots=True)
 class AptState:
     """A private apt: its own lists, cache and (optionally) its own idea of sources and installed packages."""
@@ -58,12 +64,20 @@ class AptState:
         """Fetches the package lists and checks their signatures.
 
         Raises:
+            KeyringTooOld: a list is signed by a key we do not know.
             SetupError: a list could not be fetched or verified.
         """
-        # Error-Mode=any: by default apt only warns about a list that it could not fetch or verify.
-        with_retries(
-            lambda: self.apt_get("-o", "APT::Update::Error-Mode=any", "update"), what="apt-get update"
-        )
+        with_retries(self._update_once, what="apt-get update")
+
+    def _update_once(self) -> None:
+        try:
+            # Error-Mode=any: by default apt only warns about a list that it could not fetch or verify.
+            self.apt_get("-o", "APT::Update::Error-Mode=any", "update")
+        except SetupError as error:
+            # gpgv (Debian 12) and sqv (Debian 13) say it in words of their own.
+            if "NO_PUBKEY" in str(error) or "Missing key" in str(error):
+                raise KeyringTooOld(str(error)) from error
+            raise
 
     def download(self, packages: Sequence[str]) -> list[Path]:
         """Downloads these packages and whatever they need that `Dir::State::status` does not list as
@@ -175,9 +189,7 @@ def download_from(suites: Sequence[str], packages: Sequence[str], target: Path) 
     """
     try:
         _download_from(suites, packages, target, keyring=_system_keyring())
-    except SetupError as error:
-        if "NO_PUBKEY" not in str(error) and "not signed" not in str(error):
-            raise
+    except KeyringTooOld:
         say("the archive keyring of this machine is too old for this release, fetching its update")
         # Not below the checkout: apt verifies as the user `_apt`, who may not be let in there.
         with tempfile.TemporaryDirectory(prefix="strongroom-keyring-") as name:
