@@ -71,7 +71,7 @@ class TokenReplayed(Unauthenticated):
     """The nonce was used before."""
 
 
-class Token(Document):
+class Token(Document, frozen=True):
     """The signed document; canonical RFC 8785 JSON, domain `token`, Ed25519 over its digest."""
 
     domain: ClassVar[str] = "token"

@@ -17,7 +17,7 @@ from custody.api import errors, openapi, repository
 from custody.api.gate import Gate
 from custody.api.metrics import ApiMetrics
 from custody.api.problems import describe
-from custody.api.routers import customers, health
+from custody.api.routers import accounts, catalogue, customers, deposits, feed, health, withdrawals
 from custody.api.services import ApiServices
 
 NONCE_CLEANING_SECONDS: Final = 30
@@ -49,8 +49,8 @@ def create_app(services: ApiServices) -> FastAPI:
     )
     app.state.services = services
     app.state.metrics = metrics
-    for router in (health.router, customers.router):
-        app.include_router(router)
+    for module in (health, customers, accounts, deposits, withdrawals, catalogue, feed):
+        app.include_router(module.router)
     app.add_exception_handler(StrongroomError, _strongroom_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)

@@ -1,8 +1,8 @@
 """One authenticated request, and the two things it can do: read, or write once.
 
 A token's nonce is spent in the database, by its first use, whatever the answer. For a write that is the very
-transaction of its effect: one commit a request, and after a crash either both are there or neither. For a read
-it is a commit of its own that does not wait for the disk: a crash can at worst let a read be read again.
+transaction of its effect: one commit a request, and after a crash either both are there or neither. For a
+read it is a commit of its own that does not wait for the disk: a crash can at worst let a read be read again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final
+from enum import Enum, StrEnum
+from typing import Any, Final, TypeVar
 
 import rfc8785
 from pydantic import BaseModel
@@ -36,6 +36,8 @@ from custody.storage.db import Tx
 from policies.bundle import Bundle, Caller
 from policies.token import Request, Token, TokenReplayed
 
+P = TypeVar("P")
+
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -53,6 +55,13 @@ class Scope(StrEnum):
     LEDGER_READ = "ledger:read"
     EVENTS_READ = "events:read"
     OPERATOR = "operator"
+
+
+class _Nonce(Enum):
+    """Whether this request has spent its token's nonce already."""
+
+    TO_BE_SPENT = 1
+    SPENT = 2
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -99,39 +108,67 @@ class Call:
             StrongroomError: what `effect` raised, where the answer is none that is remembered.
             TokenReplayed, IdempotencyKeyMissing, IdempotencyKeyReused: nothing was done.
         """
-        key = self._checked_key()
-        fingerprint = self._fingerprint()
+        key, fingerprint = self._checked_key(), self._fingerprint()
         try:
-            with self.services.database.transaction() as tx:
-                answer = self._begin(tx, key, fingerprint)
-                if answer is not None:
-                    return _response(answer, replayed="true")
-                body = effect(tx).model_dump_json()
-                answer = repository.StoredAnswer(fingerprint, status, body)
-                repository.store_answer(tx, self.caller.id, key, answer)
-            return _response(answer, replayed="false")
-        except TokenReplayed:
+            return self._once(key, fingerprint, status, effect, _Nonce.TO_BE_SPENT)
+        except (TokenReplayed, IdempotencyKeyReused):
             raise
         except StrongroomError as error:
-            # All that `effect` did is undone. What remains to be kept: the nonce, and a decision.
-            problem = describe(error, self.bundle)
-            if problem.status >= 500:
-                raise
-            if not problem.decided or isinstance(error, IdempotencyKeyReused):
-                self._spend_nonce()
-                raise
-            refusal = repository.StoredAnswer(fingerprint, problem.status, problem.body())
-            with self.services.database.transaction() as tx:
-                answer = self._begin(tx, key, fingerprint)
-                if answer is None:
-                    repository.store_answer(tx, self.caller.id, key, refusal)
-            return _response(answer or refusal, replayed="false" if answer is None else "true")
+            return self._refuse(key, fingerprint, error, _Nonce.TO_BE_SPENT)
 
-    def _begin(self, tx: Tx, key: str, fingerprint: bytes) -> repository.StoredAnswer | None:
-        fresh = repository.spend_nonce_and_lock_key(
+    def write_after(
+        self, status: int, prepare: Callable[[], P], effect: Callable[[Tx, P], BaseModel]
+    ) -> Response:
+        """As `write`, where `effect` needs something that takes a call to another process.
+
+        `prepare` runs outside of any transaction, after the nonce was spent, if nothing is remembered yet; what
+        it does may be left behind when the same request comes twice at once. `effect` still happens once.
+
+        Raises:
+            StrongroomError: what `prepare` or `effect` raised, as in `write`.
+        """
+        key, fingerprint = self._checked_key(), self._fingerprint()
+        with self.services.database.transaction() as tx:
+            answer = self._begin(tx, key, fingerprint, _Nonce.TO_BE_SPENT)
+        if answer is not None:
+            return _response(answer, replayed="true")
+        try:
+            prepared = prepare()
+            return self._once(key, fingerprint, status, lambda tx: effect(tx, prepared), _Nonce.SPENT)
+        except StrongroomError as error:
+            return self._refuse(key, fingerprint, error, _Nonce.SPENT)
+
+    def _once(
+        self, key: str, fingerprint: bytes, status: int, effect: Callable[[Tx], BaseModel], nonce: _Nonce
+    ) -> Response:
+        with self.services.database.transaction() as tx:
+            answer = self._begin(tx, key, fingerprint, nonce)
+            if answer is not None:
+                return _response(answer, replayed="true")
+            answer = repository.StoredAnswer(fingerprint, status, effect(tx).model_dump_json())
+            repository.store_answer(tx, self.caller.id, key, answer)
+        return _response(answer, replayed="false")
+
+    def _refuse(self, key: str, fingerprint: bytes, error: StrongroomError, nonce: _Nonce) -> Response:
+        """All that was done is undone. What remains to be kept: the nonce, and a decision if it is one."""
+        problem = describe(error, self.bundle)
+        if not problem.decided:
+            if nonce is _Nonce.TO_BE_SPENT and problem.status < 500:
+                self._spend_nonce()
+            raise error
+        refusal = repository.StoredAnswer(fingerprint, problem.status, problem.body())
+        with self.services.database.transaction() as tx:
+            answer = self._begin(tx, key, fingerprint, nonce)
+            if answer is None:
+                repository.store_answer(tx, self.caller.id, key, refusal)
+        return _response(answer or refusal, replayed="false" if answer is None else "true")
+
+    def _begin(self, tx: Tx, key: str, fingerprint: bytes, nonce: _Nonce) -> repository.StoredAnswer | None:
+        if nonce is _Nonce.SPENT:
+            repository.lock_key(tx, self.caller.id, key)
+        elif not repository.spend_nonce_and_lock_key(
             tx, self.caller.id, self.token.nonce, self.token.expires_at, key
-        )
-        if not fresh:
+        ):
             raise TokenReplayed("this token's nonce was used before")
         answer = repository.stored_answer(tx, self.caller.id, key)
         if answer is not None and answer.request_hash != fingerprint:
@@ -151,7 +188,7 @@ class Call:
         key = self.idempotency_key
         if key is None or not _KEY.fullmatch(key):
             raise IdempotencyKeyMissing(
-                "every POST needs the header Idempotency-Key: 1 to 128 printable characters, such as a new UUID"
+                "every POST needs the header Idempotency-Key: 1 to 128 printable characters, e.g. a new UUID"
             )
         return key
 
@@ -176,7 +213,11 @@ def needs(scope: Scope) -> Callable[[HttpRequest], Any]:
             raise MissingScope(call.caller.id, scope)
         known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
         given = [name for name, _ in request.query_params.multi_items()]
-        wrong = [FieldError(f"query.{name[:64]}", "there is no such parameter") for name in given if name not in known]
+        wrong = [
+            FieldError(f"query.{name[:64]}", "there is no such parameter")
+            for name in given
+            if name not in known
+        ]
         wrong += [FieldError(f"query.{name}", "given twice") for name in known if given.count(name) > 1]
         if wrong:
             raise InvalidRequest(wrong)

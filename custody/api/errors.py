@@ -93,7 +93,9 @@ class NotBumpable(RequestError):
     """The withdrawal has no unconfirmed transaction of ours to replace."""
 
     def __init__(self, withdrawal: str, state: str) -> None:
-        super().__init__(f"withdrawal {withdrawal} is {state}: only a broadcast, unconfirmed one can be bumped")
+        super().__init__(
+            f"withdrawal {withdrawal} is {state}: only a broadcast, unconfirmed one can be bumped"
+        )
         self.withdrawal, self.state = withdrawal, state
 
 

@@ -1,4 +1,4 @@
-"""The gate before all routes: bounded body, authenticated token, one problem+json for every error, one log line.
+"""The gate before all routes: bounded body, authenticated token, a problem for every error, one log line.
 
 Plain ASGI, because it must see the very bytes that were signed, once, before anything interprets them.
 Neither bodies nor tokens nor queries are ever logged.

@@ -43,7 +43,9 @@ class Gauges:
 def read(tx: Tx) -> Gauges:
     """All gauges."""
     alerts = {"info": 0, "warning": 0, "critical": 0}
-    for row in tx.all("SELECT severity, count(*) AS n FROM alerts WHERE resolved_at IS NULL GROUP BY severity"):
+    for row in tx.all(
+        "SELECT severity, count(*) AS n FROM alerts WHERE resolved_at IS NULL GROUP BY severity"
+    ):
         alerts[row["severity"]] = row["n"]
     deposits = tx.all("SELECT asset, state, count(*) AS n FROM deposits GROUP BY asset, state")
     withdrawals = tx.all("SELECT asset, state, count(*) AS n FROM withdrawals GROUP BY asset, state")

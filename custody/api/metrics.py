@@ -52,7 +52,7 @@ class _DatabaseCollector(Collector):
         return ()
 
     def collect(self) -> Iterable[Metric]:
-        """One value for each series; `strongroom_database_up` is 0 and the rest missing without a database."""
+        """One value for each series; without a database only `strongroom_database_up`, which is 0."""
         up = GaugeMetricFamily("strongroom_database_up", "1 if the database answered this scrape.")
         try:
             with self._database.snapshot() as tx:
@@ -71,14 +71,10 @@ def _families(found: gauges.Gauges) -> Iterable[Metric]:
     lag = GaugeMetricFamily(
         "strongroom_chain_monitor_age_seconds", "Since the monitor was last heard of.", labels=("chain",)
     )
-    behind = GaugeMetricFamily(
-        "strongroom_chain_behind_blocks", "Blocks the monitor is behind its node.", labels=("chain",)
-    )
     for chain in found.chains:
         tip.add_metric((chain.chain,), chain.height)
         lag.add_metric((chain.chain,), chain.age_seconds)
-        behind.add_metric((chain.chain,), chain.behind_blocks)
-    yield from (tip, lag, behind)
+    yield from (tip, lag)
     for name, text, counts in (
         ("strongroom_deposits", "Deposits by state.", found.deposits),
         ("strongroom_withdrawals", "Withdrawals by state.", found.withdrawals),

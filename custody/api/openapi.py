@@ -14,21 +14,22 @@ from custody.api.schemas import ProblemOut
 DESCRIPTION: Final = """
 Custody of bitcoin and tokens, made for a trading core to call.
 
-**Authentication.** Every request under `/v1` carries `Authorization: Strongroom PAYLOAD.SIGNATURE`. PAYLOAD is
-base64url (no padding) of the RFC 8785 JSON of `{v, caller, audience, issued_at, expires_at, nonce, method, path,
-query, body_sha256}`; SIGNATURE is base64url of the Ed25519 signature over SHA-256 of `strongroom:token:v1\\n` and
-those bytes. A token lives at most 60 seconds and is good for one request: sign a new one for every retry.
+**Authentication.** Every request under `/v1` carries `Authorization: Strongroom PAYLOAD.SIGNATURE`.
+PAYLOAD is base64url (no padding) of the RFC 8785 JSON of `{v, caller, audience, issued_at, expires_at, nonce,
+method, path, query, body_sha256}`; SIGNATURE is base64url of the Ed25519 signature over SHA-256 of
+`strongroom:token:v1\\n` and those bytes. A token lives at most 60 seconds and is good for one request: sign a
+new one for every retry.
 
-**Repeating.** Every POST carries `Idempotency-Key`. The same key with the same method, path, query and JSON gives the
-same answer, for ever (`Idempotency-Replayed: true`); with another one, 409. Answers with status 400, 401, 403, 429
-and 5xx are not remembered.
+**Repeating.** Every POST carries `Idempotency-Key`. The same key with the same method, path, query and JSON
+gives the same answer, for ever (`Idempotency-Replayed: true`); with another one, 409. Answers with status
+400, 401, 403, 413, 429 and 5xx are not remembered.
 
 **Amounts** are decimal strings with their asset beside them. Only the signed order has base units.
 
 **Lists** page by `after` and `limit`; `next` is null at the end. The event feed's `next` is never null.
 
-**Errors** are `application/problem+json` (RFC 9457) with a stable `type`, a `detail` that says what to do, the numbers
-involved, and `retryable`.
+**Errors** are `application/problem+json` (RFC 9457) with a stable `type`, a `detail` that says what to do,
+the numbers involved, and `retryable`.
 """
 
 _PROBLEM_EXAMPLE: Final = {
@@ -48,7 +49,7 @@ COMMON_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 
 
 def install(app: FastAPI) -> None:
-    """Make `app.openapi()` add security, scopes and the Idempotency-Key header to every operation under /v1."""
+    """Make `app.openapi()` add security, scopes and Idempotency-Key to every operation under /v1."""
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -56,11 +57,16 @@ def install(app: FastAPI) -> None:
                 title=app.title, version=app.version, description=app.description, routes=app.routes
             )
             schema["components"]["securitySchemes"] = {
-                "token": {"type": "apiKey", "in": "header", "name": "Authorization", "description": "See above."}
+                "token": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "Authorization",
+                    "description": "See above.",
+                }
             }
             for route in app.routes:
                 if isinstance(route, APIRoute) and route.path.startswith("/v1/"):
-                    for method in route.methods:
+                    for method in route.methods or ():
                         _complete(schema["paths"][route.path][method.lower()], route, method)
             app.openapi_schema = schema
         return app.openapi_schema

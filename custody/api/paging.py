@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from typing import Annotated, Final
+from uuid import UUID
 
 from fastapi import Query
 
@@ -14,7 +15,8 @@ MAX_LIMIT: Final = 500
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items of one page.")]
 After = Annotated[
-    str | None, Query(max_length=256, description="`next` of the page before; opaque; omit for the first page.")
+    str | None,
+    Query(max_length=256, description="`next` of the page before; opaque; omit for the first page."),
 ]
 
 
@@ -32,10 +34,31 @@ def decode(kind: str, cursor: str | None) -> str | None:
     if cursor is None:
         return None
     try:
-        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("utf-8")
+        raw = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode(
+            "utf-8"
+        )
     except (ValueError, binascii.Error):
         raw = ""
     found, _, position = raw.partition(":")
     if found != kind or not position:
         raise InvalidCursor(f"not a cursor of {kind}: pass `next` of the page before, unchanged")
     return position
+
+
+def decode_uuid(kind: str, cursor: str | None) -> UUID | None:
+    """`decode` for lists in the order of UUIDs. Raises InvalidCursor."""
+    position = decode(kind, cursor)
+    try:
+        return None if position is None else UUID(position)
+    except ValueError:
+        raise InvalidCursor(f"not a cursor of {kind}") from None
+
+
+def decode_int(kind: str, cursor: str | None) -> int | None:
+    """`decode` for lists in the order of numbers below 2**63. Raises InvalidCursor."""
+    position = decode(kind, cursor)
+    if position is None:
+        return None
+    if not position.isascii() or not position.isdigit() or len(position) > 18:
+        raise InvalidCursor(f"not a cursor of {kind}")
+    return int(position)

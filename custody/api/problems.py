@@ -1,7 +1,7 @@
 """The one place where errors become HTTP: RFC 9457 `application/problem+json`.
 
 Every error type that can reach a request has a rule here, its own or that of its nearest listed ancestor; a
-test fails for a type whose nearest ancestor is only a root. A problem's `type` is stable and made for programs,
+test fails for a type whose nearest ancestor is only a root. A problem's `type` is stable and for programs,
 `detail` is for people and says what to do, `retryable` says whether the same request can succeed later, and
 further members carry the numbers involved.
 """
@@ -16,12 +16,12 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from chains import errors as chain_errors
-from custody.api import errors as api_errors
 from chains.types import Amount
 from custody import errors as custody_errors
 from custody import lifecycle
-from policies import canonical, token
+from custody.api import errors as api_errors
 from policies import bundle as bundles
+from policies import canonical, token
 from signers import ports as signer_ports
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -150,7 +150,7 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
     api_errors.BodyTooLarge: Rule("body-too-large", 413, "The body is too large", "", _of("limit")),
     api_errors.InvalidRequest: Rule("invalid-request", 400, "A field is wrong", "", _field_errors),
     api_errors.IdempotencyKeyMissing: Rule("idempotency-key-missing", 400, "The Idempotency-Key is missing"),
-    api_errors.IdempotencyKeyReused: Rule("idempotency-key-reused", 409, "The Idempotency-Key was used before"),
+    api_errors.IdempotencyKeyReused: Rule("idempotency-key-reused", 409, "The Idempotency-Key is taken"),
     api_errors.InvalidCursor: Rule("invalid-cursor", 400, "The cursor is wrong"),
     custody_errors.NotFound: Rule("not-found", 404, "There is no such thing", "", _of("what", "id")),
     custody_errors.UnknownCustomer: Rule(
@@ -179,10 +179,12 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
         public=lambda error: f"not enough {error.asset} is available.",
     ),
     custody_errors.OrderMismatch: Rule(
-        "order-mismatch", 400, "The order does not fit", "Sign a new order.", _of("field", "expected", "found")
+        "order-mismatch", 400, "The order does not fit", "Sign a new order.",
+        _of("field", "expected", "found"),
     ),
     custody_errors.ExpiredOrder: Rule(
-        "order-expired", 409, "The order has expired", "Sign a new order with a new id.", _of("expires_at", "now")
+        "order-expired", 409, "The order has expired", "Sign a new order with a new id.",
+        _of("expires_at", "now"),
     ),
     custody_errors.DuplicateOrder: Rule("duplicate-order", 409, "The order's id is taken", "", _of("id")),
     custody_errors.Halted: Rule(
@@ -202,7 +204,7 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
         "conflict", 503, "Another request won a race", _REPEAT, public=_inside("nothing was changed.")
     ),
     custody_errors.InvalidConfiguration: Rule(
-        "misconfigured", 500, "The service is configured wrongly", "", public=_inside("an operator must look.")
+        "misconfigured", 500, "The service is misconfigured", "", public=_inside("an operator must look.")
     ),
     chain_errors.NodeUnavailable: Rule(
         "node-unavailable", 503, "A chain node does not answer", _REPEAT, public=_inside("the node is away.")
@@ -212,11 +214,12 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
     ),
     chain_errors.Reorganised: Rule("reorganised", 503, "The chain was reorganised meanwhile", _REPEAT),
     signer_ports.SignerUnavailable: Rule(
-        "signer-unavailable", 503, "The signer does not answer", _REPEAT, public=_inside("the signer is away.")
+        "signer-unavailable", 503, "The signer does not answer", _REPEAT,
+        public=_inside("the signer is away."),
     ),
     signer_ports.Refused: Rule("signer-refused", 409, "The signer refused"),
     bundles.UntrustedBundle: Rule(
-        "bundle-not-trusted", 503, "There is no valid bundle", "An operator must install a bundle of the quorum."
+        "bundle-not-trusted", 503, "There is no valid bundle", "An operator must install one."
     ),
     # The roots: what nobody thought of.
     chain_errors.TransientError: Rule(

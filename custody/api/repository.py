@@ -45,6 +45,11 @@ def spend_nonce_and_lock_key(tx: Tx, caller: str, nonce: str, expires_at: int, k
     return bool(row["fresh"])
 
 
+def lock_key(tx: Tx, caller: str, key: str) -> None:
+    """Wait for every other transaction that works on the same idempotency key."""
+    tx.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK_SPACE, f"{caller}\n{key}"))
+
+
 def commit_without_waiting(tx: Tx) -> None:
     """Let this transaction's commit not wait for the disk; for what may be forgotten in a crash."""
     tx.execute("SET LOCAL synchronous_commit = off")
@@ -58,7 +63,8 @@ def forget_expired_nonces(tx: Tx, now: int) -> None:
 def stored_answer(tx: Tx, caller: str, key: str) -> StoredAnswer | None:
     """The answer under a key, if there is one."""
     row = tx.optional(
-        "SELECT request_hash, status, body FROM idempotency_keys WHERE caller = %s AND key = %s", (caller, key)
+        "SELECT request_hash, status, body FROM idempotency_keys WHERE caller = %s AND key = %s",
+        (caller, key),
     )
     return None if row is None else StoredAnswer(bytes(row["request_hash"]), row["status"], row["body"])
 

@@ -1,4 +1,4 @@
-"""The JSON of requests and answers, with examples. Amounts are decimal strings with their asset beside them."""
+"""The JSON of requests and answers, with examples. Amounts are decimal strings beside their asset."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ T = TypeVar("T")
 def _units(text: str) -> str:
     if not text.isascii() or not text.isdigit() or len(text) > 78 or (text[0] == "0" and text != "0"):
         raise ValueError(
-            'expected base units as a string of digits without sign, point, exponent or leading zero, e.g. "1000000"'
+            'expected base units as a string of digits, e.g. "1000000": no sign, point, exponent, leading zero'
         )
     return text
 
@@ -92,7 +92,7 @@ class AddressOut(Out):
     asset: str = Field(examples=["BTC"])
     customer: str = Field(examples=["alice"])
     attestation: dict[str, Any] = Field(
-        description="`{attestation, signature}` by the key-set's attestation key in the bundle: verify before showing."
+        description="`{attestation, signature}` by the key-set's attestation key: verify before showing."
     )
     created_at: datetime
 
@@ -103,6 +103,7 @@ class BalanceOut(Out):
     asset: str = Field(examples=["BTC"])
     available: DecimalText
     frozen: DecimalText = Field(description="Held for withdrawals under way.")
+    trading: DecimalText = Field(description="Handed to the matching engine.")
 
 
 class Balances(Out):
@@ -147,7 +148,7 @@ class DepositOut(Out):
 
 
 class OrderIn(In):
-    """The signed document (RFC 8785; domain `order`, version 1), amounts in base units as the signer reads them."""
+    """The signed document (RFC 8785; domain `order`, version 1); amounts in base units."""
 
     v: Literal[1]
     id: UuidText = Field(description="Chosen by you, never reused; the withdrawal's id.")
@@ -157,7 +158,9 @@ class OrderIn(In):
     asset: NameText
     destination: Annotated[str, Field(min_length=1, max_length=128)]
     amount: UnitsText = Field(description="What arrives, in base units.")
-    fee_ceiling: UnitsText = Field(description="Most network fee this may cause, base units of the native asset.")
+    fee_ceiling: UnitsText = Field(
+        description="Most network fee this may cause, base units of the native asset."
+    )
     expires_at: UnixSeconds
 
 

@@ -25,7 +25,11 @@ def read_object(raw: bytes) -> dict[str, Any]:
     try:
         text = raw.decode("utf-8")
         value = json.loads(
-            text, object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_fraction, parse_int=_integer
+            text,
+            object_pairs_hook=_pairs,
+            parse_constant=_constant,
+            parse_float=_fraction,
+            parse_int=_integer,
         )
     except UnicodeDecodeError:
         raise MalformedBody("the body is not UTF-8") from None

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from starlette.responses import Response
 
 from chains.types import Amount
-from custody.api import paging, schemas
+from custody.api import paging, readmodel, schemas
 from custody.customers.repository import Customer
-from policies.bundle import Bundle
+from custody.deposits.model import AddressRow, Deposit
+from custody.ledger.statements import Balances, StatementPage
+from custody.storage.alerts import Alert
+from custody.storage.events import Event
+from custody.withdrawals.model import Withdrawal
+from policies.bundle import AssetEntry, Bundle, TierCap
 
 T = TypeVar("T")
 
@@ -53,3 +59,204 @@ def customer(found: Customer) -> schemas.CustomerOut:
         reason=found.reason,
         created_at=found.created_at,
     )
+
+
+def address(found: AddressRow) -> schemas.AddressOut:
+    """A customer's address, which the caller of this function has verified."""
+    return schemas.AddressOut(
+        address=found.address,
+        chain=found.chain,
+        asset=found.asset,
+        customer=found.customer or "",
+        attestation=json.loads(found.attestation or "{}"),
+        created_at=found.created_at,
+    )
+
+
+def deposit(bundle: Bundle, found: Deposit, paid_to: str, tip_height: int) -> schemas.DepositOut:
+    """A deposit; `tip_height` of its chain counts the confirmations."""
+    return schemas.DepositOut(
+        id=found.id,
+        customer=found.customer,
+        asset=found.asset,
+        amount=decimal(bundle, found.asset, found.units),
+        chain=found.chain,
+        address=paid_to,
+        txid=found.txid,
+        resource=found.resource,
+        state=found.state,
+        height=found.height,
+        confirmations=max(0, found.depth(tip_height)),
+        confirmations_needed=found.confirmations,
+        created_at=found.created_at,
+        updated_at=found.updated_at,
+    )
+
+
+def withdrawal(
+    bundle: Bundle, found: Withdrawal, paying: readmodel.TransactionRow | None, tip_height: int
+) -> schemas.WithdrawalOut:
+    """A withdrawal with all versions of the transaction that pays it."""
+    native = bundle.network(found.chain).native_asset
+    ceiling = found.signed_order.order.fee_ceiling_units
+    versions = paying.versions if paying is not None else ()
+    return schemas.WithdrawalOut(
+        id=found.id,
+        caller=found.caller,
+        customer=found.customer,
+        chain=found.chain,
+        asset=found.asset,
+        amount=decimal(bundle, found.asset, found.units),
+        fee=decimal(bundle, found.asset, found.fee_units),
+        fee_ceiling=money(bundle, native, ceiling),
+        destination=found.destination,
+        state=found.state,
+        reason=found.reason,
+        tier=found.tier,
+        settlement=found.settlement,
+        transaction=found.transaction_id,
+        versions=[
+            schemas.VersionOut(
+                version=version.version,
+                txid=version.txid,
+                state=version.state,
+                network_fee=money(bundle, native, version.fee_units),
+                feerate=version.feerate,
+            )
+            for version in versions
+        ],
+        txids=[version.txid for version in versions if version.txid is not None],
+        confirmed_txid=paying.confirmed_txid if paying is not None else None,
+        confirmations=_depth(paying, tip_height),
+        expires_at=found.expires_at,
+        created_at=found.created_at,
+        updated_at=found.updated_at,
+    )
+
+
+def assets(bundle: Bundle) -> schemas.Assets:
+    """The bundle's assets."""
+    return schemas.Assets(
+        bundle_version=bundle.version, items=[_asset(bundle, entry) for entry in bundle.assets]
+    )
+
+
+def _asset(bundle: Bundle, entry: AssetEntry) -> schemas.AssetOut:
+    network = bundle.network(entry.chain)
+    return schemas.AssetOut(
+        id=entry.id,
+        chain=entry.chain,
+        decimals=entry.decimals,
+        native_asset=network.native_asset,
+        minimum_deposit=decimal(bundle, entry.id, int(entry.minimum_deposit)),
+        withdrawal_fee=decimal(bundle, entry.id, int(entry.withdrawal_fee)),
+        confirmations=[
+            schemas.ConfirmationsOut(
+                from_amount=decimal(bundle, entry.id, int(step.from_units)), blocks=step.blocks
+            )
+            for step in entry.confirmations
+        ],
+        settle_blocks=network.settle_blocks,
+    )
+
+
+def tiers(bundle: Bundle) -> schemas.Tiers:
+    """The bundle's caps."""
+    return schemas.Tiers(bundle_version=bundle.version, items=[_tier(bundle, cap) for cap in bundle.caps])
+
+
+def _tier(bundle: Bundle, cap: TierCap) -> schemas.TierOut:
+    chain = bundle.asset(cap.asset).chain
+    keysets = [entry.id for entry in bundle.keysets if (entry.chain, entry.tier) == (chain, cap.tier)]
+    return schemas.TierOut(
+        tier=cap.tier,
+        asset=cap.asset,
+        chain=chain,
+        keyset=keysets[0] if keysets else None,
+        payment_below=decimal(bundle, cap.asset, int(cap.payment_below)),
+        window_cap=decimal(bundle, cap.asset, int(cap.window_cap)),
+        window_seconds=cap.window_seconds,
+    )
+
+
+def alert(bundle: Bundle, found: Alert) -> schemas.AlertOut:
+    """An alert."""
+    return schemas.AlertOut(
+        id=found.id,
+        severity=found.severity.value,
+        type=found.type,
+        subject=found.subject,
+        message=found.message,
+        data=event_data(bundle, found.data),
+        at=found.at,
+        resolved_at=found.resolved_at,
+    )
+
+
+def events(bundle: Bundle, found: Sequence[Event], following: str | None) -> schemas.Page[schemas.EventOut]:
+    """Events, and the cursor behind the last one ever read (None only in front of the very first)."""
+    return schemas.Page[schemas.EventOut](
+        items=[
+            schemas.EventOut(
+                type=event.type, subject=event.subject, data=event_data(bundle, event.data), at=event.at
+            )
+            for event in found
+        ],
+        next=None if following is None else paging.encode("events", following),
+    )
+
+
+def balances(bundle: Bundle, customer_id: str, found: Sequence[Balances]) -> schemas.Balances:
+    """A customer's balances."""
+    return schemas.Balances(
+        customer=customer_id,
+        balances=[
+            schemas.BalanceOut(
+                asset=each.asset,
+                available=decimal(bundle, each.asset, each.available),
+                frozen=decimal(bundle, each.asset, each.frozen),
+                trading=decimal(bundle, each.asset, each.trading),
+            )
+            for each in found
+        ],
+    )
+
+
+def statement(bundle: Bundle, asset: str, found: StatementPage) -> schemas.Page[schemas.LineOut]:
+    """A page of a statement."""
+    return schemas.Page[schemas.LineOut](
+        items=[
+            schemas.LineOut(
+                seq=line.seq,
+                account=line.account.value,
+                type=line.type.value,
+                asset=asset,
+                amount=decimal(bundle, asset, line.amount),
+                balance_before=decimal(bundle, asset, line.balance_before),
+                balance_after=decimal(bundle, asset, line.balance_after),
+                reference=line.reference,
+                transfer=line.transfer_id,
+                at=line.at,
+            )
+            for line in found.lines
+        ],
+        next=paging.encode("statement", found.cursor) if found.more else None,
+    )
+
+
+def event_data(bundle: Bundle, data: Mapping[str, Any]) -> dict[str, Any]:
+    """An event's data with amounts as elsewhere: `units` becomes `amount`, `fee_units` becomes `fee`."""
+    entry = next((entry for entry in bundle.assets if entry.id == data.get("asset")), None)
+    shown: dict[str, Any] = {}
+    for key, value in data.items():
+        number = str(value)
+        if entry is None or not key.endswith("units") or not number.removeprefix("-").isdigit():
+            shown[key] = value
+            continue
+        name = "amount" if key == "units" else key.removesuffix("_units")
+        shown[name] = Amount(entry.asset(), int(number)).decimal()
+    return shown
+
+
+def _depth(paying: readmodel.TransactionRow | None, tip_height: int) -> int:
+    return 0 if paying is None or paying.height is None else max(0, tip_height - paying.height + 1)

@@ -185,7 +185,7 @@ class ApiClient:
         return self.get(f"/v1/deposits/{deposit}")
 
     def withdraw(self, order: Order, *, idempotency_key: str | None = None) -> Json:
-        """Sign the order with this caller's key and request the withdrawal (key: the order's id if none is given)."""
+        """Sign the order and request the withdrawal; the idempotency key is the order's id unless given."""
         signed = sign_order(order, self._key)
         body = {"order": signed.order.to_object(), "signature": signed.signature}
         return self.post("/v1/withdrawals", body, idempotency_key=idempotency_key or order.id)
@@ -225,6 +225,21 @@ class ApiClient:
         """The feed's next events, and the cursor from which to go on (never None once there was one)."""
         page = self.get("/v1/events", {"after": after, "limit": limit})
         return page["items"], page["next"]
+
+    def ready(self) -> Json:
+        """What `/readyz` says, ready or not: `{"ready", "parts": {name: {"ok", "detail"}}}`.
+
+        Raises:
+            ApiUnavailable: no answer at all.
+        """
+        response = self.send("GET", "/readyz")
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or "parts" not in answer:
+            raise ApiUnavailable(f"status {response.status_code} from /readyz")
+        return answer
 
     # ---------------------------------------------------------------------------------------------------
 

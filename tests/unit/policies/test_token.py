@@ -1,4 +1,4 @@
-"""The token is believed only for exactly the request it was signed for, once its time and caller are right."""
+"""A token is believed only for exactly the request it was signed for, in its time, from its caller."""
 
 from __future__ import annotations
 

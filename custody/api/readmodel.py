@@ -1,0 +1,73 @@
+"""SQL of what answers show beside a slice's own rows: joins over several slices, for reading only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from custody.storage.alerts import Alert, Severity
+from custody.storage.db import Tx, units
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """One version of a transaction, for showing."""
+
+    version: int
+    txid: str | None
+    state: str
+    fee_units: int
+    """Network fee of the whole transaction, base units of the chain's native asset."""
+    feerate: int
+    """BTC: sat/kvB."""
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionRow:
+    """A transaction of ours with its versions, oldest first."""
+
+    id: UUID
+    state: str
+    confirmed_txid: str | None
+    height: int | None
+    versions: Sequence[VersionRow]
+
+
+def transactions(tx: Tx, ids: Sequence[UUID]) -> Mapping[UUID, TransactionRow]:
+    """Transactions by id."""
+    if not ids:
+        return {}
+    versions: dict[UUID, list[VersionRow]] = {}
+    for row in tx.all(
+        "SELECT transaction_id, version, txid, state, fee_units, feerate FROM transaction_versions"
+        " WHERE transaction_id = ANY (%s) ORDER BY transaction_id, version",
+        (list(ids),),
+    ):
+        versions.setdefault(row["transaction_id"], []).append(
+            VersionRow(row["version"], row["txid"], row["state"], units(row["fee_units"]), row["feerate"])
+        )
+    rows = tx.all(
+        "SELECT id, state, confirmed_txid, height FROM transactions WHERE id = ANY (%s)", (list(ids),)
+    )
+    return {
+        row["id"]: TransactionRow(
+            row["id"], row["state"], row["confirmed_txid"], row["height"], versions.get(row["id"], [])
+        )
+        for row in rows
+    }
+
+
+def tips(tx: Tx) -> Mapping[str, int]:
+    """Height of the last block committed, by chain."""
+    return {row["chain"]: row["height"] for row in tx.all("SELECT chain, height FROM cursors")}
+
+
+def alerts(tx: Tx, *, which: str, after: int, limit: int) -> Sequence[Alert]:
+    """At most `limit` alerts in the order of their ids, beginning after `after`; `which`: `open` or `all`."""
+    rows = tx.all(
+        "SELECT id, severity, type, subject, message, data, at, resolved_at FROM alerts"
+        " WHERE id > %s AND (%s = 'all' OR resolved_at IS NULL) ORDER BY id LIMIT %s",
+        (after, which, limit),
+    )
+    return [Alert(**{**row, "severity": Severity(row["severity"])}) for row in rows]

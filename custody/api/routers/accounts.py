@@ -1,0 +1,76 @@
+"""What belongs to one customer: addresses, balances, the statement."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+
+from custody.api import paging, schemas, views
+from custody.api.calls import Call, Scope, needs
+from custody.customers import service as customers
+from custody.deposits import addresses
+from custody.deposits import repository as deposits
+from custody.deposits.attestation import verify_row
+from custody.ledger import statements
+
+router = APIRouter(prefix="/v1/customers/{customer}", tags=["accounts"])
+
+AddressWriter = Annotated[Call, Depends(needs(Scope.ADDRESSES_WRITE))]
+CustomerReader = Annotated[Call, Depends(needs(Scope.CUSTOMERS_READ))]
+LedgerReader = Annotated[Call, Depends(needs(Scope.LEDGER_READ))]
+
+
+@router.post("/addresses", status_code=201, response_model=schemas.AddressOut)
+def create_address(call: AddressWriter, customer: schemas.NameText, body: schemas.NewAddress) -> Response:
+    """Make a deposit address. The signer has attested it, and we have verified that, before you see it."""
+
+    def attest() -> addresses.AttestedAddress:
+        asset = call.bundle.asset(body.asset)
+        signer = call.services.signer(call.bundle.keyset_for(asset.chain, "hot").id)
+        return addresses.attest(call.services.database, signer, call.bundle, customer, asset.id)
+
+    return call.write_after(201, attest, lambda tx, attested: views.address(addresses.record(tx, attested)))
+
+
+@router.get("/addresses", response_model=schemas.Page[schemas.AddressOut])
+def list_addresses(
+    call: CustomerReader,
+    customer: schemas.NameText,
+    after: paging.After = None,
+    limit: paging.Limit = 100,
+) -> Response:
+    """A customer's addresses, oldest first; each is verified against the signer's word before it is shown."""
+    position = paging.decode_int("addresses", after) or 0
+    with call.reading() as tx:
+        customers.get(tx, customer)
+        found = [row for row in deposits.addresses_of(tx, customer) if row.id > position][: limit + 1]
+    for row in found:
+        verify_row(row, call.bundle)
+    return views.page("addresses", found, limit, views.address, lambda row: str(row.id))
+
+
+@router.get("/balances", response_model=schemas.Balances)
+def show_balances(call: LedgerReader, customer: schemas.NameText) -> Response:
+    """What a customer has of each asset."""
+    with call.reading() as tx:
+        customers.get(tx, customer)
+        found = statements.balances(tx, customer)
+    return views.answer(views.balances(call.bundle, customer, found))
+
+
+@router.get("/statement", response_model=schemas.Page[schemas.LineOut])
+def show_statement(
+    call: LedgerReader,
+    customer: schemas.NameText,
+    asset: Annotated[schemas.NameText, Query(description="Asset id.")],
+    after: paging.After = None,
+    limit: paging.Limit = 100,
+) -> Response:
+    """Every change of a customer's accounts of one asset, oldest first: replayed from zero it gives the balance."""
+    known = call.bundle.asset(asset)
+    position = paging.decode("statement", after)
+    with call.reading() as tx:
+        customers.get(tx, customer)
+        found = statements.statement(tx, customer, known.id, after=position, limit=limit)
+    return views.answer(views.statement(call.bundle, known.id, found))

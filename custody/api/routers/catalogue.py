@@ -1,0 +1,28 @@
+"""What the bundle says of assets and tiers."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+
+from custody.api import schemas, views
+from custody.api.calls import Call, Scope, needs
+
+router = APIRouter(prefix="/v1", tags=["catalogue"])
+
+Reader = Annotated[Call, Depends(needs(Scope.CUSTOMERS_READ))]
+
+
+@router.get("/assets", response_model=schemas.Assets)
+def list_assets(call: Reader) -> Response:
+    """Assets, their decimals, and the terms for deposits and withdrawals."""
+    with call.reading():
+        return views.answer(views.assets(call.bundle))
+
+
+@router.get("/tiers", response_model=schemas.Tiers)
+def list_tiers(call: Reader) -> Response:
+    """What each tier may pay; signers enforce the same numbers by their own counters."""
+    with call.reading():
+        return views.answer(views.tiers(call.bundle))

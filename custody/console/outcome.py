@@ -1,0 +1,125 @@
+"""How a command ends and what it prints: tables for people, JSON for programs, exit codes with a meaning."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum, StrEnum
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from chains.errors import InvalidValue, StrongroomError
+from custody.console.client import ApiRefused, ApiUnavailable
+from custody.errors import InvalidConfiguration
+from policies.keys import UnusableKey
+
+
+class Exit(IntEnum):
+    """Exit codes."""
+
+    OK = 0
+    REFUSED = 1
+    """The service said no, or a check failed."""
+    USAGE = 2
+    """Wrong input or configuration: nothing was sent, or the service could not read it."""
+    UNAVAILABLE = 3
+    """No answer, or not now: the same command can succeed later."""
+
+
+class Form(StrEnum):
+    """For whom to print."""
+
+    PEOPLE = "people"
+    PROGRAMS = "programs"
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where answers go."""
+
+    form: Form
+
+    def one(self, value: Mapping[str, Any], fields: Sequence[str]) -> None:
+        """Show one object: all of it as JSON, or `fields` of it as a table."""
+        if self.form is Form.PROGRAMS:
+            _print_json(value)
+            return
+        table = Table(show_header=False, box=None, pad_edge=False)
+        for name in fields:
+            table.add_row(f"[dim]{name}[/dim]", _text(value.get(name)))
+        _people().print(table)
+
+    def many(self, values: Iterable[Mapping[str, Any]], columns: Sequence[str], *, none: str) -> None:
+        """Show a list: a JSON array, or a table with `columns`; `none` is said of an empty one."""
+        if self.form is Form.PROGRAMS:
+            _print_json(list(values))
+            return
+        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        for value in values:
+            table.add_row(*(_text(value.get(name)) for name in columns))
+        if table.row_count:
+            _people().print(table)
+        else:
+            typer.echo(none)
+
+    def line(self, value: Mapping[str, Any], text: str) -> None:
+        """Show one entry of a stream: one line of JSON, or `text`."""
+        typer.echo(json.dumps(value) if self.form is Form.PROGRAMS else text)
+
+
+def output(*, as_json: bool) -> Output:
+    """The output for a command's `--json` flag."""
+    return Output(Form.PROGRAMS if as_json else Form.PEOPLE)
+
+
+@contextmanager
+def outcome(shown: Output) -> Iterator[None]:
+    """Turn errors into a sentence on stderr (for programs: an object on stdout) and an exit code."""
+    try:
+        yield
+    except ApiRefused as error:
+        code = Exit.USAGE if error.status in (400, 413) else Exit.REFUSED
+        _fail(shown, str(error), error.problem, code)
+    except ApiUnavailable as error:
+        _fail(shown, str(error), error.problem, Exit.UNAVAILABLE)
+    except (InvalidValue, InvalidConfiguration, UnusableKey) as error:
+        _fail(shown, str(error), {}, Exit.USAGE)
+    except StrongroomError as error:
+        _fail(shown, str(error), {}, Exit.UNAVAILABLE if error.transient else Exit.REFUSED)
+
+
+def _fail(shown: Output, sentence: str, problem: Mapping[str, Any], code: Exit) -> None:
+    if shown.form is Form.PROGRAMS:
+        _print_json(problem or {"title": sentence, "retryable": code is Exit.UNAVAILABLE})
+    else:
+        typer.echo(sentence, err=True)
+        for entry in problem.get("errors", ()):
+            typer.echo(f"  {entry['field']}: {entry['message']}", err=True)
+    raise typer.Exit(int(code))
+
+
+def _print_json(value: object) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _people() -> Console:
+    # Piped output is not cut to a terminal's width that nobody has.
+    return Console(width=None if sys.stdout.isatty() else 240, highlight=False)
+
+
+def _text(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, list):
+        return "\n".join(_text(item) for item in value)
+    if isinstance(value, Mapping):
+        if set(value) == {"asset", "amount"}:
+            return f"{value['amount']} {value['asset']}"
+        return json.dumps(value)
+    return str(value)
