@@ -29,6 +29,8 @@ Tier = Literal["hot", "warm", "cold"]
 _K = TypeVar("_K")
 _T = TypeVar("_T")
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+ScopeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{1,32}(:[a-z]{1,32})?\Z")]
+"""What a caller may do, e.g. `withdrawals:sign`."""
 
 
 class UntrustedBundle(PermanentError):
@@ -39,14 +41,14 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Base of the bundle's parts."""
 
 
-class Confirmations(_Part):
+class Confirmations(_Part, frozen=True):
     """Deposits of at least `from_units` need `blocks` confirmations; the largest `from_units` that fits wins."""
 
     from_units: Units
     blocks: Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
-class NetworkEntry(_Part):
+class NetworkEntry(_Part, frozen=True):
     """A network and how careful we are on it."""
 
     chain: Name
@@ -68,7 +70,7 @@ class NetworkEntry(_Part):
     fee_window_seconds: Seconds
 
 
-class AssetEntry(_Part):
+class AssetEntry(_Part, frozen=True):
     """An asset and its terms for customers."""
 
     id: Name
@@ -92,7 +94,7 @@ class AssetEntry(_Part):
         return chosen.blocks
 
 
-class KeysetEntry(_Part):
+class KeysetEntry(_Part, frozen=True):
     """A set of keys on one chain in one tier: one wallet."""
 
     id: Name
@@ -117,7 +119,7 @@ class KeysetEntry(_Part):
         return "m" + self.origin[8:]
 
 
-class TierCap(_Part):
+class TierCap(_Part, frozen=True):
     """What one tier may pay of one asset. A signer of the tier enforces it by its own counters."""
 
     tier: Tier
@@ -129,17 +131,17 @@ class TierCap(_Part):
     window_seconds: Seconds
 
 
-class Caller(_Part):
+class Caller(_Part, frozen=True):
     """Somebody whose Ed25519 key may call the API, and sign orders if the scopes say so."""
 
     id: Name
     key: Hex32
     organisation: Name
-    scopes: tuple[Name, ...]
+    scopes: tuple[ScopeName, ...]
     not_after: Seconds
 
 
-class Officer(_Part):
+class Officer(_Part, frozen=True):
     """A holder of a quorum key."""
 
     id: Name
@@ -148,7 +150,7 @@ class Officer(_Part):
     not_after: Seconds
 
 
-class Rules(_Part):
+class Rules(_Part, frozen=True):
     """The simple rules of this version; all amounts in base units of `asset`."""
 
     asset: Name
@@ -162,7 +164,7 @@ class Rules(_Part):
     window_seconds: Seconds
 
 
-class Bundle(Document):
+class Bundle(Document, frozen=True):
     """Everything that the system trusts by signature: networks, assets, key-sets, caps, people, rules."""
 
     domain: ClassVar[str] = "bundle"
@@ -218,7 +220,7 @@ def _only(entries: Iterable[_T], key: _K, what: str, of: Callable[[_T], _K]) -> 
     raise InvalidValue(f"the bundle has no {what} {key!r}")
 
 
-class BundleSignature(_Part):
+class BundleSignature(_Part, frozen=True):
     """One officer's signature over the bundle's digest."""
 
     key: Name
