@@ -31,7 +31,7 @@ class Kind(StrEnum):
     ADMINISTRATION = "administration"
 
 
-class Order(Document):
+class Order(Document, frozen=True):
     """A caller's wish to pay, signed over `digest()` by the caller's Ed25519 key."""
 
     domain: ClassVar[str] = "order"
@@ -64,7 +64,7 @@ class Order(Document):
         return int(self.fee_ceiling)
 
 
-class Intent(Document):
+class Intent(Document, frozen=True):
     """What should happen on a chain, once. Hashes of it are what approvers sign."""
 
     domain: ClassVar[str] = "intent"
@@ -91,7 +91,7 @@ class Intent(Document):
         return int(self.amount)
 
 
-class Approval(Document):
+class Approval(Document, frozen=True):
     """One approver's decision on one intent."""
 
     domain: ClassVar[str] = "approval"
@@ -105,7 +105,7 @@ class Approval(Document):
     expires_at: Seconds
 
 
-class Verdict(Document):
+class Verdict(Document, frozen=True):
     """The verifier's word that a customer's ledger and deposits cover an order."""
 
     domain: ClassVar[str] = "verdict"
@@ -142,7 +142,7 @@ class SignedVerdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: Signature
 
 
-class Evidence(Document):
+class Evidence(Document, frozen=True):
     """Everything that goes with intents to a signer."""
 
     domain: ClassVar[str] = "evidence"
@@ -153,7 +153,7 @@ class Evidence(Document):
     verdicts: tuple[SignedVerdict, ...] = ()
 
 
-class Attestation(Document):
+class Attestation(Document, frozen=True):
     """The signer's word that an address is its own and belongs to a customer (house: `customer` is null)."""
 
     domain: ClassVar[str] = "attestation"

@@ -206,7 +206,9 @@ class Token:
     def _handle(self, session: Any, kind: int, name: str) -> Any:
         found = session.findObjects([(PyKCS11.CKA_CLASS, kind), (PyKCS11.CKA_LABEL, name)])
         if len(found) != 1:
-            raise TokenRefused(f"token {self.label!r} has {len(found)} keys named {name!r}; exactly one is needed")
+            raise TokenRefused(
+                f"token {self.label!r} has {len(found)} keys named {name!r}; exactly one is needed"
+            )
         return found[0]
 
     def _call(self, operation: Callable[[Any], _T]) -> _T:
@@ -249,7 +251,9 @@ class Token:
         for slot in self._library.getSlotList(tokenPresent=True):
             if str(self._library.getTokenInfo(slot).label).rstrip("\0 ") == self.label:
                 return slot
-        raise TokenRefused(f"no token labelled {self.label!r} is present; check the label and the HSM's settings")
+        raise TokenRefused(
+            f"no token labelled {self.label!r} is present; check the label and the HSM's settings"
+        )
 
     def _discard(self, session: Any) -> None:
         try:
@@ -259,7 +263,9 @@ class Token:
 
     def _translated(self, error: Any) -> TokenRefused | TokenLost:
         if error.value in _WRONG_PIN:
-            return TokenRefused(f"token {self.label!r} refused the PIN ({error}); put the user PIN in the PIN file")
+            return TokenRefused(
+                f"token {self.label!r} refused the PIN ({error}); put the user PIN in the PIN file"
+            )
         if error.value in _LOST:
             return TokenLost(f"token {self.label!r} does not answer: {error}")
         return TokenRefused(f"token {self.label!r} refused: {error}")

@@ -23,39 +23,16 @@ import msgspec
 from chains.btc.hd import HARDENED, AccountKey
 from chains.btc.network import NETWORKS, BtcNetwork
 from chains.errors import InvalidValue
-from policies.canonical import Document, Hex32, Name
+from policies.canonical import Document, Name
 from signers.errors import SealBroken, WrongSignature
+from signers.files import write_new
+from signers.keyset import KeysetRecord, NetworkName
 from signers.pkcs11 import Token
 
 ENTROPY_BYTES: Final = 32
 """256 bits: 24 BIP39 words."""
 _CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _ACCOUNT_PATH: Final = re.compile(r"84'/[01]'/(0|[1-9][0-9]{0,8})'")
-
-
-class KeysetRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The public half of a key-set: what the bundle says of it."""
-
-    v: int = 1
-    id: Name
-    network: str
-    """`main`, `test`, `signet` or `regtest`."""
-    account: str
-    """Account public key, `xpub...` or `tpub...`."""
-    origin: str
-    """Master fingerprint and path of the account, e.g. `d34db33f/84'/1'/0'`."""
-    attestation_key: Hex32
-    """Ed25519 public key that attests addresses."""
-
-    @property
-    def path(self) -> str:
-        """Path of the account key without the leading `m/`, e.g. `84'/1'/0'`."""
-        return self.origin[9:]
-
-    @property
-    def fingerprint(self) -> bytes:
-        """Master key fingerprint, 4 bytes."""
-        return bytes.fromhex(self.origin[:8])
 
 
 class SealedSeed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -146,7 +123,7 @@ def _child(secret: bytes, chain_code: bytes, number: int) -> tuple[bytes, bytes,
     return child, child_code, coincurve.PrivateKey(child).public_key.format()
 
 
-class _Binding(Document):
+class _Binding(Document, frozen=True):
     """What the ciphertext is bound to."""
 
     domain = "sealed-seed"
@@ -198,10 +175,11 @@ def create_keyset(
     path = seed_path(directory, keyset_id)
     if path.exists():
         return read_sealed(path).record
-    constants = NETWORKS.get(network)
-    if constants is None:
-        raise InvalidValue(f"network {network!r}: expected one of {', '.join(NETWORKS)}")
-    msgspec.convert(keyset_id, Name)
+    try:
+        name, _ = msgspec.convert((network, keyset_id), tuple[NetworkName, Name])
+    except msgspec.ValidationError as error:
+        raise InvalidValue(f"key-set {keyset_id!r} on {network!r}: {error}") from None
+    constants = NETWORKS[name]
     token.make_sealing_key(sealing_key_name(keyset_id))
     attestation_key = token.make_attestation_key(attestation_key_name(keyset_id))
     account_path = f"84'/{constants.coin_type}'/{account}'"
@@ -209,14 +187,12 @@ def create_keyset(
     secret, origin = AccountSecret.from_entropy(entropy, constants, account_path)
     record = KeysetRecord(
         id=keyset_id,
-        network=network,
+        network=name,
         account=secret.public.xpub,
         origin=origin,
         attestation_key=attestation_key.hex(),
     )
-    sealed = token.seal(
-        sealing_key_name(keyset_id), entropy, _associated(keyset_id, network, account_path)
-    )
+    sealed = token.seal(sealing_key_name(keyset_id), entropy, _associated(keyset_id, network, account_path))
     file = SealedSeed(record=record, sealed=base64.b64encode(sealed).decode())
     open_keyset(token, file)
     write_new(path, msgspec.json.encode(file))
@@ -263,24 +239,27 @@ def read_sealed(path: Path) -> SealedSeed:
         raise SealBroken(f"{path}: {error}") from None
 
 
-def write_new(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 so that it is there whole or not at all, and survives a power cut.
+class SealedKeys:
+    """A key-set whose seed was unsealed and whose attestation key stays in the token."""
 
-    Raises:
-        FileExistsError: it exists.
-    """
-    temporary = path.with_name(path.name + ".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)
-    finally:
-        os.unlink(temporary)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    __slots__ = ("_secret", "_token", "account", "record")
+
+    record: KeysetRecord
+    account: AccountKey
+
+    def __init__(self, token: Token, file: SealedSeed) -> None:
+        self._token = token
+        self._secret = open_keyset(token, file)
+        self.record = file.record
+        self.account = self._secret.public
+
+    def __repr__(self) -> str:
+        return f"SealedKeys({self.record.id!r}, [secret])"
+
+    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+        """Public key (33 bytes) and deterministic low-s DER signature of 32 bytes."""
+        return self._secret.sign(branch, index, digest)
+
+    def attest(self, digest: bytes) -> bytes:
+        """Ed25519 signature (64 bytes) by the token's attestation key."""
+        return self._token.sign(attestation_key_name(self.record.id), digest)

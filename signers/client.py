@@ -1,0 +1,159 @@
+"""The online side's end of a signer: `signers.ports.Signer` over a Unix socket or TLS.
+
+Whatever goes wrong on the way (timeout, lost connection, an answer that can't be read) is `SignerUnavailable`:
+nothing is known about whether it signed. Asking again with the same request is always safe.
+"""
+
+from __future__ import annotations
+
+import queue
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+
+from chains.errors import InvalidValue
+from signers.ports import (
+    AttestRequest,
+    Refused,
+    SignedAttestation,
+    SignerStatus,
+    SignerUnavailable,
+    SignRequest,
+    SignResponse,
+)
+from signers.tls import client_context, is_pinned, pins
+from signers.wire import Call, Disconnected, Reply, read_frame, write_frame
+
+DEFAULT_TIMEOUT_SECONDS: Final = 30
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class UnixAddress:
+    """A daemon on this machine."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TlsAddress:
+    """A daemon elsewhere. All three certificates and keys are PEM files; the server's certificate is pinned."""
+
+    host: str
+    port: int
+    certificate: Path
+    private_key: Path
+    server_certificate: Path
+
+
+class SignerClient:
+    """A signer reached over its socket. Safe to use from many threads; connections are kept and reused.
+
+    Args:
+        address: where the daemon listens.
+        timeout_s: longest wait for one answer.
+
+    Raises:
+        BadConfiguration: a TLS file is missing or malformed.
+    """
+
+    def __init__(
+        self, address: UnixAddress | TlsAddress, *, timeout_s: int = DEFAULT_TIMEOUT_SECONDS
+    ) -> None:
+        self._timeout_s = timeout_s
+        self._idle: queue.LifoQueue[socket.socket] = queue.LifoQueue()
+        self._connect: Callable[[], socket.socket] = (
+            _unix(address, timeout_s) if isinstance(address, UnixAddress) else _tls(address, timeout_s)
+        )
+
+    def status(self) -> SignerStatus:
+        """What the signer says of itself. Raises SignerUnavailable."""
+        return self._call("status", msgspec.Raw(b"{}"), SignerStatus)
+
+    def attest(self, request: AttestRequest) -> SignedAttestation:
+        """The address and the signer's word for it. Raises Refused, SignerUnavailable."""
+        return self._call("attest", msgspec.Raw(msgspec.json.encode(request)), SignedAttestation)
+
+    def sign(self, request: SignRequest) -> SignResponse:
+        """Signatures for every input; again the same for the same request. Raises Refused, SignerUnavailable."""
+        return self._call("sign", msgspec.Raw(msgspec.json.encode(request)), SignResponse)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        while not self._idle.empty():
+            self._idle.get_nowait().close()
+
+    def _call(self, call: Literal["sign", "attest", "status"], body: msgspec.Raw, result: type[_T]) -> _T:
+        payload = msgspec.json.encode(Call(call=call, body=body))
+        try:
+            reply = msgspec.json.decode(self._exchange(payload), type=Reply)
+            if reply.refused is not None:
+                raise Refused(reply.refused)
+            if reply.ok is None:
+                raise SignerUnavailable(f"the signer could not: {reply.error}")
+            return msgspec.json.decode(reply.ok, type=result)
+        except (OSError, Disconnected, InvalidValue, msgspec.MsgspecError) as error:
+            raise SignerUnavailable(f"no answer from the signer to {call}: {error}") from error
+
+    def _exchange(self, payload: bytes) -> bytes:
+        try:
+            connection, fresh = self._idle.get_nowait(), False
+        except queue.Empty:
+            connection, fresh = self._connect(), True
+        try:
+            return self._over(connection, payload)
+        except (ConnectionError, Disconnected):
+            if fresh:
+                raise
+        # A kept connection ends when the daemon restarts. Repeating is safe: the same request, the same answer.
+        self.close()
+        return self._over(self._connect(), payload)
+
+    def _over(self, connection: socket.socket, payload: bytes) -> bytes:
+        try:
+            write_frame(connection, payload)
+            answer = read_frame(connection)
+        except BaseException:
+            # An answer that comes late must never be taken for the next call's.
+            connection.close()
+            raise
+        self._idle.put(connection)
+        return answer
+
+
+def _unix(address: UnixAddress, timeout_s: int) -> Callable[[], socket.socket]:
+    def connect() -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(timeout_s)
+        try:
+            connection.connect(str(address.path))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    return connect
+
+
+def _tls(address: TlsAddress, timeout_s: int) -> Callable[[], socket.socket]:
+    context = client_context(address.certificate, address.private_key, address.server_certificate)
+    allowed = pins([address.server_certificate])
+
+    def connect() -> socket.socket:
+        plain: Any = socket.create_connection((address.host, address.port), timeout=timeout_s)
+        try:
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = context.wrap_socket(plain)
+        except BaseException:
+            plain.close()
+            raise
+        if not is_pinned(connection, allowed):
+            connection.close()
+            raise ConnectionRefusedError("the signer showed another certificate than the pinned one")
+        return connection
+
+    return connect

@@ -1,0 +1,138 @@
+"""The daemon's configuration: one TOML file, read and checked whole at start."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from policies.canonical import Name
+from signers.errors import BadConfiguration
+
+JOURNAL_FILE: Final = "journal.sqlite"
+PINNED_FILE: Final = "pinned.json"
+MARK_FILE: Final = "journal.mark"
+MAX_PIN_BYTES: Final = 256
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the configuration's sections."""
+
+
+class TokenSection(_Section, frozen=True):
+    """`[token]`: the HSM."""
+
+    module: str
+    """Path of the vendor's PKCS#11 library."""
+    label: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+    pin_file: str | None = None
+    """File with the user PIN, readable by its owner only."""
+    pin_fd: Annotated[int, msgspec.Meta(ge=3)] | None = None
+    """Open file descriptor from which the PIN can be read, instead of `pin_file`."""
+
+
+class ListenSection(_Section, frozen=True):
+    """`[listen]`: a Unix socket, or TLS 1.3 with pinned client certificates."""
+
+    unix: str | None = None
+    """Path of the socket (made with mode 0600)."""
+    host: str | None = None
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    certificate: str | None = None
+    """PEM of the daemon's own certificate."""
+    private_key: str | None = None
+    """PEM of its key."""
+    clients: tuple[str, ...] = ()
+    """PEM files of the client certificates that may connect; nobody else may, whoever signed theirs."""
+    max_connections: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+
+
+class SignerConfig(_Section, frozen=True):
+    """The whole file."""
+
+    directory: str
+    """Holds `journal.sqlite`, `pinned.json` and `KEYSET.seed.json`."""
+    mark_directory: str
+    """Another directory, in production of another user, for `journal.mark`."""
+    bundle_path: str
+    """JSON of the signed bundle; re-read when it changes."""
+    keysets: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+    token: TokenSection
+    listen: ListenSection
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal."""
+        return Path(self.directory) / JOURNAL_FILE
+
+    @property
+    def pinned_path(self) -> Path:
+        """The quorum's keys."""
+        return Path(self.directory) / PINNED_FILE
+
+    @property
+    def mark_path(self) -> Path:
+        """The journal's high-water mark."""
+        return Path(self.mark_directory) / MARK_FILE
+
+
+def read_config(path: Path) -> SignerConfig:
+    """Read and check the configuration.
+
+    Raises:
+        BadConfiguration: says what to write where.
+    """
+    try:
+        config = msgspec.convert(tomllib.loads(path.read_text()), SignerConfig)
+    except OSError as error:
+        raise BadConfiguration(f"configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise BadConfiguration(f"configuration {path}: {error}") from None
+    if (config.token.pin_file is None) == (config.token.pin_fd is None):
+        raise BadConfiguration(f"{path}: write exactly one of token.pin_file and token.pin_fd")
+    tls = (config.listen.host, config.listen.port, config.listen.certificate, config.listen.private_key)
+    if config.listen.unix is not None:
+        if any(part is not None for part in tls) or config.listen.clients:
+            raise BadConfiguration(f"{path}: write either listen.unix or the TLS settings, not both")
+    elif any(part is None for part in tls) or not config.listen.clients:
+        raise BadConfiguration(
+            f"{path}: write listen.unix, or all of listen.host, port, certificate, private_key and clients"
+        )
+    if Path(config.directory).resolve() == Path(config.mark_directory).resolve():
+        raise BadConfiguration(f"{path}: mark_directory must be another directory than directory")
+    return config
+
+
+def pin_reader(section: TokenSection) -> Callable[[], str]:
+    """The callback that reads the PIN when the token asks for it.
+
+    Raises:
+        BadConfiguration: (the callback) the file is missing, empty, or open to other users.
+    """
+    if section.pin_fd is not None:
+        descriptor = section.pin_fd
+        # A descriptor can be read once; the HSM may ask again after it was lost. So it is rewound (memfd, file).
+        return lambda: _pin(os.pread(descriptor, MAX_PIN_BYTES, 0), f"descriptor {descriptor}")
+    path = Path(section.pin_file or "")
+
+    def read() -> str:
+        try:
+            if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise BadConfiguration(f"PIN file {path} is open to other users: chmod 600 it")
+            return _pin(path.read_bytes(), str(path))
+        except OSError as error:
+            raise BadConfiguration(f"PIN file {path}: {error.strerror}") from None
+
+    return read
+
+
+def _pin(raw: bytes, source: str) -> str:
+    pin = raw.decode("utf-8", errors="replace").strip()
+    if not pin or len(raw) >= MAX_PIN_BYTES:
+        raise BadConfiguration(f"{source}: expected the token's user PIN and nothing else")
+    return pin

@@ -1,0 +1,122 @@
+"""The signer daemon: `python -m signers.daemon --config FILE`.
+
+Making a signer (set-up, once; `SOFTHSM2_CONF` or the vendor's settings in the environment):
+
+    from signers.setup import NewKeyset, initialise, make_keys
+    records = make_keys(module_path, label, pin_callback, directory, [NewKeyset("btc-hot", "regtest")])
+    # -> [KeysetRecord(id, network, account, origin, attestation_key)]: copy these fields into the bundle's
+    #    KeysetEntry(id=..., chain=..., tier="hot", kind="p2wpkh-hd", account=..., origin=..., attestation_key=...)
+    initialise(directory, mark_directory, trust_root)
+
+The configuration (TOML; every field is checked at start):
+
+    directory = "/var/lib/strongroom/signer"        # journal.sqlite, pinned.json, KEYSET.seed.json
+    mark_directory = "/var/lib/strongroom-mark"     # journal.mark; another directory, in production another user's
+    bundle_path = "/etc/strongroom/bundle.json"     # the signed bundle; re-read when it changes, and on SIGHUP
+    keysets = ["btc-hot"]
+    [token]
+    module = "/usr/lib/softhsm/libsofthsm2.so"
+    label = "strongroom"
+    pin_file = "/etc/strongroom/signer.pin"         # 0600; or pin_fd = 3
+    [listen]
+    unix = "/run/strongroom/signer.sock"            # or: host, port, certificate, private_key, clients = [PEM files]
+    # max_connections = 64
+
+It prints `strongroom signer: ready on ADDRESS` when it takes calls, ends with 0 on SIGTERM or SIGINT, and with
+1 and a sentence on standard error when it must not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from chains.errors import StrongroomError
+from signers.clock import SteadyClock
+from signers.config import SignerConfig, pin_reader, read_config
+from signers.hardening import harden_process
+from signers.journal import Journal
+from signers.pkcs11 import Token
+from signers.sealed import SealedKeys, read_sealed, seed_path
+from signers.selfcheck import check_keys, check_libraries
+from signers.server import Server
+from signers.service import SignerService
+from signers.trust import PinnedBundle
+
+REFRESH_SECONDS: Final = 1.0
+"""How often the bundle's file is looked at."""
+
+_log = logging.getLogger("strongroom.signer")
+
+
+def run(config: SignerConfig) -> int:
+    """Serve until a signal ends it; returns the exit code.
+
+    Raises:
+        StrongroomError: it must not start; the message says why and what to do.
+    """
+    harden_process()
+    check_libraries()
+    token = Token(Path(config.token.module), config.token.label, pin_reader(config.token))
+    keysets = {
+        name: SealedKeys(token, read_sealed(seed_path(Path(config.directory), name)))
+        for name in config.keysets
+    }
+    for keys in keysets.values():
+        check_keys(keys)
+    journal = Journal.open(config.journal_path, config.mark_path)
+    clock = SteadyClock(journal.write(lambda book: book.latest))
+    trust = PinnedBundle(Path(config.bundle_path), config.pinned_path, journal, clock)
+    server = Server(SignerService(keysets, trust, journal, clock), config.listen)
+
+    wake, ending = threading.Event(), threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        ending.set()
+        wake.set()
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGHUP, lambda _signal, _frame: wake.set())
+    threading.Thread(target=server.serve, daemon=True).start()
+    print(f"strongroom signer: ready on {server.address}", flush=True)
+    while not ending.is_set():
+        wake.wait(REFRESH_SECONDS)
+        wake.clear()
+        if journal.failure is not None:
+            print(
+                f"strongroom signer: stops, as the journal failed: {journal.failure}",
+                file=sys.stderr,
+                flush=True,
+            )
+            return 1
+        trust.refresh(_log.warning)
+    server.close()
+    journal.close()
+    token.close()
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="strongroom signer", description="The signer of one or more key-sets."
+    )
+    parser.add_argument("--config", type=Path, required=True, help="TOML file, see signers/README.md")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        return run(read_config(options.config))
+    except StrongroomError as error:
+        print(f"strongroom signer: {error}", file=sys.stderr, flush=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

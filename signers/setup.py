@@ -1,0 +1,70 @@
+"""Makes a signer: key-sets, the pinned quorum, an empty journal and its mark. Called by set-up, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from policies.bundle import TrustRoot
+from signers.config import JOURNAL_FILE, MARK_FILE, PINNED_FILE
+from signers.errors import BadConfiguration
+from signers.journal import Journal
+from signers.keyset import KeysetRecord
+from signers.pkcs11 import Token
+from signers.sealed import create_keyset
+from signers.trust import pin
+
+
+@dataclass(frozen=True, slots=True)
+class NewKeyset:
+    """A key-set to be made."""
+
+    id: str
+    network: str
+    """`main`, `test`, `signet` or `regtest`."""
+
+
+def make_keys(
+    module: Path, label: str, pin_callback: Callable[[], str], directory: Path, keysets: list[NewKeyset]
+) -> list[KeysetRecord]:
+    """Make key-sets in a token and their sealed seeds in `directory`; returns what the bundle has to say of them.
+
+    Run it in a process whose environment is the token's (`SOFTHSM2_CONF`). Again returns the same records.
+
+    Raises:
+        TokenRefused: wrong PIN, no such token, or it has keys whose seeds are missing.
+        TokenLost: the token does not answer.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    token = Token(module, label, pin_callback)
+    try:
+        return [create_keyset(token, keyset.id, keyset.network, directory) for keyset in keysets]
+    finally:
+        token.close()
+
+
+def initialise(directory: Path, mark_directory: Path, root: TrustRoot) -> None:
+    """Pin the quorum and make the empty journal with its mark. Again changes nothing.
+
+    Args:
+        directory: the signer's directory.
+        mark_directory: another directory, in production of another user.
+        root: the quorum, as the ceremony made it.
+
+    Raises:
+        BadConfiguration: only a part is there, which no crash leaves behind: it was removed or restored.
+        InvalidValue: the root asks for more organisations than it lists.
+    """
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    mark_directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    journal, mark = directory / JOURNAL_FILE, mark_directory / MARK_FILE
+    if not (directory / PINNED_FILE).exists():
+        pin(root, directory / PINNED_FILE)
+    if journal.exists() and mark.exists():
+        return
+    if journal.exists() or mark.exists():
+        raise BadConfiguration(
+            f"only one of {journal} and {mark} is there: restore the other, or start with new keys in new directories"
+        )
+    Journal.create(journal, mark)

@@ -1,0 +1,85 @@
+"""Frames and envelopes between client and daemon. The protocol is described in `signers/README.md`.
+
+A frame is a 4-byte big-endian length and that many bytes of JSON. A call is
+`{"v": 1, "call": "sign" | "attest" | "status", "body": {...}}`; the answer has exactly one of `ok` (the
+result), `refused` (reasons) and `error` (a sentence: the same call may succeed later).
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from chains.errors import InvalidValue, TransientError
+from signers.ports import Reason
+
+MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+"""Longest frame either side reads."""
+_LENGTH_BYTES: Final = 4
+_CHUNK_BYTES: Final = 1 << 20
+
+
+class Disconnected(TransientError):
+    """The other side closed the connection, or it broke. `mid_frame` tells whether data was under way."""
+
+    def __init__(self, message: str, *, mid_frame: bool) -> None:
+        super().__init__(message)
+        self.mid_frame = mid_frame
+
+
+class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A call as it is sent."""
+
+    v: Literal[1] = 1
+    call: Literal["sign", "attest", "status"]
+    body: msgspec.Raw
+
+
+class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """An answer; exactly one field is set."""
+
+    ok: msgspec.Raw | None = None
+    refused: Annotated[tuple[Reason, ...], msgspec.Meta(min_length=1)] | None = None
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        if sum(part is not None for part in (self.ok, self.refused, self.error)) != 1:
+            raise ValueError("an answer has exactly one of ok, refused, error")
+
+
+def write_frame(connection: socket.socket, payload: bytes) -> None:
+    """Send one frame.
+
+    Raises:
+        InvalidValue: longer than a frame may be.
+        OSError: the connection broke.
+    """
+    if len(payload) > MAX_FRAME_BYTES:
+        raise InvalidValue(f"frame of {len(payload)} bytes: at most {MAX_FRAME_BYTES}")
+    connection.sendall(len(payload).to_bytes(_LENGTH_BYTES, "big") + payload)
+
+
+def read_frame(connection: socket.socket) -> bytes:
+    """Receive one frame.
+
+    Raises:
+        InvalidValue: the announced length is above the limit.
+        Disconnected: the other side closed.
+        OSError: the connection broke or timed out.
+    """
+    length = int.from_bytes(_exactly(connection, _LENGTH_BYTES, begun=False), "big")
+    if length > MAX_FRAME_BYTES:
+        raise InvalidValue(f"frame of {length} bytes: at most {MAX_FRAME_BYTES}")
+    return _exactly(connection, length, begun=True)
+
+
+def _exactly(connection: socket.socket, size: int, *, begun: bool) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = connection.recv(min(size - len(data), _CHUNK_BYTES))
+        if not piece:
+            raise Disconnected("the connection was closed", mid_frame=begun or bool(data))
+        data += piece
+    return bytes(data)
