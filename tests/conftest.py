@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +25,32 @@ settings.register_profile("strongroom", deadline=None, print_blob=True)
 settings.load_profile("strongroom")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Gives this run an id that all its processes know, to find what they leave when a test fails."""
+    if getattr(config.option, "testrunuid", "") is None:
+        config.option.testrunuid = uuid.uuid4().hex
+
+
+def run_id(config: pytest.Config) -> str:
+    """The id of this run, which pytest-xdist hands to its workers."""
+    return str(os.environ.get("PYTEST_XDIST_TESTRUNUID") or config.option.testrunuid)[:8]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says where the parts' logs are, if there are any left."""
+    left = sorted(Path(tempfile.gettempdir()).glob(f"strongroom-tests-{run_id(config)}-*"))
+    if left:
+        terminalreporter.section("logs and data of the parts are kept")
+        for directory in left:
+            terminalreporter.write_line(str(directory))
+
+
 @pytest.fixture(scope="session")
 def parts_directory(request: pytest.FixtureRequest) -> Iterator[Path]:
     """Where the parts of this session live; removed in the end unless a test failed."""
-    directory = part_directory("strongroom-tests-")
+    directory = part_directory(f"strongroom-tests-{run_id(request.config)}-")
     yield directory
-    if request.session.testsfailed:
-        print(f"\nlogs and data of the parts are kept in {directory}")
-    else:
+    if not request.session.testsfailed:
         shutil.rmtree(directory, ignore_errors=True)
 
 

@@ -31,6 +31,8 @@ MONEY = (
 
 SAYS_WHY = re.compile(r"# float: |timeout|seconds", re.IGNORECASE)
 
+PATH_NAME = re.compile(r"path|director|folder|file", re.IGNORECASE)
+
 # Written in pieces, for this file is searched too.
 REGISTRY_HOSTS = (
     "pypi" + ".org",
@@ -135,10 +137,15 @@ def floats_in(path: Path) -> Iterator[str]:
 
 
 def is_path(node: ast.AST) -> bool:
-    """Whether a `/` joins a path: one of its ends is a string literal, an f-string, or another such join."""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
-        return is_path(node.left) or is_path(node.right)
-    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+    """Whether a `/` joins a path: one end is a string, or is named as paths are, or is such a join."""
+    match node:
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            return is_path(left) or is_path(right)
+        case ast.JoinedStr() | ast.Constant(value=str()):
+            return True
+        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Call(func=ast.Name(id=name)):
+            return PATH_NAME.search(name) is not None
+    return False
 
 
 @pytest.mark.parametrize("folder", MONEY)
