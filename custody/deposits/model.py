@@ -1,0 +1,79 @@
+"""Values of the deposits slice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from custody.deposits.lifecycle import DepositState
+
+
+class Purpose(StrEnum):
+    """What an address of ours is for."""
+
+    DEPOSIT = "deposit"
+    CHANGE = "change"
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRow:
+    """An address as the database has it: a claim, to be checked by `attestation.verify_row` before use."""
+
+    id: int
+    chain: str
+    keyset: str
+    asset: str
+    customer: str | None
+    """None: the house's (change)."""
+    purpose: Purpose
+    branch: int
+    index: int
+    address: str
+    script: bytes
+    attestation: str | None
+    """JSON of a `SignedAttestation`; deposit addresses have one."""
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """A deposit as the database has it."""
+
+    id: UUID
+    chain: str
+    resource: str
+    txid: str
+    address_id: int
+    customer: str | None
+    """None: a stranger paid to a change address; booked to suspense."""
+    asset: str
+    units: int
+    state: DepositState
+    height: int | None
+    block_hash: str | None
+    confirmations: int
+    """Blocks it needs, its own included; fixed at first sight."""
+    credits: int
+    """How often it was credited; names the ledger transfer."""
+    created_at: datetime
+    updated_at: datetime
+
+    def depth(self, tip_height: int) -> int:
+        """Confirmations it has when the best chain ends at `tip_height`; 0 while in no block."""
+        return 0 if self.height is None else tip_height - self.height + 1
+
+
+@dataclass(frozen=True, slots=True)
+class DepositFacts:
+    """What is known of a deposit when it is screened and decided."""
+
+    chain: str
+    asset: str
+    resource: str
+    txid: str
+    units: int
+    address: str
+    """Our address that was paid."""
+    customer: str | None

@@ -1,0 +1,405 @@
+"""What happens to deposits when the chain is observed. The monitor calls this within its commits.
+
+Everything here is safe to repeat: an output has one row, states guard each change, and the ledger knows each
+credit by (deposit, number of the credit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from uuid import UUID
+
+from chains.errors import TransientError
+from chains.ports import Receipt
+from chains.types import BlockRef
+from custody.deposits import repository
+from custody.deposits.attestation import Prover
+from custody.deposits.coins import COINBASE_MATURITY_BLOCKS
+from custody.deposits.decisions import Decision, decide
+from custody.deposits.lifecycle import DEPOSIT, DepositEvent, DepositState
+from custody.deposits.model import AddressRow, Deposit, DepositFacts
+from custody.deposits.repository import Move, NewDeposit
+from custody.deposits.screening import Hit, Screening, Verdict
+from custody.errors import NotFound
+from custody.ids import derived_id
+from custody.ledger.bookings import claw_back, credit_deposit, deposit_reference
+from custody.ledger.model import Command
+from custody.ledger.service import post_all, shortfall
+from custody.storage.alerts import Severity, raise_alert, resolve_alert
+from custody.storage.db import Tx
+from custody.storage.events import emit
+from policies.bundle import Bundle
+
+E, S = DepositEvent, DepositState
+
+MAX_CREDITS_AT_ONCE: Final = 5_000
+"""More wait for the next commit, moments later."""
+
+Verdicts = Mapping[str, Verdict | None]
+"""What screening said, by resource; None where it did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A receipt at an address of ours that is a deposit: not change of a transaction of ours."""
+
+    receipt: Receipt
+    address: AddressRow
+    block: BlockRef | None
+    """The block of the best chain that has it; None while it waits in the mempool."""
+
+    def facts(self, asset: str) -> DepositFacts:
+        """For screening."""
+        return DepositFacts(
+            chain=self.address.chain,
+            asset=asset,
+            resource=self.receipt.resource,
+            txid=self.receipt.txid.hex,
+            units=self.receipt.units,
+            address=self.address.address,
+            customer=self.address.customer,
+        )
+
+
+def confirmations_needed(bundle: Bundle, asset: str, receipt: Receipt) -> int:
+    """Blocks that a deposit needs, its own included; new coins are no deposit before they can be spent."""
+    blocks = bundle.asset(asset).confirmations_for(receipt.units)
+    return max(blocks, COINBASE_MATURITY_BLOCKS) if receipt.coinbase else blocks
+
+
+def screen(screening: Screening, facts: Iterable[DepositFacts]) -> dict[str, Verdict | None]:
+    """Ask about deposits, outside any transaction; a provider that fails gives None, and the deposit is held."""
+    verdicts: dict[str, Verdict | None] = {}
+    for each in facts:
+        try:
+            verdicts[each.resource] = screening.check_deposit(each)
+        except TransientError:
+            verdicts[each.resource] = None
+    return verdicts
+
+
+def due(tx: Tx, chain: str, tip_height: int) -> list[DepositFacts]:
+    """Deposits that have their confirmations when the chain ends at `tip_height`, as screening wants them."""
+    return _facts(tx, repository.due(tx, chain, tip_height, MAX_CREDITS_AT_ONCE))
+
+
+def held(tx: Tx, chain: str) -> list[DepositFacts]:
+    """Deposits that screening or a doubtful address stopped, to be asked about again."""
+    return _facts(tx, repository.in_state(tx, chain, S.HELD))
+
+
+def _facts(tx: Tx, rows: Sequence[Deposit]) -> list[DepositFacts]:
+    addresses = repository.addresses_by_id(tx, {row.address_id for row in rows})
+    return [
+        DepositFacts(
+            chain=row.chain,
+            asset=row.asset,
+            resource=row.resource,
+            txid=row.txid,
+            units=row.units,
+            address=addresses[row.address_id].address,
+            customer=row.customer,
+        )
+        for row in rows
+    ]
+
+
+# ------------------------------------------------------------------------------------------- what was observed
+
+
+def sighted(tx: Tx, bundle: Bundle, chain: str, found: Sequence[Found]) -> None:
+    """Record deposits that wait in the mempool. Again changes nothing."""
+    asset = bundle.network(chain).native_asset
+    known = _stored(tx, bundle, chain, asset, found)
+    _move_all(tx, [_move(row, E.SIGHTED) for row in known.values() if row.state is S.ORPHANED])
+
+
+def vanished(tx: Tx, chain: str, pending: frozenset[str]) -> int:
+    """Orphan every deposit that was seen in the mempool, is in no block, and whose txid is not among `pending`.
+
+    Args:
+        tx: of the monitor.
+        chain: whose mempool it is.
+        pending: all txids of the mempool, read while the node's best block was the one we have committed.
+
+    Returns:
+        How many were orphaned.
+    """
+    gone = [row for row in repository.in_state(tx, chain, S.SEEN) if row.txid not in pending]
+    _move_all(tx, [_move(row, E.VANISHED) for row in gone])
+    return len(gone)
+
+
+def mined(
+    tx: Tx, bundle: Bundle, chain: str, found: Sequence[Found], *, undone_above: int | None, tip_height: int
+) -> None:
+    """Record deposits of new blocks and undo those whose blocks are gone. Again changes nothing.
+
+    A deposit whose block was undone and that is deep enough on the new branch only changes its block. All others go
+    back: a credit is reversed (the shortfall is the house's), its customer frozen, an alert raised.
+
+    Args:
+        tx: of the monitor, in which the blocks are committed too.
+        bundle: names the native asset and the confirmations.
+        chain: whose blocks these are.
+        found: deposits of the new blocks.
+        undone_above: height of the fork if blocks were undone, else None.
+        tip_height: height of the chain's end after this commit.
+    """
+    asset = bundle.network(chain).native_asset
+    again = {each.receipt.resource: each for each in found}
+    if undone_above is not None:
+        for row in repository.in_blocks_above(tx, chain, undone_above):
+            _undo(tx, row, again.get(row.resource), tip_height)
+    rows = _stored(tx, bundle, chain, asset, found)
+    moves = []
+    for each in found:
+        row, block = rows.get(each.receipt.resource), each.block
+        if row is None or block is None or row.block_hash == block.hash:
+            continue
+        moves.append(_move(row, E.MINED, block=block))
+    _move_all(tx, moves)
+
+
+def _undo(tx: Tx, row: Deposit, again: Found | None, tip_height: int) -> None:
+    block = None if again is None else again.block
+    if block is not None and (
+        row.state is S.CONFIRMING or tip_height - block.height + 1 >= row.confirmations
+    ):
+        _move_all(tx, [_move(row, E.MINED, block=block)])
+        return
+    if row.state in (S.CREDITED, S.SWEPT):
+        _claw_back(tx, row)
+    else:
+        _move_all(tx, [_move(row, E.UNDONE)])
+
+
+def _claw_back(tx: Tx, row: Deposit) -> None:
+    wallet = repository.addresses_by_id(tx, [row.address_id])[row.address_id].keyset
+    post_all(
+        tx,
+        [
+            claw_back(
+                row.id,
+                row.credits,
+                customer=row.customer,
+                asset=row.asset,
+                wallet=wallet,
+                units=row.units,
+            )
+        ],
+    )
+    # Of a stranger's deposit nothing is missing: suspense had it, suspense gives it back.
+    missing = 0 if row.customer is None else shortfall(tx, deposit_reference(row.id), row.asset)
+    detail = {"units": str(row.units), "shortfall": str(missing), "block": row.block_hash}
+    _move_all(tx, [_move(row, E.UNDONE, detail=detail)])
+    if row.customer is not None:
+        repository.freeze_customer(
+            tx, row.customer, f"deposit {row.id} was undone by the chain after its credit"
+        )
+    raise_alert(
+        tx,
+        Severity.CRITICAL,
+        "deposit.clawed_back",
+        str(row.id),
+        f"{row.units} {row.asset} base units of {row.customer or 'nobody known'} left the best chain after their"
+        f" credit ({row.resource}); the house is short of {missing}",
+        {"deposit": str(row.id), "resource": row.resource, "customer": row.customer, **detail},
+    )
+
+
+def _stored(tx: Tx, bundle: Bundle, chain: str, asset: str, found: Sequence[Found]) -> dict[str, Deposit]:
+    """The rows of `found`, made (as SEEN) where missing. Outputs of no value are no deposits."""
+    wanted = {each.receipt.resource: each for each in found if each.receipt.units > 0}
+    if not wanted:
+        return {}
+    rows = repository.by_resource(tx, chain, wanted)
+    missing = [each for resource, each in wanted.items() if resource not in rows]
+    if missing:
+        repository.insert_deposits(
+            tx,
+            [
+                NewDeposit(
+                    id=deposit_id(chain, each.receipt.resource),
+                    chain=chain,
+                    resource=each.receipt.resource,
+                    txid=each.receipt.txid.hex,
+                    address_id=each.address.id,
+                    customer=each.address.customer,
+                    asset=asset,
+                    units=each.receipt.units,
+                    confirmations=confirmations_needed(bundle, asset, each.receipt),
+                )
+                for each in missing
+            ],
+        )
+        made = repository.by_resource(tx, chain, [each.receipt.resource for each in missing])
+        for row in made.values():
+            emit(tx, "deposit.seen", str(row.id), _data(row, row.state, row.height))
+        rows |= made
+    return rows
+
+
+def deposit_id(chain: str, resource: str) -> UUID:
+    """A deposit's id follows from its identity, so that a rebuilt database has the same ids."""
+    return derived_id("deposit", chain, resource)
+
+
+# ---------------------------------------------------------------------------------------------------- crediting
+
+
+def settle_due(tx: Tx, prover: Prover, chain: str, tip_height: int, verdicts: Verdicts) -> int:
+    """Credit, hold or leave out every deposit that is deep enough and was screened. Again changes nothing.
+
+    Args:
+        tx: of the monitor; `tip_height` is the cursor's as this transaction leaves it.
+        prover: says whether an address is proven to be its customer's; the address is read anew here.
+        chain: whose deposits.
+        tip_height: where the best chain ends.
+        verdicts: what screening said before this transaction; deposits it was not asked about wait.
+
+    Returns:
+        How many deposits changed their state.
+    """
+    rows = [
+        row
+        for row in (
+            *repository.due(tx, chain, tip_height, MAX_CREDITS_AT_ONCE),
+            *(repository.in_state(tx, chain, S.HELD) if verdicts else ()),
+        )
+        if row.resource in verdicts
+    ]
+    if not rows:
+        return 0
+    addresses = repository.addresses_by_id(tx, {row.address_id for row in rows})
+    kept_out = repository.ever_quarantined(tx, [row.id for row in rows])
+    moves: list[Move] = []
+    commands: list[Command] = []
+    for row in rows:
+        address = addresses[row.address_id]
+        verdict = Hit("an operator quarantined it") if row.id in kept_out else verdicts[row.resource]
+        minimum = int(prover.bundle.asset(row.asset).minimum_deposit)
+        decision = decide(row.state, row.units, minimum, _doubt(row, address, prover), verdict)
+        if decision is None:
+            continue
+        move = _decided(tx, row, decision)
+        moves.append(move)
+        if move.to is S.CREDITED:
+            commands.append(_credit(tx, row, address.keyset, move.credits))
+    if commands:
+        post_all(tx, commands)
+    _move_all(tx, moves)
+    return len(moves)
+
+
+def _doubt(row: Deposit, address: AddressRow, prover: Prover) -> str | None:
+    """Why this deposit cannot be said to be this customer's."""
+    if (row.customer, row.asset) != (address.customer, address.asset):
+        return (
+            f"the deposit says {row.customer}, {row.asset}; its address {address.customer}, {address.asset}"
+        )
+    return prover.unproven(address)
+
+
+def _decided(tx: Tx, row: Deposit, decision: Decision) -> Move:
+    credits_ = row.credits
+    if decision.event in (E.CREDIT, E.RELEASE):
+        credits_ += 1
+        resolve_alert(tx, "deposit.held", str(row.id))
+        if row.customer is None:
+            raise_alert(
+                tx,
+                Severity.WARNING,
+                "deposit.of_nobody",
+                str(row.id),
+                f"somebody paid {row.units} {row.asset} base units to a change address ({row.resource});"
+                " they are in suspense",
+                {"deposit": str(row.id), "resource": row.resource, "units": str(row.units)},
+            )
+    elif decision.event is E.HOLD:
+        raise_alert(
+            tx,
+            Severity.WARNING,
+            "deposit.held",
+            str(row.id),
+            f"deposit {row.resource} of {row.customer or 'nobody known'} is held: {decision.reason}",
+            {"deposit": str(row.id), "resource": row.resource, "reason": decision.reason},
+        )
+    move = _move(row, decision.event, detail={"reason": decision.reason} if decision.reason else {})
+    return replace(move, credits=credits_)
+
+
+def _credit(tx: Tx, row: Deposit, wallet: str, number: int) -> Command:
+    # What the house bore when this very deposit was clawed back is repaid before the customer gets more.
+    owed = (
+        shortfall(tx, deposit_reference(row.id), row.asset) if number > 1 and row.customer is not None else 0
+    )
+    return credit_deposit(
+        row.id,
+        number,
+        customer=row.customer,
+        asset=row.asset,
+        wallet=wallet,
+        units=row.units,
+        shortfall_units=owed,
+    )
+
+
+def quarantine(tx: Tx, id_: UUID, reason: str) -> None:
+    """Keep a held deposit out for good; it stays out if a reorg mines it again.
+
+    Raises:
+        NotFound: no such deposit.
+        ImpossibleTransition: it is not held.
+    """
+    row = repository.deposit(tx, id_)
+    if row is None:
+        raise NotFound("deposit", str(id_))
+    _move_all(tx, [_move(row, E.QUARANTINE, detail={"reason": reason})])
+    resolve_alert(tx, "deposit.held", str(id_))
+
+
+# --------------------------------------------------------------------------------------------------------- moves
+
+
+def _move(
+    row: Deposit,
+    event: DepositEvent,
+    *,
+    block: BlockRef | None = None,
+    detail: Mapping[str, Any] | None = None,
+) -> Move:
+    """The event applied to the row: MINED brings its block, UNDONE takes it away, others leave it."""
+    height, block_hash = row.height, row.block_hash
+    if event is E.MINED and block is not None:
+        height, block_hash = block.height, block.hash
+    elif event is E.UNDONE:
+        height, block_hash = None, None
+    return Move(row, event, DEPOSIT.next(row.state, event), height, block_hash, row.credits, detail or {})
+
+
+def _move_all(tx: Tx, moves: Sequence[Move]) -> None:
+    if not moves:
+        return
+    repository.apply(tx, moves)
+    for move in moves:
+        row = move.deposit
+        if move.to is not row.state:
+            emit(tx, f"deposit.{move.to}", str(row.id), _data(row, move.to, move.height))
+
+
+def _data(row: Deposit, state: DepositState, height: int | None) -> dict[str, Any]:
+    return {
+        "id": str(row.id),
+        "chain": row.chain,
+        "resource": row.resource,
+        "txid": row.txid,
+        "customer": row.customer,
+        "asset": row.asset,
+        "units": str(row.units),
+        "state": state.value,
+        "height": height,
+        "confirmations_needed": row.confirmations,
+    }

@@ -1,0 +1,119 @@
+"""Reading blocks and the mempool, and saying whose each receipt is. Reads only; nothing here is a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from chains.ports import ChainAdapter, Header, Observation, Receipt
+from chains.types import BlockRef
+from custody.deposits.attestation import Prover
+from custody.deposits.model import AddressRow, Purpose
+from custody.deposits.repository import addresses_by_script
+from custody.deposits.service import Found
+from custody.monitor import repository
+from custody.monitor.repository import MinedConsumption, OwnReceipt
+from custody.monitor.watch import Watch
+from custody.storage.alerts import Severity, raise_alert
+from custody.storage.db import Tx
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something a person must look at, found while reading."""
+
+    type: str
+    subject: str
+    message: str
+
+    def raise_in(self, tx: Tx) -> None:
+        """Raise it as a critical alert; again changes nothing while it is open."""
+        raise_alert(tx, Severity.CRITICAL, self.type, self.subject, self.message, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One observation and where it was made; `block` is None for the mempool."""
+
+    block: BlockRef | None
+    observation: Observation
+
+
+@dataclass(slots=True)
+class Attributed:
+    """What observations mean to us."""
+
+    receipts: list[OwnReceipt] = field(default_factory=list)
+    """Outputs in blocks at addresses that our keys control."""
+    deposits: list[Found] = field(default_factory=list)
+    """Those that are not change of our own transactions."""
+    consumptions: list[MinedConsumption] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
+
+
+def read_blocks(adapter: ChainAdapter, headers: Sequence[Header], watch: Watch) -> list[Sighting]:
+    """Read blocks in order. What they bring us is watched from then on, so that its use in a later block is seen.
+
+    Raises:
+        Reorganised: the node no longer has one of them.
+    """
+    sightings = []
+    for header in headers:
+        observation = adapter.observe_block(header.ref, watch.scripts, watch.resources)
+        watch.resources.update(receipt.resource for receipt in observation.receipts)
+        sightings.append(Sighting(header.ref, observation))
+    return sightings
+
+
+def attribute(tx: Tx, prover: Prover, chain: str, sightings: Iterable[Sighting]) -> Attributed:
+    """Say which address each receipt is at, whether it is a deposit, and which transactions are not ours.
+
+    A receipt at an address that our own keys do not give is none: its row was edited. An address of ours whose
+    attestation is doubtful still receives: the coin is ours, only its owner is in doubt (it is never credited so).
+    """
+    sightings = list(sightings)
+    scripts = {receipt.script for each in sightings for receipt in each.observation.receipts}
+    txids = {receipt.txid.hex for each in sightings for receipt in each.observation.receipts}
+    txids |= {used.txid.hex for each in sightings for used in each.observation.consumptions}
+    found = Attributed()
+    if not txids:
+        return found
+    addresses = addresses_by_script(tx, chain, scripts)
+    own = repository.own_txids(tx, txids)
+    for each in sightings:
+        for receipt in each.observation.receipts:
+            _receipt(found, prover, addresses.get(receipt.script), receipt, each.block, own)
+        for used in each.observation.consumptions:
+            if each.block is None:
+                continue
+            found.consumptions.append(MinedConsumption(used, each.block))
+            if used.txid.hex not in own:
+                message = f"{used.resource} was spent in block {each.block} by {used.txid}, which is not ours"
+                found.troubles.append(Trouble("coin.foreign_spend", used.resource, message))
+    return found
+
+
+def _receipt(
+    found: Attributed,
+    prover: Prover,
+    address: AddressRow | None,
+    receipt: Receipt,
+    block: BlockRef | None,
+    own: set[str],
+) -> None:
+    if address is None:
+        message = f"{receipt.resource} pays to script {receipt.script.hex()}, whose address row was changed"
+        found.troubles.append(Trouble("address.not_ours", receipt.script.hex(), message))
+        return
+    doubt = prover.not_ours(address)
+    if doubt is not None:
+        message = f"{receipt.resource} pays to an address that is not ours: {doubt}"
+        found.troubles.append(Trouble("address.not_ours", str(address.id), message))
+        return
+    if (doubt := prover.unproven(address)) is not None:
+        message = f"{receipt.resource} pays to an address whose owner is in doubt: {doubt}"
+        found.troubles.append(Trouble("address.unproven", str(address.id), message))
+    if block is not None:
+        found.receipts.append(OwnReceipt(receipt, address, block))
+    if not (address.purpose is Purpose.CHANGE and receipt.txid.hex in own):
+        found.deposits.append(Found(receipt, address, block))

@@ -1,0 +1,208 @@
+"""SQL of the chain facts: blocks, cursor, receipts, consumptions. The monitor alone writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final, LiteralString
+
+from chains.ports import Consumption, Header, Receipt
+from chains.types import BlockRef
+from custody.deposits.model import AddressRow
+from custody.errors import Conflict
+from custody.storage.db import Tx
+
+
+class Known(StrEnum):
+    """What to do with a row that is there already."""
+
+    REFUSE = "refuse"
+    """It must not be there: following never sees a block twice."""
+    KEEP = "keep"
+    """A rescan adds what is missing only."""
+
+
+_CONFLICT: Final[dict[Known, LiteralString]] = {
+    Known.REFUSE: "",
+    Known.KEEP: " ON CONFLICT DO NOTHING",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OwnReceipt:
+    """A receipt at an address that is proven to be ours."""
+
+    receipt: Receipt
+    address: AddressRow
+    block: BlockRef
+
+
+@dataclass(frozen=True, slots=True)
+class MinedConsumption:
+    """The use of one of our resources by a transaction of a block."""
+
+    consumption: Consumption
+    block: BlockRef
+
+
+def cursor(tx: Tx, chain: str) -> BlockRef | None:
+    """The last block that was committed."""
+    row = tx.optional("SELECT height, hash FROM cursors WHERE chain = %s", [chain])
+    return None if row is None else BlockRef(row["height"], row["hash"])
+
+
+def lowest(tx: Tx, chain: str) -> int:
+    """Height of the first block that was committed."""
+    return int(tx.one("SELECT min(height) AS height FROM blocks WHERE chain = %s", [chain])["height"])
+
+
+def hashes(tx: Tx, chain: str, low: int, high: int) -> dict[int, str]:
+    """Our blocks from `low` to `high`."""
+    rows = tx.all(
+        "SELECT height, hash FROM blocks WHERE chain = %s AND height BETWEEN %s AND %s", [chain, low, high]
+    )
+    return {row["height"]: row["hash"] for row in rows}
+
+
+def begin(tx: Tx, chain: str, header: Header) -> None:
+    """The first block and the cursor on it. The block itself counts as read."""
+    connect(tx, chain, [header])
+    tx.execute(
+        "INSERT INTO cursors (chain, height, hash) VALUES (%s, %s, %s)",
+        [chain, header.ref.height, header.ref.hash],
+    )
+
+
+def advance(tx: Tx, chain: str, old: BlockRef, new: BlockRef) -> None:
+    """Move the cursor, if it still is where we think.
+
+    Raises:
+        Conflict: it is not: another monitor has written.
+    """
+    moved = tx.execute(
+        "UPDATE cursors SET height = %s, hash = %s, updated_at = now()"
+        " WHERE chain = %s AND height = %s AND hash = %s",
+        [new.height, new.hash, chain, old.height, old.hash],
+    )
+    if moved != 1:
+        raise Conflict(f"the cursor of {chain} is no longer at {old}")
+
+
+def connect(tx: Tx, chain: str, headers: Sequence[Header], *, known: Known = Known.REFUSE) -> int:
+    """Store blocks; returns how many were new."""
+    return tx.executemany(
+        "INSERT INTO blocks (chain, height, hash, previous) VALUES (%s, %s, %s, %s)" + _CONFLICT[known],
+        [(chain, header.ref.height, header.ref.hash, header.previous) for header in headers],
+    )
+
+
+def undo(tx: Tx, chain: str, above: int) -> None:
+    """Remove blocks above a height, and all that was only in them."""
+    tx.execute("DELETE FROM consumptions WHERE chain = %s AND height > %s", [chain, above])
+    tx.execute("DELETE FROM receipts WHERE chain = %s AND height > %s", [chain, above])
+    tx.execute("DELETE FROM blocks WHERE chain = %s AND height > %s", [chain, above])
+
+
+def insert_receipts(
+    tx: Tx, chain: str, asset: str, receipts: Iterable[OwnReceipt], *, known: Known = Known.REFUSE
+) -> int:
+    """Store receipts; returns how many were new."""
+    return tx.executemany(
+        "INSERT INTO receipts (chain, resource, txid, address_id, asset, units, coinbase, height, block_hash)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)" + _CONFLICT[known],
+        [
+            (
+                chain,
+                each.receipt.resource,
+                each.receipt.txid.hex,
+                each.address.id,
+                asset,
+                each.receipt.units,
+                each.receipt.coinbase,
+                each.block.height,
+                each.block.hash,
+            )
+            for each in receipts
+        ],
+    )
+
+
+def insert_consumptions(
+    tx: Tx, chain: str, consumptions: Iterable[MinedConsumption], *, known: Known = Known.REFUSE
+) -> int:
+    """Store consumptions; returns how many were new."""
+    return tx.executemany(
+        "INSERT INTO consumptions (chain, resource, txid, succeeded, height, block_hash)"
+        " VALUES (%s, %s, %s, %s, %s, %s)" + _CONFLICT[known],
+        [
+            (
+                chain,
+                each.consumption.resource,
+                each.consumption.txid.hex,
+                each.consumption.succeeded,
+                each.block.height,
+                each.block.hash,
+            )
+            for each in consumptions
+        ],
+    )
+
+
+def resources(tx: Tx, chain: str, fork: int | None = None) -> list[str]:
+    """Every resource whose use concerns us: our unspent receipts, and what our transactions have reserved.
+
+    Args:
+        tx: of the monitor.
+        chain: whose resources.
+        fork: uses in blocks above it do not count, for these are about to be undone; None: all count.
+    """
+    rows = tx.all(
+        "SELECT resource FROM receipts r WHERE chain = %(chain)s AND NOT EXISTS"
+        " (SELECT 1 FROM consumptions c WHERE c.chain = r.chain AND c.resource = r.resource"
+        "  AND (%(fork)s::integer IS NULL OR c.height <= %(fork)s))",
+        {"chain": chain, "fork": fork},
+    )
+    return [row["resource"] for row in rows] + reserved(tx, chain, fork)
+
+
+def reserved(tx: Tx, chain: str, fork: int | None = None) -> list[str]:
+    """Resources that our transactions have reserved and no mined transaction has used; `fork` as above."""
+    rows = tx.all(
+        "SELECT resource FROM reservations s WHERE chain = %(chain)s AND NOT EXISTS"
+        " (SELECT 1 FROM consumptions c WHERE c.chain = s.chain AND c.resource = s.resource"
+        "  AND (%(fork)s::integer IS NULL OR c.height <= %(fork)s))",
+        {"chain": chain, "fork": fork},
+    )
+    return [row["resource"] for row in rows]
+
+
+def all_resources(tx: Tx, chain: str) -> list[str]:
+    """All that was ever ours or reserved, used or not: what a rescan watches."""
+    rows = tx.all(
+        "SELECT resource FROM receipts WHERE chain = %(chain)s"
+        " UNION SELECT resource FROM reservations WHERE chain = %(chain)s",
+        {"chain": chain},
+    )
+    return [row["resource"] for row in rows]
+
+
+def own_txids(tx: Tx, txids: Iterable[str]) -> set[str]:
+    """Those of `txids` that are signed versions of our transactions: recorded before they are sent."""
+    rows = tx.all("SELECT txid FROM transaction_versions WHERE txid = ANY (%s)", [list(txids)])
+    return {row["txid"] for row in rows}
+
+
+def new_scripts(tx: Tx, chain: str, after: int, gaps: Iterable[int]) -> list[tuple[int, bytes | None]]:
+    """Address ids above `after` or among `gaps`; with the script where the address is of `chain`."""
+    rows = tx.all(
+        "SELECT id, CASE WHEN chain = %s THEN script END AS script FROM addresses"
+        " WHERE id > %s OR id = ANY (%s) ORDER BY id",
+        [chain, after, list(gaps)],
+    )
+    return [(row["id"], None if row["script"] is None else bytes(row["script"])) for row in rows]
+
+
+def heartbeat(tx: Tx, chain: str) -> None:
+    """Say that a monitor is at work."""
+    tx.execute("UPDATE cursors SET updated_at = now() WHERE chain = %s", [chain])
