@@ -1,0 +1,357 @@
+"""Settings of one process: from a TOML file, from the environment, or both; all of it checked at start.
+
+`STRONGROOM_CONFIG` names the TOML file; a variable `STRONGROOM_<FIELD>` (upper case) wins over the file's
+field of that name. Tables (`nodes`, `signers`) are JSON objects in a variable. Nothing secret has a default,
+and nothing here decides over money: that is the bundle's.
+
+```toml
+database_url = "postgresql://strongroom_worker:...@127.0.0.1:5432/strongroom"
+redis_url = "redis://:...@127.0.0.1:6379/0"
+bundle_path = "/etc/strongroom/bundle.json"
+trust_root_path = "/etc/strongroom/trust_root.json"
+data_dir = "/var/lib/strongroom"
+
+[nodes.bitcoin]
+rpc_url = "http://user:...@127.0.0.1:8332"
+rest_url = "http://127.0.0.1:8332"
+zmq_url = "tcp://127.0.0.1:28332"
+
+[signers.btc-hot]
+socket = "/run/strongroom/signer.sock"
+```
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from custody.errors import InvalidConfiguration
+
+FILE_VARIABLE: Final = "STRONGROOM_CONFIG"
+_PREFIX: Final = "STRONGROOM_"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_T = TypeVar("_T")
+
+
+class Process(StrEnum):
+    """Which process the settings are for: each needs its own, and no more."""
+
+    API = "api"
+    MONITOR = "monitor"
+    WORKER = "worker"
+    BEAT = "beat"
+    RECONCILE = "reconcile"
+
+
+_ROLES: Final = {
+    Process.API: "strongroom_api",
+    Process.MONITOR: "strongroom_monitor",
+    Process.WORKER: "strongroom_worker",
+    Process.RECONCILE: "strongroom_read",
+}
+_TRUST: Final = frozenset({"bundle_path", "trust_root_path"})
+_NEEDS: Final = {
+    Process.API: frozenset({"database_url", "redis_url", "signers", "audience"}) | _TRUST,
+    Process.MONITOR: frozenset({"database_url", "nodes"}) | _TRUST,
+    Process.WORKER: frozenset({"database_url", "redis_url", "nodes", "signers"}) | _TRUST,
+    Process.BEAT: frozenset({"redis_url"}),
+    Process.RECONCILE: frozenset({"database_url", "nodes"}) | _TRUST,
+}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secret:
+    """A text that must not be shown: only `reveal` gives it."""
+
+    _text: str
+
+    def reveal(self) -> str:
+        """The text itself, for the one place that needs it."""
+        return self._text
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __repr__(self) -> str:
+        return "[secret]"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """Where a chain's own node answers."""
+
+    rpc_url: Secret
+    rest_url: str
+    zmq_url: str
+    """Empty: no announcements; the node is asked every second."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketSigner:
+    """A signer on this host, behind a Unix socket."""
+
+    socket: Path
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSigner:
+    """A signer behind TLS 1.3: it proves itself by its pinned certificate, we by ours."""
+
+    host: str
+    port: int
+    server_certificate: Path
+    client_certificate: Path
+    client_key: Path
+
+
+SignerSettings = SocketSigner | TlsSigner
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What one process is told at its start. Texts and tables that it does not need may be empty."""
+
+    process: Process
+    database_url: Secret
+    redis_url: Secret
+    bundle_path: Path
+    trust_root_path: Path
+    nodes: Mapping[str, NodeSettings]
+    """By chain id of the bundle."""
+    signers: Mapping[str, SignerSettings]
+    """By key-set id of the bundle."""
+    audience: str
+    """The service's own name, which callers put into their tokens."""
+    api_host: str
+    api_port: int
+    data_dir: Path
+    """For files that the process may lose, such as beat's schedule."""
+    screening_path: Path | None
+    """Addresses whose deposits are held, one a line; null: nothing is held by address."""
+
+
+def load(process: Process, environment: Mapping[str, str] | None = None) -> Settings:
+    """Read and check everything.
+
+    Args:
+        process: whose settings.
+        environment: variables; None: this process's own.
+
+    Raises:
+        InvalidConfiguration: with a sentence for each wrong or missing value that says what to write.
+    """
+    variables = os.environ if environment is None else environment
+    reader = _Reader(process)
+    reader.take(variables)
+    settings = Settings(
+        process=process,
+        database_url=reader.value("database_url", reader.database, Secret("")),
+        redis_url=reader.value("redis_url", reader.redis, Secret("")),
+        bundle_path=reader.value("bundle_path", reader.file, Path()),
+        trust_root_path=reader.value("trust_root_path", reader.file, Path()),
+        nodes=reader.value("nodes", reader.nodes, {}),
+        signers=reader.value("signers", reader.signers, {}),
+        audience=reader.value("audience", reader.name, ""),
+        api_host=reader.value("api_host", reader.host, "127.0.0.1"),
+        api_port=reader.value("api_port", reader.port, 8080),
+        data_dir=reader.value("data_dir", reader.directory, Path()),
+        screening_path=reader.value("screening_path", reader.file, None),
+    )
+    if reader.problems:
+        raise InvalidConfiguration(reader.problems)
+    return settings
+
+
+_FIELDS: Final = frozenset(Settings.__dataclass_fields__) - {"process"}
+
+
+class _Reader:
+    """Collects values and problems. No sentence contains a value that may be secret."""
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.problems: list[str] = []
+        self._raw: dict[str, Any] = {}
+
+    def take(self, variables: Mapping[str, str]) -> None:
+        """Reads the file that `STRONGROOM_CONFIG` names, and what variables say beside it."""
+        if FILE_VARIABLE in variables:
+            self._raw = self._toml(Path(variables[FILE_VARIABLE]))
+        for unknown in sorted(self._raw.keys() - _FIELDS):
+            self.problem(f"{unknown} is no setting: write one of {', '.join(sorted(_FIELDS))}")
+        for field in _FIELDS:
+            text = variables.get(_PREFIX + field.upper())
+            if text is None:
+                continue
+            self._raw[field] = text
+            if field in {"nodes", "signers"}:
+                try:
+                    self._raw[field] = json.loads(text)
+                except ValueError:
+                    self._raw[field] = None
+            elif field == "api_port" and re.fullmatch(r"[0-9]{1,6}", text):
+                self._raw[field] = int(text)
+
+    def value(self, field: str, check: Callable[[str, Any], _T | None], default: _T) -> _T:
+        """The checked value, or the default where there is none or it is wrong (then with a problem)."""
+        if field not in self._raw:
+            if field in _NEEDS[self.process]:
+                self.problem(
+                    f"{field} is missing, and {self.process} needs it: write {field} into the file that "
+                    f"{FILE_VARIABLE} names, or set {_PREFIX}{field.upper()}"
+                )
+            return default
+        found = check(field, self._raw[field])
+        return default if found is None else found
+
+    def problem(self, sentence: str) -> None:
+        self.problems.append(sentence)
+
+    def _toml(self, path: Path) -> dict[str, Any]:
+        try:
+            if stat.S_IMODE(path.stat().st_mode) & 0o007:
+                self.problem(f"{path} can be read by everybody and holds passwords: run chmod 600 {path}")
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8"
+            self.problem(f"{FILE_VARIABLE} names {path}, which cannot be read: {reason}")
+        except tomllib.TOMLDecodeError as error:
+            self.problem(f"{path} is not TOML: {error}")
+        return {}
+
+    def database(self, field: str, raw: Any) -> Secret | None:
+        role = _ROLES.get(self.process)
+        try:
+            parts = conninfo_to_dict(raw) if isinstance(raw, str) else {}
+        except ProgrammingError:
+            parts = {}
+        if not parts.get("dbname") or not parts.get("user"):
+            self.problem(f"{field}: write postgresql://{role or 'ROLE'}:PASSWORD@HOST:PORT/DATABASE")
+            return None
+        if role is not None and parts["user"] != role:
+            self.problem(f"{field} logs in as {parts['user']}: {self.process} must use its own role {role}")
+        return Secret(raw)
+
+    def redis(self, field: str, raw: Any) -> Secret | None:
+        if self._url(raw, "redis", "rediss", "unix") is None:
+            self.problem(f"{field}: write redis://:PASSWORD@HOST:PORT/0")
+            return None
+        return Secret(raw)
+
+    def file(self, field: str, raw: Any) -> Path | None:
+        if not isinstance(raw, str) or not Path(raw).is_absolute():
+            self.problem(f"{field}: write the absolute path of a file")
+            return None
+        if not Path(raw).is_file() or not os.access(raw, os.R_OK):
+            self.problem(f"{field} is {raw}: there is no such file, or it cannot be read")
+            return None
+        return Path(raw)
+
+    def directory(self, field: str, raw: Any) -> Path | None:
+        if not isinstance(raw, str) or not Path(raw).is_absolute() or not Path(raw).is_dir():
+            self.problem(f"{field}: write the absolute path of a directory that exists")
+            return None
+        if not os.access(raw, os.W_OK):
+            self.problem(f"{field} is {raw}: this user cannot write there")
+            return None
+        return Path(raw)
+
+    def name(self, field: str, raw: Any) -> str | None:
+        if not isinstance(raw, str) or not _NAME.fullmatch(raw):
+            self.problem(f"{field}: write 1 to 64 of A-Za-z0-9._-")
+            return None
+        return raw
+
+    def host(self, field: str, raw: Any) -> str | None:
+        if not isinstance(raw, str) or not re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", raw):
+            self.problem(f"{field}: write a host name or an IP address such as 127.0.0.1")
+            return None
+        return raw
+
+    def port(self, field: str, raw: Any) -> int | None:
+        if type(raw) is not int or not 1 <= raw <= 65535:
+            self.problem(f"{field}: write a port number, 1 to 65535")
+            return None
+        return raw
+
+    def nodes(self, field: str, raw: Any) -> dict[str, NodeSettings] | None:
+        found: dict[str, NodeSettings] = {}
+        for chain, table in self._tables(field, raw, "chain"):
+            where = f"{field}.{chain}"
+            self._only(where, table, {"rpc_url", "rest_url", "zmq_url"})
+            rpc, rest, zmq = table.get("rpc_url"), table.get("rest_url"), table.get("zmq_url", "")
+            if self._url(rpc, "http", "https") is None:
+                self.problem(f"{where}.rpc_url: write http://USER:PASSWORD@HOST:PORT")
+            elif self._url(rest, "http", "https") is None:
+                self.problem(f"{where}.rest_url: write http://HOST:PORT")
+            elif zmq and self._url(zmq, "tcp", "ipc") is None:
+                self.problem(f"{where}.zmq_url: write tcp://HOST:PORT, or leave it out")
+            else:
+                found[chain] = NodeSettings(Secret(str(rpc)), str(rest), str(zmq))
+        return found
+
+    def signers(self, field: str, raw: Any) -> dict[str, SignerSettings] | None:
+        found: dict[str, SignerSettings] = {}
+        for keyset, table in self._tables(field, raw, "key-set"):
+            signer = self._signer(f"{field}.{keyset}", table)
+            if signer is not None:
+                found[keyset] = signer
+        return found
+
+    def _signer(self, where: str, table: Mapping[str, Any]) -> SignerSettings | None:
+        if "socket" in table:
+            self._only(where, table, {"socket"})
+            path = table["socket"]
+            # The socket itself may come later: the signer is another process.
+            if not isinstance(path, str) or not Path(path).is_absolute():
+                self.problem(f"{where}.socket: write the absolute path of the signer's Unix socket")
+                return None
+            return SocketSigner(Path(path))
+        files = ("server_certificate", "client_certificate", "client_key")
+        self._only(where, table, {"host", "port", *files})
+        if not {"host", "port", *files} <= table.keys():
+            self.problem(f"{where}: write socket, or all of host, port, {', '.join(files)}")
+            return None
+        host, port = self.host(f"{where}.host", table["host"]), self.port(f"{where}.port", table["port"])
+        server, certificate, key = (self.file(f"{where}.{name}", table[name]) for name in files)
+        if host is None or port is None or server is None or certificate is None or key is None:
+            return None
+        return TlsSigner(host, port, server, certificate, key)
+
+    def _tables(self, field: str, raw: Any, what: str) -> list[tuple[str, Mapping[str, Any]]]:
+        if not isinstance(raw, dict) or not raw or not all(isinstance(table, dict) for table in raw.values()):
+            self.problem(f"{field}: write one table for each {what}, as [{field}.ID] or a JSON object")
+            return []
+        for id in raw:
+            if not _NAME.fullmatch(id):
+                self.problem(f"{field}: {id!r} is no {what} id, which is 1 to 64 of A-Za-z0-9._-")
+        return list(raw.items())
+
+    def _only(self, where: str, table: Mapping[str, Any], known: set[str]) -> None:
+        for unknown in sorted(table.keys() - known):
+            self.problem(f"{where}.{unknown} is no setting: write {', '.join(sorted(known))}")
+
+    @staticmethod
+    def _url(raw: Any, *schemes: str) -> str | None:
+        try:
+            parts = urlsplit(raw) if isinstance(raw, str) else None
+            usable = parts is not None and parts.scheme in schemes and bool(parts.hostname or parts.path)
+            _ = parts.port if parts is not None else None
+        except ValueError:
+            return None
+        return raw if usable else None
