@@ -31,6 +31,11 @@ def main() -> int:
     except SetupError as error:
         say(str(error))
         return 1
+    except PermissionError as error:
+        say(
+            f"{error}\nThis checkout was set up by another user: give it to yours, or make a clone of your own."
+        )
+        return 1
     return 0
 
 
