@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,6 +47,11 @@ class Record:
         """Whether there were steps and every one of them held."""
         return bool(self.steps) and all(step.ok for step in self.steps)
 
+    @property
+    def failed(self) -> bool:
+        """Whether a step did not hold."""
+        return any("error" in step.detail for step in self.steps)
+
     def to_object(self) -> dict[str, Any]:
         """`{"ok", "steps": [{"name", "ok", "detail"}], "endpoints"}`."""
         return {
@@ -66,8 +70,3 @@ def expect(condition: object, message: str, **found: Any) -> None:
     if not condition:
         numbers = ", ".join(f"{name}={value!r}" for name, value in found.items())
         raise StepFailed(f"{message}: {numbers}" if numbers else message)
-
-
-def plain(detail: Mapping[str, Any]) -> str:
-    """A step's detail as one line for people."""
-    return " · ".join(f"{name} {value}" for name, value in detail.items() if isinstance(value, (str, int)))

@@ -1,0 +1,128 @@
+"""`strongroom demo`: brings the stack up, takes the tour, says what held, and stays until Ctrl-C or ends."""
+
+from __future__ import annotations
+
+import enum
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.panel import Panel
+
+from ops.demo.record import Record, StepRecord
+from ops.demo.show import Show, summary
+from ops.demo.tour import STEPS
+from ops.demo.tour import run as take_tour
+from ops.demo.world import World
+from ops.devnet.errors import DevnetError
+from ops.devnet.files import part_directory
+from ops.stack.command import end_on_sigterm, hints
+from ops.stack.stack import PROCESSES, Stack
+from ops.stack.supervise import Supervisor
+
+_START: Final = "Starting PostgreSQL, Redis, bitcoind, an HSM token, and five processes of Strongroom"
+
+
+class After(enum.Enum):
+    """What happens after the tour."""
+
+    STAY = "stay"
+    END = "end"
+
+
+def run(after: After, *, json_file: Path | None, keep: Path | None) -> int:
+    """Runs the tour and returns the exit code: 0 only if everything held.
+
+    Args:
+        after: stay up until Ctrl-C, or end.
+        json_file: where the record goes.
+        keep: data directory that is left as it is; None makes one that is removed, unless a step failed.
+    """
+    console = Console()
+    end_on_sigterm()
+    directory = keep if keep is not None else part_directory("strongroom-demo-")
+    stack = Stack(directory)
+    record = Record()
+    try:
+        with Show(console, [_START, *(title for _, title, _ in STEPS)]) as show:
+            if _start(stack, show, record):
+                take_tour(_world(stack), show, record)
+        _write(record, json_file)
+        summary(console, record)
+        if record.ok and after is After.STAY:
+            _stay(stack, console)
+    except KeyboardInterrupt:
+        console.print("stopping")
+        if not record.ok:
+            _write(record, json_file)
+            return 130
+    finally:
+        _take_down(stack, console, kept=keep is not None or record.failed)
+    return 0 if record.ok else 1
+
+
+def _start(stack: Stack, show: Show, record: Record) -> bool:
+    step = StepRecord("start", _START)
+    record.steps.append(step)
+    show.begin(_START)
+    stack.tell = show.note
+    started = time.monotonic()
+    try:
+        stack.up()
+        step.ok = True
+        record.endpoints.update(
+            api=stack.api_url,
+            openapi=f"{stack.api_url}/openapi.json",
+            metrics=f"{stack.api_url}/metrics",
+            bitcoind_rest=stack.node.rest_url,
+            data=str(stack.directory),
+        )
+        step.detail.update(
+            processes={name: stack.processes[name].pid for name in PROCESSES},
+            bundle=stack.bundle.digest_hex(),
+            officers=[officer.id for officer in stack.trust.quorum.officers],
+        )
+    except DevnetError as error:
+        step.detail["error"] = str(error)
+    step.seconds = time.monotonic() - started
+    show.end(step)
+    return step.ok
+
+
+def _world(stack: Stack) -> World:
+    return World(
+        node=stack.node,
+        api=stack.client("exchange"),
+        operator=stack.client("operator"),
+        exchange=stack.trust.callers["exchange"],
+        bundle=stack.bundle,
+        reconcile=stack.reconcile,
+    )
+
+
+def _stay(stack: Stack, console: Console) -> None:
+    console.print(Panel(hints(stack), title="It stays up until Ctrl-C", border_style="cyan", expand=False))
+    supervisor = Supervisor(stack.processes, console.print)
+    supervisor.start()
+    try:
+        signal.pause()
+    finally:
+        supervisor.stop()
+
+
+def _take_down(stack: Stack, console: Console, *, kept: bool) -> None:
+    # A second Ctrl-C must not leave anything running.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if kept:
+        stack.down()
+        console.print(f"data and logs are in {stack.directory}", highlight=False, soft_wrap=True)
+    else:
+        stack.remove()
+
+
+def _write(record: Record, json_file: Path | None) -> None:
+    if json_file is not None:
+        record.write(json_file)

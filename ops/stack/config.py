@@ -1,0 +1,137 @@
+"""The configuration files of a trial installation, each with what its process needs and no more."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from custody.config import FILE_VARIABLE
+from ops.devnet.files import write_private
+from ops.devnet.tools import TOOLS, bitcoind_program
+from ops.stack.keys import private_directory
+from ops.stack.keyset import HOT_KEYSET, mark_directory, signer_directory
+from ops.stack.quorum import CHAIN
+
+if TYPE_CHECKING:
+    from ops.stack.stack import Stack
+    from ops.stack.trust import Trust
+
+AUDIENCE: Final = "strongroom-trial"
+ROLES: Final = {
+    "api": "strongroom_api",
+    "monitor": "strongroom_monitor",
+    "worker": "strongroom_worker",
+    "reconcile": "strongroom_read",
+}
+"""Database role of each process that has one."""
+NAMES: Final = ("signer", "api", "monitor", "worker", "beat", "reconcile")
+
+__all__ = ["AUDIENCE", "FILE_VARIABLE", "NAMES", "client_file", "commands", "files", "write"]
+
+
+def files(directory: Path) -> dict[str, Path]:
+    """The configuration file of each process."""
+    return {name: directory / "config" / f"{name}.toml" for name in NAMES}
+
+
+def client_file(directory: Path, caller: str) -> Path:
+    """What `STRONGROOM_CLIENT` names for one of the callers."""
+    return directory / "clients" / f"{caller}.toml"
+
+
+def commands(paths: Mapping[str, Path]) -> dict[str, list[str]]:
+    """How each process is started."""
+    strongroom = [sys.executable, "-m", "ops.cli"]
+    found = {name: [*strongroom, name] for name in ("api", "monitor", "worker", "beat")}
+    return {"signer": [sys.executable, "-m", "signers.daemon", "--config", str(paths["signer"])], **found}
+
+
+def write(stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str, Path]:
+    """Writes all of them (0600), with the ports and passwords of this start; returns where."""
+    paths = files(stack.directory)
+    private_directory(stack.directory / "config")
+    private_directory(stack.directory / "clients")
+    for name in NAMES:
+        content = _signer(stack, trust) if name == "signer" else _process(name, stack, trust, passwords)
+        write_private(paths[name], to_toml(content))
+    for caller in trust.callers.values():
+        content = {
+            "api_url": stack.api_url,
+            "caller": caller.id,
+            "caller_key": str(caller.key_file),
+            "audience": AUDIENCE,
+        }
+        write_private(client_file(stack.directory, caller.id), to_toml(content))
+    _bitcoin_cli(stack)
+    return paths
+
+
+def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str, Any]:
+    from ops.stack.stack import DATABASE
+
+    found: dict[str, Any] = {"data_dir": str(private_directory(stack.directory / "data" / name))}
+    if name in ROLES:
+        role = ROLES[name]
+        found["database_url"] = stack.postgres.dsn(role, passwords[role], DATABASE)
+        found["bundle_path"] = str(trust.bundle_path)
+        found["trust_root_path"] = str(trust.trust_root_path)
+    if name in ("api", "worker", "beat"):
+        found["redis_url"] = stack.redis.url
+    if name == "api":
+        found |= {"audience": AUDIENCE, "api_host": "127.0.0.1", "api_port": stack.api_port}
+    if name in ("monitor", "worker", "reconcile"):
+        node = stack.node
+        urls = {"rpc_url": node.rpc_url, "rest_url": node.rest_url, "zmq_url": node.zmq_url}
+        found["nodes"] = {CHAIN: urls}
+    if name in ("api", "worker"):
+        found["signers"] = {HOT_KEYSET: {"socket": str(stack.signer_socket)}}
+    return found
+
+
+def _signer(stack: Stack, trust: Trust) -> dict[str, Any]:
+    return {
+        "directory": str(signer_directory(stack.directory)),
+        "mark_directory": str(mark_directory(stack.directory)),
+        "bundle_path": str(trust.bundle_path),
+        "keysets": [HOT_KEYSET],
+        "token": {
+            "module": str(stack.token.module_path),
+            "label": stack.token.label,
+            "pin_file": str(stack.token.pin_path),
+        },
+        "listen": {"unix": str(stack.signer_socket)},
+    }
+
+
+def _bitcoin_cli(stack: Stack) -> None:
+    """A script that is bitcoin-cli for this node, for people to play the outside world with."""
+    beside = bitcoind_program().with_name("bitcoin-cli")
+    program = beside if beside.exists() else shutil.which("bitcoin-cli") or TOOLS / "bin/bitcoin-cli"
+    script = stack.directory / "bitcoin-cli"
+    script.write_text(f'#!/bin/sh\nexec "{program}" -datadir="{stack.node.data_directory}" "$@"\n')
+    script.chmod(0o700)
+
+
+def to_toml(table: Mapping[str, Any]) -> str:
+    """A table of texts, numbers, lists of texts and tables of the same, as TOML."""
+    # Strings and lists of them are written alike in JSON and TOML.
+    lines = [f"{name} = {json.dumps(value)}" for name, value in table.items() if not isinstance(value, dict)]
+    return "\n".join([*lines, *_sections(table, "")]) + "\n"
+
+
+def _sections(table: Mapping[str, Any], prefix: str) -> list[str]:
+    lines: list[str] = []
+    for name, value in table.items():
+        if isinstance(value, dict):
+            path = f"{prefix}{json.dumps(name)}"
+            plain = [
+                f"{key} = {json.dumps(entry)}" for key, entry in value.items() if not isinstance(entry, dict)
+            ]
+            if plain:
+                lines += ["", f"[{path}]", *plain]
+            lines += _sections(value, path + ".")
+    return lines

@@ -1,0 +1,83 @@
+"""The hot key-set of a trial installation, made by the signers' own set-up in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from ops.devnet.errors import StartFailed
+from ops.devnet.softhsm import SoftHsmToken
+from ops.stack.keys import private_directory
+from ops.stack.quorum import CHAIN
+from policies.bundle import KeysetEntry, TrustRoot
+from signers.keyset import KeysetRecord
+from signers.setup import NewKeyset, initialise, make_keys
+
+HOT_KEYSET: Final = "btc-hot"
+
+
+def signer_directory(directory: Path) -> Path:
+    """Where the signer keeps journal, pinned quorum and sealed seed."""
+    return private_directory(directory / "signer")
+
+
+def mark_directory(directory: Path) -> Path:
+    """Where the signer keeps its high-water mark: apart from the journal, really under another user."""
+    return private_directory(directory / "signer-mark")
+
+
+def make_signer(directory: Path, token: SoftHsmToken, root: TrustRoot) -> KeysetEntry:
+    """Makes the signer's key-set and journal, or finds them; returns what the bundle says of the key-set.
+
+    Raises:
+        StartFailed: the signers' set-up refused.
+    """
+    order = {
+        "module": str(token.module_path),
+        "label": token.label,
+        "pin_file": str(token.pin_path),
+        "directory": str(signer_directory(directory)),
+        "mark_directory": str(mark_directory(directory)),
+        "root": msgspec.to_builtins(root),
+    }
+    # A process can load one configuration of SoftHSM only, and this one is to hold no PKCS#11 session.
+    done = subprocess.run(
+        [sys.executable, "-m", "ops.stack.keyset"],
+        input=json.dumps(order),
+        env={**os.environ, **token.env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise StartFailed("the signer's set-up", f"it ended with {done.returncode}", done.stderr)
+    record = msgspec.json.decode(done.stdout.encode(), type=KeysetRecord)
+    return KeysetEntry(
+        id=record.id,
+        chain=CHAIN,
+        tier="hot",
+        kind="p2wpkh-hd",
+        account=record.account,
+        origin=record.origin,
+        attestation_key=record.attestation_key,
+    )
+
+
+def _make(order: dict[str, Any]) -> KeysetRecord:
+    directory, pin_file = Path(order["directory"]), Path(order["pin_file"])
+    keysets = [NewKeyset(HOT_KEYSET, "regtest")]
+    records = make_keys(
+        Path(order["module"]), order["label"], lambda: pin_file.read_text().strip(), directory, keysets
+    )
+    initialise(directory, Path(order["mark_directory"]), msgspec.convert(order["root"], TrustRoot))
+    return records[0]
+
+
+if __name__ == "__main__":
+    print(msgspec.json.encode(_make(json.load(sys.stdin))).decode())

@@ -1,0 +1,311 @@
+"""Brings the whole system up in one directory, and takes it down again without leaving anything behind."""
+
+from __future__ import annotations
+
+import enum
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+import httpx
+
+from custody.console.client import ApiClient
+from ops.devnet.bitcoind import Bitcoind
+from ops.devnet.errors import DevnetError
+from ops.devnet.files import kept_password
+from ops.devnet.postgres import Durability, EmbeddedPostgres
+from ops.devnet.process import ManagedProcess, free_port, release_port, wait_until
+from ops.devnet.redis import RedisServer
+from ops.devnet.softhsm import SoftHsmToken
+from ops.stack import config, trust
+from ops.stack.keys import private_directory
+from policies.bundle import Bundle
+
+DATABASE: Final = "strongroom"
+PROCESSES: Final = ("signer", "api", "monitor", "worker", "beat")
+"""The product's own processes, in the order of their start."""
+_READY_SECONDS: Final = 90
+_LONGEST_FOR_SOCKETS: Final = 80
+"""A socket's path has at most 107 bytes."""
+
+
+class Part(Protocol):
+    """Anything of the stack that can be killed and started again."""
+
+    def start(self) -> None:
+        """Starts it and returns when it is ready, or at once for a process of ours."""
+
+    def stop(self) -> object:
+        """Stops it in good order."""
+
+    def kill(self) -> None:
+        """Kills it at once."""
+
+
+class OwnPort(enum.IntEnum):
+    """Which port the API takes when none is named."""
+
+    FREE = 0
+
+
+class Stack:
+    """PostgreSQL, Redis, bitcoind, SoftHSM and the five processes of Strongroom, below one directory.
+
+    Starting again in the same directory continues where it was; only ports change.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        api_port: int = OwnPort.FREE,
+        durability: Durability = Durability.FULL,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Prepares the stack; `up` starts it.
+
+        Args:
+            directory: made if missing; entered by PostgreSQL's user, so open to pass through (0711).
+            api_port: port of the API on 127.0.0.1; 0 takes a free one.
+            durability: of PostgreSQL.
+            tell: is told what happens, a line at a time.
+        """
+        self.directory = directory.absolute()
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.chmod(0o711)
+        self.tell = tell
+        self._own_port = api_port == OwnPort.FREE
+        self.api_port = free_port() if self._own_port else api_port
+        self.postgres = EmbeddedPostgres(self.directory / "postgres", durability=durability)
+        self.redis = RedisServer(self.directory / "redis")
+        self.node = Bitcoind(self.directory / "bitcoind")
+        self.token = SoftHsmToken(self.directory / "softhsm", "strongroom-hot")
+        self._run = _short_directory(self.directory)
+        self.signer_socket = self._run / "signer.sock"
+        self.processes: dict[str, ManagedProcess] = {}
+        self._trust: trust.Trust | None = None
+
+    # ---------------------------------------------------------------------------------------------- life
+
+    def up(self) -> None:
+        """Starts everything and waits until the service says that it is ready.
+
+        Raises:
+            DevnetError: a part did not start; carries the end of its log.
+        """
+        started = time.monotonic()
+        for name, part in (("PostgreSQL", self.postgres), ("Redis", self.redis), ("bitcoind", self.node)):
+            self.tell(f"starting {name}")
+            part.start()
+        self.token.create()
+        self.tell("the key ceremony: officers, key-set in the HSM, bundle")
+        self._trust = trust.prepare(self.directory, self.token)
+        self.tell("the database: schema and roles")
+        passwords = self._migrate()
+        files = config.write(self, self._trust, passwords)
+        self.processes = {
+            name: ManagedProcess(
+                name,
+                argv,
+                log_path=self.directory / "logs" / f"{name}.log",
+                env=self._environment(name, files),
+                cwd=self.directory,
+            )
+            for name, argv in config.commands(files).items()
+        }
+        private_directory(self.directory / "logs")
+        for name in PROCESSES:
+            self.tell(f"starting {name}")
+            self.processes[name].start()
+        self.await_ready()
+        self.tell(f"ready after {time.monotonic() - started:.1f} s: {self.api_url}")
+
+    def down(self) -> None:
+        """Stops everything in the reverse order. The data stay. Again changes nothing."""
+        for name in reversed(PROCESSES):
+            if name in self.processes:
+                self.processes[name].stop(timeout=10)
+        for part in (self.node, self.redis, self.postgres):
+            part.close()
+        if self._own_port:
+            release_port(self.api_port)
+        if self._run.parent != self.directory:
+            shutil.rmtree(self._run, ignore_errors=True)
+
+    def remove(self) -> None:
+        """Stops everything and deletes the directory, and what lies outside of it for PostgreSQL's sake."""
+        self.down()
+        self.postgres.remove()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        """Starts everything; takes it down again when that fails."""
+        try:
+            self.up()
+        except BaseException:
+            self.down()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stops everything; the data stay."""
+        self.down()
+
+    # --------------------------------------------------------------------------------------------- parts
+
+    def part(self, name: str) -> Part:
+        """A part by name: `postgres`, `redis`, `bitcoind` or one of `PROCESSES`.
+
+        Raises:
+            DevnetError: there is none of that name.
+        """
+        parts: dict[str, Part] = {
+            "postgres": self.postgres,
+            "redis": self.redis,
+            "bitcoind": self.node,
+            **self.processes,
+        }
+        if name not in parts:
+            raise DevnetError(f"no part {name!r}; there are {', '.join(parts)}")
+        return parts[name]
+
+    def kill(self, name: str) -> None:
+        """Kills a part with SIGKILL."""
+        self.part(name).kill()
+
+    def start(self, name: str) -> None:
+        """Starts a part that does not run."""
+        self.part(name).start()
+
+    def restart(self, name: str) -> None:
+        """Kills a part and starts it again at once."""
+        self.kill(name)
+        self.start(name)
+
+    def await_ready(self) -> None:
+        """Waits until `/readyz` says that every part is there.
+
+        Raises:
+            DevnetError: a process ended meanwhile, or the time was up; says which part is missing.
+        """
+        last = "no answer"
+
+        def ready() -> bool:
+            nonlocal last
+            try:
+                answer = httpx.get(f"{self.api_url}/readyz", timeout=5, trust_env=False)
+            except httpx.HTTPError as error:
+                last = type(error).__name__
+                return False
+            last = answer.text
+            return answer.status_code == 200
+
+        try:
+            wait_until(ready, timeout=_READY_SECONDS, what="the service", stop_waiting=self._ended)
+        except DevnetError as error:
+            raise DevnetError(f"{error}\nlast word of the service: {last}") from error
+
+    def _ended(self) -> str | None:
+        for name, process in self.processes.items():
+            if not process.running:
+                return f"{name} ended with {process.exit_code}\n{process.log_tail()}"
+        return None
+
+    # --------------------------------------------------------------------------------------- for callers
+
+    @property
+    def api_url(self) -> str:
+        """Address of the REST API."""
+        return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def trust(self) -> trust.Trust:
+        """Quorum, callers and bundle.
+
+        Raises:
+            DevnetError: the stack has not been up yet.
+        """
+        if self._trust is None:
+            raise DevnetError("the stack has not been up yet")
+        return self._trust
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle in force."""
+        return self.trust.bundle
+
+    def client(self, caller: str) -> ApiClient:
+        """A client of the API for one of the callers, `exchange` or `operator`."""
+        person = self.trust.callers[caller]
+        return ApiClient(self.api_url, config.AUDIENCE, person.id, person.key)
+
+    def reconcile(self) -> dict[str, Any]:
+        """Runs `strongroom reconcile --json` as an operator would, and returns what it printed.
+
+        Raises:
+            DevnetError: it printed no JSON; carries what it said.
+        """
+        done = subprocess.run(
+            [sys.executable, "-m", "ops.cli", "reconcile", "--json"],
+            env=self._environment("reconcile", config.files(self.directory)),
+            cwd=self.directory,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        try:
+            found: dict[str, Any] = json.loads(done.stdout)
+        except ValueError as error:
+            raise DevnetError(f"strongroom reconcile ended with {done.returncode}: {done.stderr}") from error
+        return {"exit_code": done.returncode, **found}
+
+    # --------------------------------------------------------------------------------------------- inner
+
+    def _migrate(self) -> dict[str, str]:
+        """Creates and migrates the database; returns the password of each role."""
+        import psycopg
+
+        from custody.storage.migrate import ROLES, set_role_password, upgrade
+
+        with psycopg.connect(self.postgres.superuser_dsn(), autocommit=True) as connection:
+            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+        if known is None:
+            self.postgres.create_database(DATABASE)
+        dsn = self.postgres.superuser_dsn(DATABASE)
+        upgrade(dsn)
+        secrets = private_directory(self.directory / "secrets")
+        passwords = {role: kept_password(secrets / f"{role}.password") for role in ROLES}
+        for role, password in passwords.items():
+            set_role_password(dsn, role, password)
+        return passwords
+
+    def _environment(self, name: str, files: dict[str, Path]) -> dict[str, str]:
+        """What a process inherits: little, so that nothing of this shell decides what it does."""
+        home = private_directory(self.directory / "home")
+        keep = {key: os.environ[key] for key in ("PATH", "LANG", "TZ") if key in os.environ}
+        found = {
+            **keep,
+            "HOME": str(home),
+            "BCL_DATA_DIR": str(home / "bitcoinlib"),
+            "PYTHONUNBUFFERED": "1",
+            config.FILE_VARIABLE: str(files[name]),
+        }
+        return found | self.token.env if name == "signer" else found
+
+
+def _short_directory(directory: Path) -> Path:
+    """A private directory for sockets, whose paths must be short: ours, or one in the system's for such."""
+    if len(str(directory)) < _LONGEST_FOR_SOCKETS:
+        return private_directory(directory / "run")
+    return Path(tempfile.mkdtemp(prefix="strongroom-run-"))
