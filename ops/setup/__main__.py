@@ -32,9 +32,7 @@ def main() -> int:
         say(str(error))
         return 1
     except PermissionError as error:
-        say(
-            f"{error}\nThis checkout was set up by another user: give it to yours, or make a clone of your own."
-        )
+        say(f"{error}\nAnother user set this checkout up: give it to yours, or make a clone of your own.")
         return 1
     return 0
 
