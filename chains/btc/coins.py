@@ -28,7 +28,7 @@ from chains.errors import InvalidValue, PermanentError
 _BRANCH_LIMITS: Final = ((2, 150), (3, 150), (252, 500))
 """Branch and bound is run for at most so many inputs, with so many tries; few inputs waste least."""
 
-_ENOUGH_FOUND: Final = 8
+_ENOUGH_FOUND: Final = 32
 """So many changeless sets are enough to compare."""
 
 _VSIZE_ROUNDING_WU: Final = 3
