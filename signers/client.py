@@ -93,7 +93,7 @@ class SignerClient:
             reply = msgspec.json.decode(self._exchange(payload), type=Reply)
             if reply.refused is not None:
                 raise Refused(reply.refused)
-            if reply.ok is None:
+            if reply.error is not None:
                 raise SignerUnavailable(f"the signer could not: {reply.error}")
             return msgspec.json.decode(reply.ok, type=result)
         except (OSError, Disconnected, InvalidValue, msgspec.MsgspecError) as error:

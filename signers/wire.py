@@ -37,15 +37,19 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     body: msgspec.Raw
 
 
+_NOTHING: Final = msgspec.Raw(b"")
+
+
 class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """An answer; exactly one field is set."""
 
-    ok: msgspec.Raw | None = None
+    ok: msgspec.Raw = _NOTHING
+    """JSON of the result; empty where there is none."""
     refused: Annotated[tuple[Reason, ...], msgspec.Meta(min_length=1)] | None = None
     error: str | None = None
 
     def __post_init__(self) -> None:
-        if sum(part is not None for part in (self.ok, self.refused, self.error)) != 1:
+        if [bytes(self.ok) != b"", self.refused is not None, self.error is not None].count(True) != 1:
             raise ValueError("an answer has exactly one of ok, refused, error")
 
 

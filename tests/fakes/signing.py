@@ -1,0 +1,322 @@
+"""A small world around a signer: a quorum, a caller, coins of a key-set, and requests to pay from them."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from chains.btc.address import parse_address
+from chains.btc.hd import HARDENED, AccountKey
+from chains.btc.network import NETWORKS
+from chains.btc.psbt import PsbtInput, build_psbt
+from chains.btc.script import p2wpkh_script_from_hash
+from chains.btc.tx import RBF_SEQUENCE, Outpoint, Transaction, TxIn, TxOut
+from chains.types import TxId
+from policies.bundle import (
+    AssetEntry,
+    Bundle,
+    Caller,
+    Confirmations,
+    KeysetEntry,
+    NetworkEntry,
+    Officer,
+    Rules,
+    SignedBundle,
+    TierCap,
+    TrustRoot,
+)
+from policies.intent import Evidence, Intent, Kind, Order
+from policies.keys import SigningKey, sign_bundle, sign_order
+from signers.keyset import KeysetRecord
+from signers.ports import SignRequest
+from signers.sealed import AccountSecret
+
+CHAIN = "bitcoin-regtest"
+KEYSET = "btc-hot"
+REGTEST = NETWORKS["regtest"]
+DAY = 24 * 3600
+NOW = 1_800_000_000
+"""The time of tests that have no clock of their own."""
+DESTINATION = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+OTHER_DESTINATION = "bcrt1qcr8te4kr609gcawutmrza0j4xv80jy8zeqchgx"
+
+
+@dataclass
+class SoftKeys:
+    """The keys of a key-set without an HSM, for tests of everything around it."""
+
+    record: KeysetRecord
+    secret: AccountSecret
+    attestation: SigningKey
+    account: AccountKey = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.account = self.secret.public
+
+    @classmethod
+    def make(cls, entropy: bytes = bytes(32), keyset: str = KEYSET) -> SoftKeys:
+        secret, origin = AccountSecret.from_entropy(entropy, REGTEST, "84'/1'/0'")
+        attestation = SigningKey.generate()
+        record = KeysetRecord(
+            id=keyset,
+            network="regtest",
+            account=secret.public.xpub,
+            origin=origin,
+            attestation_key=attestation.public_hex,
+        )
+        return cls(record, secret, attestation)
+
+    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+        return self.secret.sign(branch, index, digest)
+
+    def attest(self, digest: bytes) -> bytes:
+        return base64.b64decode(self.attestation.sign_digest(digest))
+
+
+@dataclass(frozen=True)
+class Coin:
+    """An output of ours, with the whole transaction that made it."""
+
+    previous: Transaction
+    vout: int
+    branch: int
+    index: int
+
+    @property
+    def outpoint(self) -> Outpoint:
+        return Outpoint(self.previous.txid, self.vout)
+
+    @property
+    def units(self) -> int:
+        return self.previous.outputs[self.vout].units
+
+
+@dataclass
+class World:
+    """Officers, a caller, and a bundle that names them and one hot key-set."""
+
+    record: KeysetRecord
+    now: int = NOW
+    officers: dict[str, SigningKey] = field(
+        default_factory=lambda: {name: SigningKey.generate() for name in ("olga", "felix", "sanna")}
+    )
+    caller: SigningKey = field(default_factory=SigningKey.generate)
+    stranger: SigningKey = field(default_factory=SigningKey.generate)
+
+    def __post_init__(self) -> None:
+        self.account = AccountKey.parse(self.record.account, REGTEST)
+
+    @property
+    def root(self) -> TrustRoot:
+        return TrustRoot(
+            threshold=2,
+            keys={name: key.public_hex for name, key in self.officers.items()},
+            organisations={name: f"org-{name}" for name in self.officers},
+            minimum_version=1,
+        )
+
+    def bundle(self, version: int = 1, **changes: Any) -> Bundle:
+        """The bundle; `changes` are fields of the bundle, its network (`network_...`) or cap (`cap_...`)."""
+
+        def named(prefix: str) -> dict[str, Any]:
+            return {name.removeprefix(prefix): v for name, v in changes.items() if name.startswith(prefix)}
+
+        network: dict[str, Any] = {
+            "chain": CHAIN,
+            "family": "btc",
+            "network": "regtest",
+            "genesis": REGTEST.genesis_hash,
+            "native_asset": "BTC",
+            "settle_blocks": 6,
+            "feerate_floor": 1_000,
+            "feerate_cap": 100_000,
+            "fee_cap": "100000",
+            "fee_window_cap": "1000000",
+            "fee_window_seconds": DAY,
+        }
+        cap: dict[str, Any] = {
+            "tier": "hot",
+            "asset": "BTC",
+            "payment_below": "10000000",
+            "window_cap": "500000000",
+            "window_seconds": DAY,
+        }
+        plain = {k: v for k, v in changes.items() if not k.startswith(("network_", "cap_"))}
+        fields: dict[str, Any] = {
+            "v": 1,
+            "version": version,
+            "issued_at": self.now - 10,
+            "expires_at": self.now + 30 * DAY,
+            "networks": (NetworkEntry(**(network | named("network_"))),),
+            "assets": (
+                AssetEntry(
+                    id="BTC",
+                    chain=CHAIN,
+                    decimals=8,
+                    contract=None,
+                    minimum_deposit="1000",
+                    withdrawal_fee="50000",
+                    confirmations=(Confirmations(from_units="0", blocks=6),),
+                ),
+            ),
+            "keysets": (self.keyset_entry(),),
+            "caps": (TierCap(**(cap | named("cap_"))),),
+            "callers": (
+                self.caller_entry("exchange", self.caller),
+                self.caller_entry("reader", self.stranger, scopes=("withdrawals:read",)),
+            ),
+            "officers": tuple(
+                Officer(id=name, key=key.public_hex, organisation=f"org-{name}", not_after=self.now + DAY)
+                for name, key in self.officers.items()
+            ),
+            "rules": (
+                Rules(
+                    asset="BTC",
+                    hot_below="10000000",
+                    warm_below="1000000000",
+                    hot_window_cap="500000000",
+                    customer_window_cap="200000000",
+                    window_seconds=DAY,
+                ),
+            ),
+        }
+        return Bundle(**(fields | plain))
+
+    def keyset_entry(self, **changes: Any) -> KeysetEntry:
+        fields = {
+            "id": self.record.id,
+            "chain": CHAIN,
+            "tier": "hot",
+            "kind": "p2wpkh-hd",
+            "account": self.record.account,
+            "origin": self.record.origin,
+            "attestation_key": self.record.attestation_key,
+        }
+        return KeysetEntry(**(fields | changes))
+
+    def caller_entry(
+        self, name: str, key: SigningKey, *, scopes: Sequence[str] = ("withdrawals:sign",), not_after: int = 0
+    ) -> Caller:
+        return Caller(
+            id=name,
+            key=key.public_hex,
+            organisation="exchange",
+            scopes=tuple(scopes),
+            not_after=not_after or self.now + 365 * DAY,
+        )
+
+    def signed(self, bundle: Bundle, names: Sequence[str] = ("olga", "felix")) -> SignedBundle:
+        return sign_bundle(bundle, {name: self.officers[name] for name in names})
+
+    def coin(self, units: int = 5_000_000, branch: int = 0, index: int = 0) -> Coin:
+        """A coin of ours in a fresh previous transaction."""
+        salt = uuid.uuid4().bytes
+        return Coin(
+            Transaction(
+                2,
+                (TxIn(Outpoint(TxId((salt + salt).hex()), 1)),),
+                (
+                    TxOut(1_000, p2wpkh_script_from_hash(bytes(20))),
+                    TxOut(units, self.account.script(branch, index)),
+                ),
+            ),
+            1,
+            branch,
+            index,
+        )
+
+    def order(self, units: int = 1_000_000, **changes: Any) -> Order:
+        fields = {
+            "v": 1,
+            "id": str(uuid.uuid4()),
+            "caller": "exchange",
+            "customer": "alice",
+            "chain": CHAIN,
+            "asset": "BTC",
+            "destination": DESTINATION,
+            "amount": str(units),
+            "fee_ceiling": "50000",
+            "expires_at": self.now + 3600,
+        }
+        return Order(**(fields | changes))
+
+    def intent(self, order: Order, **changes: Any) -> Intent:
+        fields = {
+            "v": 1,
+            "kind": Kind.PAYMENT,
+            "id": order.id,
+            "chain": order.chain,
+            "keyset": self.record.id,
+            "tier": "hot",
+            "asset": order.asset,
+            "destination": order.destination,
+            "amount": order.amount,
+            "order": order.digest_hex(),
+            "policy_version": 1,
+        }
+        return Intent(**(fields | changes))
+
+    def path(self, branch: int, index: int) -> tuple[int, ...]:
+        return (84 + HARDENED, 1 + HARDENED, 0 + HARDENED, branch, index)
+
+    def request(self, draft: Draft) -> SignRequest:
+        """The request for a draft: intents, signed orders and PSBT."""
+        orders = draft.orders
+        return SignRequest(
+            chain=CHAIN,
+            keyset=self.record.id,
+            intents=tuple(draft.intents or [self.intent(order) for order in orders]),
+            evidence=Evidence(orders=tuple(sign_order(order, self.caller) for order in orders)),
+            transaction=base64.b64encode(self.psbt(draft)).decode(),
+        )
+
+    def psbt(self, draft: Draft) -> bytes:
+        outputs = draft.outputs
+        if outputs is None:
+            outputs = [
+                TxOut(o.units, parse_address(o.destination, REGTEST, CHAIN).script) for o in draft.orders
+            ]
+        outputs = [*outputs, *draft.extra_outputs]
+        change: dict[int, tuple[bytes, tuple[int, ...]]] = {}
+        left = sum(c.units for c in draft.coins) - sum(out.units for out in outputs) - draft.fee_sats
+        if left > 0:
+            place = (1, draft.change_index)
+            change[len(outputs)] = (self.account.pubkey(*place), self.path(*place))
+            outputs.append(TxOut(left, self.account.script(*place)))
+        tx = Transaction(
+            draft.version,
+            tuple(TxIn(coin.outpoint, draft.sequence) for coin in draft.coins),
+            tuple(outputs),
+            draft.locktime,
+        )
+        inputs = [
+            PsbtInput(
+                coin.outpoint,
+                draft.sequence,
+                coin.previous.serialize(),
+                self.path(coin.branch, coin.index),
+                self.account.pubkey(coin.branch, coin.index),
+            )
+            for coin in draft.coins
+        ]
+        return build_psbt(tx, inputs, change, self.record.fingerprint)
+
+
+@dataclass
+class Draft:
+    """A transaction to be asked for; the defaults are honest, tests change one thing at a time."""
+
+    coins: list[Coin]
+    orders: list[Order]
+    fee_sats: int = 2_000
+    change_index: int = 0
+    outputs: list[TxOut] | None = None
+    """Payments; one per order if None."""
+    extra_outputs: list[TxOut] = field(default_factory=list)
+    intents: list[Intent] = field(default_factory=list)
+    version: int = 2
+    locktime: int = 0
+    sequence: int = RBF_SEQUENCE
