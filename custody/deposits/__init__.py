@@ -1,1 +1,1 @@
-"""Deposits: from a sighting on a chain to a credit in the ledger, and back when the chain changes its mind."""
+"""Deposits: from a sighting on a chain to a credit in the ledger, and back when the chain reorganises."""

@@ -61,7 +61,7 @@ def attest(db: Database, signer: Signer, bundle: Bundle, customer: str, asset: s
         InvalidValue: the bundle has no such asset or no hot key-set for it.
         UnknownCustomer: there is no such customer.
         SignerUnavailable, Refused: as the signer says.
-        AddressNotOurs, AttestationMismatch, DerivationDisagreement: the signer's answer is not to be believed.
+        AddressNotOurs, AttestationMismatch, DerivationDisagreement: the signer's answer is wrong.
     """
     entry = bundle.asset(asset)
     keyset = bundle.keyset_for(entry.chain, "hot")

@@ -1,4 +1,4 @@
-"""Is this address ours, and is it this customer's? Asked before an address is shown and before it is credited.
+"""Is this address ours, and is it this customer's? Asked before it is shown and before it is credited.
 
 The answer never comes from the database: the address is derived again from the bundle's account key by two
 implementations, and the customer is read from the signer's attestation.
@@ -143,7 +143,7 @@ def verify_ours(row: AddressRow, bundle: Bundle) -> None:
 
 
 class Prover:
-    """Answers of `verify_ours` and `verify_row` for one bundle, remembered: rows are frozen, so an edit is a new row.
+    """Answers of `verify_ours` and `verify_row` for one bundle, remembered: an edited row is another key.
 
     Args:
         bundle: names the keys.

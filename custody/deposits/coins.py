@@ -34,9 +34,10 @@ class SpendableCoin:
 def spendable(tx: Tx, chain: str, keyset: str) -> list[SpendableCoin]:
     """Coins of a key-set that nobody has used or reserved, largest first.
 
-    A coin is spendable if its receipt is in the best chain that we have committed, no mined transaction consumes it, no
-    transaction of ours has reserved it, it is mature, and it is a *credited* deposit, or change of a transaction of ours
-    (so at least one confirmation). Held, quarantined, too small or not yet deep enough deposits are none.
+    A coin is spendable if its receipt is in the best chain that we have committed, no mined transaction
+    consumes it, no transaction of ours has reserved it, it is mature, and it is a *credited* deposit or
+    change of a transaction of ours (so at least one confirmation). Held, quarantined, too small or not yet
+    deep enough deposits are none.
     """
     rows = tx.all(
         """

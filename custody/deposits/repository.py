@@ -186,7 +186,8 @@ def apply(tx: Tx, moves: Sequence[Move]) -> None:
 
 def _record(tx: Tx, events: Iterable[tuple[UUID, str, str, str, Mapping[str, Any]]]) -> None:
     tx.executemany(
-        "INSERT INTO deposit_events (deposit_id, event, from_state, to_state, detail) VALUES (%s, %s, %s, %s, %s)",
+        "INSERT INTO deposit_events (deposit_id, event, from_state, to_state, detail)"
+        " VALUES (%s, %s, %s, %s, %s)",
         [(id_, event, before, after, Jsonb(dict(detail))) for id_, event, before, after, detail in events],
     )
 
@@ -252,7 +253,7 @@ def in_state(tx: Tx, chain: str, state: DepositState) -> list[Deposit]:
 
 
 def ever_quarantined(tx: Tx, ids: Iterable[UUID]) -> set[UUID]:
-    """Which of these deposits an operator has quarantined at any time: a reorg does not undo that decision."""
+    """Which of these deposits an operator has ever quarantined: a reorg does not undo that."""
     rows = tx.all(
         "SELECT DISTINCT deposit_id FROM deposit_events WHERE deposit_id = ANY (%s) AND event = %s",
         [list(ids), DepositEvent.QUARANTINE],

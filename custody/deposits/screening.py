@@ -48,7 +48,7 @@ class NoScreening:
 
 
 class ListScreening:
-    """A file with one entry a line: an address of ours, a txid or `txid:vout`, matched exactly; `#` begins a comment.
+    """A file with one entry a line: an address of ours, a txid or `txid:vout`, matched exactly; `#` comments.
 
     The file is read again when it changes: removing a line releases what it held.
     """

@@ -70,7 +70,7 @@ def confirmations_needed(bundle: Bundle, asset: str, receipt: Receipt) -> int:
 
 
 def screen(screening: Screening, facts: Iterable[DepositFacts]) -> dict[str, Verdict | None]:
-    """Ask about deposits, outside any transaction; a provider that fails gives None, and the deposit is held."""
+    """Ask about deposits, outside any transaction; one that fails gives None: the deposit is held."""
     verdicts: dict[str, Verdict | None] = {}
     for each in facts:
         try:
@@ -106,7 +106,7 @@ def _facts(tx: Tx, rows: Sequence[Deposit]) -> list[DepositFacts]:
     ]
 
 
-# ------------------------------------------------------------------------------------------- what was observed
+# ------------------------------------------------------------------------------------------ what was observed
 
 
 def sighted(tx: Tx, bundle: Bundle, chain: str, found: Sequence[Found]) -> None:
@@ -117,7 +117,7 @@ def sighted(tx: Tx, bundle: Bundle, chain: str, found: Sequence[Found]) -> None:
 
 
 def vanished(tx: Tx, chain: str, pending: frozenset[str]) -> int:
-    """Orphan every deposit that was seen in the mempool, is in no block, and whose txid is not among `pending`.
+    """Orphan every deposit that was seen in the mempool, is in no block, and is not among `pending`.
 
     Args:
         tx: of the monitor.
@@ -137,8 +137,8 @@ def mined(
 ) -> None:
     """Record deposits of new blocks and undo those whose blocks are gone. Again changes nothing.
 
-    A deposit whose block was undone and that is deep enough on the new branch only changes its block. All others go
-    back: a credit is reversed (the shortfall is the house's), its customer frozen, an alert raised.
+    A deposit whose block was undone and that is deep enough on the new branch only changes its block. All
+    others go back: a credit is reversed (the shortfall is the house's), its customer frozen, an alert raised.
 
     Args:
         tx: of the monitor, in which the blocks are committed too.
@@ -156,10 +156,9 @@ def mined(
     rows = _stored(tx, bundle, chain, asset, found)
     moves = []
     for each in found:
-        row, block = rows.get(each.receipt.resource), each.block
-        if row is None or block is None or row.block_hash == block.hash:
-            continue
-        moves.append(_move(row, E.MINED, block=block))
+        stored, block = rows.get(each.receipt.resource), each.block
+        if stored is not None and block is not None and stored.block_hash != block.hash:
+            moves.append(_move(stored, E.MINED, block=block))
     _move_all(tx, moves)
 
 
@@ -204,8 +203,8 @@ def _claw_back(tx: Tx, row: Deposit) -> None:
         Severity.CRITICAL,
         "deposit.clawed_back",
         str(row.id),
-        f"{row.units} {row.asset} base units of {row.customer or 'nobody known'} left the best chain after their"
-        f" credit ({row.resource}); the house is short of {missing}",
+        f"{row.units} {row.asset} base units of {row.customer or 'nobody known'} left the best chain after"
+        f" their credit ({row.resource}); the house is short of {missing}",
         {"deposit": str(row.id), "resource": row.resource, "customer": row.customer, **detail},
     )
 
@@ -247,7 +246,7 @@ def deposit_id(chain: str, resource: str) -> UUID:
     return derived_id("deposit", chain, resource)
 
 
-# ---------------------------------------------------------------------------------------------------- crediting
+# ------------------------------------------------------------------------------------------------- crediting
 
 
 def settle_due(tx: Tx, prover: Prover, chain: str, tip_height: int, verdicts: Verdicts) -> int:
@@ -361,7 +360,7 @@ def quarantine(tx: Tx, id_: UUID, reason: str) -> None:
     resolve_alert(tx, "deposit.held", str(id_))
 
 
-# --------------------------------------------------------------------------------------------------------- moves
+# ----------------------------------------------------------------------------------------------------- moves
 
 
 def _move(

@@ -20,7 +20,7 @@ HeaderAt = Callable[[int], Header | None]
 """Header of the node's best chain at a height, None above its tip."""
 
 MAX_SHRINK_BLOCKS: Final = 100
-"""A node whose chain is ours, but shorter by more than this, is not following a reorg: it is being rebuilt."""
+"""A node whose chain is ours, but shorter by more than this, has not seen a reorg: it is being rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Reorged:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """The node has only a lower part of what we have, far below: it is being rebuilt. Wait, change nothing."""
+    """The node has only a lower part of what we have, far below: it is being rebuilt. Wait."""
 
     tip: BlockRef
 
@@ -69,8 +69,8 @@ def follow(
         known: our hash at each height from `lowest` to `cursor.height`.
         header_at: the node's header at a height.
         tip: the node's best block.
-        limit: most blocks to connect at once, at least 1. A reorg also connects up to our old height, whatever
-            the limit, so that a deposit that both branches hold deep enough never loses its credit.
+        limit: most blocks to connect at once, at least 1. A reorg also connects up to our old height,
+            so that a deposit that both branches hold deep enough never loses its credit.
 
     Raises:
         Reorganised: the node changed its mind while it was asked; ask again.

@@ -1,4 +1,4 @@
-"""Reading blocks and the mempool, and saying whose each receipt is. Reads only; nothing here is a decision."""
+"""Reading blocks and the mempool, and saying whose each receipt is. Reads only, decides nothing."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Attributed:
 
 
 def read_blocks(adapter: ChainAdapter, headers: Sequence[Header], watch: Watch) -> list[Sighting]:
-    """Read blocks in order. What they bring us is watched from then on, so that its use in a later block is seen.
+    """Read blocks in order. What they bring us is watched from then on, also in the next blocks.
 
     Raises:
         Reorganised: the node no longer has one of them.
@@ -68,8 +68,9 @@ def read_blocks(adapter: ChainAdapter, headers: Sequence[Header], watch: Watch) 
 def attribute(tx: Tx, prover: Prover, chain: str, sightings: Iterable[Sighting]) -> Attributed:
     """Say which address each receipt is at, whether it is a deposit, and which transactions are not ours.
 
-    A receipt at an address that our own keys do not give is none: its row was edited. An address of ours whose
-    attestation is doubtful still receives: the coin is ours, only its owner is in doubt (it is never credited so).
+    A receipt at an address that our own keys do not give is none: its row was edited. An address of ours
+    whose attestation is doubtful still receives: the coin is ours, only its owner is in doubt, so it is
+    recorded and never credited.
     """
     sightings = list(sightings)
     scripts = {receipt.script for each in sightings for receipt in each.observation.receipts}

@@ -1,0 +1,287 @@
+"""The custody side of a small world: a fresh database, a key-set of its own, and a monitor on some chain.
+
+Everything is real but the signer daemon: its keys are here. Each desk has its own random key-set, so that
+desks can share one regtest node.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from embit import bip32
+from embit.networks import NETWORKS as EMBIT_NETWORKS
+
+from chains.btc.hd import AccountKey
+from chains.btc.network import NETWORKS
+from chains.ports import ChainAdapter
+from custody.deposits import repository
+from custody.deposits.addresses import allocate
+from custody.deposits.model import AddressRow, Deposit, Purpose
+from custody.deposits.screening import NoScreening, Screening
+from custody.ledger.audit import audit
+from custody.monitor.monitor import Monitor, Options
+from custody.storage.db import Database
+from policies.bundle import AssetEntry, Bundle, Confirmations, KeysetEntry, NetworkEntry
+from policies.intent import Attestation
+from policies.keys import SigningKey
+from signers.ports import (
+    AttestRequest,
+    SignedAttestation,
+    SignerStatus,
+    SignRequest,
+    SignResponse,
+)
+from tests.fakes.api import as_role
+
+CHAIN = "bitcoin-regtest"
+ASSET = "BTC"
+KEYSET = "hot-btc"
+MINIMUM_SATS = 1_000
+
+
+@dataclass
+class Keys:
+    """A key-set's keys: attests like the signer daemon, and lets tests spend."""
+
+    seed: bytes = field(default_factory=lambda: os.urandom(32))
+    attestation: SigningKey = field(default_factory=SigningKey.generate)
+
+    def __post_init__(self) -> None:
+        self.root = bip32.HDKey.from_seed(self.seed, version=EMBIT_NETWORKS["regtest"]["xprv"])
+        public = self.root.derive("m/84h/1h/0h").to_public()
+        self.xpub = str(public.to_base58(version=EMBIT_NETWORKS["regtest"]["xpub"]))
+        self.account = AccountKey.parse(self.xpub, NETWORKS["regtest"])
+
+    def entry(self) -> KeysetEntry:
+        return KeysetEntry(
+            id=KEYSET,
+            chain=CHAIN,
+            tier="hot",
+            kind="p2wpkh-hd",
+            account=self.xpub,
+            origin=f"{self.root.my_fingerprint.hex()}/84'/1'/0'",
+            attestation_key=self.attestation.public_hex,
+        )
+
+    def secret(self, branch: int, index: int) -> bytes:
+        secret: bytes = self.root.derive(f"m/84h/1h/0h/{branch}/{index}").key.secret
+        return secret
+
+    def attest(self, request: AttestRequest) -> SignedAttestation:
+        attestation = Attestation(
+            v=1,
+            chain=request.chain,
+            keyset=request.keyset,
+            customer=request.customer,
+            asset=request.asset,
+            path=f"m/84'/1'/0'/{request.branch}/{request.index}",
+            address=self.account.address(request.branch, request.index),
+        )
+        return SignedAttestation(attestation=attestation, signature=self.attestation.sign(attestation))
+
+    def status(self) -> SignerStatus:
+        return SignerStatus(bundle_version=1, keysets=(KEYSET,), signed=0)
+
+    def sign(self, request: SignRequest) -> SignResponse:
+        raise AssertionError("these keys only attest")
+
+
+def make_bundle(keys: Keys, *, confirmations: int = 6) -> Bundle:
+    """A regtest bundle with one asset and one hot key-set; nobody may call or pay."""
+    return Bundle(
+        v=1,
+        version=1,
+        issued_at=1,
+        expires_at=2**40,
+        networks=(
+            NetworkEntry(
+                chain=CHAIN,
+                family="btc",
+                network="regtest",
+                genesis=NETWORKS["regtest"].genesis_hash,
+                native_asset=ASSET,
+                settle_blocks=6,
+                feerate_floor=1_000,
+                feerate_cap=500_000,
+                fee_cap="1000000",
+                fee_window_cap="10000000",
+                fee_window_seconds=86_400,
+            ),
+        ),
+        assets=(
+            AssetEntry(
+                id=ASSET,
+                chain=CHAIN,
+                decimals=8,
+                contract=None,
+                minimum_deposit=str(MINIMUM_SATS),
+                withdrawal_fee="50000",
+                confirmations=(Confirmations(from_units="0", blocks=confirmations),),
+            ),
+        ),
+        keysets=(keys.entry(),),
+        caps=(),
+        callers=(),
+        officers=(),
+        rules=(),
+    )
+
+
+class Desk:
+    """One installation's monitor side, driven pass by pass by the test.
+
+    Args:
+        dsn: superuser's address of a migrated database.
+        adapter: the chain.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        adapter: ChainAdapter,
+        *,
+        confirmations: int = 6,
+        screening: Screening | None = None,
+        options: Options | None = None,
+    ) -> None:
+        self.dsn = dsn
+        self.adapter = adapter
+        self.keys = Keys()
+        self.bundle = make_bundle(self.keys, confirmations=confirmations)
+        self.screening = screening or NoScreening()
+        self.options = options or Options(held_again_seconds=0, heartbeat_seconds=0)
+        self.admin = Database(dsn, application="test", pool_size=2)
+        self.db = Database(as_role(dsn, "strongroom_monitor"), application="monitor", pool_size=2)
+        self._stack = ExitStack()
+        self.monitor = self._monitor(self._stack)
+
+    def _monitor(self, stack: ExitStack) -> Monitor:
+        session = stack.enter_context(self.db.session())
+        return Monitor(self.adapter, session, lambda: self.bundle, self.screening, options=self.options)
+
+    def close(self) -> None:
+        self._stack.close()
+        self.db.close()
+        self.admin.close()
+
+    def restart(self) -> None:
+        """A monitor with an empty memory and a new session, as after a crash."""
+        self._stack.close()
+        self._stack = ExitStack()
+        self.monitor = self._monitor(self._stack)
+
+    def catch_up(self) -> None:
+        """Passes until there is nothing new, and one more that must change nothing."""
+        for _ in range(1_000):
+            if not self.monitor.step():
+                break
+        assert self.monitor.step() is False
+
+    # What customers and operators do.
+
+    def customer(self, name: str) -> str:
+        with self.admin.transaction() as tx:
+            tx.execute("INSERT INTO customers (id) VALUES (%s)", [name])
+        return name
+
+    def address(self, customer: str) -> AddressRow:
+        return allocate(self.admin, self.keys, self.bundle, customer, ASSET)
+
+    def change_address(self, index: int = 0) -> AddressRow:
+        with self.admin.transaction() as tx:
+            return repository.insert_address(
+                tx,
+                chain=CHAIN,
+                keyset=KEYSET,
+                asset=ASSET,
+                customer=None,
+                purpose=Purpose.CHANGE,
+                branch=1,
+                index=index,
+                address=self.keys.account.address(1, index),
+                script=self.keys.account.script(1, index),
+                attestation=None,
+            )
+
+    def spend(self, customer: str, units: int) -> None:
+        """The customer's money goes to the house, as if it had been withdrawn for good."""
+        from custody.ids import new_id
+        from custody.ledger.model import AccountKind, Leg, LineType, Transfer, available, house
+        from custody.ledger.service import post_all
+
+        legs = (
+            Leg(available(customer, ASSET), -units, LineType.FEE),
+            Leg(house(AccountKind.FEES_EARNED, ASSET), units, LineType.FEE),
+        )
+        with self.admin.transaction() as tx:
+            post_all(tx, [Transfer(new_id(), legs, "test")])
+
+    # What there is.
+
+    def query(self, sql: str, *params: Any) -> list[dict[str, Any]]:
+        with self.admin.transaction() as tx:
+            return tx.all(sql.encode(), params)
+
+    def execute(self, sql: str, *params: Any) -> int:
+        with self.admin.transaction() as tx:
+            return tx.execute(sql.encode(), params)
+
+    def deposits(self) -> list[Deposit]:
+        with self.admin.transaction() as tx:
+            return sorted(repository.deposits(tx, limit=100_000), key=lambda row: row.created_at)
+
+    def deposit(self, txid: str) -> Deposit:
+        [row] = [row for row in self.deposits() if row.txid == txid]
+        return row
+
+    def states(self) -> list[str]:
+        return [row.state.value for row in self.deposits()]
+
+    def balance(self, customer: str | None, kind: str = "available") -> int:
+        rows = self.query(
+            "SELECT balance FROM ledger_accounts WHERE customer_id IS NOT DISTINCT FROM %s AND kind = %s",
+            customer,
+            kind,
+        )
+        return sum(int(row["balance"]) for row in rows)
+
+    def alerts(self) -> list[str]:
+        rows = self.query("SELECT type FROM alerts WHERE resolved_at IS NULL ORDER BY id")
+        return [row["type"] for row in rows]
+
+    def frozen(self, customer: str) -> bool:
+        return self.query("SELECT state FROM customers WHERE id = %s", customer)[0]["state"] == "frozen"
+
+    def contents(self) -> dict[str, list[dict[str, Any]]]:
+        """Everything that money depends on, to compare before and after what must change nothing."""
+        tables = ("deposits", "deposit_events", "ledger_accounts", "ledger_lines", "receipts", "consumptions")
+        return {table: self.query(f"SELECT * FROM {table} ORDER BY 1, 2") for table in tables}
+
+    def check(self) -> None:
+        """What holds at any time: the ledger is sound, and equals the credited deposits and what we paid."""
+        with self.admin.snapshot() as tx:
+            assert audit(tx) == []
+        credited = [row for row in self.deposits() if row.state.value in ("credited", "swept")]
+        assert -self.balance(None, "chain_assets") == sum(row.units for row in credited)
+        receipts = {row["resource"]: row for row in self.query("SELECT * FROM receipts")}
+        for row in self.deposits():
+            mined = receipts.get(row.resource)
+            assert (row.height is not None) == (mined is not None), row
+            if mined is not None:
+                assert (row.height, row.block_hash) == (mined["height"], mined["block_hash"])
+        resources = [row.resource for row in self.deposits()]
+        assert len(set(resources)) == len(resources)
+
+
+@contextmanager
+def open_desk(dsn: str, adapter: ChainAdapter, **options: Any) -> Iterator[Desk]:
+    """A desk that is closed in the end."""
+    desk = Desk(dsn, adapter, **options)
+    try:
+        yield desk
+    finally:
+        desk.close()
