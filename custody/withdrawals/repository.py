@@ -180,12 +180,12 @@ def tell(tx: Tx, withdrawal: Withdrawal) -> None:
     )
 
 
-def wait(tx: Tx, withdrawal: Withdrawal, reason: str, *, seconds: int) -> None:
+def wait(tx: Tx, withdrawal_id: UUID, reason: str, *, seconds: int) -> None:
     """Leave it queued with the reason, for so long. No event row: it may wait many times."""
     tx.execute(
         "UPDATE withdrawals SET reason = %s, not_before = now() + make_interval(secs => %s), updated_at = now()"
         " WHERE id = %s AND state = 'queued'",
-        [reason, seconds, withdrawal.id],
+        [reason, seconds, withdrawal_id],
     )
 
 

@@ -6,10 +6,17 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from uuid import UUID
 
-from custody.errors import DuplicateOrder, InsufficientFunds, NotFound, OrderMismatch, UnknownCustomer
+from custody.errors import (
+    DuplicateOrder,
+    InsufficientFunds,
+    LedgerRejected,
+    NotFound,
+    OrderMismatch,
+    UnknownCustomer,
+)
 from custody.ledger import bookings
 from custody.ledger import service as ledger
-from custody.ledger.model import Rejected
+from custody.ledger.model import Code, Command, Rejected
 from custody.storage.db import Tx
 from custody.withdrawals import repository
 from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
@@ -70,18 +77,18 @@ def request(tx: Tx, signed: SignedOrder, caller: Caller, bundle: Bundle, *, now:
     if not repository.insert(tx, withdrawal):
         # Another request with this order won the race, and has committed: answer as if we came later.
         return _same(_found(tx, withdrawal.id), signed, caller)
-    result = ledger.post(
-        tx,
-        [
-            bookings.hold_withdrawal(
-                withdrawal.id, withdrawal.customer, withdrawal.asset, withdrawal.units + withdrawal.fee_units
-            )
-        ],
-    )[0]
+    hold = bookings.hold_withdrawal(
+        withdrawal.id,
+        customer=withdrawal.customer,
+        asset=withdrawal.asset,
+        units=withdrawal.units,
+        fee_units=withdrawal.fee_units,
+    )
+    result = ledger.post(tx, [hold])[0]
     if isinstance(result, Rejected):
-        raise InsufficientFunds(
-            withdrawal.asset, int(result.detail["available"]), int(result.detail["needed"])
-        )
+        if result.code is not Code.INSUFFICIENT_FUNDS or result.available is None or result.needed is None:
+            raise LedgerRejected([result])
+        raise InsufficientFunds(withdrawal.asset, result.available, result.needed)
     stored = _found(tx, withdrawal.id)
     repository.tell(tx, stored)
     return stored
@@ -112,9 +119,14 @@ def cancel(tx: Tx, withdrawal_id: UUID, caller: Caller) -> Withdrawal:
     return moved
 
 
+def release_command(withdrawal: Withdrawal) -> Command:
+    """The ledger command that gives the held money back, for a withdrawal that has ended unpaid."""
+    return bookings.release_withdrawal(withdrawal.id)
+
+
 def release(tx: Tx, withdrawal: Withdrawal) -> None:
     """Give the held money back. Only for withdrawals that have ended unpaid, in the transaction that ends them."""
-    ledger.post_all(tx, [bookings.void_withdrawal(withdrawal.id)])
+    ledger.post_all(tx, [release_command(withdrawal)])
 
 
 def get(tx: Tx, withdrawal_id: UUID) -> Withdrawal:

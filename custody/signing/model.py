@@ -1,0 +1,101 @@
+"""Our transactions as they are stored: one effect on a chain, in all its versions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from custody.signing.lifecycle import TransactionState
+
+
+class VersionState(StrEnum):
+    """Where one version is."""
+
+    BUILT = "built"
+    """Recorded; the signer may have been asked, and may have signed even if no answer came."""
+    SIGNED = "signed"
+    """Its bytes are recorded and may be sent at any time."""
+    REFUSED = "refused"
+    """The signer refused it and has never signed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a transaction. Bytes never change once they are recorded."""
+
+    transaction_id: UUID
+    version: int
+    """1, 2, 3 ...; each keeps all inputs of every earlier one."""
+    request: str
+    """JSON of the signing request, verbatim."""
+    unsigned: bytes
+    signed: bytes | None
+    txid: str | None
+    """Set with `signed`."""
+    fee_units: int
+    feerate: int
+    """BTC: sat/kvB."""
+    size: int
+    """BTC: vB."""
+    state: VersionState
+    created_at: datetime
+    signed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class OurTransaction:
+    """One on-chain effect of ours and its versions, oldest first. At most one of them can ever confirm."""
+
+    id: UUID
+    chain: str
+    keyset: str
+    kind: str
+    state: TransactionState
+    confirmed_txid: str | None
+    """The version in the best chain."""
+    height: int | None
+    block_hash: str | None
+    change_index: int | None
+    """Index of the change address on branch 1, None without change."""
+    finalisations: int
+    """Times final; names the ledger transfer of the last network fee."""
+    last_error: str
+    versions: tuple[Version, ...]
+
+    @property
+    def newest_signed(self) -> Version | None:
+        """The signed version that is sent first, None while there is none."""
+        signed = [version for version in self.versions if version.state is VersionState.SIGNED]
+        return signed[-1] if signed else None
+
+    @property
+    def reference(self) -> str:
+        """How ledger lines refer to it."""
+        return f"transaction:{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class SpendableCoin:
+    """A coin of a key-set that a transaction may spend now."""
+
+    resource: str
+    """`txid:vout` on BTC."""
+    txid: str
+    units: int
+    script: bytes
+    branch: int
+    index: int
+    block_hash: str
+    """Of the block that has it: where a node without an index finds the whole transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumptionFact:
+    """A resource of ours used by a mined transaction, as the monitor committed it."""
+
+    resource: str
+    txid: str
+    height: int
+    block_hash: str

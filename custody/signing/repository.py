@@ -1,0 +1,381 @@
+"""SQL of our transactions, their versions, and the resources reserved for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from chains.errors import InvalidValue
+from chains.types import BlockRef
+from custody.errors import Conflict
+from custody.signing.lifecycle import TRANSACTION, TransactionEvent, TransactionState
+from custody.signing.model import ConsumptionFact, OurTransaction, SpendableCoin, Version, VersionState
+from custody.storage.db import Row, Tx, units
+
+_SPENDABLE = """
+    SELECT r.resource, r.txid, r.units, a.script, a.branch, a.index, r.block_hash
+    FROM receipts r
+    JOIN addresses a ON a.id = r.address_id
+    JOIN cursors c ON c.chain = r.chain
+    LEFT JOIN deposits d ON d.chain = r.chain AND d.resource = r.resource
+    WHERE r.chain = %(chain)s AND a.keyset = %(keyset)s AND r.asset = %(asset)s AND r.units > 0
+      AND NOT EXISTS (SELECT 1 FROM consumptions u WHERE u.chain = r.chain AND u.resource = r.resource)
+      AND NOT EXISTS (SELECT 1 FROM reservations v WHERE v.chain = r.chain AND v.resource = r.resource)
+      AND (NOT r.coinbase OR c.height - r.height + 1 >= 100)
+      AND (d.state = 'credited' OR d.id IS NULL AND a.purpose = 'change' AND EXISTS (
+            -- Our own change. If its transaction has several versions, a reorg could bring another one, and this
+            -- coin would never have existed: then it has to be as deep as what we call final.
+            SELECT 1 FROM transaction_versions o WHERE o.txid = r.txid AND (
+                c.height - r.height + 1 >= %(settle_blocks)s
+                OR NOT EXISTS (SELECT 1 FROM transaction_versions s
+                               WHERE s.transaction_id = o.transaction_id AND s.version <> o.version))))
+"""
+
+
+def spendable(tx: Tx, chain: str, keyset: str, asset: str, settle_blocks: int) -> Sequence[SpendableCoin]:
+    """Coins that may be spent now: mined, unspent, not reserved, mature, and credited or our own change."""
+    params = {"chain": chain, "keyset": keyset, "asset": asset, "settle_blocks": settle_blocks}
+    return [_coin(row) for row in tx.all(_SPENDABLE + " ORDER BY r.resource", params)]
+
+
+def still_spendable(
+    tx: Tx, chain: str, keyset: str, asset: str, settle_blocks: int, resources: Sequence[str]
+) -> bool:
+    """Whether all of `resources` may be spent now."""
+    params = {
+        "chain": chain,
+        "keyset": keyset,
+        "asset": asset,
+        "settle_blocks": settle_blocks,
+        "resources": list(resources),
+    }
+    found = tx.all(_SPENDABLE + " AND r.resource = ANY (%(resources)s)", params)
+    return len(found) == len(set(resources))
+
+
+def coins_of(tx: Tx, chain: str, resources: Sequence[str]) -> Sequence[SpendableCoin]:
+    """The coins behind resources of ours, spent or not; those whose receipt is gone are missing."""
+    rows = tx.all(
+        "SELECT r.resource, r.txid, r.units, a.script, a.branch, a.index, r.block_hash FROM receipts r"
+        " JOIN addresses a ON a.id = r.address_id WHERE r.chain = %s AND r.resource = ANY (%s)",
+        [chain, list(resources)],
+    )
+    return [_coin(row) for row in rows]
+
+
+def reserve(tx: Tx, chain: str, resources: Sequence[str], transaction_id: UUID) -> bool:
+    """Reserve resources for a transaction; False if another has one of them. Roll back then."""
+    inserted = tx.executemany(
+        "INSERT INTO reservations (chain, resource, transaction_id) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        [[chain, resource, transaction_id] for resource in sorted(resources)],
+    )
+    return inserted == len(resources)
+
+
+def release_reservations(tx: Tx, transaction_id: UUID, *, keep: Sequence[str] = ()) -> None:
+    """Free the transaction's resources, except those to keep."""
+    tx.execute(
+        "DELETE FROM reservations WHERE transaction_id = %s AND resource <> ALL (%s)",
+        [transaction_id, list(keep)],
+    )
+
+
+def insert(
+    tx: Tx, transaction_id: UUID, chain: str, keyset: str, kind: str, change_index: int | None
+) -> None:
+    """Add a transaction in its first state."""
+    tx.execute(
+        "INSERT INTO transactions (id, chain, keyset, kind, state, change_index) VALUES (%s, %s, %s, %s, %s, %s)",
+        [transaction_id, chain, keyset, kind, TransactionState.BUILT, change_index],
+    )
+
+
+def insert_version(
+    tx: Tx,
+    transaction_id: UUID,
+    version: int,
+    *,
+    request: str,
+    unsigned: bytes,
+    fee_units: int,
+    feerate: int,
+    size: int,
+) -> bool:
+    """Add a version; False if another worker has added this number."""
+    return bool(
+        tx.execute(
+            "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, fee_units, feerate, size)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [transaction_id, version, request, unsigned, fee_units, feerate, size],
+        )
+    )
+
+
+def find(tx: Tx, transaction_id: UUID) -> OurTransaction | None:
+    """The transaction with its versions, or None."""
+    row = tx.optional("SELECT * FROM transactions WHERE id = %s", [transaction_id])
+    return None if row is None else _transaction(tx, row)
+
+
+def lock(tx: Tx, transaction_id: UUID) -> OurTransaction:
+    """The transaction, locked until the end of `tx`: one worker at a time moves it.
+
+    Raises:
+        InvalidValue: there is none.
+    """
+    row = tx.optional("SELECT * FROM transactions WHERE id = %s FOR UPDATE", [transaction_id])
+    if row is None:
+        raise InvalidValue(f"there is no transaction {transaction_id}")
+    return _transaction(tx, row)
+
+
+def in_states(tx: Tx, chain: str, states: Sequence[TransactionState]) -> Sequence[UUID]:
+    """Ids of a chain's transactions in some states, oldest first."""
+    rows = tx.all(
+        "SELECT id FROM transactions WHERE chain = %s AND state = ANY (%s) ORDER BY created_at, id",
+        [chain, list(states)],
+    )
+    return [row["id"] for row in rows]
+
+
+def moved_since_final(tx: Tx, chain: str) -> Sequence[UUID]:
+    """Ids of final transactions whose block is no longer in the best chain, or holds another version of them."""
+    rows = tx.all(
+        "SELECT t.id FROM transactions t WHERE t.chain = %s AND t.state = 'final' AND NOT EXISTS ("
+        " SELECT 1 FROM blocks b WHERE b.chain = t.chain AND b.height = t.height AND b.hash = t.block_hash)"
+        " ORDER BY t.created_at, t.id",
+        [chain],
+    )
+    return [row["id"] for row in rows]
+
+
+def to_sign(tx: Tx, chain: str, keyset: str) -> Sequence[Version]:
+    """Versions that the signer has to be asked about, oldest first."""
+    rows = tx.all(
+        "SELECT v.* FROM transaction_versions v JOIN transactions t ON t.id = v.transaction_id"
+        " WHERE t.chain = %s AND t.keyset = %s AND v.state = 'built' AND t.state IN ('built', 'broadcast')"
+        " ORDER BY v.created_at, v.transaction_id, v.version",
+        [chain, keyset],
+    )
+    return [_version(row) for row in rows]
+
+
+def record_signed(tx: Tx, version: Version, signed: bytes, txid: str) -> bool:
+    """Store the signed bytes, once; False if this version is no longer waiting for them."""
+    return bool(
+        tx.execute(
+            "UPDATE transaction_versions SET state = 'signed', signed = %s, txid = %s, signed_at = now()"
+            " WHERE transaction_id = %s AND version = %s AND state = 'built'",
+            [signed, txid, version.transaction_id, version.version],
+        )
+    )
+
+
+def record_refused(tx: Tx, version: Version) -> bool:
+    """Note that the signer refused a version; False if it is no longer waiting."""
+    return bool(
+        tx.execute(
+            "UPDATE transaction_versions SET state = 'refused'"
+            " WHERE transaction_id = %s AND version = %s AND state = 'built'",
+            [version.transaction_id, version.version],
+        )
+    )
+
+
+def apply(
+    tx: Tx,
+    transaction: OurTransaction,
+    event: TransactionEvent,
+    *,
+    confirmed_txid: str | None = None,
+    block: BlockRef | None = None,
+) -> TransactionState:
+    """Move it by `event`; the place in the chain becomes what is given, or none.
+
+    Raises:
+        ImpossibleTransition: the event cannot happen in this state.
+        Conflict: it has left the state that the caller saw.
+    """
+    target = TRANSACTION.next(transaction.state, event)
+    moved = tx.execute(
+        "UPDATE transactions SET state = %s, confirmed_txid = %s, height = %s, block_hash = %s, updated_at = now()"
+        " WHERE id = %s AND state = %s",
+        [
+            target,
+            confirmed_txid,
+            None if block is None else block.height,
+            None if block is None else block.hash,
+            transaction.id,
+            transaction.state,
+        ],
+    )
+    if not moved:
+        raise Conflict(f"transaction {transaction.id} is no longer {transaction.state}")
+    return target
+
+
+def relocate(tx: Tx, transaction_id: UUID, block: BlockRef) -> None:
+    """Note that the confirmed version is in another block now."""
+    tx.execute(
+        "UPDATE transactions SET height = %s, block_hash = %s, updated_at = now() WHERE id = %s",
+        [block.height, block.hash, transaction_id],
+    )
+
+
+def count_finalisation(tx: Tx, transaction_id: UUID) -> int:
+    """Number the next time it is final: 1, 2, ..."""
+    row = tx.one(
+        "UPDATE transactions SET finalisations = finalisations + 1 WHERE id = %s RETURNING finalisations",
+        [transaction_id],
+    )
+    return int(row["finalisations"])
+
+
+def set_change_index(tx: Tx, transaction_id: UUID, change_index: int) -> None:
+    """Note the change address that a replacement needs and its first version did without."""
+    tx.execute("UPDATE transactions SET change_index = %s WHERE id = %s", [change_index, transaction_id])
+
+
+def due_broadcasts(tx: Tx, chain: str, *, lease_seconds: int, limit: int) -> Sequence[UUID]:
+    """Claim transactions that are due to be sent: for `lease_seconds` no other worker takes them."""
+    rows = tx.all(
+        "UPDATE transactions SET rebroadcast_at = now() + make_interval(secs => %s) WHERE id IN ("
+        " SELECT id FROM transactions WHERE chain = %s AND state = 'broadcast' AND rebroadcast_at <= now()"
+        " ORDER BY created_at, id LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING id",
+        [lease_seconds, chain, limit],
+    )
+    return [row["id"] for row in rows]
+
+
+def schedule_broadcast(tx: Tx, transaction_id: UUID, seconds: int, error: str) -> None:
+    """Say when to look at it again, and what went wrong (empty: nothing)."""
+    tx.execute(
+        "UPDATE transactions SET rebroadcast_at = now() + make_interval(secs => %s), last_error = %s,"
+        " updated_at = now() WHERE id = %s",
+        [seconds, error[:500], transaction_id],
+    )
+
+
+def note_error(tx: Tx, transaction_id: UUID, error: str) -> None:
+    """Keep the last trouble where operators look."""
+    tx.execute("UPDATE transactions SET last_error = %s WHERE id = %s", [error[:500], transaction_id])
+
+
+def cursor(tx: Tx, chain: str) -> BlockRef | None:
+    """The last block the monitor has committed, None before its first."""
+    row = tx.optional("SELECT height, hash FROM cursors WHERE chain = %s", [chain])
+    return None if row is None else BlockRef(row["height"], row["hash"])
+
+
+def consumptions(tx: Tx, chain: str, resources: Sequence[str]) -> Sequence[ConsumptionFact]:
+    """What mined transactions have used of `resources`."""
+    rows = tx.all(
+        "SELECT resource, txid, height, block_hash FROM consumptions WHERE chain = %s AND resource = ANY (%s)",
+        [chain, list(resources)],
+    )
+    return [ConsumptionFact(row["resource"], row["txid"], row["height"], row["block_hash"]) for row in rows]
+
+
+def missing_receipts(tx: Tx, chain: str, resources: Sequence[str]) -> Sequence[str]:
+    """Those of `resources` that no output of the best chain is."""
+    rows = tx.all(
+        "SELECT resource FROM unnest(%s::text[]) AS resource WHERE NOT EXISTS (SELECT 1 FROM receipts r"
+        " WHERE r.chain = %s AND r.resource = resource.resource)",
+        [list(resources), chain],
+    )
+    return [row["resource"] for row in rows]
+
+
+def unconfirmed_for(tx: Tx, chain: str, keyset: str, blocks: int) -> Sequence[tuple[UUID, int]]:
+    """Broadcast transactions with no version waiting for the signer whose newest one has seen `blocks` blocks go by.
+
+    Returns:
+        Their ids, and the feerate that the newest signed version pays.
+    """
+    rows = tx.all(
+        "SELECT t.id, v.feerate FROM transactions t JOIN LATERAL (SELECT feerate, signed_at FROM transaction_versions"
+        "  WHERE transaction_id = t.id AND state = 'signed' ORDER BY version DESC LIMIT 1) v ON true"
+        " WHERE t.chain = %s AND t.keyset = %s AND t.state = 'broadcast'"
+        " AND NOT EXISTS (SELECT 1 FROM transaction_versions w WHERE w.transaction_id = t.id AND w.state = 'built')"
+        " AND (SELECT count(*) FROM blocks b WHERE b.chain = t.chain AND b.observed_at > v.signed_at) >= %s"
+        " ORDER BY t.created_at, t.id",
+        [chain, keyset, blocks],
+    )
+    return [(row["id"], row["feerate"]) for row in rows]
+
+
+def open_bump_requests(tx: Tx, chain: str, keyset: str) -> Sequence[tuple[UUID, UUID, int | None]]:
+    """Id, transaction and feerate of the operators' requests that have no outcome yet, oldest first."""
+    rows = tx.all(
+        "SELECT r.id, r.transaction_id, r.feerate FROM bump_requests r JOIN transactions t ON t.id = r.transaction_id"
+        " WHERE t.chain = %s AND t.keyset = %s AND r.done_at IS NULL ORDER BY r.at, r.id",
+        [chain, keyset],
+    )
+    return [(row["id"], row["transaction_id"], row["feerate"]) for row in rows]
+
+
+def close_bump_request(tx: Tx, request_id: UUID, outcome: str) -> None:
+    """Note what became of a request; the first outcome stays."""
+    tx.execute(
+        "UPDATE bump_requests SET done_at = now(), outcome = %s WHERE id = %s AND done_at IS NULL",
+        [outcome[:500], request_id],
+    )
+
+
+def spends_outputs_of(tx: Tx, chain: str, txids: Sequence[str]) -> bool:
+    """Whether any resource reserved for a transaction of ours is an output of one of `txids`."""
+    row = tx.one(
+        "SELECT EXISTS (SELECT 1 FROM reservations WHERE chain = %s AND split_part(resource, ':', 1) = ANY (%s))"
+        " AS found",
+        [chain, list(txids)],
+    )
+    return bool(row["found"])
+
+
+def _coin(row: Row) -> SpendableCoin:
+    return SpendableCoin(
+        resource=row["resource"],
+        txid=row["txid"],
+        units=units(row["units"]),
+        script=bytes(row["script"]),
+        branch=row["branch"],
+        index=row["index"],
+        block_hash=row["block_hash"],
+    )
+
+
+def _transaction(tx: Tx, row: Row) -> OurTransaction:
+    versions = tx.all(
+        "SELECT * FROM transaction_versions WHERE transaction_id = %s ORDER BY version", [row["id"]]
+    )
+    return OurTransaction(
+        id=row["id"],
+        chain=row["chain"],
+        keyset=row["keyset"],
+        kind=row["kind"],
+        state=TransactionState(row["state"]),
+        confirmed_txid=row["confirmed_txid"],
+        height=row["height"],
+        block_hash=row["block_hash"],
+        change_index=row["change_index"],
+        finalisations=row["finalisations"],
+        last_error=row["last_error"],
+        versions=tuple(_version(version) for version in versions),
+    )
+
+
+def _version(row: Row) -> Version:
+    return Version(
+        transaction_id=row["transaction_id"],
+        version=row["version"],
+        request=row["request"],
+        unsigned=bytes(row["unsigned"]),
+        signed=None if row["signed"] is None else bytes(row["signed"]),
+        txid=row["txid"],
+        fee_units=units(row["fee_units"]),
+        feerate=row["feerate"],
+        size=row["size"],
+        state=VersionState(row["state"]),
+        created_at=row["created_at"],
+        signed_at=row["signed_at"],
+    )

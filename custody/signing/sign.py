@@ -1,0 +1,139 @@
+"""Signing: recorded requests go to the signer, and what it signs is recorded before anybody else sees it.
+
+The request is the recorded one, word for word, however often it is sent: a signer that has signed it before gives
+the same signatures again. No answer means: ask again. Only a refusal of the first version, which was then never
+signed, sets the withdrawals free.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from chains.errors import PermanentError
+from custody.signing import btc, payments, repository
+from custody.signing.build import REFUSED_BEFORE
+from custody.signing.lifecycle import TransactionEvent, TransactionState
+from custody.signing.model import Version
+from custody.signing.site import Site
+from custody.storage import alerts, events, halts
+from custody.storage.alerts import Severity
+from custody.storage.db import Database
+from signers.ports import Refused, Signer, SignerUnavailable
+
+
+def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
+    """Ask the signer about every recorded version that waits for it; returns the transactions that got signed.
+
+    Raises:
+        SignerUnavailable: no answer; nothing is known, and the next call asks the same again.
+        DatabaseUnavailable, Conflict: what was signed meanwhile is signed again, the same.
+    """
+    with db.snapshot() as tx:
+        if halts.halted(tx, site.chain) is not None:
+            return []
+        waiting = repository.to_sign(tx, site.chain, site.keyset.id)
+    done = []
+    for version in waiting:
+        try:
+            response = signer.sign(btc.read_request(version.request))
+            signed, txid = btc.finish(version, response)
+        except Refused as refusal:
+            _refused(db, site, version, refusal)
+        except SignerUnavailable as error:
+            _trouble(db, site, version, Severity.WARNING, "signer.unavailable", site.keyset.id, str(error))
+            raise
+        except PermanentError as error:
+            # A wrong signature, or bytes that two decoders read differently: never recorded, never sent.
+            _trouble(
+                db,
+                site,
+                version,
+                Severity.CRITICAL,
+                "signer.wrong_signature",
+                str(version.transaction_id),
+                str(error),
+            )
+        else:
+            if _record(db, site, version, signed, txid):
+                done.append(version.transaction_id)
+    return done
+
+
+def _record(db: Database, site: Site, version: Version, signed: bytes, txid: str) -> bool:
+    """Store the signed bytes; from the commit on they are what is sent. False if another worker was quicker."""
+    with db.transaction() as tx:
+        transaction = repository.lock(tx, version.transaction_id)
+        if transaction.state not in (
+            TransactionState.BUILT,
+            TransactionState.BROADCAST,
+            TransactionState.CONFIRMING,
+        ):
+            return False
+        if not repository.record_signed(tx, version, signed, txid):
+            return False
+        if transaction.state is TransactionState.CONFIRMING:
+            return True  # an earlier version is in a block: this one is kept, in case a reorg undoes that
+        repository.apply(tx, transaction, TransactionEvent.SIGN)
+        payments.signed(tx, transaction.id)
+        repository.schedule_broadcast(tx, transaction.id, 0, "")
+        alerts.resolve_alert(tx, "signer.unavailable", site.keyset.id)
+        alerts.resolve_alert(tx, "signer.wrong_signature", str(transaction.id))
+        events.emit(
+            tx,
+            "transaction.signed",
+            str(transaction.id),
+            {"version": version.version, "txid": txid, "fee": str(version.fee_units)},
+        )
+        return True
+
+
+def _refused(db: Database, site: Site, version: Version, refusal: Refused) -> None:
+    codes = ",".join(sorted({reason.code for reason in refusal.reasons}))
+    with db.transaction() as tx:
+        transaction = repository.lock(tx, version.transaction_id)
+        print_ = btc.footprint(version)
+        if any(
+            fact.txid == print_.txid
+            for fact in repository.consumptions(tx, site.chain, sorted(print_.resources))
+        ):
+            # It is in a block, so it was signed: the refusal is wrong, and nothing may be released.
+            alerts.raise_alert(
+                tx,
+                Severity.CRITICAL,
+                "signer.refused_what_it_signed",
+                str(transaction.id),
+                f"the signer refuses {print_.txid}, which is mined: {refusal}",
+                {},
+            )
+            return
+        if not repository.record_refused(tx, version):
+            return
+        repository.note_error(tx, transaction.id, f"signer refused: {refusal}")
+        if version.version == 1 and transaction.state is TransactionState.BUILT:
+            repository.apply(tx, transaction, TransactionEvent.REFUSE)
+            payments.refused(
+                tx, transaction.id, f"{REFUSED_BEFORE}: {refusal}"[:500], seconds=site.pace.refused_seconds
+            )
+        alerts.raise_alert(
+            tx,
+            Severity.WARNING,
+            "signer.refused",
+            f"{site.keyset.id}:{codes}"[:200],
+            f"the signer refused version {version.version} of {transaction.id}: {refusal}"[:1000],
+            {"transaction": str(transaction.id), "version": version.version},
+        )
+
+
+def _trouble(
+    db: Database, site: Site, version: Version, severity: Severity, type: str, subject: str, error: str
+) -> None:
+    with db.transaction() as tx:
+        repository.note_error(tx, version.transaction_id, error)
+        alerts.raise_alert(
+            tx,
+            severity,
+            type,
+            subject,
+            f"{site.keyset.id}: {error}"[:1000],
+            {"transaction": str(version.transaction_id)},
+        )

@@ -1,0 +1,183 @@
+"""Tracking: what the monitor has committed about the chain moves our transactions and their withdrawals.
+
+One transaction of ours is moved in one database transaction, at REPEATABLE READ: consumptions and cursor are of
+one moment, and of two workers one wins.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from chains.types import BlockRef
+from custody.errors import Conflict
+from custody.signing import btc, payments, repository
+from custody.signing.lifecycle import TransactionEvent, TransactionState
+from custody.signing.model import ConsumptionFact, OurTransaction
+from custody.signing.site import Site
+from custody.signing.tracking import Dead, Final, Mined, Moved, Stay, Undone, Verdict, judge
+from custody.storage import alerts, events
+from custody.storage.alerts import Severity
+from custody.storage.db import Database, Isolation, Tx
+
+_ALIVE = (TransactionState.BUILT, TransactionState.BROADCAST, TransactionState.CONFIRMING)
+_OPEN_ALERTS = ("transaction.not_relayed", "transaction.input_vanished", "transaction.bump_capped")
+
+
+def track(db: Database, site: Site) -> int:
+    """Move every transaction as far as the facts go; returns how many were moved.
+
+    Raises:
+        DatabaseUnavailable: nothing of the transaction at hand is known; the others are done.
+    """
+    with db.snapshot() as tx:
+        ids = [
+            *repository.in_states(tx, site.chain, _ALIVE),
+            *repository.moved_since_final(tx, site.chain),
+        ]
+    return sum(_track_one(db, site, transaction_id) for transaction_id in ids)
+
+
+def _track_one(db: Database, site: Site, transaction_id: UUID) -> int:
+    try:
+        with db.transaction(isolation=Isolation.REPEATABLE_READ) as tx:
+            return _move(tx, site, transaction_id)
+    except Conflict:
+        return 0  # another worker moves it, or it was signed just now: the next call sees to it
+
+
+def _move(tx: Tx, site: Site, transaction_id: UUID) -> int:
+    tip = repository.cursor(tx, site.chain)
+    if tip is None:
+        return 0
+    moved = 0
+    while True:
+        transaction = repository.lock(tx, transaction_id)
+        verdict = _verdict(tx, site, transaction, tip)
+        if isinstance(verdict, Stay):
+            _watch_inputs(tx, transaction)
+            return min(moved, 1)
+        _apply(tx, site, transaction, verdict)
+        moved += 1
+
+
+def _verdict(tx: Tx, site: Site, transaction: OurTransaction, tip: BlockRef) -> Verdict:
+    versions = [btc.footprint(version) for version in transaction.versions]
+    resources = sorted(frozenset().union(*(version.resources for version in versions)))
+    facts = repository.consumptions(tx, transaction.chain, resources)
+    place = None
+    if transaction.confirmed_txid is not None and transaction.height is not None:
+        assert transaction.block_hash is not None
+        place = (transaction.confirmed_txid, transaction.height, transaction.block_hash)
+    return judge(
+        transaction.state,
+        place,
+        versions,
+        {fact.resource: fact for fact in facts},
+        tip_height=tip.height,
+        settle_blocks=site.network.settle_blocks,
+    )
+
+
+def _apply(tx: Tx, site: Site, transaction: OurTransaction, verdict: Verdict) -> None:
+    match verdict:
+        case Mined(fact):
+            _to(tx, transaction, TransactionEvent.MINE, fact)
+            payments.mined(tx, transaction.id, fact.txid, fact.height)
+            for alert in _OPEN_ALERTS:
+                alerts.resolve_alert(tx, alert, str(transaction.id))
+            _tell(tx, transaction, "confirming", fact)
+        case Final(fact):
+            _to(tx, transaction, TransactionEvent.FINALISE, fact)
+            payments.settle(tx, transaction, site.asset.id, fact.txid, _resources(transaction, fact.txid))
+            _tell(tx, transaction, "final", fact)
+        case Moved(fact):
+            repository.relocate(tx, transaction.id, BlockRef(fact.height, fact.block_hash))
+        case Undone():
+            _undo(tx, transaction)
+        case Dead(facts):
+            _die(tx, transaction, facts)
+        case Stay():
+            raise AssertionError("nothing to apply")
+
+
+def _undo(tx: Tx, transaction: OurTransaction) -> None:
+    assert transaction.confirmed_txid is not None
+    repository.apply(tx, transaction, TransactionEvent.UNDO)
+    repository.schedule_broadcast(tx, transaction.id, 0, "reorg: its block was undone")
+    if transaction.state is TransactionState.FINAL:
+        payments.unsettle(
+            tx, transaction, transaction.confirmed_txid, _resources(transaction, transaction.confirmed_txid)
+        )
+        alerts.raise_alert(
+            tx,
+            Severity.CRITICAL,
+            "transaction.final_undone",
+            str(transaction.id),
+            f"a reorg undid {transaction.confirmed_txid}, which was final; its settlement is reversed",
+            {"chain": transaction.chain},
+        )
+    else:
+        payments.undone(tx, transaction.id)
+    events.emit(
+        tx,
+        "transaction.undone",
+        str(transaction.id),
+        {"txid": transaction.confirmed_txid, "chain": transaction.chain},
+    )
+
+
+def _die(tx: Tx, transaction: OurTransaction, facts: tuple[ConsumptionFact, ...]) -> None:
+    killers = sorted({fact.txid for fact in facts})
+    reason = f"double-spent: {', '.join(killers)} used its coins and is final"
+    repository.apply(tx, transaction, TransactionEvent.DIE)
+    failed = payments.dead(tx, transaction.id, reason[:500])
+    alerts.raise_alert(
+        tx,
+        Severity.CRITICAL,
+        "transaction.dead",
+        str(transaction.id),
+        f"{reason}. {len(failed)} withdrawals failed and their holds were released",
+        {"chain": transaction.chain, "withdrawals": [str(w) for w in failed]},
+    )
+    for alert in _OPEN_ALERTS:
+        alerts.resolve_alert(tx, alert, str(transaction.id))
+
+
+def _watch_inputs(tx: Tx, transaction: OurTransaction) -> None:
+    """A coin that a reorg took away, and nobody has spent, leaves a transaction that no block can hold: alert."""
+    if transaction.state is not TransactionState.BROADCAST:
+        return
+    inputs = sorted(
+        frozenset().union(*(btc.footprint(version).resources for version in transaction.versions))
+    )
+    gone = repository.missing_receipts(tx, transaction.chain, inputs)
+    if not gone:
+        alerts.resolve_alert(tx, "transaction.input_vanished", str(transaction.id))
+        return
+    alerts.raise_alert(
+        tx,
+        Severity.CRITICAL,
+        "transaction.input_vanished",
+        str(transaction.id),
+        f"a reorg removed {', '.join(gone)}, which it spends: it cannot confirm unless that comes back",
+        {"chain": transaction.chain, "resources": list(gone)},
+    )
+
+
+def _to(tx: Tx, transaction: OurTransaction, event: TransactionEvent, fact: ConsumptionFact) -> None:
+    block = BlockRef(fact.height, fact.block_hash)
+    repository.apply(tx, transaction, event, confirmed_txid=fact.txid, block=block)
+
+
+def _resources(transaction: OurTransaction, txid: str) -> list[str]:
+    prints = (btc.footprint(version) for version in transaction.versions)
+    return sorted(next(version.resources for version in prints if version.txid == txid))
+
+
+def _tell(tx: Tx, transaction: OurTransaction, what: str, fact: ConsumptionFact) -> None:
+    events.emit(
+        tx,
+        f"transaction.{what}",
+        str(transaction.id),
+        {"txid": fact.txid, "height": fact.height, "chain": transaction.chain},
+    )

@@ -1,0 +1,108 @@
+"""Two ways a withdrawal ends without a transaction: its order's time is over, or the ledger settles it."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from chains.errors import PermanentError
+from custody.ledger import bookings
+from custody.ledger import service as ledger
+from custody.storage import alerts, halts
+from custody.storage.alerts import Severity
+from custody.storage.db import Database, Tx
+from custody.withdrawals import repository, service
+from custody.withdrawals.lifecycle import WITHDRAWAL, WithdrawalEvent, WithdrawalState
+from custody.withdrawals.model import Withdrawal
+from custody.withdrawals.orders import check_row
+from policies.bundle import Bundle
+
+BATCH = 200
+_EXPIRING = tuple(sorted(WITHDRAWAL.sources(WithdrawalEvent.EXPIRE)))
+
+
+def expire(db: Database, *, now: int) -> int:
+    """End withdrawals whose order is over and which no transaction pays; returns how many.
+
+    One whose transaction is recorded does not end here: it may have been signed.
+
+    Args:
+        now: UNIX seconds.
+    """
+    with db.snapshot() as tx:
+        ids = repository.overdue(tx, _EXPIRING, now, limit=BATCH)
+    done = 0
+    for withdrawal_id in ids:
+        with db.transaction() as tx:
+            withdrawal = repository.claim(tx, withdrawal_id, _EXPIRING)
+            if withdrawal is None:
+                continue
+            waited_for = f" (last: {withdrawal.reason})" if withdrawal.reason else ""
+            moved = repository.apply(
+                tx,
+                withdrawal,
+                WithdrawalEvent.EXPIRE,
+                reason=f"expired: the order's time is over{waited_for}"[:1000],
+            )
+            service.release(tx, moved)
+            done += 1
+    return done
+
+
+def settle_internal(db: Database, bundle: Bundle) -> int:
+    """Settle queued withdrawals to addresses of ours in the ledger; returns how many."""
+    with db.snapshot() as tx:
+        ids = repository.settleable(tx, limit=BATCH)
+    return sum(_settle_one(db, bundle, withdrawal_id) for withdrawal_id in ids)
+
+
+def _settle_one(db: Database, bundle: Bundle, withdrawal_id: UUID) -> int:
+    with db.transaction() as tx:
+        withdrawal = repository.claim(tx, withdrawal_id, [WithdrawalState.QUEUED])
+        if withdrawal is None or halts.halted(tx, withdrawal.chain) is not None:
+            return 0
+        _, owner = repository.owner_of(tx, withdrawal.chain, withdrawal.destination)
+        problem = _problem(withdrawal, bundle, owner)
+        if problem or owner is None:
+            _report(tx, withdrawal, problem)
+            return 0
+        n = repository.count_settlement(tx, withdrawal.id)
+        repository.apply(
+            tx, withdrawal, WithdrawalEvent.SETTLE_INTERNALLY, detail={"to": owner, "settlement": n}
+        )
+        ledger.post_all(
+            tx,
+            [
+                bookings.settle_internally(
+                    withdrawal.id,
+                    n,
+                    customer=withdrawal.customer,
+                    to_customer=owner,
+                    asset=withdrawal.asset,
+                    units=withdrawal.units,
+                    fee_units=withdrawal.fee_units,
+                )
+            ],
+        )
+        return 1
+
+
+def _problem(withdrawal: Withdrawal, bundle: Bundle, owner: str | None) -> str:
+    """What is wrong with a withdrawal that the policy has let through, or nothing. No signer will look at it."""
+    try:
+        order = check_row(withdrawal)
+        withdrawal.signed_order.verify(bundle.caller(order.caller).key)
+    except PermanentError as error:
+        return str(error) or type(error).__name__
+    return "" if owner is not None else "the destination belongs to no customer of ours"
+
+
+def _report(tx: Tx, withdrawal: Withdrawal, problem: str) -> None:
+    repository.wait(tx, withdrawal.id, f"order-not-genuine: {problem}", seconds=60)
+    alerts.raise_alert(
+        tx,
+        Severity.CRITICAL,
+        "withdrawal.tampered",
+        str(withdrawal.id),
+        f"the stored withdrawal is not what its caller signed: {problem}",
+        {},
+    )
