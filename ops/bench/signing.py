@@ -1,4 +1,4 @@
-"""Guarded signing by the daemon, eight requests in flight, beside one bare PKCS#11 session of the same HSM."""
+"""Guarded signing by the daemon, eight requests in flight, beside one bare PKCS#11 session of that HSM."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _ENOUGH: Final = str(20_000_000 * BTC_SATS)
 
 
 def rows(progress: Callable[[str], None]) -> Iterator[Row]:
-    """Signatures a second. Ours: decode, check everything, journal on disk, sign, verify; one input a request."""
+    """Signatures a second. Ours: decode, check all, journal on disk, sign, verify; one input a request."""
     directory = part_directory("strongroom-bench-")
     try:
         progress("signing: making a token and a signer")
