@@ -243,6 +243,9 @@ class ManagedProcess:
         except DevnetError as error:
             self.kill()
             raise StartFailed(self.name, str(error), self.log_tail()) from error
+        except BaseException:
+            self.kill()
+            raise
 
     def stop(self, *, timeout: float = 30) -> int | None:
         """Asks the child to end and waits; kills it when it does not. Stopping what does not run changes

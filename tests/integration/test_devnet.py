@@ -97,6 +97,14 @@ def test_a_program_that_ends_at_once_is_reported_with_the_end_of_its_log(place: 
     assert "my last words" in caught.value.log_tail
 
 
+def test_a_program_is_not_left_running_when_the_question_whether_it_is_ready_fails(place: Path) -> None:
+    child = ManagedProcess("sleeper", ["sleep", "1000"], log_path=place / "log")
+    child.start()
+    with pytest.raises(ZeroDivisionError):
+        child.wait_ready(lambda: bool(1 // 0))
+    assert not child.running
+
+
 def test_a_program_that_is_not_there_is_a_failed_start(place: Path) -> None:
     child = ManagedProcess("ghost", ["/nonexistent/program"], log_path=place / "log")
     child.start()
