@@ -118,9 +118,13 @@ def _bitcoin_cli(stack: Stack) -> None:
 
 def to_toml(table: Mapping[str, Any]) -> str:
     """A table of texts, numbers, lists of texts and tables of the same, as TOML."""
-    # Strings and lists of them are written alike in JSON and TOML.
-    lines = [f"{name} = {json.dumps(value)}" for name, value in table.items() if not isinstance(value, dict)]
+    lines = [f"{name} = {_value(value)}" for name, value in table.items() if not isinstance(value, dict)]
     return "\n".join([*lines, *_sections(table, "")]) + "\n"
+
+
+def _value(value: Any) -> str:
+    # Strings and lists of them are written alike in JSON and TOML, but for surrogates and DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _sections(table: Mapping[str, Any], prefix: str) -> list[str]:
@@ -129,7 +133,7 @@ def _sections(table: Mapping[str, Any], prefix: str) -> list[str]:
         if isinstance(value, dict):
             path = f"{prefix}{json.dumps(name)}"
             plain = [
-                f"{key} = {json.dumps(entry)}" for key, entry in value.items() if not isinstance(entry, dict)
+                f"{key} = {_value(entry)}" for key, entry in value.items() if not isinstance(entry, dict)
             ]
             if plain:
                 lines += ["", f"[{path}]", *plain]

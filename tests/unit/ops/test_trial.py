@@ -1,0 +1,118 @@
+"""What needs no process in a trial installation: quorum, bundle, files, the record of the tour, a row."""
+
+from __future__ import annotations
+
+import json
+import stat
+import time
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops.bench.compare import Row
+from ops.demo.record import Record, StepFailed, StepRecord, expect
+from ops.stack.config import to_toml
+from ops.stack.keys import person
+from ops.stack.quorum import ASSET, CHAIN, CallerGrant, Quorum, make_bundle, make_quorum, publish
+from policies.bundle import Bundle, KeysetEntry, TrustRoot, UntrustedBundle, read_bundle
+
+KEYSET = KeysetEntry(
+    id="btc-hot",
+    chain=CHAIN,
+    tier="hot",
+    kind="p2wpkh-hd",
+    account="tpub",
+    origin="d34db33f/84'/1'/0'",
+    attestation_key="00" * 32,
+)
+
+
+def bundle_of(directory: Path, quorum: Quorum) -> Bundle:
+    caller = person(directory / "callers", "exchange", organisation="trading")
+    grants = [CallerGrant(caller, ("withdrawals:sign", "operator"))]
+    return make_bundle(version=1, keyset=KEYSET, callers=grants, quorum=quorum)
+
+
+def test_a_published_bundle_is_believed_under_the_published_root(tmp_path: Path) -> None:
+    quorum = make_quorum(tmp_path / "officers")
+    made = bundle_of(tmp_path, quorum)
+    bundle_path, root_path = publish(tmp_path, quorum.sign(made), quorum.trust_root(minimum_version=1))
+    root = msgspec.json.decode(root_path.read_bytes(), type=TrustRoot)
+    assert read_bundle(bundle_path.read_bytes(), root, now=int(time.time())) == made
+
+
+def test_one_officer_alone_makes_no_bundle(tmp_path: Path) -> None:
+    quorum = make_quorum(tmp_path / "officers")
+    signed = quorum.sign(bundle_of(tmp_path, quorum))
+    alone = msgspec.structs.replace(signed, signatures=signed.signatures[:1])
+    with pytest.raises(UntrustedBundle):
+        read_bundle(alone.encode(), quorum.trust_root(minimum_version=1), now=int(time.time()))
+
+
+def test_the_hot_tier_has_the_default_limits(tmp_path: Path) -> None:
+    made = bundle_of(tmp_path, make_quorum(tmp_path / "officers"))
+    cap = made.cap("hot", ASSET)
+    assert (cap.payment_below, cap.window_cap, cap.window_seconds) == ("10000000", "500000000", 86_400)
+    assert made.rules_for(ASSET).hot_below == cap.payment_below
+    assert made.asset(ASSET).withdrawal_fee == "50000"
+    assert made.asset(ASSET).confirmations_for(1) == 6
+
+
+def test_a_persons_key_is_private_and_again_the_same(tmp_path: Path) -> None:
+    first = person(tmp_path / "keys", "olga", organisation="operations")
+    again = person(tmp_path / "keys", "olga", organisation="operations")
+    assert first.key.public_hex == again.key.public_hex
+    assert stat.S_IMODE(first.key_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o700
+    assert "PRIVATE" not in repr(first)
+
+
+NAMES = st.text("abcdefgh-._", min_size=1, max_size=8)
+VALUES = st.one_of(st.text(max_size=20), st.integers(0, 2**31), st.lists(st.text(max_size=5), max_size=3))
+
+
+@given(
+    st.dictionaries(
+        NAMES, st.one_of(VALUES, st.dictionaries(NAMES, VALUES, min_size=1, max_size=3)), max_size=5
+    )
+)
+def test_configuration_is_read_as_it_was_written(table: dict[str, object]) -> None:
+    safe = {f"k{number}": value for number, value in enumerate(table.values())}
+    assert tomllib.loads(to_toml(safe)) == safe
+
+
+def test_a_tour_is_ok_only_if_there_were_steps_and_all_held(tmp_path: Path) -> None:
+    record = Record()
+    assert not record.ok
+    record.steps.append(StepRecord("one", "One", ok=True, detail={"txid": "00"}))
+    assert record.ok
+    record.steps.append(StepRecord("two", "Two", detail={"error": "no"}))
+    assert not record.ok
+    assert record.failed
+    record.write(tmp_path / "tour.json")
+    written = json.loads((tmp_path / "tour.json").read_text())
+    assert set(written) == {"ok", "steps", "endpoints"}
+    assert [set(step) for step in written["steps"]] == [{"name", "ok", "detail"}] * 2
+    assert written["steps"][0]["detail"]["txid"] == "00"
+
+
+def test_what_was_expected_and_found_is_said() -> None:
+    found, due = 3, 4
+    with pytest.raises(StepFailed, match="the balance: found=3, due=4"):
+        expect(found == due, "the balance", found=found, due=due)
+
+
+def test_a_row_names_its_peer_and_the_ratio() -> None:
+    row = Row("ledger", 10_000.0, 2_500.0, "one transfer a commit", "transfers/s")
+    assert row.to_object() == {
+        "name": "ledger",
+        "ours": 10_000.0,
+        "peer": 2_500.0,
+        "peer_name": "one transfer a commit",
+        "unit": "transfers/s",
+        "ratio": 4.0,
+    }
