@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from typing import Any
 
 import grimp
 import pytest
@@ -188,10 +189,28 @@ def test_no_tracked_file_is_a_lock_that_names_where_packages_come_from() -> None
         )
 
 
+def declared_packages(project: dict[str, Any], *groups: str) -> set[str]:
+    wanted = project["dependencies"] + [
+        e for group in groups for e in project["optional-dependencies"][group]
+    ]
+    return {normal(re.split(r"[\[<>=!~; ]", entry)[0]) for entry in wanted}
+
+
+def locked_packages(lock: str) -> set[str]:
+    return {normal(line.split("==")[0]) for line in (ROOT / lock).read_text().splitlines() if "==" in line}
+
+
+def test_the_locks_hold_every_declared_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert declared_packages(project) - locked_packages("requirements.lock") == set(), "run `make lock`"
+    assert declared_packages(project, "dev") - locked_packages("requirements-dev.lock") == set(), (
+        "run `make lock`"
+    )
+
+
 def test_every_package_imported_is_declared_in_the_project_file() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = project["dependencies"] + project["optional-dependencies"]["dev"]
-    declared = {normal(entry.split("[")[0].split(">")[0].split("=")[0].split("<")[0]) for entry in wanted}
+    declared = declared_packages(project, "dev")
     providers = packages_distributions()
     external = set()
     for path in python_files((*PACKAGES, "tests")):
