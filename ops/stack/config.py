@@ -118,7 +118,9 @@ def _bitcoin_cli(stack: Stack) -> None:
 
 def to_toml(table: Mapping[str, Any]) -> str:
     """A table of texts, numbers, lists of texts and tables of the same, as TOML."""
-    lines = [f"{name} = {_value(value)}" for name, value in table.items() if not isinstance(value, dict)]
+    lines = [
+        f"{_value(name)} = {_value(value)}" for name, value in table.items() if not isinstance(value, dict)
+    ]
     return "\n".join([*lines, *_sections(table, "")]) + "\n"
 
 
@@ -133,7 +135,9 @@ def _sections(table: Mapping[str, Any], prefix: str) -> list[str]:
         if isinstance(value, dict):
             path = f"{prefix}{json.dumps(name)}"
             plain = [
-                f"{key} = {_value(entry)}" for key, entry in value.items() if not isinstance(entry, dict)
+                f"{_value(key)} = {_value(entry)}"
+                for key, entry in value.items()
+                if not isinstance(entry, dict)
             ]
             if plain:
                 lines += ["", f"[{path}]", *plain]
