@@ -1,0 +1,207 @@
+"""Puts the parts of one process together from its settings. Nothing connects before it is used."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from chains.btc.fees import FeeRate
+from chains.btc.network import NETWORKS
+from chains.btc.node import BitcoinNode
+from chains.errors import InvalidValue
+from custody.bell import CeleryBell
+from custody.config import Settings, SignerSettings, SocketSigner
+from custody.deposits.screening import ListScreening, NoScreening, Screening
+from custody.errors import InvalidConfiguration
+from custody.ports import Clock, Wake, system_clock, wake_nobody
+from custody.signing.site import Pace, Site, site
+from custody.storage.db import Database
+from custody.withdrawals.routing import Screen
+from custody.withdrawals.screening import DestinationList, clear
+from policies.bundle import Bundle, TrustRoot, UntrustedBundle, read_bundle
+from signers.client import SignerClient, TlsAddress, UnixAddress
+from signers.ports import Signer
+
+
+class BundleFile:
+    """The bundle in force, read again when its file changes. Its version never goes down.
+
+    Args:
+        path: JSON of a `SignedBundle`.
+        root: the pinned quorum.
+        clock: the present, UNIX seconds.
+
+    Raises:
+        UntrustedBundle, InvalidValue: there is no bundle to begin with that can be believed.
+    """
+
+    def __init__(self, path: Path, root: TrustRoot, clock: Clock) -> None:
+        self._path, self._root, self._clock = path, root, clock
+        self._lock = threading.Lock()
+        self._stamp = self._look()
+        self._bundle = read_bundle(path.read_bytes(), root, now=clock())
+
+    def __call__(self) -> Bundle:
+        """The bundle in force now.
+
+        A new file that cannot be believed leaves the old bundle in force.
+
+        Raises:
+            UntrustedBundle: it has expired, and no newer one is there.
+        """
+        with self._lock:
+            stamp = self._look()
+            if stamp is not None and stamp != self._stamp:
+                self._stamp = stamp
+                self._take_newer()
+            if self._clock() >= self._bundle.expires_at:
+                raise UntrustedBundle(
+                    f"bundle {self._bundle.version} expired at {self._bundle.expires_at}; have the quorum sign a new one"
+                )
+            return self._bundle
+
+    def _take_newer(self) -> None:
+        try:
+            found = read_bundle(self._path.read_bytes(), self._root, now=self._clock())
+        except (OSError, InvalidValue, UntrustedBundle):
+            return
+        if found.version > self._bundle.version:
+            self._bundle = found
+
+    def _look(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._path.stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What a process works with."""
+
+    settings: Settings
+    database: Database
+    """With the process's own role."""
+    bundle: Callable[[], Bundle]
+    """The bundle in force now. Raises UntrustedBundle."""
+    clock: Clock
+    nodes: Mapping[str, BitcoinNode]
+    """By chain."""
+    signers: Mapping[str, Signer]
+    """By key-set."""
+    screening: Screening
+    """Of deposits."""
+    screen: Screen
+    """Of destinations."""
+    wake: Wake
+
+    def node(self, chain: str) -> BitcoinNode:
+        """The node of a chain. Raises InvalidValue if none is configured."""
+        if chain not in self.nodes:
+            raise InvalidValue(f"no node is configured for {chain}")
+        return self.nodes[chain]
+
+    def signer(self, keyset: str) -> Signer:
+        """The signer of a key-set. Raises InvalidValue if none is configured."""
+        if keyset not in self.signers:
+            raise InvalidValue(f"no signer is configured for {keyset}")
+        return self.signers[keyset]
+
+    def sites(self, pace: Pace | None = None) -> tuple[Site, ...]:
+        """The hot wallets that this process can pay from: one per chain with a node, a key-set and its signer."""
+        bundle = self.bundle()
+        hot = {keyset.chain: keyset.id for keyset in reversed(bundle.keysets) if keyset.tier == "hot"}
+        return tuple(
+            site(bundle, network.chain, self.nodes[network.chain], pace=pace)
+            for network in bundle.networks
+            if network.chain in self.nodes and hot.get(network.chain) in self.signers
+        )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.database.close()
+        for node in self.nodes.values():
+            node.close()
+        for signer in self.signers.values():
+            if isinstance(signer, SignerClient):
+                signer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def wire(settings: Settings, *, clock: Clock = system_clock, pool_size: int = 8) -> Services:
+    """The services of one process.
+
+    Args:
+        settings: as `custody.config.load` gives them.
+        clock: the present, UNIX seconds.
+        pool_size: most database connections.
+
+    Raises:
+        InvalidConfiguration: bundle, trust root, nodes and signers do not fit together.
+        UntrustedBundle: the bundle lacks its quorum, is too old, or has expired.
+    """
+    root = read_trust_root(settings.trust_root_path)
+    bundle = BundleFile(settings.bundle_path, root, clock)
+    return Services(
+        settings=settings,
+        database=Database(
+            settings.database_url.reveal(), application=f"strongroom-{settings.process}", pool_size=pool_size
+        ),
+        bundle=bundle,
+        clock=clock,
+        nodes=_nodes(settings, bundle()),
+        signers={keyset: _signer(entry) for keyset, entry in settings.signers.items()},
+        screening=ListScreening(settings.screening_path) if settings.screening_path else NoScreening(),
+        screen=DestinationList(settings.screening_path) if settings.screening_path else clear,
+        wake=CeleryBell(settings.redis_url) if settings.redis_url else wake_nobody,
+    )
+
+
+def read_trust_root(path: Path) -> TrustRoot:
+    """The pinned quorum. Raises InvalidConfiguration if the file is not one."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=TrustRoot)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise InvalidConfiguration([f"trust_root_path is {path}, which is no trust root: {error}"]) from None
+
+
+def _nodes(settings: Settings, bundle: Bundle) -> dict[str, BitcoinNode]:
+    nodes: dict[str, BitcoinNode] = {}
+    problems = []
+    for chain, entry in settings.nodes.items():
+        try:
+            network = bundle.network(chain)
+        except InvalidValue as error:
+            problems.append(f"nodes.{chain}: {error}")
+            continue
+        nodes[chain] = BitcoinNode(
+            chain,
+            NETWORKS[network.network],
+            entry.rpc_url.reveal(),
+            entry.rest_url,
+            max_feerate=FeeRate(network.feerate_cap + 1_000),
+        )
+    if problems:
+        raise InvalidConfiguration(problems)
+    return nodes
+
+
+def _signer(entry: SignerSettings) -> SignerClient:
+    if isinstance(entry, SocketSigner):
+        return SignerClient(UnixAddress(entry.socket))
+    return SignerClient(
+        TlsAddress(
+            entry.host, entry.port, entry.client_certificate, entry.client_key, entry.server_certificate
+        )
+    )

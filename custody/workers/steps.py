@@ -1,0 +1,93 @@
+"""What each step does for one process: for every hot wallet it can pay from, one call of a service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from custody.ports import Step
+from custody.signing.broadcast import broadcast
+from custody.signing.build import build
+from custody.signing.bump import bump_requested, bump_stuck
+from custody.signing.sign import sign
+from custody.signing.site import Pace, Site
+from custody.signing.track import track
+from custody.wiring import Services
+from custody.withdrawals.ending import expire, settle_internal
+from custody.withdrawals.routing import cool, route
+
+MAX_TRANSACTIONS: Final = 20
+"""So many are built in one go, so that signing need not wait for all of them."""
+
+
+def run(step: Step, services: Services, *, pace: Pace | None = None) -> int:
+    """Do one step once; returns how much was done. Doing it again, or twice at once, changes nothing more.
+
+    Raises:
+        TransientError: something did not answer; the next call goes on.
+    """
+    return _STEPS[step](services, pace)
+
+
+def _route(services: Services, pace: Pace | None) -> int:
+    done = route(services.database, services.bundle(), services.screen, now=services.clock())
+    return done + cool(services.database)
+
+
+def _expire(services: Services, pace: Pace | None) -> int:
+    return expire(services.database, now=services.clock())
+
+
+def _settle_internal(services: Services, pace: Pace | None) -> int:
+    return settle_internal(services.database, services.bundle())
+
+
+def _build(services: Services, pace: Pace | None) -> int:
+    def one_site(site: Site) -> int:
+        for built in range(MAX_TRANSACTIONS):
+            if build(services.database, site, now=services.clock()) is None:
+                return built
+        return MAX_TRANSACTIONS
+
+    return sum(one_site(site) for site in services.sites(pace))
+
+
+def _sign(services: Services, pace: Pace | None) -> int:
+    return sum(
+        len(sign(services.database, site, services.signer(site.keyset.id))) for site in services.sites(pace)
+    )
+
+
+def _broadcast(services: Services, pace: Pace | None) -> int:
+    return sum(broadcast(services.database, site) for site in services.sites(pace))
+
+
+def _track(services: Services, pace: Pace | None) -> int:
+    return sum(track(services.database, site) for site in services.sites(pace))
+
+
+def _bump(services: Services, pace: Pace | None) -> int:
+    return sum(
+        bump_requested(services.database, site) + bump_stuck(services.database, site)
+        for site in services.sites(pace)
+    )
+
+
+_STEPS: Final[Mapping[Step, Callable[[Services, Pace | None], int]]] = {
+    Step.ROUTE: _route,
+    Step.EXPIRE: _expire,
+    Step.SETTLE_INTERNAL: _settle_internal,
+    Step.BUILD: _build,
+    Step.SIGN: _sign,
+    Step.BROADCAST: _broadcast,
+    Step.TRACK: _track,
+    Step.BUMP: _bump,
+}
+
+FOLLOWED_BY: Final[Mapping[Step, tuple[Step, ...]]] = {
+    Step.ROUTE: (Step.BUILD, Step.SETTLE_INTERNAL),
+    Step.BUILD: (Step.SIGN,),
+    Step.SIGN: (Step.BROADCAST,),
+    Step.BUMP: (Step.SIGN,),
+}
+"""What a step that did something makes possible: rung for at once, instead of waiting for the next beat."""
