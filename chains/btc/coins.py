@@ -25,11 +25,8 @@ from chains.btc.fees import FeeRate
 from chains.btc.script import MAX_STANDARD_TX_WU, P2WPKH_INPUT_WU, dust_limit_sats, output_size_vb
 from chains.errors import InvalidValue, PermanentError
 
-_BRANCH_LIMITS: Final = ((2, 150), (3, 150), (252, 500))
+_BRANCH_LIMITS: Final = ((2, 100), (3, 100), (252, 250))
 """Branch and bound is run for at most so many inputs, with so many tries; few inputs waste least."""
-
-_ENOUGH_FOUND: Final = 32
-"""So many changeless sets are enough to compare."""
 
 _VSIZE_ROUNDING_WU: Final = 3
 """Weight is rounded up to whole virtual bytes, so up to three units more are paid for."""
@@ -258,9 +255,12 @@ def _proposals(task: _Task, pool: Pool, seed: int) -> Iterator[tuple[list[Coin],
     if target <= 0:
         yield [], "pinned"
     if target > 0:
-        for limit, tries in _BRANCH_LIMITS:
-            found = _branch_and_bound(pool, target, task.change_cost, min(limit, max_inputs), tries)
-            yield from ((pool.coins(found_set), "branch-and-bound") for found_set in found)
+        input_waste = (task.feerate.sat_per_kvb - task.long_term.sat_per_kvb) * pool.heaviest_wu
+        for most, tries in _BRANCH_LIMITS:
+            limit = min(most, max_inputs)
+            chosen = _branch_and_bound(pool, target, task.change_cost, input_waste, limit, tries)
+            if chosen:
+                yield pool.coins(chosen), "branch-and-bound"
 
     def without_change(inputs: int) -> int:
         return target + task.count_extra(inputs)
@@ -275,34 +275,38 @@ def _proposals(task: _Task, pool: Pool, seed: int) -> Iterator[tuple[list[Coin],
         yield pool.coins(chosen), "random-draw"
 
 
-def _branch_and_bound(pool: Pool, target: int, window: int, max_inputs: int, tries: int) -> list[list[int]]:
-    """Sets of at most `max_inputs` positions worth `target` to `target + window`; all if tries suffice.
+def _branch_and_bound(
+    pool: Pool, target: int, window: int, input_waste: int, max_inputs: int, tries: int
+) -> list[int]:
+    """The set worth `target` to `target + window` that wastes least; [] if none is found within `tries`.
 
     Depth first, larger coins first. A branch is cut when even the largest coins still allowed can't reach
-    the target. Coins of equal value are tried once.
+    the target. Coins of equal value are tried once. `input_waste` is what each input wastes, scaled.
     """
-    found: list[list[int]] = []
+    best: list[int] = []
+    best_waste = 0
     chosen: list[int] = []
     missing = target
     cursor = pool.end
     for _ in range(tries):
-        cursor = min(cursor, pool.first_above(missing + window))
         room = max_inputs - len(chosen)
-        lowest = max(pool.start, cursor - room)
-        if missing > 0 and room > 0 and pool.sum(lowest, cursor) >= missing:
+        last = pool.first_at_least(missing)
+        if room > 0 and last < cursor and pool.value(last) <= missing + window:
+            # The smallest coin that completes is the best one that does.
+            waste = (len(chosen) + 1) * input_waste + pool.value(last) - missing
+            if not best or waste < best_waste:
+                best, best_waste = [*chosen, last], waste
+        cursor = min(cursor, last)
+        if room > 1 and pool.sum(max(pool.start, cursor - room), cursor) >= missing:
             cursor -= 1
             chosen.append(cursor)
             missing -= pool.value(cursor)
-            continue
-        if missing <= 0:
-            found.append(list(chosen))
-            if missing == 0 or len(found) == _ENOUGH_FOUND:
-                break
-        if not chosen:
+        elif chosen:
+            cursor = pool.first_at_least(pool.value(chosen[-1]))
+            missing += pool.value(chosen.pop())
+        else:
             break
-        cursor = pool.first_at_least(pool.value(chosen[-1]))
-        missing += pool.value(chosen.pop())
-    return found
+    return best
 
 
 def _fewest_inputs(pool: Pool, needed: Callable[[int], int], max_inputs: int) -> list[int]:

@@ -185,7 +185,7 @@ def test_errors_carry_their_numbers() -> None:
     with pytest.raises(TooManyInputs) as heavy:
         select(
             coins_of(*[2_000] * 2_000),
-            pay(1_000_000),
+            pay(3_000_000),
             feerate=FeeRate(1_000),
             long_term_feerate=LONG_TERM,
             change=CHANGE,
