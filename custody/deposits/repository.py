@@ -216,6 +216,11 @@ def deposits(
     return [_deposit(row) for row in rows]
 
 
+def count(tx: Tx, chain: str) -> int:
+    """How many deposits there are on a chain."""
+    return int(tx.one("SELECT count(*) AS n FROM deposits WHERE chain = %s", [chain])["n"])
+
+
 def by_resource(tx: Tx, chain: str, resources: Iterable[str]) -> dict[str, Deposit]:
     """Deposits among `resources`, locked until the end of the transaction."""
     rows = tx.all(

@@ -40,7 +40,7 @@ class Screening(Protocol):
 
 
 class NoScreening:
-    """Nothing is screened: for installations that screen elsewhere, and chosen by name only."""
+    """Nothing is screened: for installations without a list."""
 
     def check_deposit(self, facts: DepositFacts) -> Verdict:
         """Always clear."""

@@ -346,6 +346,11 @@ def _credit(tx: Tx, row: Deposit, wallet: str, number: int) -> Command:
     )
 
 
+def count(tx: Tx, chain: str) -> int:
+    """How many deposits there are on a chain, in whatever state."""
+    return repository.count(tx, chain)
+
+
 def quarantine(tx: Tx, id_: UUID, reason: str) -> None:
     """Keep a held deposit out for good; it stays out if a reorg mines it again.
 

@@ -254,7 +254,7 @@ class Desk:
         return [row["type"] for row in rows]
 
     def frozen(self, customer: str) -> bool:
-        return self.query("SELECT state FROM customers WHERE id = %s", customer)[0]["state"] == "frozen"
+        return bool(self.query("SELECT state FROM customers WHERE id = %s", customer)[0]["state"] == "frozen")
 
     def contents(self) -> dict[str, list[dict[str, Any]]]:
         """Everything that money depends on, to compare before and after what must change nothing."""

@@ -1,0 +1,7 @@
+"""`python -m custody.monitor`."""
+
+import sys
+
+from custody.monitor.process import main
+
+sys.exit(main())
