@@ -294,6 +294,11 @@ class Journal:
         """Why the journal is closed for good, None while it works."""
         return self._failed
 
+    @property
+    def waiting(self) -> int:
+        """Pieces of work that have not been begun."""
+        return self._queue.qsize()
+
     def close(self) -> None:
         """Finish queued work and close both stores."""
         self._queue.put(None)

@@ -243,7 +243,7 @@ class World:
         }
         return Order(**(fields | changes))
 
-    def intent(self, order: Order, **changes: Any) -> Intent:
+    def intent(self, order: Order, /, **changes: Any) -> Intent:
         fields = {
             "v": 1,
             "kind": Kind.PAYMENT,

@@ -1,0 +1,245 @@
+"""Journal and high-water mark: what was committed stays, and a copy from yesterday stops the signer."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ops.devnet.process import wait_until
+from signers.errors import JournalMismatch, JournalUnavailable, SignerStopped
+from signers.journal import Book, Journal
+from signers.mark import SLOT_BYTES, Mark, MarkFile
+from signers.ports import Reason, Refused
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> tuple[Path, Path]:
+    made = (tmp_path / "journal.sqlite", tmp_path / "journal.mark")
+    Journal.create(*made)
+    return made
+
+
+def record(journal: Journal, index: int) -> None:
+    journal.write(lambda book: book.record_attestation("btc-hot", 0, index, "alice", "BTC", now=100))
+
+
+def attested(journal: Journal, index: int) -> bool:
+    return journal.write(lambda book: book.attested("btc-hot", 0, index)) is not None
+
+
+def test_what_was_written_is_there_after_a_restart(paths: tuple[Path, Path]) -> None:
+    journal = Journal.open(*paths)
+    record(journal, 1)
+    journal.close()
+    journal = Journal.open(*paths)
+    assert attested(journal, 1)
+    assert not attested(journal, 2)
+    journal.close()
+
+
+def test_a_journal_is_never_made_anew(paths: tuple[Path, Path]) -> None:
+    with pytest.raises(FileExistsError):
+        Journal.create(*paths)
+    paths[0].unlink()
+    with pytest.raises(FileExistsError):
+        Journal.create(*paths)
+
+
+def test_a_journal_restored_from_an_old_copy_stops_the_signer(paths: tuple[Path, Path]) -> None:
+    journal = Journal.open(*paths)
+    record(journal, 1)
+    journal.close()
+    copy = shutil.copy(paths[0], paths[0].with_name("copy"))
+    journal = Journal.open(*paths)
+    record(journal, 2)
+    journal.close()
+    shutil.copy(copy, paths[0])
+    with pytest.raises(JournalMismatch, match="the journal is older than its high-water mark"):
+        Journal.open(*paths)
+
+
+def test_a_mark_restored_from_an_old_copy_stops_the_signer(paths: tuple[Path, Path]) -> None:
+    copy = shutil.copy(paths[1], paths[1].with_name("copy"))
+    journal = Journal.open(*paths)
+    record(journal, 1)
+    record(journal, 2)
+    journal.close()
+    shutil.copy(copy, paths[1])
+    with pytest.raises(JournalMismatch, match="the high-water mark is older than the journal"):
+        Journal.open(*paths)
+
+
+def test_an_old_journal_that_went_another_way_stops_the_signer(paths: tuple[Path, Path]) -> None:
+    journal = Journal.open(*paths)
+    journal.close()
+    copy = [shutil.copy(path, path.with_name(path.name + ".copy")) for path in paths]
+    journal = Journal.open(*paths)
+    record(journal, 1)
+    journal.close()
+    newest = shutil.copy(paths[1], paths[1].with_name("newest"))
+    for path, old in zip(paths, copy, strict=True):
+        shutil.copy(old, path)
+    journal = Journal.open(*paths)
+    record(journal, 7)
+    journal.close()
+    shutil.copy(newest, paths[1])
+    with pytest.raises(JournalMismatch, match="different histories"):
+        Journal.open(*paths)
+
+
+def test_another_signers_mark_stops_the_signer(paths: tuple[Path, Path], tmp_path: Path) -> None:
+    Journal.create(tmp_path / "other.sqlite", tmp_path / "other.mark")
+    with pytest.raises(JournalMismatch, match="another journal"):
+        Journal.open(paths[0], tmp_path / "other.mark")
+
+
+def test_a_missing_store_stops_the_signer(paths: tuple[Path, Path], tmp_path: Path) -> None:
+    with pytest.raises(JournalMismatch, match="can't be opened"):
+        Journal.open(paths[0], tmp_path / "nothing.mark")
+    paths[0].unlink()
+    with pytest.raises(JournalMismatch, match="is missing"):
+        Journal.open(*paths)
+    assert not paths[0].exists()
+
+
+def test_a_damaged_journal_stops_the_signer(paths: tuple[Path, Path]) -> None:
+    paths[0].write_bytes(b"SQLite format 3\0" + b"\x55" * 5000)
+    with pytest.raises(SignerStopped):
+        Journal.open(*paths)
+
+
+def test_a_crash_between_journal_and_mark_is_no_mismatch(paths: tuple[Path, Path]) -> None:
+    journal = Journal.open(*paths)
+    record(journal, 1)
+    journal.close()
+    before = shutil.copy(paths[1], paths[1].with_name("before"))
+    journal = Journal.open(*paths)
+    record(journal, 2)
+    journal.close()
+    shutil.copy(before, paths[1])
+    journal = Journal.open(*paths)
+    assert attested(journal, 2)
+    journal.close()
+    # Opening has moved the mark on, so now it protects that batch as well.
+    assert MarkFile.open(paths[1]).last.batch == 2
+
+
+def test_a_torn_write_of_the_mark_leaves_the_other_slot(paths: tuple[Path, Path]) -> None:
+    journal = Journal.open(*paths)
+    record(journal, 1)
+    record(journal, 2)
+    journal.close()
+    raw = bytearray(paths[1].read_bytes())
+    raw[70 : SLOT_BYTES // 2] = bytes(SLOT_BYTES // 2 - 70)
+    paths[1].write_bytes(raw)
+    journal = Journal.open(*paths)
+    assert attested(journal, 2)
+    journal.close()
+
+
+def test_a_damaged_mark_stops_the_signer(paths: tuple[Path, Path]) -> None:
+    paths[1].write_bytes(b"x" * 2 * SLOT_BYTES)
+    with pytest.raises(JournalMismatch, match="damaged"):
+        Journal.open(*paths)
+
+
+def test_two_signers_can_not_share_a_journal(paths: tuple[Path, Path]) -> None:
+    journal = Journal.open(*paths)
+    with pytest.raises(SignerStopped, match="is another signer running"):
+        Journal.open(*paths)
+    journal.close()
+
+
+def test_requests_in_flight_share_a_commit(paths: tuple[Path, Path]) -> None:
+    journal = Journal.open(*paths)
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hold(book: Book) -> None:
+        entered.set()
+        go_on.wait(10)
+
+    with ThreadPoolExecutor(9) as pool:
+        first = pool.submit(journal.write, hold)
+        assert entered.wait(10)
+        rest = [pool.submit(record, journal, index) for index in range(8)]
+        wait_until(lambda: journal.waiting == 8, timeout=10, what="eight pieces of work to queue")
+        go_on.set()
+        first.result()
+        for future in rest:
+            future.result()
+    journal.close()
+    # One batch made by `create`, none by reading, one by all eight.
+    with sqlite3.connect(paths[0]) as sql:
+        assert sql.execute("SELECT count(*) FROM batches").fetchone() == (2,)
+    sql.close()
+
+
+def test_a_refusal_changes_nothing_and_does_not_disturb_others(paths: tuple[Path, Path]) -> None:
+    journal = Journal.open(*paths)
+
+    def refuse(book: Book) -> None:
+        raise Refused((Reason("no", "not this one"),))
+
+    with pytest.raises(Refused):
+        journal.write(refuse)
+    record(journal, 1)
+    assert attested(journal, 1)
+    journal.close()
+
+
+def test_work_that_fails_after_recording_closes_the_journal_and_keeps_nothing(
+    paths: tuple[Path, Path],
+) -> None:
+    journal = Journal.open(*paths)
+
+    def half(book: Book) -> None:
+        book.record_attestation("btc-hot", 0, 3, "alice", "BTC", now=100)
+        raise Refused((Reason("too-late", "recorded already"),))
+
+    with pytest.raises(JournalUnavailable):
+        journal.write(half)
+    with pytest.raises(JournalUnavailable, match="restart the signer"):
+        record(journal, 4)
+    assert journal.failure is not None
+    journal.close()
+    journal = Journal.open(*paths)
+    assert not attested(journal, 3)
+    journal.close()
+
+
+def test_a_mark_that_can_not_be_written_releases_nothing(paths: tuple[Path, Path]) -> None:
+    journal = Journal.open(*paths)
+    broken = MarkFile.open(paths[1])
+    broken.close()
+    journal._mark = broken  # its descriptor is closed, as if the second store had gone away
+    with pytest.raises(JournalUnavailable):
+        record(journal, 1)
+    with pytest.raises(JournalUnavailable):
+        attested(journal, 1)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        journal.close()
+
+
+def test_time_in_the_journal_never_goes_back(paths: tuple[Path, Path]) -> None:
+    journal = Journal.open(*paths)
+    record(journal, 1)
+    with pytest.raises(SignerStopped, match="back in time"):
+        journal.write(lambda book: book.record_attestation("btc-hot", 0, 2, "bob", "BTC", now=99))
+    journal.close()
+
+
+def test_marks_take_turns_between_two_slots(tmp_path: Path) -> None:
+    path, head = tmp_path / "mark", "00" * 32
+    MarkFile.create(path, Mark(journal=head, batch=0, head=head))
+    file = MarkFile.open(path)
+    for batch in (1, 2, 3):
+        file.write(Mark(journal=head, batch=batch, head=head))
+    file.close()
+    assert MarkFile.open(path).last.batch == 3
+    assert path.stat().st_size == 2 * SLOT_BYTES
+    assert path.stat().st_mode & 0o777 == 0o600
