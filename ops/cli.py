@@ -1,21 +1,31 @@
 """The command `strongroom`: the console's verbs, the whole stack, the tour, the bench, a command per process.
 
-Each command imports what it needs when it runs, so that all start fast and a signer never holds the online
-service in its memory.
+Each imports what it needs when it runs, so that all start fast and a signer never holds the online service in
+its memory.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-_Json = Annotated[Path | None, typer.Option("--json", help="Write a machine-readable record to this file.")]
+PROCESSES: Final = {
+    "api": ("custody.api.__main__", "Serve the REST API (one process, for production)."),
+    "monitor": ("custody.monitor.process", "Follow the chains and credit deposits (one process)."),
+    "worker": ("custody.workers.main", "Decide, build, sign, broadcast, settle (one process)."),
+    "beat": ("custody.workers.main", "Ring for the workers' steps (one process)."),
+    "signer": ("signers.daemon", "Sign what its guard allows (one process)."),
+}
+"""Module with `main(arguments) -> exit code`, and what it does."""
+_JsonFile = Annotated[Path | None, typer.Option("--json", help="Write a record for programs to this file.")]
 
 
 def up(
+    *,
     data: Annotated[Path, typer.Option(help="Data directory, made if missing.")] = Path("strongroom-data"),
     port: Annotated[int, typer.Option(help="Port of the API on 127.0.0.1; 0 takes a free one.")] = 8400,
 ) -> None:
@@ -28,7 +38,7 @@ def up(
 def demo(
     *,
     once: Annotated[bool, typer.Option("--once", help="End after the tour.")] = False,
-    json_file: _Json = None,
+    json_file: _JsonFile = None,
     keep: Annotated[Path | None, typer.Option(help="Use this directory and leave all data in it.")] = None,
 ) -> None:
     """Take a guided tour on a private regtest network; stays up afterwards until Ctrl-C."""
@@ -38,7 +48,8 @@ def demo(
 
 
 def bench(
-    json_file: _Json = None,
+    *,
+    json_file: _JsonFile = None,
     only: Annotated[str, typer.Option(help="Only the row of this name.")] = "",
 ) -> None:
     """Measure our work beside named peers', in one run, as ratios."""
@@ -49,18 +60,29 @@ def bench(
 
 def main() -> None:
     """Entry point of `strongroom`."""
-    if sys.argv[1:2] == ["signer"]:
-        # Before anything of `custody` is loaded.
-        from signers.daemon import main as signer
-
-        sys.argv[:2] = ["strongroom signer"]
-        sys.exit(signer())
+    name = sys.argv[1] if len(sys.argv) > 1 else ""
+    if name in PROCESSES:
+        sys.exit(_run_process(name, sys.argv[2:]))
 
     from custody.console.app import app
 
     for command in (up, demo, bench):
         app.command()(command)
+    for process, (_, text) in PROCESSES.items():
+        app.command(process, help=text)(_listed_only)
     app()
+
+
+def _run_process(name: str, arguments: list[str]) -> int:
+    # Before anything else is imported: a process is to hold its own part of the code and no other's.
+    module = importlib.import_module(PROCESSES[name][0])
+    given = [name, *arguments] if name in ("worker", "beat") else arguments
+    code: int = module.main(given)
+    return code
+
+
+def _listed_only() -> None:
+    """Stands in the list of commands; `main` runs processes before that list is made."""
 
 
 if __name__ == "__main__":
