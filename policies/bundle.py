@@ -7,7 +7,7 @@ rise, a bundle expires, and the quorum's keys (`TrustRoot`) are pinned outside o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, ClassVar, Literal, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, TypeVar
 
 import msgspec
 
@@ -31,6 +31,9 @@ _T = TypeVar("_T")
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 ScopeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{1,32}(:[a-z]{1,32})?\Z")]
 """What a caller may do, e.g. `withdrawals:sign`."""
+
+MAX_CLOCK_AHEAD_SECONDS: Final = 300
+"""How far an officer's clock may be ahead of a reader's."""
 
 
 class UntrustedBundle(PermanentError):
@@ -279,9 +282,13 @@ def read_bundle(raw: bytes, root: TrustRoot, *, now: int) -> Bundle:
             raise UntrustedBundle(f"the signature of {entry.key} does not verify") from None
         organisations.add(root.organisations.get(entry.key, entry.key))
     if len(organisations) < root.threshold:
-        raise UntrustedBundle(f"{len(organisations)} of {root.threshold} organisations have signed this bundle")
+        raise UntrustedBundle(
+            f"{len(organisations)} of {root.threshold} organisations have signed this bundle"
+        )
     if bundle.version < root.minimum_version:
         raise UntrustedBundle(f"version {bundle.version} is older than the pinned {root.minimum_version}")
+    if bundle.issued_at > now + MAX_CLOCK_AHEAD_SECONDS:
+        raise UntrustedBundle(f"the bundle is not yet issued: it says {bundle.issued_at}, now is {now}")
     if now >= bundle.expires_at:
         raise UntrustedBundle(f"the bundle expired at {bundle.expires_at}; have the quorum sign a new one")
     check_consistent(bundle)

@@ -44,6 +44,11 @@ class SignerBench:
         )
         self.service = SignerService({self.keys.record.id: self.keys}, self.trust, self.journal, self.clock)
 
+    def restart(self) -> None:
+        """Close everything and open it again."""
+        self.journal.close()
+        self.start()
+
     def publish(self, bundle: Bundle) -> None:
         (self.directory / "bundle.json").write_bytes(self.world.signed(bundle).encode())
 

@@ -367,8 +367,7 @@ def test_a_replacement_counts_its_payment_once_and_its_fee_at_the_highest(bench:
 def test_the_window_rolls_on_and_a_restart_forgets_nothing(bench: SignerBench) -> None:
     bench.adopt(2, cap_window_cap="1500000")
     bench.signatures(_payment(bench, 1_000_000))
-    bench.journal.close()
-    bench.start()
+    bench.restart()
     assert bench.codes(_payment(bench, 1_000_000)) == {"window-cap"}
     bench.time += DAY
     bench.world.now = bench.time
