@@ -20,6 +20,11 @@ _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _DECIMAL: Final = re.compile(r"(0|[1-9][0-9]{0,77})(?:\.([0-9]{1,36}))?")
 
 
+def _match(pattern: re.Pattern[str], value: object) -> re.Match[str] | None:
+    """The whole value against the pattern; None also where a caller ignored the types and passed no text."""
+    return pattern.fullmatch(value) if isinstance(value, str) else None
+
+
 @dataclass(frozen=True, slots=True)
 class Asset:
     """One asset on one chain. Two assets are the same only if all fields are.
@@ -37,7 +42,7 @@ class Asset:
 
     def __post_init__(self) -> None:
         for name, value in (("asset id", self.id), ("chain id", self.chain)):
-            if not isinstance(value, str) or not _NAME.fullmatch(value):
+            if _match(_NAME, value) is None:
                 raise InvalidValue(f"{name} {value!r}: expected 1 to 32 of A-Za-z0-9._-")
         if type(self.decimals) is not int or not 0 <= self.decimals <= 36:
             raise InvalidValue(f"decimals {self.decimals!r}: expected an integer 0 to 36")
@@ -67,7 +72,7 @@ class Amount:
         Raises:
             InvalidValue: not a plain decimal number (no sign, exponent, blanks, NaN), or finer than the asset.
         """
-        match = _DECIMAL.fullmatch(text) if isinstance(text, str) else None
+        match = _match(_DECIMAL, text)
         if match is None:
             raise InvalidValue(f"amount {str(text)[:40]!r}: expected a plain decimal such as 0.25")
         whole, fraction = match.group(1), match.group(2) or ""
@@ -87,7 +92,7 @@ class Amount:
     def __str__(self) -> str:
         return f"{self.decimal()} {self.asset.id}"
 
-    def _same(self, other: Amount) -> int:
+    def _same(self, other: object) -> int:
         if not isinstance(other, Amount) or other.asset != self.asset:
             raise AssetMismatch(f"{self.asset.id} combined with {getattr(other, 'asset', other)!r}")
         return other.units
@@ -120,7 +125,7 @@ def check_hash(text: str, *, what: str) -> str:
     Raises:
         InvalidValue: it is not.
     """
-    if not isinstance(text, str) or not _HASH.fullmatch(text):
+    if _match(_HASH, text) is None:
         raise InvalidValue(f"{what} {str(text)[:80]!r}: expected 64 lower-case hex digits")
     return text
 
