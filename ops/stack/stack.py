@@ -91,6 +91,7 @@ class Stack:
         self._run = _short_directory(self.directory)
         self.signer_socket = self._run / "signer.sock"
         self.processes: dict[str, ManagedProcess] = {}
+        self._killed: set[str] = set()
         self._trust: trust.Trust | None = None
 
     # ---------------------------------------------------------------------------------------------- life
@@ -181,10 +182,12 @@ class Stack:
 
     def kill(self, name: str) -> None:
         """Kills a part with SIGKILL."""
+        self._killed.add(name)
         self.part(name).kill()
 
     def start(self, name: str) -> None:
         """Starts a part that does not run."""
+        self._killed.discard(name)
         self.part(name).start()
 
     def restart(self, name: str) -> None:
@@ -217,7 +220,7 @@ class Stack:
 
     def _ended(self) -> str | None:
         for name, process in self.processes.items():
-            if not process.running:
+            if not process.running and name not in self._killed:
                 return f"{name} ended with {process.exit_code}\n{process.log_tail()}"
         return None
 
