@@ -9,6 +9,7 @@ import base64
 import functools
 import os
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -310,7 +311,9 @@ def _read_by_bitcoinlib(raw: bytes) -> tuple[str, list[tuple[int, bytes]], list[
 def _bitcoinlib() -> Any:
     # Its import takes a second and writes a data directory, by default into the home directory.
     os.environ.setdefault("BCL_DATA_DIR", tempfile.mkdtemp(prefix="strongroom-bitcoinlib-"))
-    from bitcoinlib import transactions
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its database layer, which is not used here, is called in an old way
+        from bitcoinlib import transactions
 
     return transactions
 

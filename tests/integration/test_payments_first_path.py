@@ -1,0 +1,44 @@
+"""Paying: request, route, build, sign, broadcast, confirm, settle, on a real node, database, monitor and guard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.devnet.bitcoind import Bitcoind
+from tests.fakes.till import Till, open_till
+
+
+@pytest.fixture
+def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
+    with open_till(database, bitcoind, tmp_path) as opened:
+        yield opened
+
+
+def test_a_withdrawal_is_paid_and_settled(till: Till) -> None:
+    alice = till.customer("alice", 3_000_000)
+    destination = till.outside.address()
+    withdrawal = till.request(alice, 1_000_000, destination=destination)
+    assert (till.balance(alice), till.balance(alice, "frozen")) == (1_950_000, 1_050_000)
+    transaction_id = till.send()
+    version = till.transaction(transaction_id).versions[0]
+    assert version.txid in till.mempool()
+    till.mine(1)
+    till.track()
+    till.check()
+    assert till.withdrawal(withdrawal.id).state == "confirming"
+    till.mine(5)
+    till.track()
+    assert till.withdrawal(withdrawal.id).state == "settled"
+    assert till.paid_to(destination) == 1_000_000
+    assert (till.balance(alice), till.balance(alice, "frozen")) == (1_950_000, 0)
+    assert till.balance(None, "fees_earned") == 50_000
+    assert till.balance(None, "network_fees") == -version.fee_units
+    assert till.balance(None, "chain_assets") == -(3_000_000 - 1_000_000 - version.fee_units)
+    assert [row["state"] for row in till.query("SELECT state FROM deposits")] == ["swept"]
+    before = till.contents()
+    for step in (till.route, till.build, till.sign, till.broadcast, till.track):
+        step()
+    assert till.contents() == before
