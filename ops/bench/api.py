@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shutil
 import socket
 import sys
 import time
@@ -52,6 +53,7 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
     finally:
         release_port(port)
         server.remove()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _prepare(directory: Path, dsn: str) -> SigningKey:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -22,14 +23,15 @@ _RICH_UNITS: Final = 10**15
 def rows(progress: Callable[[str], None]) -> Iterator[Row]:
     """Transfers a second; every commit is on disk on both sides."""
     progress("ledger: starting PostgreSQL")
-    server = EmbeddedPostgres(part_directory("strongroom-bench-") / "pg", durability=Durability.FULL)
+    directory = part_directory("strongroom-bench-")
+    server = EmbeddedPostgres(directory / "pg", durability=Durability.FULL)
     try:
         server.start()
         server.create_database("bench")
         yield _compare(server.superuser_dsn("bench"), progress)
     finally:
         server.remove()
-        server.directory.parent.rmdir()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _compare(dsn: str, progress: Callable[[str], None]) -> Row:

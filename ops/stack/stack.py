@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -130,12 +131,10 @@ class Stack:
         self.tell(f"ready after {time.monotonic() - started:.1f} s: {self.api_url}")
 
     def down(self) -> None:
-        """Stops everything in the reverse order. The data stay. Again changes nothing."""
-        for name in reversed(PROCESSES):
-            if name in self.processes:
-                self.processes[name].stop(timeout=10)
-        for part in (self.node, self.redis, self.postgres):
-            part.close()
+        """Stops our processes, then the parts they need. The data stay. Again changes nothing."""
+        with ThreadPoolExecutor(len(PROCESSES)) as together:
+            list(together.map(lambda process: process.stop(timeout=10), self.processes.values()))
+            list(together.map(lambda part: part.close(), (self.node, self.redis, self.postgres)))
         if self._own_port:
             release_port(self.api_port)
         if self._run.parent != self.directory:

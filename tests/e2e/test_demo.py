@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from ops.demo.tour import STEPS
+from ops.devnet.files import part_directory
 from ops.devnet.process import ManagedProcess, wait_until
 
 
@@ -48,8 +53,16 @@ def test_the_tour_holds_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert left_over(record["endpoints"]["data"]) == []
 
 
-def test_ctrl_c_in_the_middle_ends_everything(tmp_path: Path) -> None:
-    data = tmp_path / "data"
+@pytest.fixture
+def kept() -> Iterator[Path]:
+    """A data directory for `--keep` that PostgreSQL's user can pass through, unlike pytest's own."""
+    directory = part_directory("strongroom-e2e-")
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_ctrl_c_in_the_middle_ends_everything(kept: Path, tmp_path: Path) -> None:
+    data = kept / "data"
     tour = ManagedProcess(
         "demo",
         [sys.executable, "-m", "ops.cli", "demo", "--once", "--keep", data],
