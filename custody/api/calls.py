@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 
 import rfc8785
 from pydantic import BaseModel
+from starlette.background import BackgroundTask
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
@@ -32,6 +33,7 @@ from custody.api.errors import (
 from custody.api.problems import MEDIA_TYPE as PROBLEM_TYPE
 from custody.api.problems import describe
 from custody.api.services import ApiServices
+from custody.ports import Step
 from custody.storage.db import Tx
 from policies.bundle import Bundle, Caller
 from policies.token import Request, Token, TokenReplayed
@@ -111,7 +113,7 @@ class Call:
         key, fingerprint = self._checked_key(), self._fingerprint()
         try:
             return self._once(key, fingerprint, status, effect, _Nonce.TO_BE_SPENT)
-        except (TokenReplayed, IdempotencyKeyReused):
+        except TokenReplayed:
             raise
         except StrongroomError as error:
             return self._refuse(key, fingerprint, error, _Nonce.TO_BE_SPENT)
@@ -121,15 +123,19 @@ class Call:
     ) -> Response:
         """As `write`, where `effect` needs something that takes a call to another process.
 
-        `prepare` runs outside of any transaction, after the nonce was spent, if nothing is remembered yet; what
+        `prepare` runs outside of any transaction, when the nonce is spent and nothing is remembered yet; what
         it does may be left behind when the same request comes twice at once. `effect` still happens once.
 
         Raises:
             StrongroomError: what `prepare` or `effect` raised, as in `write`.
         """
         key, fingerprint = self._checked_key(), self._fingerprint()
-        with self.services.database.transaction() as tx:
-            answer = self._begin(tx, key, fingerprint, _Nonce.TO_BE_SPENT)
+        try:
+            with self.services.database.transaction() as tx:
+                answer = self._begin(tx, key, fingerprint, _Nonce.TO_BE_SPENT)
+        except IdempotencyKeyReused:
+            self._spend_nonce()
+            raise
         if answer is not None:
             return _response(answer, replayed="true")
         try:
@@ -137,6 +143,12 @@ class Call:
             return self._once(key, fingerprint, status, lambda tx: effect(tx, prepared), _Nonce.SPENT)
         except StrongroomError as error:
             return self._refuse(key, fingerprint, error, _Nonce.SPENT)
+
+    def ring(self, step: Step, answer: Response) -> Response:
+        """Have the workers woken for `step` once `answer` is sent: no caller waits for the bell."""
+        if answer.status_code < 400:
+            answer.background = BackgroundTask(self.services.wake, step)
+        return answer
 
     def _once(
         self, key: str, fingerprint: bytes, status: int, effect: Callable[[Tx], BaseModel], nonce: _Nonce
@@ -152,7 +164,7 @@ class Call:
     def _refuse(self, key: str, fingerprint: bytes, error: StrongroomError, nonce: _Nonce) -> Response:
         """All that was done is undone. What remains to be kept: the nonce, and a decision if it is one."""
         problem = describe(error, self.bundle)
-        if not problem.decided:
+        if not problem.decided or isinstance(error, IdempotencyKeyReused):
             if nonce is _Nonce.TO_BE_SPENT and problem.status < 500:
                 self._spend_nonce()
             raise error

@@ -16,10 +16,13 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from chains import errors as chain_errors
+from chains.btc import hd
 from chains.types import Amount
 from custody import errors as custody_errors
 from custody import lifecycle
 from custody.api import errors as api_errors
+from custody.customers import service as customers
+from custody.deposits import attestation
 from policies import bundle as bundles
 from policies import canonical, token
 from signers import ports as signer_ports
@@ -123,6 +126,14 @@ def _inside(sentence: str) -> Callable[[Any], str]:
 
 _REPEAT: Final = "Repeat the request with a new token and the same Idempotency-Key."
 
+_NOT_OURS: Final = Rule(
+    "address-not-trusted",
+    500,
+    "An address failed its check",
+    "Pay to no address of this customer until an operator has looked.",
+    public=_inside("an address is not what our keys and the signer's word say."),
+)
+
 RULES: Final[Mapping[type[Exception], Rule]] = {
     # What is wrong with the token.
     token.Unauthenticated: Rule("unauthenticated", 401, "The token is not accepted"),
@@ -195,6 +206,11 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
         "wrong-state", 409, "That cannot happen in this state", "Read the resource again.",
         _of("lifecycle", "state", "event"),
     ),
+    customers.CustomerExists: Rule("customer-exists", 409, "The customer exists already", "", _of("id")),
+    # What must never happen: somebody has to look before anything goes on.
+    attestation.AddressNotOurs: _NOT_OURS,
+    attestation.AttestationMismatch: _NOT_OURS,
+    hd.DerivationDisagreement: _NOT_OURS,
     # What cannot be done now.
     custody_errors.DatabaseUnavailable: Rule(
         "database-unavailable", 503, "The database does not answer", _REPEAT,

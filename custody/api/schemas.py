@@ -14,7 +14,7 @@ T = TypeVar("T")
 def _units(text: str) -> str:
     if not text.isascii() or not text.isdigit() or len(text) > 78 or (text[0] == "0" and text != "0"):
         raise ValueError(
-            'expected base units as a string of digits, e.g. "1000000": no sign, point, exponent, leading zero'
+            'expected base units as a string of digits, e.g. "1000000": no sign, point or exponent'
         )
     return text
 

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from custody.ports import Clock, Wake, system_clock, wake_nobody
 from custody.storage.db import Database
 from policies.bundle import Bundle
 from signers.ports import Signer
-
-
-def unix_now() -> int:
-    """This machine's clock, whole UNIX seconds."""
-    return int(time.time())
-
-
-def nothing() -> None:
-    """A wake-up that wakes nobody: the workers' own beat finds all work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +23,9 @@ class ApiServices:
     """The signer of a key-set id. Raises InvalidValue if none is configured."""
     audience: str
     """Our name: tokens made for another are refused."""
-    wake_workers: Callable[[], None] = nothing
-    """Called after something was committed that a worker should look at; must return fast and not raise."""
-    clock: Callable[[], int] = unix_now
+    wake: Wake = wake_nobody
+    """Rung after the answer to a request that gave workers something to do."""
+    clock: Clock = system_clock
     requests_per_second: int = 2000
     """Most requests of one caller; twice as many in a burst."""
     monitor_lag_seconds: int = 60

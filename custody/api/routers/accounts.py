@@ -67,7 +67,7 @@ def show_statement(
     after: paging.After = None,
     limit: paging.Limit = 100,
 ) -> Response:
-    """Every change of a customer's accounts of one asset, oldest first: replayed from zero it gives the balance."""
+    """Every change of a customer's accounts of one asset, oldest first, with the balance after it."""
     known = call.bundle.asset(asset)
     position = paging.decode("statement", after)
     with call.reading() as tx:

@@ -12,6 +12,7 @@ from custody.api import paging, readmodel, repository, schemas, views
 from custody.api.calls import Call, Scope, needs
 from custody.api.errors import BumpPending, NotBumpable
 from custody.ids import new_id
+from custody.ports import Step
 from custody.storage.db import Tx
 from custody.withdrawals import service
 from custody.withdrawals.lifecycle import WithdrawalState
@@ -33,9 +34,7 @@ def request_withdrawal(call: Writer, body: schemas.NewWithdrawal) -> Response:
     def effect(tx: Tx) -> schemas.WithdrawalOut:
         return _render(tx, call, [service.request(tx, signed, call.caller, call.bundle, now=call.now)])[0]
 
-    answer = call.write(201, effect)
-    call.services.wake_workers()
-    return answer
+    return call.ring(Step.ROUTE, call.write(201, effect))
 
 
 @router.get("/{withdrawal}", response_model=schemas.WithdrawalOut)
@@ -88,9 +87,7 @@ def bump_withdrawal(call: Operator, withdrawal: schemas.UuidText, body: schemas.
             id=request_id, withdrawal=found.id, transaction=found.transaction_id, feerate=body.feerate
         )
 
-    answer = call.write(202, effect)
-    call.services.wake_workers()
-    return answer
+    return call.ring(Step.BUMP, call.write(202, effect))
 
 
 def _render(tx: Tx, call: Call, found: Sequence[Withdrawal]) -> list[schemas.WithdrawalOut]:

@@ -1,0 +1,69 @@
+"""`strongroom api`: serves the REST API from this process's settings, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import structlog
+
+from chains.errors import StrongroomError
+from custody.api.app import create_app
+from custody.api.server import make_server
+from custody.api.services import ApiServices
+from custody.config import Process, load
+from custody.wiring import Services, wire
+
+POOL_SIZE = 16
+
+
+def api_services(services: Services) -> ApiServices:
+    """What the application is given, out of what the process has."""
+    return ApiServices(
+        database=services.database,
+        bundle=services.bundle,
+        signer=services.signer,
+        audience=services.settings.audience,
+        wake=services.wake,
+        clock=services.clock,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve. Returns the exit code: 0 after a signal, 2 for unusable settings, 3 if the address is taken."""
+    if argv is None:
+        argv = sys.argv[1:]
+    if argv:
+        print("strongroom api takes no arguments: its settings are in STRONGROOM_CONFIG", file=sys.stderr)
+        return 2
+    _log_to_stderr()
+    try:
+        settings = load(Process.API)
+        services = wire(settings, pool_size=POOL_SIZE)
+    except StrongroomError as error:
+        print(error, file=sys.stderr)
+        return 2
+    with services:
+        app = create_app(api_services(services))
+        server = make_server(app, host=settings.api_host, port=settings.api_port)
+        server.run()
+    return 0 if server.started else 3
+
+
+def _log_to_stderr() -> None:
+    """One JSON object a line. Nothing here logs bodies, tokens or queries."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
