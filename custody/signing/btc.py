@@ -5,9 +5,11 @@ Pure. What is built here a signer decides on by itself; these checks keep reques
 
 from __future__ import annotations
 
+import atexit
 import base64
 import functools
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -310,7 +312,10 @@ def _read_by_bitcoinlib(raw: bytes) -> tuple[str, list[tuple[int, bytes]], list[
 @functools.cache
 def _bitcoinlib() -> Any:
     # Its import takes a second and writes a data directory, by default into the home directory.
-    os.environ.setdefault("BCL_DATA_DIR", tempfile.mkdtemp(prefix="strongroom-bitcoinlib-"))
+    if "BCL_DATA_DIR" not in os.environ:
+        directory = tempfile.mkdtemp(prefix="strongroom-bitcoinlib-")
+        atexit.register(shutil.rmtree, directory, ignore_errors=True)
+        os.environ["BCL_DATA_DIR"] = directory
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its database layer, which is not used here, is called in an old way
         from bitcoinlib import transactions
