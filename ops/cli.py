@@ -19,8 +19,9 @@ PROCESSES: Final = {
     "worker": ("custody.workers.main", "Decide, build, sign, broadcast, settle (one process)."),
     "beat": ("custody.workers.main", "Ring for the workers' steps (one process)."),
     "signer": ("signers.daemon", "Sign what its guard allows (one process)."),
+    "reconcile": ("custody.reconcile.command", "Compare ledger, records and chain, to the base unit."),
 }
-"""Module with `main(arguments) -> exit code`, and what it does."""
+"""Commands with settings of their own: module with `main(arguments) -> exit code`, and what it does."""
 _JsonFile = Annotated[Path | None, typer.Option("--json", help="Write a record for programs to this file.")]
 
 
