@@ -76,12 +76,13 @@ def _odd(asset: str, thing: st.SearchStrategy[UUID]) -> st.SearchStrategy[Comman
     def reverse(id: UUID, deposit: UUID, n: int) -> Reverse:
         return Reverse(id, derived_id("credit", deposit, n))
 
+    id = st.builds(lambda number: derived_id(asset, "odd", number), st.integers(0, 9))
     return st.one_of(
-        st.builds(transfer, thing, _who, _who, _units, _units),
-        st.builds(lambda id, a, b, units: transfer(id, a, b, units, units), thing, _who, _who, _units),
-        st.builds(post, thing, thing, _who, _units, _units),
-        st.builds(lambda id, hold, who, u: post(id, hold, who, u, u), thing, thing, _who, _units),
-        st.builds(reverse, thing, thing, _n),
-        st.builds(lambda id, w: Reverse(id, bookings.withdrawal_hold_id(w)), thing, thing),
-        st.builds(VoidHold, thing, thing),
+        st.builds(transfer, id, _who, _who, _units, _units),
+        st.builds(lambda id, a, b, units: transfer(id, a, b, units, units), id, _who, _who, _units),
+        st.builds(post, id, thing, _who, _units, _units),
+        st.builds(lambda id, hold, who, u: post(id, hold, who, u, u), id, thing, _who, _units),
+        st.builds(reverse, id, thing, _n),
+        st.builds(lambda id, w: Reverse(id, bookings.withdrawal_hold_id(w)), id, thing),
+        st.builds(lambda id, w: VoidHold(id, bookings.withdrawal_hold_id(w)), id, thing),
     )
