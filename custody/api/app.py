@@ -20,6 +20,9 @@ from custody.api.problems import describe
 from custody.api.routers import accounts, catalogue, customers, deposits, feed, health, withdrawals
 from custody.api.services import ApiServices
 
+ROUTERS: Final = tuple(
+    module.router for module in (health, customers, accounts, deposits, withdrawals, catalogue, feed)
+)
 NONCE_CLEANING_SECONDS: Final = 30
 
 
@@ -49,13 +52,13 @@ def create_app(services: ApiServices) -> FastAPI:
     )
     app.state.services = services
     app.state.metrics = metrics
-    for module in (health, customers, accounts, deposits, withdrawals, catalogue, feed):
-        app.include_router(module.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_exception_handler(StrongroomError, _strongroom_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_middleware(Gate, services=services, metrics=metrics)
-    openapi.install(app)
+    openapi.install(app, ROUTERS)
     return app
 
 

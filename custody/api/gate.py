@@ -79,7 +79,10 @@ class Gate:
                 "unexpected error",
                 request_id=request_id,
                 error=type(error).__name__,
-                at=traceback.format_tb(error.__traceback__)[-4:],
+                at=[
+                    f"{frame.f_code.co_filename}:{line}"
+                    for frame, line in traceback.walk_tb(error.__traceback__)
+                ][-4:],
             )
             if status == 0:
                 await describe(error).response()(scope, receive, answer)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
@@ -48,7 +49,7 @@ COMMON_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def install(app: FastAPI) -> None:
+def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     """Make `app.openapi()` add security, scopes and Idempotency-Key to every operation under /v1."""
 
     def document() -> dict[str, Any]:
@@ -64,7 +65,7 @@ def install(app: FastAPI) -> None:
                     "description": "See above.",
                 }
             }
-            for route in app.routes:
+            for route in (route for router in routers for route in router.routes):
                 if isinstance(route, APIRoute) and route.path.startswith("/v1/"):
                     for method in route.methods or ():
                         _complete(schema["paths"][route.path][method.lower()], route, method)

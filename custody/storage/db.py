@@ -150,12 +150,21 @@ class Database:
         dsn: libpq connection string or URL, with the process's own role.
         application: shown in `pg_stat_activity`.
         pool_size: most connections at once.
+        wait_seconds: how long a transaction waits for a connection before DatabaseUnavailable.
     """
 
-    def __init__(self, dsn: str, *, application: str, pool_size: int = 8) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        application: str,
+        pool_size: int = 8,
+        wait_seconds: float = _WAIT_FOR_CONNECTION_SECONDS,
+    ) -> None:
         self._dsn = dsn
         self._application = application
         self._pool_size = pool_size
+        self._wait_seconds = wait_seconds
         self._lock = threading.Lock()
         self._opened: tuple[int, ConnectionPool[_Connection]] | None = None
 
@@ -220,7 +229,7 @@ class Database:
                     kwargs=self._arguments(),
                     min_size=1,
                     max_size=self._pool_size,
-                    timeout=_WAIT_FOR_CONNECTION_SECONDS,
+                    timeout=self._wait_seconds,
                     reconnect_timeout=1,
                     # One round trip, so that a restarted server costs a reconnect and not a failed request.
                     check=ConnectionPool.check_connection,

@@ -227,7 +227,9 @@ def running_api(superuser_dsn: str, **changes: Any) -> Iterator[RunningApi]:
         },
         signer,
     )
-    database = Database(as_role(superuser_dsn, "strongroom_api"), application="api", pool_size=8)
+    database = Database(
+        as_role(superuser_dsn, "strongroom_api"), application="api", pool_size=8, wait_seconds=3
+    )
     api = RunningApi("", superuser_dsn, database, bundle, signer, keys)
 
     def believed() -> Bundle:
