@@ -1,0 +1,7 @@
+"""`python -m custody.reconcile`."""
+
+import sys
+
+from custody.reconcile.command import main
+
+sys.exit(main())

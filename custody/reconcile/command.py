@@ -1,0 +1,93 @@
+"""`strongroom reconcile`: compare, print a table or JSON, and say by the exit code whether all is well."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+import msgspec
+
+from chains.btc.network import NETWORKS
+from chains.btc.node import BitcoinNode
+from chains.errors import StrongroomError
+from custody.config import Process, Settings, load
+from custody.reconcile.model import Report, Statement
+from custody.reconcile.service import reconcile
+from custody.storage.db import Database
+from policies.bundle import Bundle, TrustRoot, read_bundle
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Reconcile once.
+
+    Args:
+        argv: arguments; None: this process's own.
+
+    Returns:
+        0: everything agrees; 1: there is a difference; 2: it could not be compared.
+    """
+    parser = argparse.ArgumentParser(
+        prog="strongroom reconcile", description="Compare ledger, records and chain, to the base unit."
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    arguments = parser.parse_args(argv)
+    try:
+        report = _report(load(Process.RECONCILE))
+    except (StrongroomError, OSError, msgspec.MsgspecError) as error:
+        print(f"strongroom reconcile: {error}", file=sys.stderr)
+        if arguments.json:
+            print(json.dumps({"ok": False, "error": str(error)}))
+        return 2
+    if arguments.json:
+        print(json.dumps(report.to_object(), indent=2))
+    else:
+        print(render(report))
+    return 0 if report.ok else 1
+
+
+def _report(settings: Settings) -> Report:
+    root = msgspec.json.decode(settings.trust_root_path.read_bytes(), type=TrustRoot)
+    bundle = read_bundle(settings.bundle_path.read_bytes(), root, now=int(time.time()))
+    nodes = {chain: _node(settings, bundle, chain) for chain in settings.nodes}
+    with Database(settings.database_url.reveal(), application="strongroom-reconcile", pool_size=2) as db:
+        return reconcile(db, bundle, nodes)
+
+
+def _node(settings: Settings, bundle: Bundle, chain: str) -> BitcoinNode:
+    node = settings.nodes[chain]
+    network = NETWORKS[bundle.network(chain).network]
+    return BitcoinNode(chain, network, node.rpc_url.reveal(), node.rest_url)
+
+
+def render(report: Report) -> str:
+    """The identity of each wallet line by line, then the rules, as plain text."""
+    lines: list[str] = []
+    for statement in report.statements:
+        key = statement.key
+        lines.append(
+            f"{key.asset} in {key.wallet} at block {report.tips[key.chain].height} of {key.chain}, base units"
+        )
+        lines += [f"  {label:<44}{amount:>26,}" for label, amount in _terms(statement)]
+        lines.append("")
+    for check in report.checks:
+        lines.append(f"{'ok  ' if check.ok else 'FAIL'} {check.number}. {check.title}")
+        lines += [f"       {difference}" for difference in check.differences]
+    lines += [f"waiting, and no alert says so: {each.detail}" for each in report.waiting]
+    lines.append("No difference." if report.ok else "THERE ARE DIFFERENCES.")
+    return "\n".join(lines)
+
+
+def _terms(statement: Statement) -> list[tuple[str, int]]:
+    return [
+        ("what the ledger says we own", statement.ledger_units),
+        *((f"+ mined deposits in no balance: {state}", n) for state, n in statement.uncredited.items()),
+        ("- payments mined, not settled", statement.mined_not_settled_units),
+        ("+ payments settled, no longer mined", statement.settled_not_mined_units),
+        ("= coins that there must be", statement.expected_units),
+        ("coins that we have seen", statement.coins_units),
+        ("coins that the node has", statement.node_units),
+        ("difference", statement.difference_units),
+    ]

@@ -1,0 +1,192 @@
+"""What reconciliation looks at and what it says. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chains.types import BlockRef
+
+
+@dataclass(frozen=True, slots=True)
+class WalletKey:
+    """One asset in one wallet (key-set)."""
+
+    chain: str
+    wallet: str
+    asset: str
+
+
+@dataclass(frozen=True, slots=True)
+class Coin:
+    """An unspent receipt of ours, or an output that the node has for our keys."""
+
+    resource: str
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A transaction of ours that is mined and not settled, or settled and not mined, or both by other versions."""
+
+    transaction: str
+    state: str
+    paid_units: int
+    """Sum of the withdrawals that it serves."""
+    mined_txid: str | None
+    """The version that the monitor has in the best chain."""
+    mined_fee_units: int
+    booked_txid: str | None
+    """The version by which it was settled in the ledger."""
+    booked_fee_units: int
+
+
+@dataclass(frozen=True, slots=True)
+class WalletFacts:
+    """Everything about one wallet and asset, of one snapshot."""
+
+    key: WalletKey
+    ledger_units: int
+    """What the ledger says we own: minus the balance of `chain_assets`."""
+    uncredited: Mapping[str, int]
+    """Units of mined deposits that are in no balance, by state."""
+    in_flight: tuple[InFlight, ...]
+    coins: tuple[Coin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Offence:
+    """A row that breaks a rule: which rule, and the sentence that says how."""
+
+    rule: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Something that has waited for long and that no open alert tells of."""
+
+    type: str
+    subject: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What one snapshot of the database says."""
+
+    cursors: Mapping[str, BlockRef]
+    wallets: tuple[WalletFacts, ...]
+    offences: tuple[Offence, ...]
+    waiting: tuple[Waiting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCoins:
+    """What a node has for a wallet's keys, exactly at `tip`."""
+
+    tip: BlockRef
+    coins: tuple[Coin, ...]
+
+
+RULES: Mapping[int, str] = {
+    1: "every account is the replay of its lines, and each asset sums to zero",
+    2: "frozen money is held money, and each withdrawal has the hold that its state asks for",
+    3: "our unspent receipts are the node's unspent outputs",
+    4: "the ledger's chain assets and what is in flight are the coins",
+    5: "each deposit is booked once if credited, else not at all",
+    6: "each settled withdrawal is paid by one transaction, each transaction spends what it pays",
+    7: "our coins are used by our transactions only, and each receipt is a deposit or our change",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One rule and what breaks it."""
+
+    number: int
+    title: str
+    differences: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the rule holds."""
+        return not self.differences
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """The identity of one wallet and asset, term by term, in base units."""
+
+    key: WalletKey
+    ledger_units: int
+    uncredited: Mapping[str, int]
+    mined_not_settled_units: int
+    settled_not_mined_units: int
+    coins_units: int
+    node_units: int
+
+    @property
+    def expected_units(self) -> int:
+        """Coins that there must be."""
+        return (
+            self.ledger_units
+            + sum(self.uncredited.values())
+            - self.mined_not_settled_units
+            + self.settled_not_mined_units
+        )
+
+    @property
+    def difference_units(self) -> int:
+        """Coins beyond what there must be; negative: missing."""
+        return self.coins_units - self.expected_units
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The outcome."""
+
+    tips: Mapping[str, BlockRef]
+    statements: tuple[Statement, ...]
+    checks: tuple[Check, ...]
+    waiting: tuple[Waiting, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every rule holds."""
+        return all(check.ok for check in self.checks)
+
+    def differences(self) -> tuple[str, ...]:
+        """All differences, with the number of their rule."""
+        return tuple(f"({check.number}) {each}" for check in self.checks for each in check.differences)
+
+    def to_object(self) -> dict[str, Any]:
+        """As JSON values; amounts are decimal strings of base units."""
+        return {
+            "ok": self.ok,
+            "tips": {chain: {"height": tip.height, "hash": tip.hash} for chain, tip in self.tips.items()},
+            "wallets": [
+                {
+                    "chain": each.key.chain,
+                    "wallet": each.key.wallet,
+                    "asset": each.key.asset,
+                    "ledger": str(each.ledger_units),
+                    "uncredited": {state: str(units) for state, units in each.uncredited.items()},
+                    "mined_not_settled": str(each.mined_not_settled_units),
+                    "settled_not_mined": str(each.settled_not_mined_units),
+                    "expected": str(each.expected_units),
+                    "coins": str(each.coins_units),
+                    "node": str(each.node_units),
+                    "difference": str(each.difference_units),
+                }
+                for each in self.statements
+            ],
+            "checks": [
+                {"number": c.number, "title": c.title, "ok": c.ok, "differences": list(c.differences)}
+                for c in self.checks
+            ],
+            "waiting": [
+                {"type": each.type, "subject": each.subject, "detail": each.detail} for each in self.waiting
+            ],
+        }
