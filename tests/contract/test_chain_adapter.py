@@ -60,9 +60,12 @@ class FakeWorld:
 class RealWorld:
     def __init__(self, bitcoind: Bitcoind) -> None:
         self.bitcoind = bitcoind
-        self.wallet = bitcoind.wallet("contract")
-        if self.wallet.balance_sats() < 10**8:
-            self.wallet.fund()
+        self.miner = bitcoind.wallet("miner")
+        self.wallet = bitcoind.wallet("payer")
+        # The payer has no coinbase outputs: a reorg makes young ones immature, and drops what spends them.
+        self.miner.fund()
+        self.miner.send_many({self.wallet.address(): 10**7 for _ in range(40)})
+        self.miner.mine(10)
         self.node = BitcoinNode("bitcoin-regtest", NETWORKS["regtest"], bitcoind.rpc_url, bitcoind.rest_url)
         self.adapter: ChainAdapter = self.node
 
@@ -76,13 +79,13 @@ class RealWorld:
         return TxId(self.wallet.rpc("bumpfee", txid.hex, options)["txid"])
 
     def mine(self, blocks: int) -> None:
-        self.wallet.mine(blocks)
+        self.miner.mine(blocks)
 
     def reorg(self, depth: int) -> None:
         height = self.bitcoind.rpc("getblockcount")
         self.bitcoind.rpc("invalidateblock", self.bitcoind.rpc("getblockhash", height - depth + 1))
         for _ in range(depth + 1):
-            self.bitcoind.rpc("generateblock", self.wallet.address(), [])
+            self.bitcoind.rpc("generateblock", self.miner.address(), [])
 
 
 @pytest.fixture(scope="module")
