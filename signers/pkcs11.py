@@ -46,6 +46,10 @@ _WRONG_PIN: Final = frozenset(
 _T = TypeVar("_T")
 
 
+class _NoSuchKey(TokenRefused):
+    """The key is not there; it may be back after a new connection."""
+
+
 class Token:
     """One PKCS#11 token, logged in as its user.
 
@@ -66,13 +70,10 @@ class Token:
         self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
         self._places = threading.BoundedSemaphore(MAX_SESSIONS)
         self._login = threading.Lock()
-        self._library = PyKCS11.PyKCS11Lib()
-        try:
-            self._library.load(str(module))
-        except PyKCS11.PyKCS11Error:
-            raise TokenRefused(f"PKCS#11 library {module} did not load; name the vendor's library") from None
-        # One session stays open for ever: a token forgets the login when its last session closes.
-        self._keeper = self._open()
+        self._reconnecting = threading.Lock()
+        self._connection = 0
+        self._keeper: Any = None
+        self._connect()
 
     def __repr__(self) -> str:
         return f"Token({self.label!r})"
@@ -172,6 +173,8 @@ class Token:
             TokenRefused: no such key.
             TokenLost: the token does not answer.
         """
+        if len(sealed) < NONCE_BYTES + TAG_BITS // 8:
+            return None
 
         def unseal(session: Any) -> bytes | None:
             handle = self._handle(session, PyKCS11.CKO_SECRET_KEY, name)
@@ -192,7 +195,8 @@ class Token:
 
     def close(self) -> None:
         """Close this object's sessions. Other users of the library in this process are not touched."""
-        sessions = [self._keeper]
+        sessions = [] if self._keeper is None else [self._keeper]
+        self._keeper = None
         while not self._idle.empty():
             sessions.append(self._idle.get_nowait())
         for session in sessions:
@@ -206,18 +210,61 @@ class Token:
     def _handle(self, session: Any, kind: int, name: str) -> Any:
         found = session.findObjects([(PyKCS11.CKA_CLASS, kind), (PyKCS11.CKA_LABEL, name)])
         if len(found) != 1:
-            raise TokenRefused(
+            raise _NoSuchKey(
                 f"token {self.label!r} has {len(found)} keys named {name!r}; exactly one is needed"
             )
         return found[0]
 
     def _call(self, operation: Callable[[Any], _T]) -> _T:
-        """Run `operation` with a session; once more with a fresh one if the session or the login was lost."""
+        """Run `operation` with a session; once more after connecting anew if session, login or token was lost."""
+        connection = self._connection
+        try:
+            with self._places:
+                return self._once(operation, self._session())
+        except (TokenLost, _NoSuchKey):
+            self._reconnect(connection)
         with self._places:
-            try:
-                return self._once(operation, self._idle.get_nowait())
-            except (queue.Empty, TokenLost):
-                return self._once(operation, self._open())
+            return self._once(operation, self._session())
+
+    def _session(self) -> Any:
+        try:
+            return self._idle.get_nowait()
+        except queue.Empty:
+            return self._open()
+
+    def _reconnect(self, failed: int) -> None:
+        """Leave the library and load it again: a token that went away comes back only to a fresh C_Initialize.
+
+        Args:
+            failed: number of the connection that failed; if another thread has replaced it, nothing is done.
+        """
+        # Two threads that each collected half of the places would wait for each other for ever.
+        with self._reconnecting:
+            for _ in range(MAX_SESSIONS):
+                self._places.acquire()
+        try:
+            if self._connection == failed:
+                self.close()
+                self._library.unload()
+                self._connection += 1
+                try:
+                    self._connect()
+                except TokenRefused as error:
+                    raise TokenLost(f"token {self.label!r} was lost and is not back: {error}") from None
+        finally:
+            for _ in range(MAX_SESSIONS):
+                self._places.release()
+
+    def _connect(self) -> None:
+        self._library = PyKCS11.PyKCS11Lib()
+        try:
+            self._library.load(str(self._module))
+        except PyKCS11.PyKCS11Error:
+            raise TokenRefused(
+                f"PKCS#11 library {self._module} did not load; name the vendor's library"
+            ) from None
+        # One session stays open for ever: a token forgets the login when its last session closes.
+        self._keeper = self._open()
 
     def _once(self, operation: Callable[[Any], _T], session: Any) -> _T:
         try:
