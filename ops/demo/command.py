@@ -48,7 +48,8 @@ def run(after: After, *, json_file: Path | None, keep: Path | None) -> int:
     try:
         with Show(console, [_START, *(title for _, title, _ in STEPS)]) as show:
             if _start(stack, show, record):
-                take_tour(_world(stack), show, record)
+                with World.of(stack) as world:
+                    take_tour(world, show, record)
         _write(record, json_file)
         summary(console, record)
         if record.ok and after is After.STAY:
@@ -89,17 +90,6 @@ def _start(stack: Stack, show: Show, record: Record) -> bool:
     step.seconds = time.monotonic() - started
     show.end(step)
     return step.ok
-
-
-def _world(stack: Stack) -> World:
-    return World(
-        node=stack.node,
-        api=stack.client("exchange"),
-        operator=stack.client("operator"),
-        exchange=stack.trust.callers["exchange"],
-        bundle=stack.bundle,
-        reconcile=stack.reconcile,
-    )
 
 
 def _stay(stack: Stack, console: Console) -> None:

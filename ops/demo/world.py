@@ -5,16 +5,18 @@ from __future__ import annotations
 import operator
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from custody.console.client import ApiClient, ApiUnavailable
 from ops.demo.record import StepFailed, expect
 from ops.devnet.bitcoind import Bitcoind, OutsideWallet, btc_to_sats, sats_to_btc
 from ops.stack.keys import Person
 from ops.stack.quorum import ASSET, CHAIN
+from ops.stack.stack import Stack
 from policies.bundle import Bundle
 from policies.intent import Order
 from policies.keys import sign_order
@@ -55,6 +57,20 @@ class World:
         """Opens the outside wallets."""
         self.outside = self.node.wallet("outside")
         self.miner = self.node.wallet("miner")
+
+    @classmethod
+    @contextmanager
+    def of(cls, stack: Stack) -> Iterator[Self]:
+        """The world around a stack that is up; its connections to the API are closed in the end."""
+        with stack.client("exchange") as api, stack.client("operator") as operator_client:
+            yield cls(
+                node=stack.node,
+                api=api,
+                operator=operator_client,
+                exchange=stack.trust.callers["exchange"],
+                bundle=stack.bundle,
+                reconcile=stack.reconcile,
+            )
 
     # ------------------------------------------------------------------------------------------- waiting
 

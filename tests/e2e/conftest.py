@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ops.demo.world import World
 from ops.devnet.files import part_directory
 from ops.devnet.postgres import Durability
 from ops.stack.stack import Stack
@@ -22,3 +23,10 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
         print(f"\nlogs and data are kept in {running.directory}")
     else:
         running.remove()
+
+
+@pytest.fixture
+def world(stack: Stack) -> Iterator[World]:
+    """Somebody outside, a miner and a caller of the API, around the running system."""
+    with World.of(stack) as around:
+        yield around

@@ -15,19 +15,7 @@ DEPOSIT_SATS = 40_000_000
 PAYMENT_SATS = 3_000_000
 
 
-def world_of(stack: Stack) -> World:
-    return World(
-        node=stack.node,
-        api=stack.client("exchange"),
-        operator=stack.client("operator"),
-        exchange=stack.trust.callers["exchange"],
-        bundle=stack.bundle,
-        reconcile=stack.reconcile,
-    )
-
-
-def test_the_main_job_survives_a_kill_of_every_process_between_its_steps(stack: Stack) -> None:
-    world = world_of(stack)
+def test_the_main_job_survives_a_kill_of_every_process_between_its_steps(stack: Stack, world: World) -> None:
     arrivals.service(world)
 
     # Attested address; the signer and the API die after it.
