@@ -45,7 +45,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Confirmations(_Part, frozen=True):
-    """Deposits of at least `from_units` need `blocks` confirmations; the largest `from_units` that fits wins."""
+    """Deposits of at least `from_units` need `blocks` confirmations; the largest that fits wins."""
 
     from_units: Units
     blocks: Annotated[int, msgspec.Meta(ge=1, le=1000)]
@@ -197,14 +197,14 @@ class Bundle(Document, frozen=True):
         return _only(self.keysets, keyset, "key-set", lambda entry: entry.id)
 
     def keyset_for(self, chain: str, tier: Tier) -> KeysetEntry:
-        """The active key-set of a tier on a chain (the first listed). Raises InvalidValue if there is none."""
+        """The active key-set of a tier on a chain: the first listed. Raises InvalidValue if none is."""
         for entry in self.keysets:
             if entry.chain == chain and entry.tier == tier:
                 return entry
         raise InvalidValue(f"the bundle has no {tier} key-set on {chain}")
 
     def cap(self, tier: Tier, asset: str) -> TierCap:
-        """The caps of a tier for an asset. Raises InvalidValue if the bundle has none: then nothing may be paid."""
+        """The caps of a tier for an asset. Raises InvalidValue if there are none: nothing may be paid."""
         return _only(self.caps, (tier, asset), "cap", lambda entry: (entry.tier, entry.asset))
 
     def caller(self, caller: str) -> Caller:
@@ -242,7 +242,7 @@ class SignedBundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class TrustRoot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What is pinned at the ceremony: officers' public keys, how many must sign, and the lowest version accepted."""
+    """What is pinned at the ceremony: officers' keys, how many must sign, and the lowest version accepted."""
 
     threshold: Annotated[int, msgspec.Meta(ge=1, le=32)]
     keys: Mapping[str, Hex32]
@@ -272,10 +272,13 @@ def read_bundle(raw: bytes, root: TrustRoot, *, now: int) -> Bundle:
     bundle = signed.bundle
     digest = bundle.digest()
     organisations: set[str] = set()
+    counted: set[str] = set()
     for entry in signed.signatures:
         public_key = root.keys.get(entry.key)
-        if public_key is None:
+        # One key counts once, even if a root lists it under two names.
+        if public_key is None or public_key in counted:
             continue
+        counted.add(public_key)
         try:
             verify_ed25519(public_key, digest, entry.signature)
         except BadSignature:

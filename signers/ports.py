@@ -12,7 +12,7 @@ from policies.intent import Attestation, Evidence, Intent, Signature
 
 
 class SignerUnavailable(TransientError):
-    """No answer: nothing is known about whether it signed. Ask again with the same request, never a changed one."""
+    """No answer: it may have signed or not. Ask again with the same request, never a changed one."""
 
 
 class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -61,7 +61,7 @@ class SignResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class AttestRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Ask for the address at `branch`/`index` of a key-set, bound to a customer (null: the house's change)."""
+    """Ask for the address at `branch`/`index` of a key-set, bound to a customer (null: the house)."""
 
     v: Literal[1] = 1
     chain: Name
@@ -95,7 +95,7 @@ class Signer(Protocol):
         """Raises SignerUnavailable."""
 
     def attest(self, request: AttestRequest) -> SignedAttestation:
-        """The address and the signer's word for it. Raises Refused (already another customer's), SignerUnavailable."""
+        """The address and the signer's word for it. Raises Refused (another customer's), SignerUnavailable."""
 
     def sign(self, request: SignRequest) -> SignResponse:
-        """Signatures for every input; again the same for the same transaction. Raises Refused, SignerUnavailable."""
+        """Signatures for every input, the same for the same transaction. Raises Refused, SignerUnavailable."""
