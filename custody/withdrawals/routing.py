@@ -26,6 +26,7 @@ Screen = Callable[[str, str], Screening]
 """What screening says of a destination, by chain and address. Raises TransientError while it does not answer."""
 
 BATCH = 200
+_UNREADABLE = "unreadable"
 _UNDECIDED = (WithdrawalState.REQUESTED, WithdrawalState.SCREENING)
 
 
@@ -134,17 +135,17 @@ def _ownership(owner: str | None) -> Ownership:
     return Ownership.HOUSE if owner is None else Ownership.CUSTOMER
 
 
-def _examine(withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> tuple[str, str | None]:
+def _examine(withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> tuple[str, str]:
     """Whether the stored row is what a caller signed who may still sign; and the kind of its destination."""
     try:
         order = check_row(withdrawal)
         caller = bundle.caller(order.caller)
         withdrawal.signed_order.verify(caller.key)
         if SIGNING_SCOPE not in caller.scopes or now >= caller.not_after:
-            return f"caller {caller.id} may no longer sign orders", None
+            return f"caller {caller.id} may no longer sign orders", _UNREADABLE
         return GENUINE, destination_of(bundle, order.chain, order.destination).kind
     except PermanentError as error:
-        return str(error) or type(error).__name__, None
+        return str(error) or type(error).__name__, _UNREADABLE
 
 
 def _carry_out(
@@ -161,6 +162,10 @@ def _carry_out(
             tx, withdrawal, WithdrawalEvent.REJECT, reason="; ".join(map(str, decision.reasons))[:1000]
         )
         service.release(tx, moved)
+        if any(reason.code == "order-not-genuine" for reason in decision.reasons):
+            alerts.raise_alert(
+                tx, Severity.CRITICAL, "withdrawal.tampered", str(withdrawal.id), moved.reason, {}
+            )
         return
     settlement = "internal" if decision.tier == "ledger" else "chain"
     repository.record_decision(tx, withdrawal.id, record, tier=decision.tier, settlement=settlement)

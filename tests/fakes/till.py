@@ -94,7 +94,9 @@ class Till:
         pin(self.world.root, self.directory / "pinned.json")
         self.bundle_path = self.directory / "bundle.json"
         self.bundle_path.write_bytes(self.world.signed(self.bundle).encode())
-        self.journal = Journal.open(self.directory / "journal.sqlite", self.directory / "mark" / "journal.mark")
+        self.journal = Journal.open(
+            self.directory / "journal.sqlite", self.directory / "mark" / "journal.mark"
+        )
         self.clock = SteadyClock(self.journal.write(lambda book: book.latest))
         self.trust = PinnedBundle(self.bundle_path, self.directory / "pinned.json", self.journal, self.clock)
         self.service = SignerService({self.keys.record.id: self.keys}, self.trust, self.journal, self.clock)
@@ -137,7 +139,7 @@ class Till:
     def address(self, customer: str) -> str:
         return allocate(self.admin, self.signer, self.bundle, customer, ASSET).address
 
-    def order(self, customer: str, units: int, **changes: Any) -> SignedOrder:
+    def order(self, customer: str, units: int, /, **changes: Any) -> SignedOrder:
         """A signed order to a fresh address outside, unless `changes` say otherwise."""
         fields: dict[str, Any] = {
             "customer": customer,
@@ -148,7 +150,7 @@ class Till:
         order: Order = self.world.order(units, **(fields | changes))
         return sign_order(order, self.world.caller)
 
-    def request(self, customer: str, units: int, **changes: Any) -> Withdrawal:
+    def request(self, customer: str, units: int, /, **changes: Any) -> Withdrawal:
         """A withdrawal, as the API takes it in."""
         signed = self.order(customer, units, **changes)
         with self.api.transaction() as tx:
@@ -158,6 +160,13 @@ class Till:
         hashes = self.outside.mine(blocks)
         self.catch_up()
         return hashes
+
+    def mine_with(self, *transactions: str) -> str:
+        """A block with just these transactions (txids of the mempool, or raw hex), in spite of what else waits."""
+        address = self.outside.address()
+        block = str(self.bitcoind.rpc("generateblock", address, list(transactions))["hash"])
+        self.catch_up()
+        return block
 
     def reorg(self, block_hash: str) -> None:
         """Take a block and all after it out of the best chain, until longer ones are mined."""
@@ -191,7 +200,9 @@ class Till:
         """Everything up to the mempool, for one transaction."""
         self.route()
         transaction_id = self.build()
-        assert transaction_id is not None, [row["reason"] for row in self.query("SELECT reason FROM withdrawals")]
+        assert transaction_id is not None, [
+            row["reason"] for row in self.query("SELECT reason FROM withdrawals")
+        ]
         assert self.sign() == [transaction_id]
         self.broadcast()
         return transaction_id
@@ -234,7 +245,9 @@ class Till:
 
     def balance(self, customer: str | None, kind: str = "available") -> int:
         rows = self.query(
-            "SELECT balance FROM ledger_accounts WHERE customer_id IS NOT DISTINCT FROM %s AND kind = %s", customer, kind
+            "SELECT balance FROM ledger_accounts WHERE customer_id IS NOT DISTINCT FROM %s AND kind = %s",
+            customer,
+            kind,
         )
         return sum(int(row["balance"]) for row in rows)
 

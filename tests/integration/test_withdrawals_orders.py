@@ -1,0 +1,338 @@
+"""What becomes of orders before anything is signed: taken in once, decided, cancelled, expired, settled in the ledger."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from chains.errors import InvalidAddress, PermanentError
+from custody.errors import (
+    DuplicateOrder,
+    ExpiredOrder,
+    InsufficientFunds,
+    NotFound,
+    OrderMismatch,
+    UnknownCustomer,
+)
+from custody.ids import new_id
+from custody.lifecycle import ImpossibleTransition
+from custody.storage import halts
+from custody.withdrawals import service
+from custody.withdrawals.ending import expire, settle_internal
+from custody.withdrawals.routing import route
+from custody.withdrawals.screening import DestinationList
+from ops.devnet.bitcoind import Bitcoind
+from policies.canonical import BadSignature
+from policies.intent import SignedOrder
+from tests.fakes.till import Till, open_till
+
+
+@pytest.fixture
+def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
+    with open_till(database, bitcoind, tmp_path) as opened:
+        yield opened
+
+
+def take_in(till: Till, signed: SignedOrder) -> Any:
+    with till.api.transaction() as tx:
+        return service.request(tx, signed, till.caller, till.bundle, now=int(time.time()))
+
+
+def test_the_same_order_again_gives_the_same_withdrawal_and_holds_once(till: Till) -> None:
+    alice = till.customer("alice", 3_000_000)
+    order = till.order(alice, 1_000_000)
+    first = take_in(till, order)
+    assert take_in(till, order) == first
+    assert till.balance(alice, "frozen") == 1_050_000
+
+
+def test_of_many_requests_with_one_order_at_once_one_holds_and_all_get_the_same(till: Till) -> None:
+    alice = till.customer("alice", 3_000_000)
+    order = till.order(alice, 1_000_000)
+    found: list[UUID] = []
+    threads = [threading.Thread(target=lambda: found.append(take_in(till, order).id)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [UUID(order.order.id)] * 6
+    assert till.balance(alice, "frozen") == 1_050_000
+
+
+def test_an_order_id_with_other_content_is_refused_and_changes_nothing(till: Till) -> None:
+    alice = till.customer("alice", 3_000_000)
+    order = till.order(alice, 1_000_000)
+    take_in(till, order)
+    before = till.contents()
+    with pytest.raises(DuplicateOrder):
+        take_in(till, till.order(alice, 1_000_001, id=order.order.id))
+    assert till.contents() == before
+
+
+def test_an_order_beyond_the_balance_tells_the_numbers_and_changes_nothing(till: Till) -> None:
+    alice = till.customer("alice", 1_000_000)
+    before = till.contents()
+    with pytest.raises(InsufficientFunds) as refused:
+        till.request(alice, 950_001)
+    assert (refused.value.available, refused.value.needed) == (1_000_000, 1_000_001)
+    assert till.contents() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"caller": "reader"}, OrderMismatch),
+        ({"customer": "nobody"}, UnknownCustomer),
+        ({"expires_at": 1}, ExpiredOrder),
+        ({"amount": "293"}, OrderMismatch),
+        ({"amount": "0"}, OrderMismatch),
+        ({"destination": "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"}, InvalidAddress),
+        ({"destination": "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt081"}, InvalidAddress),
+        ({"destination": "BCRT1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KYGT080"}, OrderMismatch),
+        ({"chain": "bitcoin"}, OrderMismatch),
+        ({"asset": "DOGE"}, PermanentError),
+    ],
+)
+def test_a_wrong_order_is_refused_and_changes_nothing(
+    till: Till, change: dict[str, Any], error: type[Exception]
+) -> None:
+    alice = till.customer("alice", 3_000_000)
+    before = till.contents()
+    with pytest.raises(error):
+        take_in(till, till.order(alice, 1_000_000, **change))
+    assert till.contents() == before
+
+
+def test_an_order_changed_after_it_was_signed_is_refused(till: Till) -> None:
+    alice = till.customer("alice", 3_000_000)
+    signed = till.order(alice, 1_000_000)
+    other = till.order(alice, 2_000_000)
+    with pytest.raises(BadSignature):
+        take_in(till, SignedOrder(order=other.order, signature=signed.signature))
+
+
+def test_a_caller_without_the_scope_cannot_order(till: Till) -> None:
+    alice = till.customer("alice", 3_000_000)
+    reader = till.bundle.caller("reader")
+    order = till.order(alice, 1_000_000, caller="reader")
+    with till.api.transaction() as tx, pytest.raises(OrderMismatch, match="withdrawals:sign"):
+        service.request(tx, order, reader, till.bundle, now=int(time.time()))
+
+
+def test_a_cancelled_withdrawal_gives_the_money_back_once(till: Till) -> None:
+    alice = till.customer("alice", 3_000_000)
+    withdrawal = till.request(alice, 1_000_000)
+    till.route()
+    assert till.states() == ["queued"]
+    with till.api.transaction() as tx:
+        assert service.cancel(tx, withdrawal.id, till.caller).state == "cancelled"
+    before = till.contents()
+    with till.api.transaction() as tx:
+        assert service.cancel(tx, withdrawal.id, till.caller).state == "cancelled"
+    assert till.contents() == before
+    assert (till.balance(alice), till.balance(alice, "frozen")) == (3_000_000, 0)
+    assert till.build() is None
+
+
+def test_once_its_transaction_is_recorded_a_withdrawal_can_neither_be_cancelled_nor_expire(
+    till: Till,
+) -> None:
+    alice = till.customer("alice", 3_000_000)
+    withdrawal = till.request(alice, 1_000_000)
+    till.route()
+    assert till.build() is not None
+    with till.api.transaction() as tx, pytest.raises(ImpossibleTransition):
+        service.cancel(tx, withdrawal.id, till.caller)
+    assert expire(till.db, now=int(time.time()) + 10**6) == 0
+    assert till.states() == ["signing"]
+
+
+def test_only_the_caller_who_ordered_can_cancel(till: Till) -> None:
+    alice = till.customer("alice", 3_000_000)
+    withdrawal = till.request(alice, 1_000_000)
+    with till.api.transaction() as tx, pytest.raises(OrderMismatch):
+        service.cancel(tx, withdrawal.id, till.bundle.caller("reader"))
+    with till.api.transaction() as tx, pytest.raises(NotFound):
+        service.cancel(tx, new_id(), till.caller)
+
+
+def test_an_order_whose_time_is_over_ends_and_gives_the_money_back(till: Till) -> None:
+    alice = till.customer("alice", 3_000_000)
+    till.request(alice, 1_000_000)
+    till.route()
+    later = int(time.time()) + 3_601
+    assert expire(till.db, now=later) == 1
+    assert expire(till.db, now=later) == 0
+    assert till.states() == ["expired"]
+    assert (till.balance(alice), till.balance(alice, "frozen")) == (3_000_000, 0)
+
+
+@pytest.mark.parametrize(
+    ("units", "code", "word"),
+    [(10_000_000, "tier-not-available", "warm"), (1_000_000_000, "tier-not-available", "cold")],
+)
+def test_amounts_of_warm_and_cold_are_rejected_with_the_tier_and_the_money_back(
+    till: Till, units: int, code: str, word: str
+) -> None:
+    alice = till.customer("alice", 1_100_000_000)
+    withdrawal = till.request(alice, units)
+    till.route()
+    ended = till.withdrawal(withdrawal.id)
+    assert ended.state == "rejected"
+    assert code in ended.reason
+    assert word in ended.reason
+    assert (till.balance(alice), till.balance(alice, "frozen")) == (1_100_000_000, 0)
+    [row] = till.query("SELECT decision FROM withdrawals")
+    assert row["decision"]["outcome"] == "deny"
+    assert row["decision"]["facts"]["units"] == str(units)
+    assert row["decision"]["bundle_version"] == 1
+
+
+def test_the_customers_window_counts_what_was_let_through_before(
+    database: str, bitcoind: Bitcoind, tmp_path: Path
+) -> None:
+    with open_till(database, bitcoind, tmp_path) as till:
+        alice = till.customer("alice", 250_000_000)
+        for _ in range(20):
+            till.request(alice, 9_999_999)
+        till.request(alice, 9_999_999)
+        till.route()
+        states = till.states()
+        assert states.count("queued") == 20
+        assert states.count("rejected") == 1
+        [row] = till.query("SELECT reason FROM withdrawals WHERE state = 'rejected'")
+        assert "customer-window" in row["reason"]
+
+
+def test_of_two_workers_that_decide_at_once_no_two_see_the_same_window(till: Till) -> None:
+    alice = till.customer("alice", 400_000_000)
+    for _ in range(30):
+        till.request(alice, 9_999_999)
+    threads = [threading.Thread(target=till.route) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    till.route()
+    assert till.states().count("queued") == 20
+    assert till.states().count("rejected") == 10
+
+
+def test_a_frozen_customers_withdrawal_is_rejected_and_a_queued_one_waits(till: Till) -> None:
+    alice = till.customer("alice", 3_000_000)
+    till.request(alice, 1_000_000)
+    till.route()
+    till.execute("UPDATE customers SET state = 'frozen'")
+    till.request(alice, 1_000_000)
+    till.route()
+    assert sorted(till.states()) == ["queued", "rejected"]
+    assert till.build() is None
+    till.execute("UPDATE customers SET state = 'active'")
+    assert till.build() is not None
+
+
+def test_under_a_halt_nothing_is_decided_built_signed_or_sent(till: Till) -> None:
+    alice = till.customer("alice", 9_000_000, 9_000_000)
+    till.request(alice, 1_000_000)
+    till.route()
+    transaction_id = till.build()
+    till.request(alice, 1_000_000)
+    till.route()
+    till.request(alice, 1_000_000)
+    with till.admin.transaction() as tx:
+        halts.halt(tx, "all", "the ledger differs by one satoshi")
+    assert (till.route(), till.build(), till.sign(), till.broadcast()) == (0, None, [], 0)
+    assert till.states() == ["signing", "queued", "requested"]
+    assert "one satoshi" in till.query("SELECT reason FROM withdrawals WHERE state = 'queued'")[0]["reason"]
+    with till.admin.transaction() as tx:
+        halts.lift(tx, "all")
+    assert till.sign() == [transaction_id]
+    assert till.broadcast() == 1
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "units = 2000000",
+        "destination = 'bcrt1qcr8te4kr609gcawutmrza0j4xv80jy8zeqchgx'",
+        "customer_id = 'bob'",
+        "expires_at = now() + interval '10 years'",
+    ],
+)
+@pytest.mark.parametrize("moment", ["requested", "queued"])
+def test_fault_44_an_edited_withdrawal_is_not_paid(till: Till, edit: str, moment: str) -> None:
+    alice = till.customer("alice", 5_000_000)
+    till.customer("bob")
+    withdrawal = till.request(alice, 1_000_000)
+    if moment == "queued":
+        till.route()
+    till.execute(f"UPDATE withdrawals SET {edit}")
+    till.route()
+    assert till.build() is None
+    ended = till.withdrawal(withdrawal.id)
+    assert "order-not-genuine" in ended.reason
+    if moment == "queued":
+        assert ended.state == "queued"
+        assert "withdrawal.tampered" in till.alerts()
+    elif "customer" not in edit:
+        assert ended.state == "rejected"
+
+
+def test_a_withdrawal_to_another_customer_of_ours_is_settled_in_the_ledger_alone(till: Till) -> None:
+    alice, bob = till.customer("alice", 60_000_000), till.customer("bob")
+    withdrawal = till.request(alice, 50_000_000, destination=till.address(bob))
+    till.route()
+    assert till.build() is None
+    assert settle_internal(till.db, till.bundle) == 1
+    assert settle_internal(till.db, till.bundle) == 0
+    settled = till.withdrawal(withdrawal.id)
+    assert (settled.state, settled.settlement, settled.tier) == ("settled", "internal", "ledger")
+    assert (till.balance(alice), till.balance(alice, "frozen"), till.balance(bob)) == (
+        9_950_000,
+        0,
+        50_000_000,
+    )
+    assert till.balance(None, "fees_earned") == 50_000
+    assert till.mempool() == set()
+
+
+def test_a_withdrawal_to_ones_own_deposit_address_costs_the_fee_only(till: Till) -> None:
+    alice = till.customer("alice", 5_000_000)
+    till.request(alice, 1_000_000, destination=till.address(alice))
+    till.route()
+    settle_internal(till.db, till.bundle)
+    assert till.balance(alice) == 4_950_000
+
+
+def test_a_withdrawal_to_an_address_of_the_house_is_rejected(till: Till) -> None:
+    alice = till.customer("alice", 5_000_000)
+    till.request(alice, 1_000_000)
+    till.send()
+    [row] = till.query("SELECT address FROM addresses WHERE purpose = 'change'")
+    withdrawal = till.request(alice, 1_000_000, destination=row["address"])
+    till.route()
+    assert "destination-is-house" in till.withdrawal(withdrawal.id).reason
+
+
+def test_a_screened_destination_is_rejected_and_without_an_answer_the_withdrawal_waits(till: Till) -> None:
+    alice = till.customer("alice", 5_000_000)
+    withdrawal = till.request(alice, 1_000_000)
+    listed = till.directory / "listed"
+
+    def run() -> None:
+        route(till.db, till.bundle, DestinationList(listed), now=int(time.time()))
+
+    run()
+    assert till.states() == ["requested"]
+    assert "screening.unavailable" in till.alerts()
+    listed.write_text(f"# sanctioned\n{withdrawal.destination}  # somebody\n")
+    run()
+    assert till.states() == ["rejected"]
+    assert "destination-blocked" in till.withdrawal(withdrawal.id).reason
+    assert "screening.unavailable" not in till.alerts()
