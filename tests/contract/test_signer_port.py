@@ -30,7 +30,7 @@ from signers.ports import (
 )
 from signers.server import Server
 from signers.tls import client_context
-from signers.wire import MAX_FRAME_BYTES, read_frame, write_frame
+from signers.wire import MAX_FRAME_BYTES, Disconnected, read_frame, write_frame
 from tests.fakes.certificates import make_certificate
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, KEYSET
@@ -336,10 +336,13 @@ def test_a_client_without_a_certificate_is_turned_away(tls_server: TlsSetup) -> 
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     address = tls_server.address
-    with socket.create_connection((address.host, address.port), timeout=5) as plain:
-        # With TLS 1.3 the client's side is done before the server has looked at the missing certificate.
-        with context.wrap_socket(plain) as connection, pytest.raises(OSError, match=r"alert|reset|pipe|EOF"):
-            _ask_for_status(connection)
+    # With TLS 1.3 the client's side is done before the server has looked at the missing certificate.
+    with (
+        socket.create_connection((address.host, address.port), timeout=5) as plain,
+        context.wrap_socket(plain) as connection,
+        pytest.raises((OSError, Disconnected)),
+    ):
+        _ask_for_status(connection)
 
 
 def _ask_for_status(connection: socket.socket) -> None:

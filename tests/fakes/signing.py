@@ -186,7 +186,7 @@ class World:
         return Bundle(**(fields | plain))
 
     def keyset_entry(self, **changes: Any) -> KeysetEntry:
-        fields = {
+        fields: dict[str, Any] = {
             "id": self.record.id,
             "chain": CHAIN,
             "tier": "hot",
@@ -229,7 +229,7 @@ class World:
         )
 
     def order(self, units: int = 1_000_000, **changes: Any) -> Order:
-        fields = {
+        fields: dict[str, Any] = {
             "v": 1,
             "id": str(uuid.uuid4()),
             "caller": "exchange",
@@ -244,7 +244,7 @@ class World:
         return Order(**(fields | changes))
 
     def intent(self, order: Order, /, **changes: Any) -> Intent:
-        fields = {
+        fields: dict[str, Any] = {
             "v": 1,
             "kind": Kind.PAYMENT,
             "id": order.id,

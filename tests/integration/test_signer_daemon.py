@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -17,17 +19,20 @@ import msgspec
 import pytest
 
 from chains.btc.psbt import InputSignature, finalize_p2wpkh, parse_psbt
+from chains.btc.tx import Transaction
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
 from policies.canonical import verify_ed25519
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.keyset import KeysetRecord
+from signers.pkcs11 import Token
 from signers.ports import AttestRequest, Refused, SignerUnavailable, SignRequest, SignResponse
+from signers.sealed import open_keyset, read_sealed
 from signers.setup import NewKeyset, initialise, make_keys
 from signers.wire import Call, write_frame
 from tests.fakes.certificates import make_certificate
-from tests.fakes.signing import CHAIN, Draft, World
+from tests.fakes.signing import CHAIN, Coin, Draft, SoftKeys, World
 
 KEYSET = "daemon-test"
 
@@ -152,10 +157,7 @@ def test_a_real_node_accepts_what_it_signs(daemon: Daemon, bitcoind: Bitcoind) -
     assert verdict["allowed"], verdict
 
 
-def _coin_in(raw: bytes, world: World, branch: int, index: int) -> object:
-    from chains.btc.tx import Transaction
-    from tests.fakes.signing import Coin
-
+def _coin_in(raw: bytes, world: World, branch: int, index: int) -> Coin:
     previous = Transaction.parse(raw)
     script = world.account.script(branch, index)
     vout = next(n for n, out in enumerate(previous.outputs) if out.script == script)
@@ -163,8 +165,6 @@ def _coin_in(raw: bytes, world: World, branch: int, index: int) -> object:
 
 
 def _finalised(request: SignRequest, answer: SignResponse) -> bytes:
-    import base64
-
     psbt = parse_psbt(base64.b64decode(request.transaction))
     return finalize_p2wpkh(
         psbt,
@@ -264,9 +264,7 @@ def test_the_pin_can_come_through_a_descriptor(daemon: Daemon) -> None:
 
 
 def test_an_unknown_token_stops_it(daemon: Daemon) -> None:
-    config = daemon.token
-    daemon.settings["pin"] += ""
-    daemon.token = _Renamed(config)
+    daemon.token = _Renamed(daemon.token)
     assert "no token labelled 'elsewhere'" in daemon.refuses_to_start()
 
 
@@ -289,8 +287,6 @@ def test_a_seed_of_another_name_does_not_open(daemon: Daemon) -> None:
 def test_a_seed_that_names_another_account_does_not_open(daemon: Daemon) -> None:
     path = daemon.stores / f"{KEYSET}.seed.json"
     sealed = msgspec.json.decode(path.read_bytes())
-    from tests.fakes.signing import SoftKeys
-
     other = SoftKeys.make(b"\x09" * 32).record.account
     path.write_bytes(msgspec.json.encode(sealed | {"record": sealed["record"] | {"account": other}}))
     assert "not the one its record describes" in daemon.refuses_to_start()
@@ -343,9 +339,6 @@ def test_it_leaves_no_core_and_lets_nobody_look_into_its_memory(daemon: Daemon) 
 
 
 def test_nothing_secret_is_in_its_files_log_or_answers(daemon: Daemon) -> None:
-    from signers.pkcs11 import Token
-    from signers.sealed import open_keyset, read_sealed
-
     daemon.start()
     answers = repr(daemon.client.sign(daemon.request())) + repr(daemon.client.status())
     daemon.end()
@@ -409,8 +402,6 @@ def test_it_serves_pinned_tls_clients(daemon: Daemon) -> None:
 
 def test_fault_40_a_journal_that_can_not_be_written_fails_closed(daemon: Daemon) -> None:
     """The journal's file may not grow any more (RLIMIT_FSIZE stands in for a full disk)."""
-    import resource
-
     daemon.start()
     assert daemon.process is not None
     good = daemon.request()

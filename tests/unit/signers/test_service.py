@@ -158,7 +158,7 @@ def test_the_self_check_finds_keys_that_sign_wrongly() -> None:
 
 def test_the_self_check_finds_keys_that_are_not_deterministic() -> None:
     good = SoftKeys.make()
-    faults = iter([bytes, high_s])
+    faults: Iterator[Callable[[bytes], bytes]] = iter([bytes, high_s])
     with pytest.raises(SelfCheckFailed):
         check_keys(FaultyKeys(good, ecdsa=lambda der: next(faults)(der)))
 
