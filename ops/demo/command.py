@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 from rich.console import Console
-from rich.panel import Panel
 
 from ops.demo.record import Record, StepRecord
 from ops.demo.show import Show, summary
@@ -18,7 +17,7 @@ from ops.demo.tour import run as take_tour
 from ops.demo.world import World
 from ops.devnet.errors import DevnetError
 from ops.devnet.files import part_directory
-from ops.stack.command import end_on_sigterm, hints
+from ops.stack.command import end_on_sigterm, show_hints
 from ops.stack.stack import PROCESSES, Stack
 from ops.stack.supervise import Supervisor
 
@@ -93,7 +92,7 @@ def _start(stack: Stack, show: Show, record: Record) -> bool:
 
 
 def _stay(stack: Stack, console: Console) -> None:
-    console.print(Panel(hints(stack), title="It stays up until Ctrl-C", border_style="cyan", expand=False))
+    show_hints(stack, console, title="It stays up until Ctrl-C")
     supervisor = Supervisor(stack.processes, console.print)
     supervisor.start()
     try:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.panel import Panel
 
 from ops.devnet.errors import DevnetError
+from ops.stack.config import shell_file
 from ops.stack.stack import Stack
 from ops.stack.supervise import Supervisor
 
@@ -27,9 +26,8 @@ def run(data: Path, *, port: int) -> None:
     stack = Stack(data, api_port=port, tell=lambda text: console.print(text, highlight=False))
     try:
         with stack:
-            console.print(
-                Panel(hints(stack), title="Strongroom is up until Ctrl-C", border_style="cyan", expand=False)
-            )
+            outside_world(stack)
+            show_hints(stack, console, title="Strongroom is up until Ctrl-C")
             supervisor = Supervisor(stack.processes, console.print)
             supervisor.start()
             try:
@@ -44,6 +42,14 @@ def run(data: Path, *, port: int) -> None:
         sys.exit(1)
 
 
+def outside_world(stack: Stack) -> None:
+    """Wallets for people to play with: `outside` with coins to spend, and `miner`."""
+    outside, miner = stack.node.wallet("outside"), stack.node.wallet("miner")
+    if outside.balance_sats() == 0:
+        outside.fund()
+        miner.mine(1)
+
+
 def end_on_sigterm() -> None:
     """Lets SIGTERM do what Ctrl-C does, so that nothing is left running either way."""
 
@@ -55,29 +61,27 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def hints(stack: Stack) -> str:
-    """What to type next; every line works when pasted."""
-    program = shutil.which("strongroom") or str(Path(sys.executable).with_name("strongroom"))
-    cli = f"{stack.directory}/bitcoin-cli"
-    lines = [
-        f"API      {stack.api_url}   (also /openapi.json, /readyz, /metrics)",
-        f"data     {stack.directory}   (logs: {stack.directory}/logs)",
-        "",
-        "as the exchange, in another terminal:",
-        f"  export STRONGROOM_CLIENT={stack.directory}/clients/exchange.toml",
-        f"  {program} status",
-        f"  {program} customer create dave",
-        f"  {program} address new --customer dave",
-        f"  {program} account balances alice",
-        f"  {program} deposit list",
-        f"  {program} withdrawal list",
-        f"  {program} event follow --once",
-        "",
-        "as an operator:",
-        f"  STRONGROOM_CONFIG={stack.directory}/config/reconcile.toml {program} reconcile",
-        "",
-        "as the outside world (pay an address, mine a block):",
-        f"  {cli} -rpcwallet=outside sendtoaddress ADDRESS 0.1",
-        f"  {cli} -rpcwallet=miner -generate 6",
-    ]
-    return "\n".join(lines)
+def show_hints(stack: Stack, console: Console, *, title: str) -> None:
+    """Says what to type next; every line works when it is pasted into another terminal."""
+    console.print()
+    console.rule(title, style="cyan")
+    lines = f"""\
+  API    {stack.api_url}   (/openapi.json, /readyz, /metrics)
+  data   {stack.directory}   (logs in {stack.directory}/logs)
+
+In another terminal:
+  . {shell_file(stack.directory)}
+  strongroom status
+  strongroom customer create dave
+  strongroom address new --customer dave
+  strongroom deposit list
+  strongroom withdrawal list
+  strongroom event follow --once
+  strongroom reconcile
+
+Play the outside world there: pay an address, mine six blocks, get an address to withdraw to.
+  bitcoin-cli -rpcwallet=outside sendtoaddress ADDRESS 0.1
+  bitcoin-cli -rpcwallet=miner -generate 6
+  strongroom withdrawal create --customer dave --amount 0.01 --to $(bitcoin-cli -rpcwallet=outside getnewaddress)
+"""
+    console.print(lines, highlight=False, markup=False, soft_wrap=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from custody.config import FILE_VARIABLE
+from custody.console.settings import FILE_VARIABLE as CLIENT_VARIABLE
 from ops.devnet.files import write_private
 from ops.devnet.tools import TOOLS, bitcoind_program
 from ops.stack.keys import private_directory
@@ -66,7 +67,7 @@ def write(stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str,
             "audience": AUDIENCE,
         }
         write_private(client_file(stack.directory, caller.id), to_toml(content))
-    _bitcoin_cli(stack)
+    _for_people(stack)
     return paths
 
 
@@ -107,13 +108,26 @@ def _signer(stack: Stack, trust: Trust) -> dict[str, Any]:
     }
 
 
-def _bitcoin_cli(stack: Stack) -> None:
-    """A script that is bitcoin-cli for this node, for people to play the outside world with."""
+def _for_people(stack: Stack) -> None:
+    """A file for a shell to read, after which `strongroom` and `bitcoin-cli` speak to this stack."""
     beside = bitcoind_program().with_name("bitcoin-cli")
     program = beside if beside.exists() else shutil.which("bitcoin-cli") or TOOLS / "bin/bitcoin-cli"
-    script = stack.directory / "bitcoin-cli"
+    script = private_directory(stack.directory / "bin") / "bitcoin-cli"
     script.write_text(f'#!/bin/sh\nexec "{program}" -datadir="{stack.node.data_directory}" "$@"\n')
     script.chmod(0o700)
+    lines = {
+        "PATH": f"{Path(sys.executable).parent}:{script.parent}:$PATH",
+        CLIENT_VARIABLE: str(client_file(stack.directory, "exchange")),
+        "STRONGROOM_OPERATOR": str(client_file(stack.directory, "operator")),
+        FILE_VARIABLE: str(files(stack.directory)["reconcile"]),
+    }
+    content = "".join(f'export {name}="{value}"\n' for name, value in lines.items())
+    write_private(shell_file(stack.directory), content)
+
+
+def shell_file(directory: Path) -> Path:
+    """What a shell reads to speak to the stack in `directory`."""
+    return directory / "env"
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
