@@ -30,7 +30,7 @@ Params = Sequence[Any] | Mapping[str, Any]
 _Connection = psycopg.Connection[Row]
 
 _CONNECT_SECONDS: Final = 5
-_WAIT_FOR_CONNECTION_SECONDS: Final = 10.0
+_WAIT_FOR_CONNECTION_SECONDS: Final = 5.0
 _SESSION_OPTIONS: Final = (
     # A stopped or lost process must not keep its locks for ever: its session ends, the work is taken again.
     "-c timezone=UTC -c lock_timeout=30s -c idle_in_transaction_session_timeout=60s"

@@ -275,7 +275,7 @@ def test_a_roles_own_temporary_tables_do_not_stand_in_for_the_real_ones(
     assert row is not None
     assert other is not None
     id = uuid4()
-    with pytest.raises(pg.Error, match="do not continue its history|only freeze"):
+    with pytest.raises(pg.Error, match=r"do not continue its history|only freeze"):
         insert_lines(
             connection, (id, row[0], row[1] + 1, -5000, 10**9), (id, other[0], other[1] + 1, 5000, 10**9)
         )
