@@ -364,17 +364,6 @@ def show_status(*, as_json: AsJson = False) -> None:
         raise typer.Exit(int(Exit.UNAVAILABLE))
 
 
-@app.command("reconcile")
-def reconcile(*, as_json: AsJson = False) -> None:
-    """Compare ledger, records and chain, to the base unit; exit 1 on any difference.
-
-    Reads the database itself (STRONGROOM_CONFIG, the read-only role) and not the API: it must not trust it.
-    """
-    from custody.reconcile.command import main  # the chain's libraries: not for commands that only call
-
-    raise typer.Exit(main(["--json"] if as_json else []))
-
-
 def _asset(client: ApiClient, asset: str) -> Asset:
     terms = client.asset(asset)
     return Asset(terms["id"], terms["chain"], terms["decimals"])

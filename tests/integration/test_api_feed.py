@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -57,7 +56,6 @@ def test_a_reader_beside_many_writers_sees_every_event_once(api: RunningApi) -> 
     client = api.client()
     dice = random.Random(41)
     plans = [[dice.random() < 0.2 for _ in range(50)] for _ in range(6)]
-    done = threading.Event()
 
     def write(writer: int) -> None:
         with Database(api.superuser_dsn, application=f"writer-{writer}", pool_size=1) as db:
@@ -70,18 +68,19 @@ def test_a_reader_beside_many_writers_sees_every_event_once(api: RunningApi) -> 
 
     seen: list[str] = []
     cursor: str | None = None
-    with ThreadPoolExecutor(7) as pool:
+    with ThreadPoolExecutor(6) as pool:
         writers = [pool.submit(write, writer) for writer in range(6)]
-        pool.submit(lambda: [writer.result() for writer in writers] and done.set())
 
         def all_seen() -> bool:
             nonlocal cursor
-            finished = done.is_set()
+            finished = all(writer.done() for writer in writers)
             found, cursor = followed(client, cursor, limit=7)
             seen.extend(found)
-            return finished and len(seen) >= 300
+            return finished
 
-        wait_until(all_seen, timeout=60, what="every event")
+        wait_until(all_seen, timeout=60, what="the writers to end")
+        for ended in writers:
+            ended.result()
     expected = [f"{writer}-{number}" for writer in range(6) for number in range(50)]
     assert sorted(seen) == sorted(expected)
     for writer in range(6):
