@@ -7,24 +7,32 @@ desks can share one regtest node.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import coincurve
 from embit import bip32
 from embit.networks import NETWORKS as EMBIT_NETWORKS
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
+from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut, sighash_p2wpkh, with_witnesses
 from chains.ports import ChainAdapter
 from custody.deposits import repository
 from custody.deposits.addresses import allocate
 from custody.deposits.model import AddressRow, Deposit, Purpose
 from custody.deposits.screening import NoScreening, Screening
+from custody.ids import new_id
 from custody.ledger.audit import audit
+from custody.ledger.bookings import hold_withdrawal
+from custody.ledger.model import AccountKind, Leg, LineType, Transfer, available, house
+from custody.ledger.service import post_all
 from custody.monitor.monitor import Monitor, Options
 from custody.storage.db import Database
+from custody.storage.migrate import set_role_password
 from policies.bundle import AssetEntry, Bundle, Confirmations, KeysetEntry, NetworkEntry
 from policies.intent import Attestation
 from policies.keys import SigningKey
@@ -35,12 +43,19 @@ from signers.ports import (
     SignRequest,
     SignResponse,
 )
-from tests.fakes.api import as_role
 
 CHAIN = "bitcoin-regtest"
 ASSET = "BTC"
 KEYSET = "hot-btc"
 MINIMUM_SATS = 1_000
+FEE_SATS = 50_000
+PASSWORD = "a password for tests"
+
+
+def as_role(dsn: str, role: str) -> str:
+    """The same database for another role, whose password is set on the way."""
+    set_role_password(dsn, role, PASSWORD)
+    return make_conninfo(**{**conninfo_to_dict(dsn), "user": role, "password": PASSWORD})  # type: ignore[arg-type]
 
 
 @dataclass
@@ -209,10 +224,6 @@ class Desk:
 
     def spend(self, customer: str, units: int) -> None:
         """The customer's money goes to the house, as if it had been withdrawn for good."""
-        from custody.ids import new_id
-        from custody.ledger.model import AccountKind, Leg, LineType, Transfer, available, house
-        from custody.ledger.service import post_all
-
         legs = (
             Leg(available(customer, ASSET), -units, LineType.FEE),
             Leg(house(AccountKind.FEES_EARNED, ASSET), units, LineType.FEE),
@@ -285,3 +296,56 @@ def open_desk(dsn: str, adapter: ChainAdapter, **options: Any) -> Iterator[Desk]
         yield desk
     finally:
         desk.close()
+
+
+def signed_spend(desk: Desk, coins: Sequence[tuple[str, int, AddressRow]], outputs: Sequence[TxOut]) -> bytes:
+    """A signed transaction that spends coins of the desk's key-set (resource, satoshis, address) to `outputs`."""
+    tx = Transaction(2, tuple(TxIn(Outpoint.parse(resource)) for resource, _, _ in coins), tuple(outputs))
+    witnesses = []
+    for at, (_, sats, row) in enumerate(coins):
+        pubkey = desk.keys.account.pubkey(row.branch, row.index)
+        key = coincurve.PrivateKey(desk.keys.secret(row.branch, row.index))
+        witnesses.append([key.sign(sighash_p2wpkh(tx, at, pubkey, sats), hasher=None) + b"\x01", pubkey])
+    return with_witnesses(tx, witnesses).serialize()
+
+
+def record_payment(
+    desk: Desk, customer: str, raws: Sequence[tuple[bytes, int]], *, paid_sats: int, state: str = "broadcast"
+) -> tuple[str, str]:
+    """What workers record of a payment: hold, withdrawal, transaction, its versions (bytes, fee), reservations.
+
+    Returns:
+        The ids of the withdrawal and of the transaction.
+    """
+    withdrawal, transaction = new_id(), new_id()
+    with desk.admin.transaction() as tx:
+        post_all(
+            tx,
+            [
+                hold_withdrawal(
+                    withdrawal, customer=customer, asset=ASSET, units=paid_sats, fee_units=FEE_SATS
+                )
+            ],
+        )
+        tx.execute(
+            "INSERT INTO transactions (id, chain, keyset, kind, state) VALUES (%s, %s, %s, 'payment', %s)",
+            [transaction, CHAIN, KEYSET, state],
+        )
+        for number, (raw, fee_sats) in enumerate(raws, start=1):
+            parsed = Transaction.parse(raw)
+            tx.execute(
+                "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, signed, txid, fee_units,"
+                " feerate, size, state) VALUES (%s, %s, '', ''::bytea, %s, %s, %s, 1000, 100, 'signed')",
+                [transaction, number, raw, parsed.txid.hex, fee_sats],
+            )
+            tx.executemany(
+                "INSERT INTO reservations VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                [(CHAIN, resource, transaction) for resource in parsed.resources],
+            )
+        tx.execute(
+            "INSERT INTO withdrawals (id, caller, customer_id, chain, asset, destination, units, fee_units, order_json,"
+            " order_signature, order_hash, state, settlement, transaction_id, expires_at)"
+            " VALUES (%s, 'test', %s, %s, %s, 'somewhere', %s, %s, '', '', %s, 'broadcast', 'chain', %s, now())",
+            [withdrawal, customer, CHAIN, ASSET, paid_sats, FEE_SATS, str(withdrawal), transaction],
+        )
+    return str(withdrawal), str(transaction)
