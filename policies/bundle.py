@@ -21,6 +21,7 @@ from policies.canonical import (
     Name,
     Seconds,
     Units,
+    Version,
     verify_ed25519,
 )
 from policies.intent import Signature
@@ -173,7 +174,7 @@ class Bundle(Document, frozen=True):
     domain: ClassVar[str] = "bundle"
 
     v: Literal[1]
-    version: Annotated[int, msgspec.Meta(ge=1)]
+    version: Version
     issued_at: Seconds
     expires_at: Seconds
     networks: tuple[NetworkEntry, ...]
@@ -248,7 +249,7 @@ class TrustRoot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     keys: Mapping[str, Hex32]
     organisations: Mapping[str, Name]
     """Organisation of each key: two signatures of one organisation count once."""
-    minimum_version: Annotated[int, msgspec.Meta(ge=1)]
+    minimum_version: Version
 
 
 def read_bundle(raw: bytes, root: TrustRoot, *, now: int) -> Bundle:

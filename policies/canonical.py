@@ -12,7 +12,6 @@ import hashlib
 from typing import Annotated, Any, ClassVar, Final, Self
 
 import msgspec
-import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -32,6 +31,8 @@ Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 """32 bytes as lower-case hex: a hash or an Ed25519 public key."""
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 """UNIX time in whole seconds, or a duration in seconds."""
+Version = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+"""Version of a bundle, from 1 (larger integers have no one form in RFC 8785)."""
 
 
 class BadSignature(PermanentError):
@@ -48,8 +49,12 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     version_number: ClassVar[int] = 1
 
     def canonical(self) -> bytes:
-        """RFC 8785 bytes of the document."""
-        return rfc8785.dumps(msgspec.to_builtins(self))
+        """RFC 8785 bytes of the document.
+
+        Documents have ASCII field names, strings, integers below 2**53, booleans and null, and for those msgspec's
+        sorted encoding is RFC 8785 byte for byte, twenty times faster; a test compares it with `rfc8785`.
+        """
+        return msgspec.json.encode(self, order="sorted")
 
     def digest(self) -> bytes:
         """The 32 bytes that are signed and that other documents refer to."""

@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from policies.canonical import Document, Hex32, Name, Seconds, Units, Uuid, verify_ed25519
+from policies.canonical import Document, Hex32, Name, Seconds, Units, Uuid, Version, verify_ed25519
 
 Destination = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Signature = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]{86}==\Z")]
@@ -82,7 +82,7 @@ class Intent(Document, frozen=True):
     amount: Units
     order: Hex32 | None
     """Digest of the order for a payment; null for the house's own operations."""
-    policy_version: Annotated[int, msgspec.Meta(ge=1)]
+    policy_version: Version
     """Version of the bundle under which the decision was made."""
 
     @property
@@ -101,7 +101,7 @@ class Approval(Document, frozen=True):
     decision: Literal["approve", "reject"]
     approver: Name
     role: Name
-    policy_version: Annotated[int, msgspec.Meta(ge=1)]
+    policy_version: Version
     expires_at: Seconds
 
 

@@ -20,7 +20,13 @@ from chains.btc.address import parse_address
 from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
 from chains.btc.psbt import ParsedPsbt, parse_psbt
-from chains.btc.script import MAX_STANDARD_TX_WU, P2WPKH_INPUT_WU, WITNESS_SCALE, dust_limit_sats
+from chains.btc.script import (
+    MAX_STANDARD_TX_WU,
+    P2WPKH_INPUT_WU,
+    WITNESS_SCALE,
+    dust_limit_sats,
+    p2wpkh_script,
+)
 from chains.errors import InvalidValue, PermanentError
 from policies.bundle import Bundle, KeysetEntry, NetworkEntry, TierCap
 from policies.intent import Intent, Kind, SignedOrder
@@ -89,6 +95,8 @@ class Examined:
     psbt: ParsedPsbt
     inputs: tuple[tuple[int, int], ...]
     """Branch and index of each input's key, as the PSBT claims and the spent script confirms."""
+    pubkeys: tuple[bytes, ...]
+    """Each input's public key (33 bytes), derived by this signer."""
     intents: tuple[Intent, ...]
     digests: dict[str, str]
     """Digest of each intent by id."""
@@ -154,7 +162,7 @@ def examine(
     try:
         network, keyset, caps = _context(request, bundle, record)
         psbt = _decoded(request)
-        inputs = _own_inputs(psbt, record, account)
+        inputs, pubkeys = _own_inputs(psbt, record, account)
     except _Refusal as refusal:
         return Examination(None, (refusal.reason,))
     digests = {intent.id: intent.digest_hex() for intent in request.intents}
@@ -185,6 +193,7 @@ def examine(
         resources=frozenset(psbt.tx.resources),
         psbt=psbt,
         inputs=inputs,
+        pubkeys=pubkeys,
         intents=request.intents,
         digests=digests,
         fee_sats=psbt.fee_sats,
@@ -263,16 +272,21 @@ def _decoded(request: SignRequest) -> ParsedPsbt:
         raise _Refusal("malformed-transaction", str(error)) from None
 
 
-def _own_inputs(psbt: ParsedPsbt, record: KeysetRecord, account: AccountKey) -> tuple[tuple[int, int], ...]:
-    paths = []
+def _own_inputs(
+    psbt: ParsedPsbt, record: KeysetRecord, account: AccountKey
+) -> tuple[tuple[tuple[int, int], ...], tuple[bytes, ...]]:
+    """Path below the account and public key of each input, where the key's script is the one spent."""
+    paths, pubkeys = [], []
     for number, (path, spent) in enumerate(zip(psbt.input_paths, psbt.spent, strict=True)):
         place = record.place(path)
-        if place is None or account.script(*place) != spent.script:
+        pubkey = account.pubkey(*place) if place is not None else b""
+        if place is None or p2wpkh_script(pubkey) != spent.script:
             raise _Refusal(
                 "foreign-input", f"input {number} spends an output that this key-set can't sign for"
             )
         paths.append(place)
-    return tuple(paths)
+        pubkeys.append(pubkey)
+    return tuple(paths), tuple(pubkeys)
 
 
 def _shape_reasons(psbt: ParsedPsbt) -> list[Reason]:

@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
-import rfc8785
+import msgspec
 
 from signers.errors import JournalMismatch, JournalUnavailable, SignerStopped
 from signers.guard import Examined, Exposure
@@ -193,7 +193,7 @@ class Book:
         if now < self.latest:
             raise SignerStopped(f"the journal is at {self.latest}; an entry of {now} would go back in time")
         self.latest = now
-        self.entries.append(hashlib.sha256(rfc8785.dumps([what, now, *content])).digest())
+        self.entries.append(hashlib.sha256(msgspec.json.encode([what, now, *content])).digest())
 
     def _expose(self, kind: Exposure, scope: str, key: str, units: int, now: int) -> None:
         # Text, for SQLite's integers end at 2**63; so the larger one is found here, not in SQL.

@@ -24,7 +24,7 @@ from chains.btc.hd import HARDENED, AccountKey
 from chains.btc.network import NETWORKS, BtcNetwork
 from chains.errors import InvalidValue
 from policies.canonical import Document, Name
-from signers.errors import SealBroken, WrongSignature
+from signers.errors import SealBroken
 from signers.files import write_new
 from signers.keyset import KeysetRecord, NetworkName
 from signers.pkcs11 import Token
@@ -92,18 +92,16 @@ class AccountSecret:
         Returns:
             The public key (33 bytes) and the low-s DER signature; deterministic (RFC 6979).
 
+        The caller compares the key with the one it derived from the account's public half, and verifies.
+
         Raises:
             InvalidValue: no such path, or not 32 bytes.
-            WrongSignature: the private derivation does not lead to the public one.
         """
         if branch not in (0, 1) or not 0 <= index < HARDENED or len(digest) != 32:
             raise InvalidValue(f"path {branch}/{index} with a digest of {len(digest)} bytes: not signable")
         secret, chain_code, pubkey = self._branches[branch]
         key = coincurve.PrivateKey(_tweaked(secret, chain_code, pubkey, index)[0])
-        signer: bytes = key.public_key.format()
-        if signer != self.public.pubkey(branch, index):
-            raise WrongSignature(f"private and public derivation disagree at {branch}/{index}")
-        return signer, key.sign(digest, hasher=None)
+        return key.public_key.format(), key.sign(digest, hasher=None)
 
 
 def _tweaked(secret: bytes, chain_code: bytes, pubkey: bytes, number: int) -> tuple[bytes, bytes]:

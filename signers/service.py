@@ -189,8 +189,8 @@ def _signed(examined: Examined, keys: KeysetKeys) -> SignResponse:
     """Sign every input, and verify each signature with another library before it is released."""
     digests = SegwitDigests(examined.psbt.tx)
     signatures = []
-    for number, ((branch, index), spent) in enumerate(zip(examined.inputs, examined.psbt.spent, strict=True)):
-        pubkey = keys.account.pubkey(branch, index)
+    inputs = zip(examined.inputs, examined.pubkeys, examined.psbt.spent, strict=True)
+    for number, ((branch, index), pubkey, spent) in enumerate(inputs):
         digest = digests.p2wpkh(number, pubkey, spent.units)
         signer, der = keys.sign(branch, index, digest)
         if signer != pubkey or not verifies(pubkey, digest, der):

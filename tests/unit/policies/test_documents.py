@@ -28,12 +28,13 @@ from policies.bundle import (
 from policies.canonical import (
     MAX_DOCUMENT_BYTES,
     BadSignature,
+    Document,
     domain_hash,
     encode_signature,
     verify_ed25519,
 )
 from policies.intent import Approval, Attestation, Evidence, Intent, Kind, Order, Verdict
-from policies.keys import SigningKey, sign_bundle
+from policies.keys import SigningKey, sign_bundle, sign_order
 from tests.fakes.signing import DAY, NOW, SoftKeys, World
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
@@ -92,6 +93,23 @@ def test_an_order_reads_back_from_its_canonical_bytes(order: Order) -> None:
 def test_an_intent_reads_back_from_its_canonical_bytes(intent: Intent) -> None:
     assert Intent.from_canonical(intent.canonical()) == intent
     assert intent.units == int(intent.amount)
+
+
+@given(st.one_of(ORDERS, INTENTS))
+def test_the_canonical_bytes_are_those_of_rfc_8785(document: Document) -> None:
+    assert document.canonical() == rfc8785.dumps(document.to_object())
+
+
+def test_evidence_and_bundles_are_canonical_by_rfc_8785_too(world: World) -> None:
+    evidence = Evidence(orders=(sign_order(world.order(destination='\u20ac\x01"\\/'), world.caller),))
+    for document in (evidence, world.bundle()):
+        assert document.canonical() == rfc8785.dumps(document.to_object())
+
+
+@pytest.mark.parametrize("version", [0, -1, 2**53, 2**64, 1.0, "1", True])
+def test_a_version_that_has_no_one_canonical_form_is_refused(world: World, version: object) -> None:
+    with pytest.raises(InvalidValue):
+        Intent.from_object(world.intent(world.order()).to_object() | {"policy_version": version})
 
 
 @given(ORDERS)
