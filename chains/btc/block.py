@@ -20,6 +20,7 @@ from chains.btc.script import hash256
 from chains.btc.tx import Outpoint, Transaction
 from chains.errors import InvalidValue
 from chains.ports import Consumption, Observation, Receipt
+from chains.types import TxId
 
 HEADER_BYTES: Final = 80
 MAX_BLOCK_BYTES: Final = 4_000_000
@@ -90,8 +91,10 @@ class Block:
     """A block cut into pieces, not decoded. Made by `parse`."""
 
     raw: bytes = field(repr=False)
-    _bounds: list[tuple[int, int, int, int]] = field(repr=False)
-    """Per transaction: first byte, first byte of inputs, first byte after outputs, first byte after it."""
+    _starts: list[int] = field(repr=False)
+    """First byte of each transaction, and at last the first byte after all of them."""
+    _body_ends: list[int] = field(repr=False)
+    """Per transaction: first byte after its outputs, where its witnesses begin if it has any."""
     _outpoints: list[bytes] = field(repr=False)
     """36 bytes of every input, in order."""
     _scripts: list[bytes] = field(repr=False)
@@ -135,27 +138,25 @@ class Block:
             InvalidValue: a transaction that matches is malformed.
         """
         receipts: list[Receipt] = []
-        for at in _positions(self._scripts, scripts, self._output_ends):
+        paying = {bisect_right(self._output_ends, at) for at in _hits(self._scripts, scripts)}
+        for position in sorted(paying):
             # A second decoder reads what will be credited; it also checks what the quick one steps over.
-            receipts += observe_transaction(self.transaction(at), scripts, ()).receipts
+            receipts += observe_transaction(self.transaction(position), scripts, ()).receipts
 
-        watched: Container[bytes] = (
-            resources.raw if isinstance(resources, WatchedOutpoints) else _AsText(resources)
-        )
-        spending = set(_positions(self._outpoints, watched, self._input_ends))
+        watched = resources.raw if isinstance(resources, WatchedOutpoints) else _AsText(resources)
+        spending = set(_hits(self._outpoints, watched))
         if receipts:
             # Coins that arrive and leave within this block can't be in `resources` yet.
             fresh = {Outpoint.parse(receipt.resource).raw for receipt in receipts}
-            spending.update(_positions(self._outpoints, fresh, self._input_ends))
-        else:
-            fresh = set()
-        consumptions = [
-            Consumption(txin.outpoint.resource, tx.txid)
-            for tx in map(self.transaction, sorted(spending))
-            for txin in tx.inputs
-            if txin.outpoint.raw in watched or txin.outpoint.raw in fresh
-        ]
-        return Observation(tuple(receipts), tuple(consumptions))
+            spending.update(_hits(self._outpoints, fresh))
+        consumptions = tuple(
+            Consumption(
+                Outpoint.from_raw(self._outpoints[at]).resource,
+                TxId(self._txid(bisect_right(self._input_ends, at))[::-1].hex()),
+            )
+            for at in sorted(spending)
+        )
+        return Observation(tuple(receipts), consumptions)
 
     def transaction(self, position: int) -> Transaction:
         """The transaction at a position in the block, decoded.
@@ -163,8 +164,7 @@ class Block:
         Raises:
             InvalidValue: it is malformed.
         """
-        start, _, _, end = self._bounds[position]
-        return Transaction.parse(self.raw[start:end])
+        return Transaction.parse(self.raw[self._starts[position] : self._starts[position + 1]])
 
     def check_merkle_root(self) -> None:
         """Prove that these are the transactions of the header, so of the block with this hash.
@@ -174,17 +174,7 @@ class Block:
         Raises:
             InvalidValue: they aren't.
         """
-        raw = self.raw
-        level = [
-            sha256(
-                sha256(
-                    raw[start:end]
-                    if body == start + 4
-                    else raw[start : start + 4] + raw[body:body_end] + raw[end - 4 : end]
-                ).digest()
-            ).digest()
-            for start, body, body_end, end in self._bounds
-        ]
+        level = [self._txid(position) for position in range(len(self._body_ends))]
         while len(level) > 1:
             if len(level) % 2:
                 level.append(level[-1])
@@ -193,18 +183,24 @@ class Block:
                 raise InvalidValue(f"block {self.hash} repeats its last transactions")
             pairs = zip(level[::2], level[1::2], strict=True)
             level = [sha256(sha256(left + right).digest()).digest() for left, right in pairs]
-        if level[0] != raw[36:68]:
+        if level[0] != self.raw[36:68]:
             raise InvalidValue(f"block {self.hash}: its transactions don't have the header's merkle root")
 
+    def _txid(self, position: int) -> bytes:
+        """Transaction id in hash order (32 bytes): double SHA256 of everything but marker, flag and witnesses."""
+        raw, start, end = self.raw, self._starts[position], self._starts[position + 1]
+        if raw[start + 4]:
+            stripped = raw[start:end]
+        else:
+            stripped = (
+                raw[start : start + 4] + raw[start + 6 : self._body_ends[position]] + raw[end - 4 : end]
+            )
+        return sha256(sha256(stripped).digest()).digest()
 
-def _positions(found: list[bytes], watched: Container[bytes], ends: list[int]) -> list[int]:
-    """Positions of the transactions that have one of `found` in `watched`, ascending, each once."""
-    if isinstance(watched, (set, frozenset)):
-        watched = watched.intersection(found)
-        if not watched:
-            return []
-    hits = compress(range(len(found)), map(watched.__contains__, found))
-    return sorted({bisect_right(ends, at) for at in hits})
+
+def _hits(found: list[bytes], watched: Container[bytes]) -> Iterable[int]:
+    """Positions in `found` of what is watched; for a set, in C."""
+    return compress(range(len(found)), map(watched.__contains__, found))
 
 
 def observe_transaction(tx: Transaction, scripts: Container[bytes], resources: Container[str]) -> Observation:
@@ -233,15 +229,14 @@ _TURNS: Final = tuple(range(count) for count in range(0xFD))
 """Ranges made once: making one costs as much as stepping over an output."""
 
 
-def _walk(
-    raw: bytes,
-) -> tuple[list[tuple[int, int, int, int]], list[bytes], list[bytes], list[int], list[int]]:
+def _walk(raw: bytes) -> tuple[list[int], list[int], list[bytes], list[bytes], list[int], list[int]]:
     """Step over every transaction; the fields of `Block`. Reading past the end raises IndexError.
 
     One function with local names only, and no call for the usual one-byte sizes: this loop decides how
     fast a block is read, so it is longer than others.
     """
-    bounds: list[tuple[int, int, int, int]] = []
+    starts: list[int] = []
+    body_ends: list[int] = []
     outpoints: list[bytes] = []
     scripts: list[bytes] = []
     input_ends: list[int] = []
@@ -251,15 +246,14 @@ def _walk(
     end = len(raw)
     count, at = _compact_size(raw, HEADER_BYTES)
     for _ in range(count):
-        start = at
+        starts.append(at)
         at += 4
-        body = at
         inputs = raw[at]
-        if not inputs:  # the marker of a transaction with witnesses
+        segwit = not inputs
+        if segwit:
             if raw[at + 1] != 1:
-                raise InvalidValue(f"transaction at byte {start}: unknown marker {raw[at + 1]}")
+                raise InvalidValue(f"transaction at byte {at - 4}: unknown marker {raw[at + 1]}")
             at += 2
-            body = at
             inputs = raw[at]
         at += 1
         if inputs < 0xFD:
@@ -269,39 +263,42 @@ def _walk(
             each_input = range(inputs)
         for _ in each_input:
             add_outpoint(raw[at : at + 36])
-            size = raw[at + 36]
+            at += 36
+            size = raw[at]
             if size < 0xFD:
-                at += size + 41
+                at += size + 5
             else:
-                size, at = _compact_size(raw, at + 36)
+                size, at = _compact_size(raw, at)
                 at += size + 4
+        input_ends.append(len(outpoints))
         outputs = raw[at]
-        at += 1
         if outputs < 0xFD:
             each_output = turns[outputs]
-        else:
-            outputs, at = _compact_size(raw, at - 1)
-            each_output = range(outputs)
-        for _ in each_output:
             at += 9
-            size = raw[at - 1]
+        else:
+            outputs, at = _compact_size(raw, at)
+            each_output = range(outputs)
+            at += 8
+        for _ in each_output:
+            size = raw[at]
+            at += 1
             if size >= 0xFD:
                 size, at = _compact_size(raw, at - 1)
             add_script(raw[at : at + size])
-            at += size
-        body_end = at
-        if body != start + 4:
+            at += size + 8
+        at -= 8
+        output_ends.append(len(scripts))
+        body_ends.append(at)
+        if segwit:
             for _ in each_input:
-                items = raw[at]
-                at += 1
-                if items == 2:  # by far the most frequent: a signature and a key
-                    size = raw[at]
-                    after = raw[at + size + 1] if size < 0xFD else 0xFD
-                    if after < 0xFD:
-                        at += size + after + 2
-                        continue
-                elif items >= 0xFD:
-                    items, at = _compact_size(raw, at - 1)
+                if raw[at] == 2:  # by far the most frequent: a signature and a key
+                    size = raw[at + 1]
+                    if size < 0xFD:
+                        after = raw[at + size + 2]
+                        if after < 0xFD:
+                            at += size + after + 3
+                            continue
+                items, at = _compact_size(raw, at)
                 for _ in range(items):
                     size = raw[at]
                     at += 1
@@ -310,13 +307,11 @@ def _walk(
                     at += size
         at += 4
         if not inputs or at > end:
-            raise InvalidValue(f"transaction at byte {start}: {inputs} inputs, ends at byte {at} of {end}")
-        bounds.append((start, body, body_end, at))
-        input_ends.append(len(outpoints))
-        output_ends.append(len(scripts))
+            raise InvalidValue(f"transaction of {inputs} inputs ends at byte {at} of {end}")
     if at != end or not count:
         raise InvalidValue(f"block of {end} bytes: {count} transactions end at byte {at}")
-    return bounds, outpoints, scripts, input_ends, output_ends
+    starts.append(end)
+    return starts, body_ends, outpoints, scripts, input_ends, output_ends
 
 
 def _compact_size(raw: bytes, at: int) -> tuple[int, int]:

@@ -40,7 +40,7 @@ def obvious(block: list[Transaction], scripts: set[bytes], resources: set[str]) 
     for tx in block:
         for vout, out in enumerate(tx.outputs):
             if out.script in scripts:
-                coinbase = tx.inputs[0].outpoint.txid.hex == "0" * 64
+                coinbase = tx.resources == (f"{'0' * 64}:{2**32 - 1}",)
                 receipts.append(Receipt(f"{tx.txid}:{vout}", tx.txid, out.script, out.units, None, coinbase))
     known = resources | {receipt.resource for receipt in receipts}
     consumptions = [
