@@ -106,6 +106,7 @@ class Step(StrEnum):
     BROADCAST = "broadcast"
     TRACK = "track"
     BUMP = "bump"
+    RECONCILE = "reconcile"
 
 
 class Wake(Protocol):

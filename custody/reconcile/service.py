@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from chains.btc.node import ScanDescriptor, UtxoScan
-from chains.errors import TransientError
+from chains.errors import NodeUnavailable, TransientError
 from chains.types import BlockRef
 from custody.reconcile import repository
 from custody.reconcile.core import compare
@@ -98,8 +98,20 @@ def descriptors(entry: KeysetEntry, next_indexes: Mapping[int, int]) -> list[Sca
 def _node_coins(db: Database, key: WalletKey, entry: KeysetEntry, node: UtxoSource) -> NodeCoins:
     with db.snapshot() as tx:
         indexes = repository.last_indexes(tx, key.wallet)
-    scan = node.utxo_scan(descriptors(entry, indexes))
+    scan = _scan(node, descriptors(entry, indexes))
     return NodeCoins(scan.tip, tuple(Coin(output.resource, output.units) for output in scan.unspents))
+
+
+def _scan(node: UtxoSource, wanted: Sequence[ScanDescriptor]) -> UtxoScan:
+    """The node's coins. A node scans for one caller at a time, so another's scan is waited out."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            return node.utxo_scan(wanted)
+        except NodeUnavailable:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def _compare_at(db: Database, coins: Mapping[WalletKey, NodeCoins]) -> Report | None:

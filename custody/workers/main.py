@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Final
 
+import structlog
+
+from chains.errors import StrongroomError
 from custody.config import Process, load
-from custody.errors import InvalidConfiguration
 from custody.wiring import wire
 from custody.workers.app import make_app, worker_arguments
 
@@ -24,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     if list(argv) not in (["worker"], ["beat"]):
         print(_USAGE, file=sys.stderr)
         return 2
+    _log_to_stderr()
     try:
         if argv[0] == "beat":
             settings = load(Process.BEAT)
@@ -31,9 +35,23 @@ def main(argv: Sequence[str]) -> int:
             return 0
         settings = load(Process.WORKER)
         services = wire(settings, pool_size=CONCURRENCY + 2)
-    except InvalidConfiguration as error:
+    except StrongroomError as error:
         print(error, file=sys.stderr)
         return 78  # EX_CONFIG of sysexits.h
     with services:
         make_app(settings.redis_url, lambda: services).worker_main(worker_arguments(CONCURRENCY))
     return 0
+
+
+def _log_to_stderr() -> None:
+    """One JSON object a line."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from custody.ports import Step
+from custody.reconcile.service import enforce, reconcile
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build
 from custody.signing.bump import bump_requested, bump_stuck
@@ -73,6 +74,12 @@ def _bump(services: Services, pace: Pace | None) -> int:
     )
 
 
+def _reconcile(services: Services, pace: Pace | None) -> int:
+    report = reconcile(services.database, services.bundle(), services.nodes)
+    enforce(services.database, report)
+    return len(report.differences())
+
+
 _STEPS: Final[Mapping[Step, Callable[[Services, Pace | None], int]]] = {
     Step.ROUTE: _route,
     Step.EXPIRE: _expire,
@@ -82,6 +89,7 @@ _STEPS: Final[Mapping[Step, Callable[[Services, Pace | None], int]]] = {
     Step.BROADCAST: _broadcast,
     Step.TRACK: _track,
     Step.BUMP: _bump,
+    Step.RECONCILE: _reconcile,
 }
 
 FOLLOWED_BY: Final[Mapping[Step, tuple[Step, ...]]] = {
