@@ -47,8 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with services:
         app = create_app(api_services(services))
         server = make_server(app, host=settings.api_host, port=settings.api_port)
-        server.run()
-    return 0 if server.started else 3
+        try:
+            server.run()
+        except SystemExit:  # uvicorn's way to say that it could not listen; it has logged why
+            return 3
+    return 0
 
 
 def _log_to_stderr() -> None:
