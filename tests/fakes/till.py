@@ -14,19 +14,23 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from chains.btc.fees import FeeRate
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
 from chains.btc.tx import Transaction
+from chains.ports import BroadcastResult, Presence
+from chains.types import TxId
 from custody.deposits.addresses import allocate
 from custody.deposits.screening import NoScreening
 from custody.ledger.audit import audit
 from custody.monitor.monitor import Monitor, Options
+from custody.reconcile.service import reconcile
 from custody.signing import repository as transactions
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build
 from custody.signing.model import OurTransaction
 from custody.signing.sign import sign
-from custody.signing.site import Pace, PaymentNode, Site, site
+from custody.signing.site import Pace, Site, site
 from custody.signing.track import track
 from custody.storage.db import Database
 from custody.withdrawals import service
@@ -50,6 +54,32 @@ EAGER = Pace(wait_seconds=0, refused_seconds=0, resend_seconds=0, retry_seconds=
 """Looks at everything again at once."""
 
 
+class PricedNode:
+    """A node whose fee estimate is the test's: on a shared regtest node, others' payments make the real one."""
+
+    def __init__(self, node: BitcoinNode) -> None:
+        self.node = node
+        self.estimate, self.lowest = FeeRate(1_000), FeeRate(1_000)
+
+    def broadcast(self, raw: bytes) -> BroadcastResult:
+        return self.node.broadcast(raw)
+
+    def presence(self, txid: TxId) -> Presence:
+        return self.node.presence(txid)
+
+    def raw_transaction(self, txid: TxId, block_hash: str | None = None) -> bytes:
+        return self.node.raw_transaction(txid, block_hash)
+
+    def fee_estimate(self, target_blocks: int) -> FeeRate | None:
+        return self.estimate
+
+    def mempool_min_feerate(self) -> FeeRate:
+        return self.lowest
+
+    def incremental_feerate(self) -> FeeRate:
+        return self.node.incremental_feerate()
+
+
 class Till:
     """One installation, driven by the test.
 
@@ -65,11 +95,10 @@ class Till:
         self.outside = node.wallet("outside")
         if self.outside.balance_sats() < 10**9:
             self.outside.fund()
-        self.keys = SoftKeys.make(os.urandom(32))
-        self.world = World(self.keys.record, now=int(time.time()))
+        self.world = self._make_world()
         self.bundle: Bundle = self.world.bundle(**changes)
         self.adapter = BitcoinNode(CHAIN, NETWORKS["regtest"], node.rpc_url, node.rest_url)
-        self.node: PaymentNode = self.adapter
+        self.node = PricedNode(self.adapter)
         self.pace = EAGER
         self.admin = Database(dsn, application="test", pool_size=2)
         self.db = Database(as_role(dsn, "strongroom_worker"), application="worker", pool_size=4)
@@ -84,11 +113,14 @@ class Till:
             NoScreening(),
             options=Options(held_again_seconds=0, heartbeat_seconds=0),
         )
-        self._make_signer()
-        self.signer: Signer = self.service
+        self.signer: Signer = self._make_signer()
         self.catch_up()
 
-    def _make_signer(self) -> None:
+    def _make_world(self) -> World:
+        self.keys = SoftKeys.make(os.urandom(32))
+        return World(self.keys.record, now=int(time.time()))
+
+    def _make_signer(self) -> Signer:
         (self.directory / "mark").mkdir(parents=True)
         Journal.create(self.directory / "journal.sqlite", self.directory / "mark" / "journal.mark")
         pin(self.world.root, self.directory / "pinned.json")
@@ -100,6 +132,8 @@ class Till:
         self.clock = SteadyClock(self.journal.write(lambda book: book.latest))
         self.trust = PinnedBundle(self.bundle_path, self.directory / "pinned.json", self.journal, self.clock)
         self.service = SignerService({self.keys.record.id: self.keys}, self.trust, self.journal, self.clock)
+        self._stack.callback(self.journal.close)
+        return self.service
 
     def adopt(self, version: int, **changes: Any) -> None:
         """A new bundle for everybody."""
@@ -114,7 +148,6 @@ class Till:
         for database in (self._monitor_db, self.api, self.db, self.admin):
             database.close()
         self.adapter.close()
-        self.journal.close()
 
     @property
     def site(self) -> Site:
@@ -178,6 +211,10 @@ class Till:
             if not self.monitor.step():
                 return
         raise AssertionError("the monitor does not come to rest")
+
+    def price(self, sat_per_kvb: int, *, mempool_sat_per_kvb: int = 1_000) -> None:
+        """What the node estimates from now on, and what its mempool takes at least."""
+        self.node.estimate, self.node.lowest = FeeRate(sat_per_kvb), FeeRate(mempool_sat_per_kvb)
 
     # The payment steps.
 
@@ -267,26 +304,11 @@ class Till:
 
     def check(self) -> None:
         """What holds at any time, to the satoshi: the ledger is sound, and equals the chain and what is in flight."""
+        self.catch_up()
         with self.admin.snapshot() as tx:
             assert audit(tx) == []
-        [coins] = self.query(
-            "SELECT coalesce(sum(units), 0) AS n FROM receipts r WHERE NOT EXISTS"
-            " (SELECT 1 FROM consumptions c WHERE c.chain = r.chain AND c.resource = r.resource)"
-        )
-        [uncredited] = self.query(
-            "SELECT coalesce(sum(units), 0) AS n FROM deposits"
-            " WHERE state IN ('confirming', 'held', 'quarantined', 'below_minimum')"
-        )
-        # Mined, not settled yet: the coins are gone, the ledger still has them.
-        [leaving] = self.query(
-            "SELECT coalesce(sum(w.units), 0) AS n FROM withdrawals w WHERE w.state = 'confirming'"
-        )
-        [fees] = self.query(
-            "SELECT coalesce(sum(v.fee_units), 0) AS n FROM transactions t JOIN transaction_versions v"
-            " ON v.transaction_id = t.id AND v.txid = t.confirmed_txid WHERE t.state = 'confirming'"
-        )
-        expected = coins["n"] - uncredited["n"] + leaving["n"] + fees["n"]
-        assert -self.balance(None, "chain_assets") == expected
+        report = reconcile(self.admin, self.bundle, {CHAIN: self.adapter})
+        assert report.ok, report.differences()
         for row in self.query("SELECT id, state, transaction_id FROM withdrawals"):
             if row["state"] == "settled" and row["transaction_id"] is not None:
                 assert self.transaction(row["transaction_id"]).state == "final"

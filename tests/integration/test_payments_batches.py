@@ -28,27 +28,6 @@ def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
         yield opened
 
 
-class Priced:
-    """The node, with a fee estimate of the test's choosing."""
-
-    def __init__(self, till: Till, sat_per_kvb: int, *, mempool_sat_per_kvb: int = 1_000) -> None:
-        self._node = till.adapter
-        self.estimate, self.lowest = FeeRate(sat_per_kvb), FeeRate(mempool_sat_per_kvb)
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._node, name)
-
-    def fee_estimate(self, target_blocks: int) -> FeeRate:
-        return self.estimate
-
-    def mempool_min_feerate(self) -> FeeRate:
-        return self.lowest
-
-
-def price(till: Till, sat_per_kvb: int, *, mempool_sat_per_kvb: int = 1_000) -> None:
-    till.node = Priced(till, sat_per_kvb, mempool_sat_per_kvb=mempool_sat_per_kvb)  # type: ignore[assignment]
-
-
 def test_many_withdrawals_of_all_standard_types_go_in_one_transaction_with_change(till: Till) -> None:
     alice, bob = till.customer("alice", 4_000_000, 3_000_000), till.customer("bob", 5_000_000)
     types = {"p2pkh": "legacy", "p2sh": "p2sh-segwit", "p2wpkh": "bech32", "p2tr": "bech32m"}
@@ -128,7 +107,7 @@ def test_what_the_hot_wallet_cannot_cover_waits_with_the_reason_and_an_alert_and
 
 def test_a_fee_ceiling_below_what_the_network_asks_waits_and_does_not_stop_others(till: Till) -> None:
     alice = till.customer("alice", 9_000_000)
-    price(till, 50_000)
+    till.price(50_000)
     poor = till.request(alice, 1_000_000, fee_ceiling="1000")
     rich = till.request(alice, 1_000_000, fee_ceiling="20000")
     till.send()
@@ -137,7 +116,7 @@ def test_a_fee_ceiling_below_what_the_network_asks_waits_and_does_not_stop_other
     assert till.withdrawal(rich.id).state == "broadcast"
     assert till.build() is None
     till.settle()
-    price(till, 2_000)
+    till.price(2_000)
     till.send()
     till.settle()
     assert till.states() == ["settled", "settled"]
@@ -147,11 +126,10 @@ def test_while_the_mempool_takes_only_more_than_the_cap_everything_waits(till: T
     alice = till.customer("alice", 9_000_000)
     withdrawal = till.request(alice, 1_000_000)
     till.route()
-    price(till, 50_000, mempool_sat_per_kvb=100_001)
+    till.price(50_000, mempool_sat_per_kvb=100_001)
     assert till.build() is None
     assert "fees-above-cap" in till.withdrawal(withdrawal.id).reason
-    price(till, 500_000)
-    till.node.lowest = FeeRate(1_000)  # type: ignore[attr-defined]
+    till.price(500_000)
     transaction_id = till.build()
     assert transaction_id is not None
     assert till.transaction(transaction_id).versions[0].feerate <= 100_000
@@ -304,10 +282,10 @@ def test_fault_27_what_waits_for_blocks_below_the_estimate_is_bumped_up_to_the_c
 ) -> None:
     alice = till.customer("alice", 9_000_000)
     till.request(alice, 1_000_000, fee_ceiling="4000")
-    price(till, 2_000)
+    till.price(2_000)
     transaction_id = till.send()
     till.pace = replace(EAGER, bump_after_blocks=2)
-    price(till, 10_000)
+    till.price(10_000)
     assert bump_stuck(till.db, till.site) == 0
     # Blocks without the transaction: miners prefer others.
     till.mine_with()
@@ -316,7 +294,7 @@ def test_fault_27_what_waits_for_blocks_below_the_estimate_is_bumped_up_to_the_c
     till.sign()
     till.broadcast()
     assert till.transaction(transaction_id).versions[-1].feerate >= 10_000
-    price(till, 90_000)
+    till.price(90_000)
     till.mine_with()
     till.mine_with()
     assert bump_stuck(till.db, till.site) == 0
