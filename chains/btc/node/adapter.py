@@ -174,6 +174,9 @@ class BitcoinNode:
         """One block by hash, its hash and merkle root checked. Raises like `observe_block`."""
         raw = self._transport.get(f"/rest/block/{ref.hash}.bin")
         if raw is None:
+            best = self.header_at(ref.height)
+            if best is not None and best.ref == ref:
+                raise NodeUnavailable(f"node {self._chain} has only the header of block {ref}: is it pruned?")
             raise Reorganised(f"node {self._chain} does not have block {ref}")
         try:
             block = Block.parse(raw)
