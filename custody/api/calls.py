@@ -40,6 +40,9 @@ from policies.token import Request, Token, TokenReplayed
 
 P = TypeVar("P")
 
+REPLAYED: Final = "Idempotency-Replayed"
+"""Header of every answer to a POST: `true` if it was given before."""
+
 _KEY: Final = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -213,7 +216,7 @@ class Call:
 
 def _response(answer: repository.StoredAnswer, *, replayed: str) -> Response:
     media_type = PROBLEM_TYPE if answer.status >= 400 else "application/json"
-    return Response(answer.body, answer.status, {"Idempotency-Replayed": replayed}, media_type)
+    return Response(answer.body, answer.status, {REPLAYED: replayed}, media_type)
 
 
 def needs(scope: Scope) -> Callable[[HttpRequest], Any]:

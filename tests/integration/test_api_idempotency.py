@@ -162,6 +162,27 @@ def test_row_44_an_address_edited_in_the_database_is_never_shown(api: RunningApi
     assert "bcrt1" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('regexp_replace(body, \'"address":"bcrt1[a-z0-9]*"\', \'"address":"bcrt1qelsewhere"\')', "address"),
+        ("replace(body, '/0/0', '/0/1')", "path"),
+        ("replace(body, '\"alice\"', '\"bob\"')", "customer"),
+        ('regexp_replace(body, \'"attestation":.*,"created\', \'"attestation":{},"created\')', "attestation"),
+    ],
+)
+def test_row_44_a_remembered_address_that_was_edited_is_never_shown(
+    api: RunningApi, old: str, new: str
+) -> None:
+    client = api.client()
+    client.new_address("alice", "BTC", idempotency_key="k")
+    with psycopg.connect(api.superuser_dsn) as connection:
+        changed = connection.execute(f"UPDATE idempotency_keys SET body = {old} WHERE key = 'k'".encode())
+        assert changed.rowcount == 1, new
+    answer = client.send("POST", "/v1/customers/alice/addresses", None, {"asset": "BTC"}, idempotency_key="k")
+    assert (answer.status_code, kind(answer)) == (500, "address-not-trusted")
+
+
 def test_keys_of_two_callers_are_two_keys(api: RunningApi) -> None:
     assert api.client("exchange").create_customer("bob", idempotency_key="k")["id"] == "bob"
     assert api.client("other").create_customer("carol", idempotency_key="k")["id"] == "carol"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
 from custody.api import paging, schemas, views
-from custody.api.calls import Call, Scope, needs
+from custody.api.calls import REPLAYED, Call, Scope, needs
 from custody.customers import service as customers
 from custody.deposits import addresses
 from custody.deposits import repository as deposits
-from custody.deposits.attestation import verify_row
+from custody.deposits.attestation import AddressNotOurs, AttestationMismatch, verify, verify_row
 from custody.ledger import statements
+from signers.ports import SignedAttestation
 
 router = APIRouter(prefix="/v1/customers/{customer}", tags=["accounts"])
 
@@ -30,7 +32,26 @@ def create_address(call: AddressWriter, customer: schemas.NameText, body: schema
         signer = call.services.signer(call.bundle.keyset_for(asset.chain, "hot").id)
         return addresses.attest(call.services.database, signer, call.bundle, customer, asset.id)
 
-    return call.write_after(201, attest, lambda tx, attested: views.address(addresses.record(tx, attested)))
+    answer = call.write_after(201, attest, lambda tx, attested: views.address(addresses.record(tx, attested)))
+    if answer.status_code == 201 and answer.headers[REPLAYED] == "true":
+        _check_shown(call, customer, body.asset, bytes(answer.body))
+    return answer
+
+
+def _check_shown(call: Call, customer: str, asset: str, body: bytes) -> None:
+    """Check a remembered answer as if the database had invented it: it names where customers will pay to."""
+    shown = schemas.AddressOut.model_validate_json(body)
+    try:
+        signed = msgspec.convert(shown.attestation, SignedAttestation)
+        branch, index = (int(part) for part in signed.attestation.path.split("/")[-2:])
+    except (msgspec.MsgspecError, ValueError):
+        raise AttestationMismatch("a remembered address has no readable attestation") from None
+    keyset = signed.attestation.keyset
+    text, _ = verify(
+        signed, call.bundle, keyset=keyset, customer=customer, asset=asset, branch=branch, index=index
+    )
+    if shown.address != text:
+        raise AddressNotOurs(f"a remembered answer says {shown.address}, the attestation {text}")
 
 
 @router.get("/addresses", response_model=schemas.Page[schemas.AddressOut])
