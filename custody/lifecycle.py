@@ -17,7 +17,7 @@ class ImpossibleTransition(PermanentError):
     """An event that cannot happen in this state: the caller's picture of the state is stale, or there is a bug."""
 
     def __init__(self, lifecycle: str, state: str, event: str) -> None:
-        super().__init__(f"{lifecycle}: {event!r} cannot happen in state {state!r}")
+        super().__init__(f"{lifecycle}: '{event}' cannot happen in state '{state}'")
         self.lifecycle, self.state, self.event = lifecycle, state, event
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from chains.errors import Reorganised
 from chains.ports import Header
@@ -18,9 +17,6 @@ KnownHash = Callable[[int], str | None]
 """Hash of the block that we have committed at a height, None where we have none."""
 HeaderAt = Callable[[int], Header | None]
 """Header of the node's best chain at a height, None above its tip."""
-
-MAX_SHRINK_BLOCKS: Final = 100
-"""A node whose chain is ours, but shorter by more than this, has not seen a reorg: it is being rebuilt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +41,12 @@ class Reorged:
     undo: tuple[BlockRef, ...]
     """What we have above the fork, highest first; at least one."""
     connect: tuple[Header, ...]
-    """Blocks of the new branch, lowest first; empty if the chain only lost its last blocks."""
+    """Blocks of the new branch, lowest first; empty if the node only lost its last few blocks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """The node has only a lower part of what we have, far below: it is being rebuilt. Wait."""
+    """The node has only a lower part of what we have: it lost blocks, and has no others instead. Wait."""
 
     tip: BlockRef
 
@@ -59,7 +55,14 @@ Update = Same | Progress | Reorged | Behind
 
 
 def follow(
-    cursor: BlockRef, lowest: int, known: KnownHash, header_at: HeaderAt, tip: BlockRef, limit: int
+    cursor: BlockRef,
+    lowest: int,
+    known: KnownHash,
+    header_at: HeaderAt,
+    tip: BlockRef,
+    *,
+    limit: int,
+    max_shrink: int,
 ) -> Update:
     """Compare what we have with the node's best chain.
 
@@ -71,6 +74,9 @@ def follow(
         tip: the node's best block.
         limit: most blocks to connect at once, at least 1. A reorg also connects up to our old height,
             so that a deposit that both branches hold deep enough never loses its credit.
+        max_shrink: most blocks that a node may lose without having others instead. A reorg has others: a node that
+            has none was restarted, restored or is being rebuilt, and will have them again. Up to this many are
+            followed down, which must be too few to undo anything that was credited or settled.
 
     Raises:
         Reorganised: the node changed its mind while it was asked; ask again.
@@ -81,7 +87,7 @@ def follow(
     if fork == cursor.height:
         connect = _branch(fork, cursor.hash, header_at, min(tip.height, fork + limit))
         return Progress(connect) if connect else Same()
-    if tip.height <= fork and cursor.height - fork > MAX_SHRINK_BLOCKS:
+    if tip.height <= fork and cursor.height - fork > max_shrink:
         return Behind(tip)
     undo = []
     for height in range(cursor.height, fork, -1):

@@ -123,7 +123,8 @@ class Monitor:
             self._known(cursor),
             self._adapter.header_at,
             tip,
-            self._options.blocks_per_commit,
+            limit=self._options.blocks_per_commit,
+            max_shrink=_max_shrink(self._prover.bundle, self.chain),
         )
         match update:
             case Same():
@@ -313,6 +314,13 @@ class Monitor:
             with self._session.transaction() as tx:
                 repository.heartbeat(tx, self.chain)
             self._beat_at = _now()
+
+
+def _max_shrink(bundle: Bundle, chain: str) -> int:
+    """Blocks that can be undone without touching what was credited or settled."""
+    depths = [bundle.network(chain).settle_blocks]
+    depths += [each.blocks for asset in bundle.assets if asset.chain == chain for each in asset.confirmations]
+    return min(depths) - 1
 
 
 def _now() -> int:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from chains.errors import Reorganised
 from chains.ports import Header
 from chains.types import BlockRef
-from custody.monitor.follow import MAX_SHRINK_BLOCKS, Behind, Progress, Reorged, Same, Update, follow
+from custody.monitor.follow import Behind, Progress, Reorged, Same, Update, follow
+
+SHRINK = 5
 
 
 def chain(length: int, *, fork: int | None = None, name: str = "a") -> list[Header]:
@@ -31,7 +33,7 @@ def compare(ours: list[Header], theirs: list[Header], *, lowest: int = 0, limit:
     def header_at(height: int) -> Header | None:
         return theirs[height] if height < len(theirs) else None
 
-    return follow(ours[-1].ref, lowest, known, header_at, theirs[-1].ref, limit)
+    return follow(ours[-1].ref, lowest, known, header_at, theirs[-1].ref, limit=limit, max_shrink=SHRINK)
 
 
 def test_the_same_tip_is_the_same() -> None:
@@ -53,14 +55,15 @@ def test_a_reorg_connects_at_least_up_to_the_old_height_whatever_the_limit() -> 
     assert [header.ref.height for header in update.connect] == list(range(10, 31))
 
 
-def test_a_chain_that_lost_its_last_blocks_is_undone_to_what_is_left() -> None:
+def test_a_node_that_lost_its_last_few_blocks_is_undone_to_what_is_left() -> None:
     ours = chain(10)
-    assert compare(ours, chain(7)) == Reorged(6, tuple(h.ref for h in reversed(ours[7:])), ())
+    assert compare(ours, chain(10 - SHRINK)) == Reorged(4, tuple(h.ref for h in reversed(ours[5:])), ())
 
 
-def test_a_node_that_starts_from_scratch_is_behind_and_nothing_is_undone() -> None:
+def test_a_node_that_lost_more_blocks_and_has_no_others_is_behind_and_nothing_is_undone() -> None:
     theirs = chain(3)
-    assert compare(chain(4 + MAX_SHRINK_BLOCKS), theirs) == Behind(theirs[-1].ref)
+    assert compare(chain(3 + SHRINK + 1), theirs) == Behind(theirs[-1].ref)
+    assert isinstance(compare(chain(9, fork=2, name="a"), chain(4, fork=2, name="b")), Reorged)
 
 
 def test_a_reorg_below_our_first_block_undoes_all_we_have() -> None:
