@@ -22,6 +22,7 @@ from policies.canonical import (
     Seconds,
     Units,
     Version,
+    decoder_for,
     verify_ed25519,
 )
 from policies.intent import Signature
@@ -267,7 +268,7 @@ def read_bundle(raw: bytes, root: TrustRoot, *, now: int) -> Bundle:
     if len(raw) > MAX_DOCUMENT_BYTES:
         raise InvalidValue(f"bundle: {len(raw)} bytes, at most {MAX_DOCUMENT_BYTES} are read")
     try:
-        signed = msgspec.json.decode(raw, type=SignedBundle)
+        signed = decoder_for(SignedBundle).decode(raw)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise InvalidValue(f"bundle: {error}") from None
     bundle = signed.bundle
@@ -331,3 +332,7 @@ def check_consistent(bundle: Bundle) -> None:
     for listed in [c.asset for c in bundle.caps] + [r.asset for r in bundle.rules]:
         if listed not in assets:
             raise InvalidValue(f"bundle: a cap or rule names an unlisted asset {listed}")
+
+
+for _kind in (SignedBundle, TrustRoot):
+    decoder_for(_kind)

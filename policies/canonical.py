@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from typing import Annotated, Any, ClassVar, Final, Self
+import threading
+from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
 import msgspec
 from cryptography.exceptions import InvalidSignature
@@ -37,6 +38,25 @@ Version = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
 
 class BadSignature(PermanentError):
     """A signature that does not verify under the key that should have made it."""
+
+
+_T = TypeVar("_T")
+_decoders: dict[type, msgspec.json.Decoder[Any]] = {}
+_decoders_lock = threading.Lock()
+
+
+def decoder_for(kind: type[_T]) -> msgspec.json.Decoder[_T]:
+    """The JSON decoder of a type, made once.
+
+    msgspec prepares a type when it is first decoded or converted to, and crashes the process when two threads do
+    that at once (seen with 0.22.0). So types that threads share are prepared here, under a lock; the modules that
+    define such types call this as they are imported.
+    """
+    with _decoders_lock:
+        found = _decoders.get(kind)
+        if found is None:
+            found = _decoders[kind] = msgspec.json.Decoder(kind)
+    return found
 
 
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -87,7 +107,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         if len(raw) > MAX_DOCUMENT_BYTES:
             raise InvalidValue(f"{cls.domain}: {len(raw)} bytes, at most {MAX_DOCUMENT_BYTES} are read")
         try:
-            return msgspec.json.decode(raw, type=cls)
+            return decoder_for(cls).decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:
             raise InvalidValue(f"{cls.domain}: {error}") from None
 
@@ -98,6 +118,7 @@ class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Raises:
             InvalidValue: says which field is wrong and why.
         """
+        decoder_for(cls)
         try:
             return msgspec.convert(value, type=cls, strict=True)
         except msgspec.MsgspecError as error:

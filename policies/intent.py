@@ -11,7 +11,17 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from policies.canonical import Document, Hex32, Name, Seconds, Units, Uuid, Version, verify_ed25519
+from policies.canonical import (
+    Document,
+    Hex32,
+    Name,
+    Seconds,
+    Units,
+    Uuid,
+    Version,
+    decoder_for,
+    verify_ed25519,
+)
 
 Destination = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Signature = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+/]{86}==\Z")]
@@ -166,3 +176,7 @@ class Attestation(Document, frozen=True):
     path: Annotated[str, msgspec.Meta(pattern=r"^m(/[0-9]{1,10}'?){1,8}\Z")]
     """Derivation path from the master key, e.g. `m/84'/1'/0'/0/7`."""
     address: Destination
+
+
+for _kind in (Order, Intent, Evidence, Approval, Verdict, SignedOrder, Attestation):
+    decoder_for(_kind)

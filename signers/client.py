@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from chains.errors import InvalidValue
+from policies.canonical import decoder_for
 from signers.ports import (
     AttestRequest,
     Refused,
@@ -26,7 +27,7 @@ from signers.ports import (
     SignResponse,
 )
 from signers.tls import client_context, is_pinned, pins
-from signers.wire import Call, Disconnected, Reply, read_frame, write_frame
+from signers.wire import REPLIES, Call, Disconnected, read_frame, write_frame
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30
 _T = TypeVar("_T")
@@ -90,12 +91,12 @@ class SignerClient:
     def _call(self, call: Literal["sign", "attest", "status"], body: msgspec.Raw, result: type[_T]) -> _T:
         payload = msgspec.json.encode(Call(call=call, body=body))
         try:
-            reply = msgspec.json.decode(self._exchange(payload), type=Reply)
+            reply = REPLIES.decode(self._exchange(payload))
             if reply.refused is not None:
                 raise Refused(reply.refused)
             if reply.error is not None:
                 raise SignerUnavailable(f"the signer could not: {reply.error}")
-            return msgspec.json.decode(reply.ok, type=result)
+            return decoder_for(result).decode(reply.ok)
         except (OSError, Disconnected, InvalidValue, msgspec.MsgspecError) as error:
             raise SignerUnavailable(f"no answer from the signer to {call}: {error}") from error
 

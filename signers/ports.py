@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 
 from chains.errors import PermanentError, TransientError
-from policies.canonical import Name
+from policies.canonical import Name, decoder_for
 from policies.intent import Attestation, Evidence, Intent, Signature
 
 
@@ -99,3 +99,7 @@ class Signer(Protocol):
 
     def sign(self, request: SignRequest) -> SignResponse:
         """Signatures for every input, the same for the same transaction. Raises Refused, SignerUnavailable."""
+
+
+for _kind in (SignRequest, SignResponse, AttestRequest, SignedAttestation, SignerStatus):
+    decoder_for(_kind)

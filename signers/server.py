@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from chains.errors import InvalidValue, StrongroomError
+from policies.canonical import decoder_for
 from signers.config import ListenSection
 from signers.errors import BadConfiguration
 from signers.ports import (
@@ -27,7 +28,7 @@ from signers.ports import (
     SignResponse,
 )
 from signers.tls import is_pinned, pins, server_context
-from signers.wire import Call, Disconnected, Reply, read_frame, write_frame
+from signers.wire import CALLS, Call, Disconnected, Reply, read_frame, write_frame
 
 IDLE_SECONDS: Final = 600
 """A connection without a call for so long is closed; clients open another."""
@@ -39,7 +40,7 @@ _log = logging.getLogger("strongroom.signer")
 def answer(signer: Signer, payload: bytes) -> Reply:
     """Carry out one call. Every outcome, also of a malformed call, is a reply."""
     try:
-        call = msgspec.json.decode(payload, type=Call)
+        call = CALLS.decode(payload)
         return Reply(ok=msgspec.Raw(msgspec.json.encode(_result(signer, call))))
     except Refused as refused:
         return Reply(refused=refused.reasons)
@@ -59,9 +60,9 @@ def _result(signer: Signer, call: Call) -> SignerStatus | SignedAttestation | Si
         case "status":
             return signer.status()
         case "attest":
-            return signer.attest(msgspec.json.decode(call.body, type=AttestRequest))
+            return signer.attest(decoder_for(AttestRequest).decode(call.body))
         case "sign":
-            return signer.sign(msgspec.json.decode(call.body, type=SignRequest))
+            return signer.sign(decoder_for(SignRequest).decode(call.body))
 
 
 class Server:

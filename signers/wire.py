@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from chains.errors import InvalidValue, TransientError
+from policies.canonical import decoder_for
 from signers.ports import Reason
 
 MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
@@ -51,6 +52,10 @@ class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     def __post_init__(self) -> None:
         if [bytes(self.ok) != b"", self.refused is not None, self.error is not None].count(True) != 1:
             raise ValueError("an answer has exactly one of ok, refused, error")
+
+
+CALLS: Final = decoder_for(Call)
+REPLIES: Final = decoder_for(Reply)
 
 
 def write_frame(connection: socket.socket, payload: bytes) -> None:
