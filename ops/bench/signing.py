@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import os
 import secrets
 import shutil
@@ -33,7 +34,7 @@ from policies.bundle import Bundle, KeysetEntry
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import sign_order
 from signers.client import SignerClient, UnixAddress
-from signers.ports import SignRequest
+from signers.ports import SignerUnavailable, SignRequest
 
 _IN_FLIGHT: Final = 8
 _REQUESTS: Final = 240
@@ -43,11 +44,13 @@ _COIN_SATS: Final = 1_000_000
 _FEE_SATS: Final = 1_000
 _SECP256K1: Final = bytes.fromhex("06052b8104000a")
 _HARDENED: Final = 2**31
+_PAYMENT_ADDRESS: Final = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+_PAYMENT_SCRIPT: Final = bytes.fromhex("0014751e76e8199196d454941c45d1b3a323f1433bd6")
 _ENOUGH: Final = str(20_000_000 * BTC_SATS)
 
 
 def rows(progress: Callable[[str], None]) -> Iterator[Row]:
-    """Signatures a second. Ours: decode, check all, journal on disk, sign, verify; one input a request."""
+    """Signatures a second. Ours: decode, check all, journal on disk, sign, verify; one coin or ten a request."""
     directory = part_directory("strongroom-bench-")
     try:
         progress("signing: making a token and a signer")
@@ -60,11 +63,18 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
             "signer",
             [sys.executable, "-m", "signers.daemon", "--config", _config(directory, token, socket)],
             log_path=directory / "signer.log",
-            env={**os.environ, **token.env},
+            env={**os.environ, **token.env, "PYTHONFAULTHANDLER": "1"},
         )
         with signer:
             signer.wait_ready(socket.exists)
-            yield _compare(SignerClient(UnixAddress(socket)), token, caller, bundle, progress)
+            client, bare = SignerClient(UnixAddress(socket)), _bare_session(token)
+            desk = _Desk(bundle.keysets[0], caller)
+            try:
+                yield _compare("signing", 1, client, bare, desk, progress)
+                yield _compare("signing-batches-of-10", 10, client, bare, desk, progress)
+            except SignerUnavailable as error:
+                raise AssertionError(f"{error}; exit code {signer.exit_code}: {signer.log_tail()}") from error
+            client.close()
     finally:
         shutil.rmtree(directory)
 
@@ -106,91 +116,112 @@ def _config(directory: Path, token: SoftHsmToken, socket: Path) -> Path:
 
 
 def _compare(
+    name: str,
+    size: int,
     client: SignerClient,
-    token: SoftHsmToken,
-    caller: Person,
-    bundle: Bundle,
+    bare: Callable[[bytes], object],
+    desk: _Desk,
     progress: Callable[[str], None],
 ) -> Row:
-    account = AccountKey.parse(bundle.keysets[0].account, NETWORKS["regtest"])
-    total = _REQUESTS * (_REPEATS + 1)
-    progress(f"signing: writing {total} requests")
-    waiting = [_request(number, account, bundle.keysets[0], caller) for number in range(total)]
-    bare = _bare_session(token)
-    digests = [secrets.token_bytes(32) for _ in range(_REQUESTS)]
+    """Requests of `size` coins and as many payments each; the rates are of signatures."""
+    requests = max(_REQUESTS // size, _IN_FLIGHT)
+    total = requests * (_REPEATS + 1)
+    progress(f"{name}: writing {total} requests")
+    waiting = [desk.request(size) for _ in range(total)]
+    digests = [secrets.token_bytes(32) for _ in range(requests * size)]
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
 
         def ours() -> None:
-            batch = [waiting.pop() for _ in range(_REQUESTS)]
+            batch = [waiting.pop() for _ in range(requests)]
             answers = list(pool.map(client.sign, batch))
-            if not all(len(answer.signatures) == 1 for answer in answers):
+            if not all(len(answer.signatures) == size for answer in answers):
                 raise AssertionError("the signer did not sign every input")
 
         def peer() -> None:
             for digest in digests:
                 bare(digest)
 
-        progress("signing: signing")
-        ours_rate, peer_rate = interleave(Side(ours, _REQUESTS), Side(peer, _REQUESTS), repeats=_REPEATS)
-    client.close()
-    name = "SoftHSM: one bare PKCS#11 session, C_Sign of a digest, unchecked"
-    return Row("signing", ours_rate, peer_rate, name, "signatures/s")
+        progress(f"{name}: signing")
+        ours_rate, peer_rate = interleave(
+            Side(ours, requests * size), Side(peer, len(digests)), repeats=_REPEATS
+        )
+    peer_name = "SoftHSM: one bare PKCS#11 session, C_Sign of a digest, unchecked"
+    return Row(name, ours_rate, peer_rate, peer_name, "signatures/s")
 
 
-def _request(number: int, account: AccountKey, keyset: KeysetEntry, caller: Person) -> SignRequest:
-    """A payment from one coin with change, as the workers would ask for it."""
-    coin = Transaction(
-        2,
-        (TxIn(Outpoint(TxId(secrets.token_hex(32)), 0)),),
-        (TxOut(_COIN_SATS, account.script(0, number)),),
-    )
-    order = Order(
-        v=1,
-        id=str(uuid.uuid4()),
-        caller=caller.id,
-        customer="alice",
-        chain=CHAIN,
-        asset=ASSET,
-        destination="bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080",
-        amount=str(_PAYMENT_SATS),
-        fee_ceiling=str(_FEE_SATS * 2),
-        expires_at=int(time.time()) + 3600,
-    )
-    intent = Intent(
-        v=1,
-        kind=Kind.PAYMENT,
-        id=order.id,
-        chain=CHAIN,
-        keyset=keyset.id,
-        tier="hot",
-        asset=ASSET,
-        destination=order.destination,
-        amount=order.amount,
-        order=order.digest_hex(),
-        policy_version=1,
-    )
-    source = Outpoint(coin.txid, 0)
-    payment = bytes.fromhex("0014751e76e8199196d454941c45d1b3a323f1433bd6")
-    change_sats = _COIN_SATS - _PAYMENT_SATS - _FEE_SATS
-    transaction = Transaction(
-        2, (TxIn(source),), (TxOut(_PAYMENT_SATS, payment), TxOut(change_sats, account.script(1, 0)))
-    )
-    root = tuple(int(step[:-1]) + _HARDENED for step in keyset.account_path.split("/")[1:])
-    spent = PsbtInput(
-        source,
-        transaction.inputs[0].sequence,
-        coin.serialize(),
-        (*root, 0, number),
-        account.pubkey(0, number),
-    )
-    psbt = build_psbt(transaction, [spent], {1: (account.pubkey(1, 0), (*root, 1, 0))}, keyset.fingerprint)
-    return SignRequest(
-        chain=CHAIN,
-        keyset=keyset.id,
-        intents=(intent,),
-        evidence=Evidence(orders=(sign_order(order, caller.key),)),
-        transaction=base64.b64encode(psbt).decode(),
-    )
+class _Desk:
+    """Writes requests as the workers would: coins of ours, payments that customers ordered, and change."""
+
+    def __init__(self, keyset: KeysetEntry, caller: Person) -> None:
+        self._keyset, self._caller = keyset, caller
+        self._account = AccountKey.parse(keyset.account, NETWORKS["regtest"])
+        self._root = tuple(int(step[:-1]) + _HARDENED for step in keyset.account_path.split("/")[1:])
+        self._numbers = itertools.count()
+
+    def request(self, size: int) -> SignRequest:
+        """A request that no other one conflicts with."""
+        orders = [self._order() for _ in range(size)]
+        inputs = [self._coin(next(self._numbers)) for _ in range(size)]
+        change_sats = size * (_COIN_SATS - _PAYMENT_SATS - _FEE_SATS)
+        transaction = Transaction(
+            2,
+            tuple(TxIn(entry.outpoint, entry.sequence) for entry in inputs),
+            (
+                *(TxOut(_PAYMENT_SATS, _PAYMENT_SCRIPT) for _ in orders),
+                TxOut(change_sats, self._account.script(1, 0)),
+            ),
+        )
+        change = {size: (self._account.pubkey(1, 0), (*self._root, 1, 0))}
+        psbt = build_psbt(transaction, inputs, change, self._keyset.fingerprint)
+        return SignRequest(
+            chain=CHAIN,
+            keyset=self._keyset.id,
+            intents=tuple(self._intent(order) for order in orders),
+            evidence=Evidence(orders=tuple(sign_order(order, self._caller.key) for order in orders)),
+            transaction=base64.b64encode(psbt).decode(),
+        )
+
+    def _coin(self, number: int) -> PsbtInput:
+        """A coin of ours, with the whole transaction that made it."""
+        coin = Transaction(
+            2,
+            (TxIn(Outpoint(TxId(secrets.token_hex(32)), 0)),),
+            (TxOut(_COIN_SATS, self._account.script(0, number)),),
+        )
+        path = (*self._root, 0, number)
+        outpoint = Outpoint(coin.txid, 0)
+        return PsbtInput(
+            outpoint, TxIn(outpoint).sequence, coin.serialize(), path, self._account.pubkey(0, number)
+        )
+
+    def _order(self) -> Order:
+        return Order(
+            v=1,
+            id=str(uuid.uuid4()),
+            caller=self._caller.id,
+            customer="alice",
+            chain=CHAIN,
+            asset=ASSET,
+            destination=_PAYMENT_ADDRESS,
+            amount=str(_PAYMENT_SATS),
+            fee_ceiling=str(_FEE_SATS * 2),
+            expires_at=int(time.time()) + 3600,
+        )
+
+    def _intent(self, order: Order) -> Intent:
+        return Intent(
+            v=1,
+            kind=Kind.PAYMENT,
+            id=order.id,
+            chain=CHAIN,
+            keyset=self._keyset.id,
+            tier="hot",
+            asset=ASSET,
+            destination=order.destination,
+            amount=order.amount,
+            order=order.digest_hex(),
+            policy_version=1,
+        )
 
 
 def _bare_session(token: SoftHsmToken) -> Callable[[bytes], object]:

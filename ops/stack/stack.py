@@ -301,6 +301,7 @@ class Stack:
             "HOME": str(home),
             "BCL_DATA_DIR": str(home / "bitcoinlib"),
             "PYTHONUNBUFFERED": "1",
+            "PYTHONFAULTHANDLER": "1",
             config.FILE_VARIABLE: str(files[name]),
         }
         return found | self.token.env if name == "signer" else found
