@@ -121,5 +121,7 @@ def sign_bundle(bundle: Bundle, officers: Mapping[str, SigningKey]) -> SignedBun
     check_consistent(bundle)
     return SignedBundle(
         bundle=bundle,
-        signatures=tuple(BundleSignature(key=name, signature=key.sign(bundle)) for name, key in officers.items()),
+        signatures=tuple(
+            BundleSignature(key=name, signature=key.sign(bundle)) for name, key in officers.items()
+        ),
     )
