@@ -1,4 +1,5 @@
-"""The bell over Celery's broker: wakes workers, best effort. Redis may be down, slow, or empty: nothing depends on it."""
+"""The bell over Celery's broker: wakes workers, best effort. Redis may be down, slow, or empty: nothing
+depends on it."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ BROKER_OPTIONS: Final[dict[str, Any]] = {
 
 
 class CeleryBell:
-    """Rings by sending a task's name. After a failure it keeps quiet for some seconds, so that callers stay fast.
+    """Rings by sending a task's name. After a failure it keeps quiet for some seconds, so that callers stay
+    fast.
 
     Args:
         redis_url: the broker.

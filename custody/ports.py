@@ -47,7 +47,8 @@ class Price:
             raise InvalidValue(f"price of {self.asset}: expected positive integers")
 
     def value(self, units: int) -> int:
-        """Worth of `units` base units in the currency's smallest units, rounded up: caps err to the safe side."""
+        """Worth of `units` base units in the currency's smallest units, rounded up: caps err to the safe
+        side."""
         return -(-units * self.numerator // self.denominator)
 
 
@@ -82,7 +83,8 @@ class FreshPrices:
 
 
 class FixedPrices:
-    """Prices given at the start, quoted again at every call: for regtest, and for assets with a fixed rate."""
+    """Prices given at the start, quoted again at every call: for regtest, and for assets with a fixed
+    rate."""
 
     def __init__(self, prices: Mapping[str, tuple[str, int, int]], clock: Clock) -> None:
         self._prices, self._clock = dict(prices), clock
@@ -96,7 +98,8 @@ class FixedPrices:
 
 
 class Step(StrEnum):
-    """A step of the workers. Each finds all its work in the database, so ringing for it is never needed twice."""
+    """A step of the workers. Each finds all its work in the database, so ringing for it is never needed
+    twice."""
 
     ROUTE = "route"
     EXPIRE = "expire"
@@ -110,7 +113,8 @@ class Step(StrEnum):
 
 
 class Wake(Protocol):
-    """The bell: tells workers that there is something to do. Best effort; without it the next beat finds it."""
+    """The bell: tells workers that there is something to do. Best effort; without it the next beat finds
+    it."""
 
     def __call__(self, step: Step) -> None:
         """Ring for `step` and return soon. Never raises."""

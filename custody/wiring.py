@@ -61,7 +61,8 @@ class BundleFile:
                 self._take_newer()
             if self._clock() >= self._bundle.expires_at:
                 raise UntrustedBundle(
-                    f"bundle {self._bundle.version} expired at {self._bundle.expires_at}; have the quorum sign a new one"
+                    f"bundle {self._bundle.version} expired at {self._bundle.expires_at}; "
+                    "have the quorum sign a new one"
                 )
             return self._bundle
 
@@ -114,7 +115,8 @@ class Services:
         return self.signers[keyset]
 
     def sites(self, pace: Pace | None = None) -> tuple[Site, ...]:
-        """The hot wallets that this process can pay from: one per chain with a node, a key-set and its signer."""
+        """The hot wallets that this process can pay from: one per chain with a node, a key-set and its
+        signer."""
         bundle = self.bundle()
         hot = {keyset.chain: keyset.id for keyset in reversed(bundle.keysets) if keyset.tier == "hot"}
         return tuple(

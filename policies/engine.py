@@ -1,4 +1,5 @@
-"""Facts in, decision out. Pure and total: whatever the facts, there is exactly one answer and no exception."""
+"""Facts in, decision out. Pure and total: whatever the facts, there is exactly one answer and no
+exception."""
 
 from __future__ import annotations
 
@@ -12,8 +13,8 @@ from policies.rules import RULES, Allow, KnownFacts, RuleSet
 def decide(facts: Facts, rules: RuleSet) -> Decision:
     """Decide about one withdrawal.
 
-    A missing or malformed fact denies. A denial by any rule wins. With no rule that allows, the answer is no; with
-    rules that allow different tiers too, as then they contradict each other.
+    A missing or malformed fact denies. A denial by any rule wins. With no rule that allows, the answer is no;
+    with rules that allow different tiers too, as then they contradict each other.
     """
     unknown = missing(facts)
     if unknown:

@@ -1,7 +1,7 @@
 """What the policy is told about a withdrawal. A fact that could not be found out is None, and denies.
 
-Numbers are base units of the withdrawal's asset, or UNIX seconds. Facts are gathered by the caller at the moment
-of decision, in one database transaction; deciding reads nothing else.
+Numbers are base units of the withdrawal's asset, or UNIX seconds. Facts are gathered by the caller at the
+moment of decision, in one database transaction; deciding reads nothing else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Ownership(StrEnum):
     CUSTOMER = "customer"
     """An address of ours that belongs to a customer: settled in the ledger."""
     HOUSE = "house"
-    """An address of ours that belongs to nobody, such as change: nothing is paid there on a customer's order."""
+    """An address of ours that belongs to nobody, such as change: nothing is paid there on a customer's
+    order."""
 
 
 class Screening(StrEnum):
@@ -51,7 +52,8 @@ class Facts:
     initiator: str | None
     """The caller who signed the order."""
     order: str | None
-    """`genuine` if the stored row says what the order says and the order's signature verifies, else what is wrong."""
+    """`genuine` if the stored row says what the order says and the order's signature verifies, else what is
+    wrong."""
     halts: tuple[str, ...] | None
     """Scopes that are halted: `all`, a chain, an asset."""
     now: int | None

@@ -1,4 +1,5 @@
-"""The rules of this version: each looks at the facts and allows a tier, denies, or has nothing to say. Pure."""
+"""The rules of this version: each looks at the facts and allows a tier, denies, or has nothing to say.
+Pure."""
 
 from __future__ import annotations
 

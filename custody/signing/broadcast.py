@@ -1,7 +1,7 @@
 """Broadcasting: recorded, signed bytes go to the node again and again until a version confirms.
 
-Whatever the node says, or does not say, changes nothing about money: only blocks do. The newest signed version goes
-first; if the node takes no notice of it, older ones are sent too, since any of them pays.
+Whatever the node says, or does not say, changes nothing about money: only blocks do. The newest signed
+version goes first; if the node takes no notice of it, older ones are sent too, since any of them pays.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def _send(db: Database, site: Site, transaction_id: UUID) -> None:
 
 
 def _offer(site: Site, transaction: OurTransaction) -> str:
-    """Offer versions, newest first, until the node has one in its mempool; returns what is wrong, or nothing."""
+    """Offer versions, newest first, until the node has one in its mempool; returns what is wrong, or
+    nothing."""
     trouble = ""
     for version in reversed(transaction.versions):
         if version.state is not VersionState.SIGNED:

@@ -1,4 +1,5 @@
-"""Bitcoin payments: choose coins, build the unsigned transaction and its signing request, check what comes back.
+"""Bitcoin payments: choose coins, build the unsigned transaction and its signing request, check what comes
+back.
 
 Pure. What is built here a signer decides on by itself; these checks keep requests from being refused.
 """
@@ -96,9 +97,9 @@ class Built:
 def plan(payees: Sequence[Payee], coins: Sequence[SpendableCoin], feerate: FeeRate, site: Site) -> Plan:
     """Pay as many as can be paid at this feerate within everybody's limits.
 
-    The fee stays below the sum of the orders' ceilings and the network's cap. Who cannot pay even for its own output
-    waits; where the sum is too low the lowest ceiling waits; where coins are missing the largest payment waits, so
-    that it does not stop the others.
+    The fee stays below the sum of the orders' ceilings and the network's cap. Who cannot pay even for its own
+    output waits; where the sum is too low the lowest ceiling waits; where coins are missing the largest
+    payment waits, so that it does not stop the others.
     """
     waiting: list[tuple[Payee, Reason]] = []
     chosen: list[Payee] = []

@@ -1,10 +1,10 @@
 """Building: queued withdrawals become one recorded, unsigned transaction.
 
-First everything is read and chosen, without a lock: what the database says, and what the node says. Then one short
-transaction claims the withdrawals, checks that the coins are still there, and records the transaction with its
-request and reservations. So `building` exists only inside that transaction: there is no claim that a crash could
-leave behind, and no node is asked while rows are locked. Of two workers that choose the same, the database lets one
-commit; the other finds its withdrawals gone.
+First everything is read and chosen, without a lock: what the database says, and what the node says. Then one
+short transaction claims the withdrawals, checks that the coins are still there, and records the transaction
+with its request and reservations. So `building` exists only inside that transaction: there is no claim that a
+crash could leave behind, and no node is asked while rows are locked. Of two workers that choose the same, the
+database lets one commit; the other finds its withdrawals gone.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def build(db: Database, site: Site, *, now: int) -> UUID | None:
 
 
 def present_feerate(site: Site) -> tuple[FeeRate, Reason | None]:
-    """The feerate to pay now: the node's estimate, at least what its mempool takes, within the bundle's bounds.
+    """The feerate to pay now: the node's estimate, at least what its mempool takes, within the bundle's
+    bounds.
 
     Returns:
         The feerate, and a reason to wait if what the mempool takes is above the cap.
@@ -168,7 +169,8 @@ def _report_broken(db: Database, site: Site, broken: Sequence[tuple[Withdrawal, 
 
 
 def _wait(db: Database, site: Site, waiting: Sequence[tuple[UUID, Reason]]) -> None:
-    """Leave withdrawals in the queue with their reason; missing funds raise an alert until there are enough."""
+    """Leave withdrawals in the queue with their reason; missing funds raise an alert until there are
+    enough."""
     with db.transaction() as tx:
         for withdrawal_id, reason in waiting:
             withdrawals.wait(tx, withdrawal_id, str(reason), seconds=site.pace.wait_seconds)

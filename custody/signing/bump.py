@@ -1,8 +1,8 @@
 """Replacing an unconfirmed transaction by a version with a higher fee (BIP125).
 
-A replacement keeps every input of every earlier version, so at most one of all versions can confirm, and pays the
-same intents with the same outputs; what grows is the fee, out of the change or of further inputs. It is recorded as
-the next version and goes to the signer like the first.
+A replacement keeps every input of every earlier version, so at most one of all versions can confirm, and pays
+the same intents with the same outputs; what grows is the fee, out of the change or of further inputs. It is
+recorded as the next version and goes to the signer like the first.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from policies.bundle import KeysetEntry
 def allocate(tx: Tx, keyset: KeysetEntry, asset: str, account: AccountKey) -> int:
     """Take a change index and make its address known before anything can be paid to it.
 
-    An index that only a refused transaction used is taken again, so that a signer that refuses again and again
-    is not asked for ever higher ones. The row of the branch is locked: one allocation at a time.
+    An index that only a refused transaction used is taken again, so that a signer that refuses again and
+    again is not asked for ever higher ones. The row of the branch is locked: one allocation at a time.
 
     Raises:
         DerivationDisagreement: two implementations derive different addresses; neither is used.

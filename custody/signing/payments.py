@@ -1,4 +1,5 @@
-"""What our transactions do to the withdrawals they serve, and to the ledger. Each runs in its caller's transaction."""
+"""What our transactions do to the withdrawals they serve, and to the ledger. Each runs in its caller's
+transaction."""
 
 from __future__ import annotations
 
@@ -114,7 +115,8 @@ def dead(tx: Tx, transaction_id: UUID, reason: str) -> Sequence[UUID]:
 
 
 def fee_of(transaction: OurTransaction, txid: str) -> int:
-    """Network fee of the version with this txid: the one that confirmed is booked, whichever was sent last."""
+    """Network fee of the version with this txid: the one that confirmed is booked, whichever was sent
+    last."""
     for version in transaction.versions:
         if footprint(version).txid == txid:
             return version.fee_units
@@ -122,7 +124,8 @@ def fee_of(transaction: OurTransaction, txid: str) -> int:
 
 
 def _move_deposits(tx: Tx, chain: str, resources: Sequence[str], event: DepositEvent) -> None:
-    """Mark deposits whose coins a final transaction of ours spent (or no longer did). Clawed-back ones stay."""
+    """Mark deposits whose coins a final transaction of ours spent (or no longer did). Clawed-back ones
+    stay."""
     sources = DEPOSIT.sources(event)
     for source in sources:
         target = DEPOSIT.next(source, event)

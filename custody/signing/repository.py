@@ -139,7 +139,8 @@ def in_states(tx: Tx, chain: str, states: Sequence[TransactionState]) -> Sequenc
 
 
 def moved_since_final(tx: Tx, chain: str) -> Sequence[UUID]:
-    """Ids of final transactions whose block is no longer in the best chain, or holds another version of them."""
+    """Ids of final transactions whose block is no longer in the best chain, or holds another version of
+    them."""
     rows = tx.all(
         "SELECT t.id FROM transactions t WHERE t.chain = %s AND t.state = 'final' AND NOT EXISTS ("
         " SELECT 1 FROM blocks b WHERE b.chain = t.chain AND b.height = t.height AND b.hash = t.block_hash)"
@@ -287,7 +288,8 @@ def missing_receipts(tx: Tx, chain: str, resources: Sequence[str]) -> Sequence[s
 
 
 def unconfirmed_for(tx: Tx, chain: str, keyset: str, blocks: int) -> Sequence[tuple[UUID, int]]:
-    """Broadcast transactions with no version waiting for the signer whose newest one has seen `blocks` blocks go by.
+    """Broadcast transactions with no version waiting for the signer whose newest one has seen `blocks` blocks
+    go by.
 
     Returns:
         Their ids, and the feerate that the newest signed version pays.

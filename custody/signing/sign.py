@@ -1,8 +1,8 @@
 """Signing: recorded requests go to the signer, and what it signs is recorded before anybody else sees it.
 
-The request is the recorded one, word for word, however often it is sent: a signer that has signed it before gives
-the same signatures again. No answer means: ask again. Only a refusal of the first version, which was then never
-signed, sets the withdrawals free.
+The request is the recorded one, word for word, however often it is sent: a signer that has signed it before
+gives the same signatures again. No answer means: ask again. Only a refusal of the first version, which was
+then never signed, sets the withdrawals free.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from signers.ports import Refused, Signer, SignerUnavailable
 
 
 def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
-    """Ask the signer about every recorded version that waits for it; returns the transactions that got signed.
+    """Ask the signer about every recorded version that waits for it; returns the transactions that got
+    signed.
 
     Raises:
         SignerUnavailable: no answer; nothing is known, and the next call asks the same again.
@@ -60,7 +61,8 @@ def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
 
 
 def _record(db: Database, site: Site, version: Version, signed: bytes, txid: str) -> bool:
-    """Store the signed bytes; from the commit on they are what is sent. False if another worker was quicker."""
+    """Store the signed bytes; from the commit on they are what is sent. False if another worker was
+    quicker."""
     with db.transaction() as tx:
         transaction = repository.lock(tx, version.transaction_id)
         if transaction.state not in (

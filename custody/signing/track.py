@@ -1,7 +1,7 @@
 """Tracking: what the monitor has committed about the chain moves our transactions and their withdrawals.
 
-One transaction of ours is moved in one database transaction, at REPEATABLE READ: consumptions and cursor are of
-one moment, and of two workers one wins.
+One transaction of ours is moved in one database transaction, at REPEATABLE READ: consumptions and cursor are
+of one moment, and of two workers one wins.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def _die(tx: Tx, transaction: OurTransaction, facts: tuple[ConsumptionFact, ...]
 
 
 def _watch_inputs(tx: Tx, transaction: OurTransaction) -> None:
-    """A coin that a reorg took away, and nobody has spent, leaves a transaction that no block can hold: alert."""
+    """A coin that a reorg took away, and nobody has spent, leaves a transaction that no block can hold:
+    alert."""
     if transaction.state is not TransactionState.BROADCAST:
         return
     inputs = sorted(

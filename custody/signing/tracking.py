@@ -1,7 +1,7 @@
 """What the chain's facts mean for one of our transactions. Pure.
 
-All versions of a transaction use common resources, so at most one of them can be in a chain. A version is known
-by its txid from the moment it is built: witnesses do not change it.
+All versions of a transaction use common resources, so at most one of them can be in a chain. A version is
+known by its txid from the moment it is built: witnesses do not change it.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """No version can ever confirm: each has lost a resource, for good, to a transaction that is none of them."""
+    """No version can ever confirm: each has lost a resource, for good, to a transaction that is none of
+    them."""
 
     facts: tuple[ConsumptionFact, ...]
 
@@ -72,7 +73,8 @@ def judge(
     tip_height: int,
     settle_blocks: int,
 ) -> Verdict:
-    """The next step of a transaction, if there is one. Asked again after each step until the answer is `Stay`.
+    """The next step of a transaction, if there is one. Asked again after each step until the answer is
+    `Stay`.
 
     Args:
         state: where it is.

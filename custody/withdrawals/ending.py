@@ -87,7 +87,8 @@ def _settle_one(db: Database, bundle: Bundle, withdrawal_id: UUID) -> int:
 
 
 def _problem(withdrawal: Withdrawal, bundle: Bundle, owner: str | None) -> str:
-    """What is wrong with a withdrawal that the policy has let through, or nothing. No signer will look at it."""
+    """What is wrong with a withdrawal that the policy has let through, or nothing. No signer will look at
+    it."""
     try:
         order = check_row(withdrawal)
         withdrawal.signed_order.verify(bundle.caller(order.caller).key)

@@ -252,7 +252,8 @@ def owner_of(tx: Tx, chain: str, address: str) -> tuple[bool, str | None]:
 
 
 def serialise_decisions(tx: Tx, asset: str) -> None:
-    """Let one transaction at a time decide about an asset: windows count what another is about to let through."""
+    """Let one transaction at a time decide about an asset: windows count what another is about to let
+    through."""
     tx.execute("SELECT pg_advisory_xact_lock(hashtextextended('withdrawal decisions ' || %s, 0))", [asset])
 
 

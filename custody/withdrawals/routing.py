@@ -23,7 +23,8 @@ from policies.facts import GENUINE, AccountState, Facts, Ownership, Screening
 from policies.rules import rules_of
 
 Screen = Callable[[str, str], Screening]
-"""What screening says of a destination, by chain and address. Raises TransientError while it does not answer."""
+"""What screening says of a destination, by chain and address. Raises TransientError while it does not
+answer."""
 
 BATCH = 200
 _UNREADABLE = "unreadable"

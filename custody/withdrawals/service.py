@@ -125,7 +125,8 @@ def release_command(withdrawal: Withdrawal) -> Command:
 
 
 def release(tx: Tx, withdrawal: Withdrawal) -> None:
-    """Give the held money back. Only for withdrawals that have ended unpaid, in the transaction that ends them."""
+    """Give the held money back. Only for withdrawals that have ended unpaid, in the transaction that ends
+    them."""
     ledger.post_all(tx, [release_command(withdrawal)])
 
 

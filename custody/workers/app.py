@@ -1,7 +1,8 @@
 """The Celery application: one queue on Redis, one task per step, a beat that rings for each of them.
 
-Celery carries no state of ours. A task has no arguments: it looks for its work in PostgreSQL. So a task that is
-delivered twice, late or never, and a Redis that loses everything, cost at most the time until the next beat.
+Celery carries no state of ours. A task has no arguments: it looks for its work in PostgreSQL. So a task that
+is delivered twice, late or never, and a Redis that loses everything, cost at most the time until the next
+beat.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""A till whose signer, workers and beat are processes of their own: the daemon on SoftHSM, Celery on Redis."""
+"""A till whose signer, workers and beat are processes of their own: the daemon on SoftHSM, Celery on
+Redis."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""The paying side of a small world: customers with money, orders, the payment steps, and a signer with a real guard.
+"""The paying side of a small world: customers with money, orders, the payment steps, and a signer with a real
+guard.
 
-Database, node, monitor, guard and journal are real; by default the signer's keys are in this process. Each till has
-a key-set of its own, so tills can share one regtest node. Tests drive it step by step, and can look in between.
+Database, node, monitor, guard and journal are real; by default the signer's keys are in this process. Each
+till has a key-set of its own, so tills can share one regtest node. Tests drive it step by step, and can look
+in between.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ EAGER = Pace(wait_seconds=0, refused_seconds=0, resend_seconds=0, retry_seconds=
 
 
 class PricedNode:
-    """A node whose fee estimate is the test's: on a shared regtest node, others' payments make the real one."""
+    """A node whose fee estimate is the test's: on a shared regtest node, others' payments make the real
+    one."""
 
     def __init__(self, node: BitcoinNode) -> None:
         self.node = node
@@ -195,7 +198,8 @@ class Till:
         return hashes
 
     def mine_with(self, *transactions: str) -> str:
-        """A block with just these transactions (txids of the mempool, or raw hex), in spite of what else waits."""
+        """A block with just these transactions (txids of the mempool, or raw hex), in spite of what else
+        waits."""
         address = self.outside.address()
         block = str(self.bitcoind.rpc("generateblock", address, list(transactions))["hash"])
         self.catch_up()
@@ -303,7 +307,8 @@ class Till:
         return {table: self.query(f"SELECT * FROM {table} ORDER BY 1, 2") for table in (*tables, *more)}
 
     def check(self) -> None:
-        """What holds at any time, to the satoshi: the ledger is sound, and equals the chain and what is in flight."""
+        """What holds at any time, to the satoshi: the ledger is sound, and equals the chain and what is in
+        flight."""
         self.catch_up()
         with self.admin.snapshot() as tx:
             assert audit(tx) == []

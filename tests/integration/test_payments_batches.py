@@ -1,4 +1,5 @@
-"""Batches, change, fees: many withdrawals in one transaction, every type of output, limits of funds and fees, bumps."""
+"""Batches, change, fees: many withdrawals in one transaction, every type of output, limits of funds and fees,
+bumps."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from chains.btc.fees import FeeRate
 from chains.btc.script import classify
 from chains.btc.tx import RBF_SEQUENCE
 from custody.ids import new_id
-from custody.signing import bump as bumping
+from custody.signing.build import Raced
 from custody.signing.bump import BumpRefused, bump, bump_requested, bump_stuck
 from ops.devnet.bitcoind import Bitcoind
 from policies.intent import Kind
@@ -149,7 +150,8 @@ def test_the_request_names_one_intent_for_each_order_and_carries_the_orders_verb
         assert orders[str(withdrawal.id)]["signature"] == withdrawal.order_signature
 
 
-# ------------------------------------------------------------------------------------------------------- bumps
+# -------------------------------------------------------------------------------------------------------
+# bumps
 
 
 def test_a_bump_keeps_the_inputs_pays_the_same_and_takes_the_fee_from_the_change(till: Till) -> None:
@@ -232,7 +234,7 @@ def test_of_two_workers_that_bump_at_once_one_makes_the_next_version(till: Till)
     def run() -> None:
         try:
             outcomes.append(bump(till.db, till.site, transaction_id, FeeRate(20_000)))
-        except (bumping.Raced, BumpRefused) as error:
+        except (Raced, BumpRefused) as error:
             outcomes.append(type(error))
 
     threads = [threading.Thread(target=run) for _ in range(3)]

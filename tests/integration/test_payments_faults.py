@@ -1,4 +1,5 @@
-"""FAULTS rows that concern paying, injected on a real node; after each the ledger equals the chain and what is in flight."""
+"""FAULTS rows that concern paying, injected on a real node; after each the ledger equals the chain and what
+is in flight."""
 
 from __future__ import annotations
 
@@ -82,7 +83,8 @@ def spend_with_the_key(till: Till, resource: str) -> str:
     return with_witnesses(tx, [[der + b"\x01", pubkey]]).serialize().hex()
 
 
-# ------------------------------------------------------------------------------------------- signing and sending
+# ------------------------------------------------------------------------------------------- signing and
+# sending
 
 
 def test_fault_3_when_the_reply_to_a_broadcast_is_lost_no_new_transaction_is_made(
@@ -244,7 +246,8 @@ def test_a_refused_bump_leaves_the_earlier_version_alive(till: Till) -> None:
     assert till.states() == ["settled"]
 
 
-# ------------------------------------------------------------------------------------------------ versions, races
+# ------------------------------------------------------------------------------------------------ versions,
+# races
 
 
 @pytest.mark.parametrize("row", ["6", "28"])
@@ -366,7 +369,8 @@ def test_fault_20_workers_that_race_for_one_coin_make_one_transaction(till: Till
     assert [row["n"] for row in rows] == [1]
 
 
-# ------------------------------------------------------------------------------------------------------- reorgs
+# -------------------------------------------------------------------------------------------------------
+# reorgs
 
 
 def test_a_payment_undone_by_a_reorg_goes_back_to_broadcast_and_is_mined_again(till: Till) -> None:

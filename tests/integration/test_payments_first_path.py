@@ -1,4 +1,5 @@
-"""Paying: request, route, build, sign, broadcast, confirm, settle, on a real node, database, monitor and guard."""
+"""Paying: request, route, build, sign, broadcast, confirm, settle, on a real node, database, monitor and
+guard."""
 
 from __future__ import annotations
 

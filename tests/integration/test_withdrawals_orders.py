@@ -1,4 +1,5 @@
-"""What becomes of orders before anything is signed: taken in once, decided, cancelled, expired, settled in the ledger."""
+"""What becomes of orders before anything is signed: taken in once, decided, cancelled, expired, settled in
+the ledger."""
 
 from __future__ import annotations
 

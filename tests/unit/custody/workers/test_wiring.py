@@ -1,0 +1,130 @@
+"""Wiring: a bundle that only rises, and settings that must fit together. And prices that are fresh or none."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chains.errors import InvalidValue
+from custody.config import Process, load
+from custody.errors import InvalidConfiguration
+from custody.ports import FixedPrices, FreshPrices, Price, PriceUnavailable
+from custody.wiring import BundleFile, read_trust_root, wire
+from policies.bundle import UntrustedBundle
+from tests.fakes.signing import CHAIN, KEYSET, NOW, SoftKeys, World
+
+
+@pytest.fixture
+def world() -> World:
+    return World(SoftKeys.make().record)
+
+
+def publish(world: World, path: Path, version: int, names: tuple[str, ...] = ("olga", "felix")) -> None:
+    beside = path.with_suffix(".new")
+    beside.write_bytes(world.signed(world.bundle(version), names).encode())
+    os.replace(beside, path)
+
+
+def test_a_newer_bundle_is_taken_an_older_or_untrusted_one_is_not(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "bundle.json"
+    publish(world, path, 2)
+    bundle = BundleFile(path, world.root, lambda: NOW)
+    assert bundle().version == 2
+    publish(world, path, 3)
+    assert bundle().version == 3
+    publish(world, path, 1)
+    assert bundle().version == 3
+    publish(world, path, 4, ("olga",))
+    assert bundle().version == 3
+    path.write_text("{}")
+    assert bundle().version == 3
+    path.unlink()
+    assert bundle().version == 3
+    publish(world, path, 5)
+    assert bundle().version == 5
+
+
+def test_an_expired_bundle_is_no_bundle(world: World, tmp_path: Path) -> None:
+    path = tmp_path / "bundle.json"
+    publish(world, path, 1)
+    now = NOW
+    bundle = BundleFile(path, world.root, lambda: now)
+    assert bundle().version == 1
+    now = world.bundle().expires_at
+    with pytest.raises(UntrustedBundle, match="expired"):
+        bundle()
+
+
+def environment(world: World, tmp_path: Path, **changes: str) -> dict[str, str]:
+    publish(world, tmp_path / "bundle.json", 1)
+    (tmp_path / "root.json").write_bytes(msgspec.json.encode(world.root))
+    node = {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}
+    return {
+        "STRONGROOM_DATABASE_URL": "postgresql://strongroom_worker:pw@127.0.0.1:1/strongroom",
+        "STRONGROOM_REDIS_URL": "redis://127.0.0.1:1/0",
+        "STRONGROOM_BUNDLE_PATH": str(tmp_path / "bundle.json"),
+        "STRONGROOM_TRUST_ROOT_PATH": str(tmp_path / "root.json"),
+        "STRONGROOM_NODES": msgspec.json.encode({CHAIN: node}).decode(),
+        "STRONGROOM_SIGNERS": msgspec.json.encode(
+            {KEYSET: {"socket": str(tmp_path / "signer.sock")}}
+        ).decode(),
+        **changes,
+    }
+
+
+def test_a_worker_is_wired_without_connecting_to_anything(world: World, tmp_path: Path) -> None:
+    settings = load(Process.WORKER, environment(world, tmp_path))
+    with wire(settings, clock=lambda: NOW) as services:
+        [site] = services.sites()
+        assert (site.chain, site.keyset.id) == (CHAIN, KEYSET)
+        assert services.node(CHAIN).chain == CHAIN
+        with pytest.raises(InvalidValue):
+            services.node("dogecoin")
+        with pytest.raises(InvalidValue):
+            services.signer("other")
+
+
+def test_a_wallet_whose_signer_is_not_configured_is_not_paid_from(world: World, tmp_path: Path) -> None:
+    other = msgspec.json.encode({"other": {"socket": str(tmp_path / "signer.sock")}}).decode()
+    settings = load(Process.WORKER, environment(world, tmp_path, STRONGROOM_SIGNERS=other))
+    with wire(settings, clock=lambda: NOW) as services:
+        assert services.sites() == ()
+
+
+def test_a_node_for_an_unknown_chain_or_a_broken_trust_root_stops_the_start(
+    world: World, tmp_path: Path
+) -> None:
+    node = {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}
+    nodes = msgspec.json.encode({"dogecoin": node}).decode()
+    settings = load(Process.WORKER, environment(world, tmp_path, STRONGROOM_NODES=nodes))
+    with pytest.raises(InvalidConfiguration, match="dogecoin"):
+        wire(settings, clock=lambda: NOW)
+    (tmp_path / "root.json").write_text("[]")
+    with pytest.raises(InvalidConfiguration, match="trust_root_path"):
+        read_trust_root(tmp_path / "root.json")
+
+
+def test_a_stale_price_or_one_from_the_future_is_none() -> None:
+    now = 1_000
+    quoted = FixedPrices({"BTC": ("EUR", 9_000_000, 100_000_000)}, lambda: 940)
+    fresh = FreshPrices(quoted, lambda: now, max_age_seconds=60)
+    assert fresh.price("BTC").value(1) == 1
+    now = 1_001
+    with pytest.raises(PriceUnavailable):
+        fresh.price("BTC")
+    now = 939
+    with pytest.raises(PriceUnavailable):
+        fresh.price("BTC")
+    with pytest.raises(PriceUnavailable):
+        quoted.price("ETH")
+
+
+def test_a_value_is_rounded_up_and_a_price_is_positive() -> None:
+    price = Price("BTC", "EUR", 9_000_000, 100_000_000, 0)
+    assert [price.value(units) for units in (0, 1, 11, 12, 100_000_000)] == [0, 1, 1, 2, 9_000_000]
+    for numerator, denominator in ((0, 1), (1, 0), (-1, 1)):
+        with pytest.raises(InvalidValue):
+            Price("BTC", "EUR", numerator, denominator, 0)
