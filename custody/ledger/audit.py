@@ -14,6 +14,8 @@ class Flaw(StrEnum):
     SUM_NOT_ZERO = "sum_not_zero"
     """The balances of an asset over all accounts do not sum to zero."""
     TRANSFER_OUT_OF_BALANCE = "transfer_out_of_balance"
+    TRANSFER_AND_LINES = "transfer_and_lines"
+    """A transfer without lines, or lines whose transfer or account does not exist."""
     BALANCE_NOT_REPLAYED = "balance_not_replayed"
     """Replaying an account's lines from zero does not give its balance, or the number of its lines."""
     HISTORY_BROKEN = "history_broken"
@@ -40,6 +42,11 @@ _QUERIES = {
         SELECT l.transfer_id || ':' || a.asset AS place, 0 AS expected, sum(l.amount) AS found
         FROM ledger_lines l JOIN ledger_accounts a ON a.id = l.account_id
         GROUP BY l.transfer_id, a.asset HAVING sum(l.amount) <> 0 ORDER BY 1""",
+    Flaw.TRANSFER_AND_LINES: """
+        SELECT coalesce(t.id, l.transfer_id)::text AS place, count(t.id) AS expected, count(a.id) AS found
+        FROM ledger_transfers t FULL JOIN ledger_lines l ON l.transfer_id = t.id
+        LEFT JOIN ledger_accounts a ON a.id = l.account_id
+        GROUP BY 1 HAVING count(a.id) = 0 OR count(t.id) <> count(a.id) ORDER BY 1""",
     Flaw.BALANCE_NOT_REPLAYED: """
         SELECT concat_ws(':', coalesce(a.customer_id, 'house'), a.kind, nullif(a.wallet, ''), a.asset)
                    AS place,

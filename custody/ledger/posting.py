@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from chains.types import MAX_UNITS
@@ -40,8 +40,7 @@ from custody.ledger.model import (
 _REVERSIBLE: Final = frozenset({TransferKind.IMMEDIATE, TransferKind.POST})
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(NamedTuple):
     """An account's row: database id, balance, and number of its last line."""
 
     id: int
@@ -246,7 +245,7 @@ class _Working:
         lines: list[Line] = []
         booked: list[Leg] = []
         for leg in planned:
-            for part in self._parts(leg, changed):
+            for part in (leg,) if leg.overflow is None else self._parts(leg, changed):
                 before = changed.get(part.account) or self.accounts.get(part.account)
                 if before is None:
                     return Rejected(
@@ -266,13 +265,11 @@ class _Working:
         return changed, lines, tuple(booked)
 
     def _parts(self, leg: Leg, changed: Mapping[AccountKey, Account]) -> tuple[Leg, ...]:
-        """The leg, or where it has an overflow: what its account covers, and the rest."""
-        if leg.overflow is None:
-            return (leg,)
+        """A debit with an overflow in two: what its account covers, and the rest."""
         account = changed.get(leg.account) or self.accounts.get(leg.account)
         covered = min(max(account.balance if account else 0, 0), -leg.amount)
         parts = ((leg.account, -covered), (leg.overflow, leg.amount + covered))
-        return tuple(Leg(key, amount, leg.type) for key, amount in parts if amount != 0)
+        return tuple(Leg(key, amount, leg.type) for key, amount in parts if key is not None and amount != 0)
 
     def _insufficient(self, id: UUID, account: AccountKey, legs: tuple[Leg, ...]) -> Rejected:
         there, needed = self.accounts[account].balance, debits_of(legs, account)

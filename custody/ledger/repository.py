@@ -152,15 +152,15 @@ def suspense_of(tx: Tx, reference: str, asset: str) -> int:
 
 
 def write(tx: Tx, outcome: Outcome) -> None:
-    """Write what was decided: the lines (which move the balances), then the transfers that seal them."""
+    """Write what was decided: the transfers, then their lines (which move the balances), then holds."""
     if not outcome.transfers:
         return
-    _copy_lines(tx, outcome.lines)
     with_columns = b"COPY ledger_transfers (id, kind, content_hash, parent_id, reference) FROM STDIN"
     tx.copy(
         with_columns,
         ((t.id, t.kind.value, t.content_hash, t.parent, t.reference) for t in outcome.transfers),
     )
+    _copy_lines(tx, outcome.lines)
     if outcome.new_holds:
         tx.copy(
             b"COPY ledger_holds (id, customer_id, asset, units, expires_at) FROM STDIN",

@@ -336,6 +336,11 @@ def test_a_cancelled_withdrawal_is_released_by_the_api_itself(db: Database, data
         ),
         ("UPDATE ledger_accounts SET last_seq = 7 WHERE kind = 'frozen'", {Flaw.BALANCE_NOT_REPLAYED}),
         ("UPDATE ledger_holds SET state = 'voided'", {Flaw.FROZEN_NOT_HELD}),
+        ("DELETE FROM ledger_transfers WHERE kind = 'immediate'", {Flaw.TRANSFER_AND_LINES}),
+        (
+            "INSERT INTO ledger_transfers (id, kind, content_hash) SELECT gen_random_uuid(), 'hold', sha256('')",
+            {Flaw.TRANSFER_AND_LINES},
+        ),
         ("UPDATE ledger_holds SET customer_id = 'ben'", {Flaw.FROZEN_NOT_HELD}),
     ],
 )

@@ -68,11 +68,18 @@ def insert_lines(connection: psycopg.Connection[Any], *lines: tuple[UUID, int, i
     )
 
 
-def seal(connection: psycopg.Connection[Any], transfer: UUID) -> None:
+def make(connection: psycopg.Connection[Any], transfer: UUID) -> None:
     connection.execute(
         "INSERT INTO ledger_transfers (id, kind, content_hash) VALUES (%s, 'immediate', %s)",
         [transfer, secrets.token_bytes(32)],
     )
+
+
+def book(connection: psycopg.Connection[Any], *lines: tuple[UUID, int, int, int, int]) -> None:
+    """A transfer with these lines, in one transaction."""
+    with connection.transaction():
+        make(connection, lines[0][0])
+        insert_lines(connection, *lines)
 
 
 def transfer_lines(
@@ -148,9 +155,7 @@ def test_nobody_edits_or_deletes_history(roles: Connections, role: str, table: s
 @pytest.mark.parametrize("role", ["owner", "strongroom_monitor", "strongroom_worker"])
 def test_a_correct_transfer_is_taken_and_moves_both_balances(roles: Connections, role: str) -> None:
     lines = transfer_lines(roles[role], 400)
-    with roles[role].transaction():
-        insert_lines(roles[role], *lines)
-        seal(roles[role], lines[0][0])
+    book(roles[role], *lines)
     assert account(roles[role], "alice", "available")[1:] == (600, 2)
     assert account(roles[role], "bob", "available")[1:] == (900, 2)
 
@@ -159,9 +164,9 @@ def test_a_correct_transfer_is_taken_and_moves_both_balances(roles: Connections,
 def test_a_transfer_out_of_balance_is_refused(roles: Connections, role: str) -> None:
     (id, a, seq, amount, before), other = transfer_lines(roles[role], 400)
     with pytest.raises(pg.CheckViolation, match="out of balance by 1 BTC"):
-        insert_lines(roles[role], (id, a, seq, amount + 1, before), other)
+        book(roles[role], (id, a, seq, amount + 1, before), other)
     with pytest.raises(pg.CheckViolation, match="out of balance"):
-        insert_lines(roles[role], other)
+        book(roles[role], other)
 
 
 def test_a_transfer_that_balances_only_across_assets_is_refused(roles: Connections) -> None:
@@ -173,7 +178,7 @@ def test_a_transfer_that_balances_only_across_assets_is_refused(roles: Connectio
     row = worker.execute("SELECT id FROM ledger_accounts WHERE asset = 'ETH'").fetchone()
     assert row is not None
     with pytest.raises(pg.CheckViolation, match="out of balance"):
-        insert_lines(worker, (id, a, seq, amount, before), (id, row[0], 1, 400, 0))
+        book(worker, (id, a, seq, amount, before), (id, row[0], 1, 400, 0))
 
 
 @pytest.mark.parametrize("role", ["owner", "strongroom_worker"])
@@ -185,37 +190,55 @@ def test_a_gap_in_seq_or_a_wrong_balance_before_is_refused(roles: Connections, r
         (id, a, seq, amount, before + 1),
     ):
         with pytest.raises(psycopg.IntegrityError):
-            insert_lines(roles[role], bad, other)
+            book(roles[role], bad, other)
 
 
 @pytest.mark.parametrize("role", ["owner", "strongroom_worker"])
 def test_a_customers_balance_cannot_become_negative(roles: Connections, role: str) -> None:
     with pytest.raises(pg.CheckViolation, match="below zero"):
-        insert_lines(roles[role], *transfer_lines(roles[role], 1001))
+        book(roles[role], *transfer_lines(roles[role], 1001))
 
 
 def test_a_customers_balance_cannot_dip_below_zero_within_a_transfer_either(roles: Connections) -> None:
     worker = roles["strongroom_worker"]
     id, (a, balance, seq) = uuid4(), account(worker, "alice", "available")
     with pytest.raises(pg.CheckViolation, match="below zero"):
-        insert_lines(worker, (id, a, seq + 1, -1001, balance), (id, a, seq + 2, 1001, balance - 1001))
+        book(worker, (id, a, seq + 1, -1001, balance), (id, a, seq + 2, 1001, balance - 1001))
 
 
 @pytest.mark.parametrize("role", ["owner", "strongroom_worker"])
-def test_a_sealed_transfer_takes_no_more_lines(roles: Connections, role: str) -> None:
+def test_lines_added_later_to_an_old_transfer_are_refused(roles: Connections, role: str) -> None:
     row = roles[role].execute("SELECT id FROM ledger_transfers LIMIT 1").fetchone()
     assert row is not None
-    lines = [(row[0], *rest) for _, *rest in transfer_lines(roles[role], 1)]
+    later = [(row[0], *rest) for _, *rest in transfer_lines(roles[role], 1)]
+    with pytest.raises(pg.CheckViolation, match="was not made in this transaction"):
+        insert_lines(roles[role], *later)
+
+
+@pytest.mark.parametrize("role", ["owner", "strongroom_worker"])
+def test_a_second_statement_adds_no_lines_in_the_same_transaction_either(
+    roles: Connections, role: str
+) -> None:
+    def twice() -> None:
+        with roles[role].transaction():
+            first = transfer_lines(roles[role], 1)
+            make(roles[role], first[0][0])
+            insert_lines(roles[role], *first)
+            more = transfer_lines(roles[role], 1)
+            insert_lines(roles[role], *((first[0][0], a, seq, amount, b) for _, a, seq, amount, b in more))
+
     with pytest.raises(pg.CheckViolation, match="already has its lines"):
-        insert_lines(roles[role], *lines)
+        twice()
+    assert account(roles[role], "alice", "available")[1] == 1000
 
 
-def test_lines_without_a_transfer_and_a_transfer_without_lines_are_refused(roles: Connections) -> None:
+def test_lines_without_a_transfer_or_without_an_account_are_refused(roles: Connections) -> None:
     worker = roles["strongroom_worker"]
-    with pytest.raises(pg.ForeignKeyViolation):  # at commit
+    with pytest.raises(pg.CheckViolation, match="was not made in this transaction"):
         insert_lines(worker, *transfer_lines(worker, 1))
-    with pytest.raises(pg.CheckViolation, match="has no lines"):
-        seal(worker, uuid4())
+    id = uuid4()
+    with pytest.raises(pg.CheckViolation, match="of an account that does not exist"):
+        book(worker, (id, 10**9, 1, -1, 0), (id, 10**9 + 1, 1, 1, 0))
     assert account(worker, "alice", "available")[1] == 1000
 
 
@@ -227,6 +250,7 @@ def test_nobody_chooses_times_line_ids_or_places_in_the_feed(roles: Connections,
         "INSERT INTO ledger_lines (id) OVERRIDING SYSTEM VALUE VALUES (1)",
         "INSERT INTO ledger_lines (at) VALUES (now())",
         "INSERT INTO ledger_transfers (at) VALUES (now())",
+        "INSERT INTO ledger_transfers (xid) VALUES ('1')",
         "INSERT INTO ledger_holds (state) VALUES ('posted')",
     ):
         with pytest.raises(pg.InsufficientPrivilege):
@@ -240,19 +264,17 @@ def test_the_api_may_freeze_a_customers_money(roles: Connections) -> None:
     api = roles["strongroom_api"]
     api.execute("INSERT INTO ledger_accounts (customer_id, kind, asset) VALUES ('alice', 'frozen', 'BTC')")
     a, f, id = account(api, "alice", "available"), account(api, "alice", "frozen"), uuid4()
-    with api.transaction():
-        insert_lines(api, (id, a[0], a[2] + 1, -300, a[1]), (id, f[0], 1, 300, 0))
-        seal(api, id)
+    book(api, (id, a[0], a[2] + 1, -300, a[1]), (id, f[0], 1, 300, 0))
     assert account(api, "alice", "frozen")[1] == 300
 
 
 def test_the_api_may_not_credit_or_move_money_between_customers(roles: Connections) -> None:
     api = roles["strongroom_api"]
     with pytest.raises(pg.InsufficientPrivilege, match="only freeze and unfreeze"):
-        insert_lines(api, *transfer_lines(api, 1))
+        book(api, *transfer_lines(api, 1))
     a, wallet, id = account(api, "alice", "available"), account(api, None, "chain_assets"), uuid4()
     with pytest.raises(pg.InsufficientPrivilege, match="only freeze and unfreeze"):
-        insert_lines(api, (id, wallet[0], wallet[2] + 1, -5, wallet[1]), (id, a[0], a[2] + 1, 5, a[1]))
+        book(api, (id, wallet[0], wallet[2] + 1, -5, wallet[1]), (id, a[0], a[2] + 1, 5, a[1]))
 
 
 @pytest.mark.parametrize("role", WRITERS)
@@ -276,9 +298,7 @@ def test_a_roles_own_temporary_tables_do_not_stand_in_for_the_real_ones(
     assert other is not None
     id = uuid4()
     with pytest.raises(pg.Error, match=r"do not continue its history|only freeze"):
-        insert_lines(
-            connection, (id, row[0], row[1] + 1, -5000, 10**9), (id, other[0], other[1] + 1, 5000, 10**9)
-        )
+        book(connection, (id, row[0], row[1] + 1, -5000, 10**9), (id, other[0], other[1] + 1, 5000, 10**9))
     assert account(roles["owner"], "alice", "available")[1] == 1000
 
 
