@@ -21,7 +21,7 @@ from ops.stack.command import end_on_sigterm, show_hints
 from ops.stack.stack import PROCESSES, Stack
 from ops.stack.supervise import Supervisor
 
-_START: Final = "Starting PostgreSQL, Redis, bitcoind, an HSM token, and five processes of Strongroom"
+_START: Final = "Starting PostgreSQL, Redis, bitcoind, an HSM, and five processes"
 
 
 class After(enum.Enum):
@@ -32,7 +32,7 @@ class After(enum.Enum):
 
 
 def run(after: After, *, json_file: Path | None, keep: Path | None) -> int:
-    """Runs the tour and returns the exit code: 0 only if everything held.
+    """Runs the tour and returns the exit code: 0 only if everything held; 2 for a directory in use.
 
     Args:
         after: stay up until Ctrl-C, or end.
@@ -41,6 +41,9 @@ def run(after: After, *, json_file: Path | None, keep: Path | None) -> int:
     """
     console = Console()
     end_on_sigterm()
+    if keep is not None and keep.exists() and any(keep.iterdir()):
+        console.print(f"{keep} is not empty: the tour begins anew, so name a directory that is", style="red")
+        return 2
     directory = keep if keep is not None else part_directory("strongroom-demo-")
     stack = Stack(directory)
     record = Record()

@@ -92,6 +92,15 @@ def summary(console: Console, record: Record) -> None:
     """Prints what held, and where it did not, why."""
     held = sum(step.ok for step in record.steps)
     lines = [f"{held} of {len(record.steps)} steps held."]
+    facts = record.steps[-1].detail if record.steps else {}
+    if "coins_on_chain" in facts:
+        lines += [
+            f"coins on the chain    {facts['coins_on_chain']}",
+            f"= owed to customers   {facts['owed_to_customers']}",
+            f"+ fees earned         {facts['fees_earned']}",
+            f"- network fees paid   {facts['network_fees']}",
+            f"difference            {facts['difference_sats']} satoshi",
+        ]
     for step in record.steps:
         if not step.ok:
             lines.append(f"[bold red]{step.name}[/]: {step.detail.get('error', 'did not run')}")
