@@ -20,6 +20,7 @@ from chains.types import MAX_UNITS
 
 MAX_LEGS: Final = 1000
 MAX_REFERENCE: Final = 200
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class AccountKind(StrEnum):
@@ -157,7 +158,7 @@ def _checked_legs(legs: tuple[Leg, ...]) -> None:
 
 def _hash(kind: str, id: UUID, *content: object) -> bytes:
     # Nested lists of strings and nulls have one JSON form only, so this needs no canonicaliser.
-    text = json.dumps([kind, str(id), *content], separators=(",", ":"))
+    text = _encode([kind, str(id), *content])
     return hashlib.sha256(b"strongroom:ledger-command:v1\n" + text.encode()).digest()
 
 
