@@ -329,6 +329,14 @@ def check_consistent(bundle: Bundle) -> None:
     for where, chain in [(a.id, a.chain) for a in bundle.assets] + [(k.id, k.chain) for k in bundle.keysets]:
         if chain not in chains:
             raise InvalidValue(f"bundle: {where} is on an unlisted network {chain}")
+    windows = [
+        *((f"the fees of {n.chain}", n.fee_window_seconds) for n in bundle.networks),
+        *((f"the {c.tier} cap of {c.asset}", c.window_seconds) for c in bundle.caps),
+        *((f"the rules of {r.asset}", r.window_seconds) for r in bundle.rules),
+    ]
+    for where, seconds in windows:
+        if seconds < 1:
+            raise InvalidValue(f"bundle: the window of {where} has no length, so it would limit nothing")
     for listed in [c.asset for c in bundle.caps] + [r.asset for r in bundle.rules]:
         if listed not in assets:
             raise InvalidValue(f"bundle: a cap or rule names an unlisted asset {listed}")

@@ -33,6 +33,7 @@ from signers.wire import CALLS, Call, Disconnected, Reply, read_frame, write_fra
 IDLE_SECONDS: Final = 600
 """A connection without a call for so long is closed; clients open another."""
 HANDSHAKE_SECONDS: Final = 10
+ACCEPT_PAUSE_SECONDS: Final = 0.1
 
 _log = logging.getLogger("strongroom.signer")
 
@@ -80,6 +81,7 @@ class Server:
         self._signer = signer
         self._places = threading.BoundedSemaphore(listen.max_connections)
         self._open: set[socket.socket] = set()
+        self._closing = threading.Event()
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
         self._pins: frozenset[bytes] = frozenset()
@@ -103,8 +105,13 @@ class Server:
         while True:
             try:
                 connection, _ = self._socket.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if self._closing.is_set():
+                    return
+                # Out of descriptors, say: those that are connected go on, and later ones may find a place.
+                _log.error("a connection could not be accepted: %s", error)
+                self._closing.wait(ACCEPT_PAUSE_SECONDS)
+                continue
             if not self._places.acquire(blocking=False):
                 _log.warning("too many connections: one more was turned away")
                 connection.close()
@@ -115,6 +122,7 @@ class Server:
 
     def close(self) -> None:
         """Stop listening and drop all connections."""
+        self._closing.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()

@@ -346,9 +346,13 @@ def test_one_key_of_two_callers_is_inconsistent(world: World) -> None:
         {"network_chain": "elsewhere"},
         {"network_feerate_floor": 100_001},
         {"cap_asset": "DOGE"},
+        {"cap_window_seconds": 0},
+        {"network_fee_window_seconds": 0},
     ],
 )
-def test_a_bundle_that_refers_to_nothing_is_inconsistent(world: World, change: dict[str, Any]) -> None:
+def test_a_bundle_that_refers_to_nothing_or_limits_nothing_is_inconsistent(
+    world: World, change: dict[str, Any]
+) -> None:
     with pytest.raises(InvalidValue, match="bundle"):
         check_consistent(world.bundle(**change))
 

@@ -1,0 +1,101 @@
+"""The daemon's configuration: each mistake stops the start with a sentence that says what to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from signers.config import pin_reader, read_config
+from signers.errors import BadConfiguration
+
+GOOD = """
+directory = "/srv/signer"
+mark_directory = "/srv/mark"
+bundle_path = "/srv/bundle.json"
+keysets = ["btc-hot"]
+[token]
+module = "/usr/lib/softhsm/libsofthsm2.so"
+label = "strongroom"
+pin_file = "/srv/pin"
+[listen]
+unix = "/srv/signer.sock"
+"""
+TLS = """host = "127.0.0.1"
+port = 7000
+certificate = "a"
+private_key = "b"
+clients = ["c"]"""
+
+
+def read(tmp_path: Path, text: str) -> object:
+    path = tmp_path / "signer.toml"
+    path.write_text(text)
+    return read_config(path)
+
+
+def test_a_good_configuration_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "signer.toml"
+    path.write_text(GOOD)
+    config = read_config(path)
+    assert config.journal_path == Path("/srv/signer/journal.sqlite")
+    assert config.mark_path == Path("/srv/mark/journal.mark")
+    assert config.listen.max_connections == 64
+    read(tmp_path, GOOD.replace('unix = "/srv/signer.sock"', TLS))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ('keysets = ["btc-hot"]', "keysets = []", "keysets"),
+        ('keysets = ["btc-hot"]', 'keysets = ["../x"]', "keysets"),
+        ('keysets = ["btc-hot"]', "", "keysets"),
+        ('keysets = ["btc-hot"]', 'keysets = ["btc-hot"]\nsurprise = 1', "surprise"),
+        ('"/srv/mark"', '"/srv/signer"', "another directory"),
+        ('"/srv/mark"', '"/srv/mark/../signer/"', "another directory"),
+        ('pin_file = "/srv/pin"', "", "pin_file"),
+        ('pin_file = "/srv/pin"', 'pin_file = "/srv/pin"\npin_fd = 3', "exactly one"),
+        ('pin_file = "/srv/pin"', "pin_fd = 0", "pin_fd"),
+        ('pin_file = "/srv/pin"', 'pin = "1234"', "pin"),
+        ('label = "strongroom"', 'label = ""', "label"),
+        ('unix = "/srv/signer.sock"', "", "listen.unix"),
+        ('unix = "/srv/signer.sock"', 'unix = "/s"\nport = 7000', "not both"),
+        ('unix = "/srv/signer.sock"', TLS.replace('clients = ["c"]', ""), "clients"),
+        ('unix = "/srv/signer.sock"', TLS.replace('certificate = "a"', ""), "certificate"),
+        ('unix = "/srv/signer.sock"', TLS.replace("7000", "70000"), "port"),
+        ("[token]", "[token", "signer.toml"),
+    ],
+)
+def test_a_mistake_is_named(tmp_path: Path, before: str, after: str, said: str) -> None:
+    assert before in GOOD
+    with pytest.raises(BadConfiguration, match=said):
+        read(tmp_path, GOOD.replace(before, after))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadConfiguration, match="No such file"):
+        read_config(tmp_path / "nothing.toml")
+
+
+def test_the_pin_is_read_when_it_is_asked_for_and_never_said(tmp_path: Path) -> None:
+    pin = tmp_path / "pin"
+    pin.write_text("246810\n")
+    pin.chmod(0o600)
+    path = tmp_path / "signer.toml"
+    path.write_text(GOOD.replace("/srv/pin", str(pin)))
+    ask = pin_reader(read_config(path).token)
+    assert ask() == "246810"
+    pin.write_text("135791")
+    assert ask() == "135791"
+    pin.chmod(0o640)
+    with pytest.raises(BadConfiguration, match="chmod 600") as error:
+        ask()
+    assert "135791" not in str(error.value)
+    pin.chmod(0o600)
+    for content in ("", " \n", "x" * 300):
+        pin.write_text(content)
+        with pytest.raises(BadConfiguration, match="expected the token's user PIN"):
+            ask()
+    pin.unlink()
+    with pytest.raises(BadConfiguration, match="No such file"):
+        ask()
