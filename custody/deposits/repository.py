@@ -79,6 +79,12 @@ def addresses_by_id(tx: Tx, ids: Iterable[int]) -> dict[int, AddressRow]:
     return {row.id: row for row in map(_address, rows)}
 
 
+def address_of_text(tx: Tx, chain: str, address: str) -> AddressRow | None:
+    """The row that says this address is ours, if there is one; it may lie, see `attestation.verify_row`."""
+    row = tx.optional(f"SELECT {_ADDRESS} FROM addresses WHERE chain = %s AND address = %s", [chain, address])
+    return None if row is None else _address(row)
+
+
 def addresses_after(tx: Tx, chain: str, after: int, limit: int) -> list[AddressRow]:
     """The next addresses of `chain` in the order of their ids."""
     rows = tx.all(

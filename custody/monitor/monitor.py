@@ -50,6 +50,8 @@ class Options:
     held_again_seconds: int = 15
     """How often held deposits are asked about again."""
     heartbeat_seconds: int = 5
+    mempool_seconds: int = 1
+    """How often the whole mempool is listed; announcements come far more often."""
 
 
 class Monitor:
@@ -86,6 +88,7 @@ class Monitor:
         self._audited = 0
         self._held_at = 0
         self._beat_at = 0
+        self._mempool_at = 0
 
     def step(self) -> bool:
         """One pass. True if blocks were committed: there may be more, call again at once.
@@ -243,6 +246,8 @@ class Monitor:
     # ----------------------------------------------------------------------------------------------- mempool
 
     def _mempool(self) -> None:
+        if _now() - self._mempool_at < self._options.mempool_seconds:
+            return
         pending = self._adapter.mempool()
         with self._session.transaction() as tx:
             self._watch.refresh(tx)
@@ -260,6 +265,7 @@ class Monitor:
                 trouble.raise_in(tx)
             if cursor == current:
                 deposits.vanished(tx, self.chain, frozenset(txid.hex for txid in pending))
+        self._mempool_at = _now()
         self._looked_at.intersection_update(pending)
         self._looked_at.update(fresh)
 

@@ -168,7 +168,7 @@ class Desk:
         self.keys = Keys()
         self.bundle = make_bundle(self.keys, confirmations=confirmations)
         self.screening = screening or NoScreening()
-        self.options = options or Options(held_again_seconds=0, heartbeat_seconds=0)
+        self.options = options or Options(held_again_seconds=0, heartbeat_seconds=0, mempool_seconds=0)
         self.admin = Database(dsn, application="test", pool_size=2)
         self.db = Database(as_role(dsn, "strongroom_monitor"), application="monitor", pool_size=2)
         self._stack = ExitStack()

@@ -53,7 +53,7 @@ def desk(database: str, node: Bitcoind, payer: OutsideWallet) -> Iterator[Desk]:
     # What other tests left in the mempool is not ours to see.
     payer.mine(1)
     height = int(node.rpc("getblockcount"))
-    options = Options(start_height=height, held_again_seconds=0, heartbeat_seconds=0)
+    options = Options(start_height=height, held_again_seconds=0, heartbeat_seconds=0, mempool_seconds=0)
     with open_desk(database, adapter, options=options) as desk:
         desk.catch_up()
         yield desk

@@ -24,7 +24,7 @@ from custody.monitor.rescan import Added, rescan
 from tests.fakes.chain import FakeChain
 from tests.fakes.desk import CHAIN, KEYSET, MINIMUM_SATS, Desk, open_desk, record_payment, signed_spend
 
-START = Options(start_height=0, held_again_seconds=0, heartbeat_seconds=0)
+START = Options(start_height=0, held_again_seconds=0, heartbeat_seconds=0, mempool_seconds=0)
 UNITS = 1_234_567
 ELSEWHERE = p2wpkh_script(b"\x02" + bytes(31) + b"\x01")
 

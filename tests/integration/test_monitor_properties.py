@@ -16,7 +16,9 @@ from tests.fakes.chain import FakeChain
 from tests.fakes.desk import MINIMUM_SATS, Desk, open_desk
 
 CONFIRMATIONS = 3
-START = Options(start_height=0, blocks_per_commit=4, held_again_seconds=0, heartbeat_seconds=0)
+START = Options(
+    start_height=0, blocks_per_commit=4, held_again_seconds=0, heartbeat_seconds=0, mempool_seconds=0
+)
 
 STEPS = st.lists(
     st.one_of(

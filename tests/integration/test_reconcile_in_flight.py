@@ -68,7 +68,7 @@ def payer(node: Bitcoind) -> OutsideWallet:
 @pytest.fixture
 def desk(database: str, node: Bitcoind, payer: OutsideWallet) -> Iterator[Desk]:
     adapter = BitcoinNode(CHAIN, NETWORKS["regtest"], node.rpc_url, node.rest_url)
-    options = Options(start_height=int(node.rpc("getblockcount")), heartbeat_seconds=0)
+    options = Options(start_height=int(node.rpc("getblockcount")), heartbeat_seconds=0, mempool_seconds=0)
     with open_desk(database, adapter, options=options) as desk:
         desk.catch_up()
         yield desk
