@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from chains.errors import PermanentError
+from chains.errors import InvalidValue, PermanentError
 from custody.ledger import bookings
 from custody.ledger import service as ledger
 from custody.storage import alerts, halts
@@ -14,6 +14,7 @@ from custody.withdrawals import repository, service
 from custody.withdrawals.lifecycle import WITHDRAWAL, WithdrawalEvent, WithdrawalState
 from custody.withdrawals.model import Withdrawal
 from custody.withdrawals.orders import check_row
+from custody.withdrawals.ownership import owner_of
 from policies.bundle import Bundle
 
 BATCH = 200
@@ -60,10 +61,10 @@ def _settle_one(db: Database, bundle: Bundle, withdrawal_id: UUID) -> int:
         withdrawal = repository.claim(tx, withdrawal_id, [WithdrawalState.QUEUED])
         if withdrawal is None or halts.halted(tx, withdrawal.chain) is not None:
             return 0
-        _, owner = repository.owner_of(tx, withdrawal.chain, withdrawal.destination)
-        problem = _problem(withdrawal, bundle, owner)
-        if problem or owner is None:
-            _report(tx, withdrawal, problem)
+        try:
+            owner = _genuine_owner(tx, withdrawal, bundle)
+        except PermanentError as error:
+            _report(tx, withdrawal, str(error) or type(error).__name__)
             return 0
         n = repository.count_settlement(tx, withdrawal.id)
         repository.apply(
@@ -86,15 +87,18 @@ def _settle_one(db: Database, bundle: Bundle, withdrawal_id: UUID) -> int:
         return 1
 
 
-def _problem(withdrawal: Withdrawal, bundle: Bundle, owner: str | None) -> str:
-    """What is wrong with a withdrawal that the policy has let through, or nothing. No signer will look at
-    it."""
-    try:
-        order = check_row(withdrawal)
-        withdrawal.signed_order.verify(bundle.caller(order.caller).key)
-    except PermanentError as error:
-        return str(error) or type(error).__name__
-    return "" if owner is not None else "the destination belongs to no customer of ours"
+def _genuine_owner(tx: Tx, withdrawal: Withdrawal, bundle: Bundle) -> str:
+    """Who gets the money of a withdrawal that the policy has let through. No signer will look at it.
+
+    Raises:
+        PermanentError: the row is not what its caller signed, or nothing proves whose the destination is.
+    """
+    order = check_row(withdrawal)
+    withdrawal.signed_order.verify(bundle.caller(order.caller).key)
+    _, owner = owner_of(tx, bundle, withdrawal.chain, withdrawal.destination)
+    if owner is None:
+        raise InvalidValue("the destination belongs to no customer of ours")
+    return owner
 
 
 def _report(tx: Tx, withdrawal: Withdrawal, problem: str) -> None:

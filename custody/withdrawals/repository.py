@@ -245,12 +245,6 @@ def customer_state(tx: Tx, customer: str) -> str | None:
     return None if row is None else str(row["state"])
 
 
-def owner_of(tx: Tx, chain: str, address: str) -> tuple[bool, str | None]:
-    """Whether an address is ours, and whose: (True, None) is the house's own."""
-    row = tx.optional("SELECT customer_id FROM addresses WHERE chain = %s AND address = %s", [chain, address])
-    return (False, None) if row is None else (True, row["customer_id"])
-
-
 def serialise_decisions(tx: Tx, asset: str) -> None:
     """Let one transaction at a time decide about an asset: windows count what another is about to let
     through."""

@@ -14,6 +14,7 @@ from custody.withdrawals import repository, service
 from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
 from custody.withdrawals.model import Withdrawal
 from custody.withdrawals.orders import SIGNING_SCOPE, check_row, destination_of
+from custody.withdrawals.ownership import owner_of
 from policies import decision as decisions
 from policies import facts as known
 from policies.bundle import Bundle
@@ -105,7 +106,6 @@ def gather(
     tx: Tx, withdrawal: Withdrawal, bundle: Bundle, screening: Screening, *, since: datetime, now: int
 ) -> Facts:
     """Everything the policy is told. What cannot be found out is None, which denies."""
-    ours, owner = repository.owner_of(tx, withdrawal.chain, withdrawal.destination)
     account = repository.customer_state(tx, withdrawal.customer)
     genuine, kind = _examine(withdrawal, bundle, now=now)
     spent = {
@@ -118,7 +118,7 @@ def gather(
         asset=withdrawal.asset,
         units=withdrawal.units,
         destination_kind=kind,
-        ownership=_ownership(owner) if ours else Ownership.EXTERNAL,
+        ownership=_ownership(tx, withdrawal, bundle),
         screening=screening,
         customer=withdrawal.customer,
         account=None if account is None else AccountState(account),
@@ -132,7 +132,17 @@ def gather(
     )
 
 
-def _ownership(owner: str | None) -> Ownership:
+def _ownership(tx: Tx, withdrawal: Withdrawal, bundle: Bundle) -> Ownership | None:
+    """Whose the destination is; None, which denies, where a row claims it and nothing proves that."""
+    try:
+        ours, owner = owner_of(tx, bundle, withdrawal.chain, withdrawal.destination)
+    except PermanentError as error:
+        alerts.raise_alert(
+            tx, Severity.CRITICAL, "withdrawal.tampered", str(withdrawal.id), f"its destination: {error}", {}
+        )
+        return None
+    if not ours:
+        return Ownership.EXTERNAL
     return Ownership.HOUSE if owner is None else Ownership.CUSTOMER
 
 
