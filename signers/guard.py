@@ -7,46 +7,34 @@ single writer, so that nothing can change between the check and the record.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
-from chains.btc.address import parse_address
 from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
-from chains.btc.psbt import ParsedPsbt, parse_psbt
-from chains.btc.script import (
-    MAX_STANDARD_TX_WU,
-    P2WPKH_INPUT_WU,
-    WITNESS_SCALE,
-    dust_limit_sats,
-    p2wpkh_script,
-)
+from chains.btc.psbt import ParsedPsbt
 from chains.errors import InvalidValue, PermanentError
 from policies.bundle import Bundle, KeysetEntry, NetworkEntry, TierCap
 from policies.intent import Intent, Kind, SignedOrder
 from signers.keyset import KeysetRecord
 from signers.ports import Reason, SignRequest
+from signers.transaction import (
+    Unreadable,
+    decoded,
+    fee_reasons,
+    output_reasons,
+    own_inputs,
+    shape_reasons,
+)
 from signers.window import RollingWindow
 
 MAX_CHANGE_AHEAD: Final = 1_000
 """How far a change index may be beyond the highest this signer has signed: what recovery will scan."""
-MAX_CHANGE_OUTPUTS: Final = 1
-TX_VERSION: Final = 2
-LOWEST_SEQUENCE: Final = 0x8000_0000
-"""Below it, BIP68 would read a relative lock."""
-HIGHEST_SEQUENCE: Final = 0xFFFF_FFFD
-"""Above it, a transaction does not signal replaceability (BIP125)."""
 ORDER_SCOPE: Final = "withdrawals:sign"
 """Scope of callers whose orders signers believe."""
-
-_TX_BASE_WU: Final = (4 + 4) * WITNESS_SCALE + 2
-"""Version, locktime, segwit marker and flag."""
 
 
 class Exposure(StrEnum):
@@ -138,14 +126,6 @@ class Admission(StrEnum):
     """Journaled before: the same signatures again; counts nothing, changes nothing."""
 
 
-class _Refusal(PermanentError):
-    """The request can't be understood any further."""
-
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = Reason(code, detail)
-
-
 def examine(
     request: SignRequest, bundle: Bundle, record: KeysetRecord, account: AccountKey, *, now: int
 ) -> Examination:
@@ -161,18 +141,18 @@ def examine(
     reasons: list[Reason] = []
     try:
         network, keyset, caps = _context(request, bundle, record)
-        psbt = _decoded(request)
-        inputs, pubkeys = _own_inputs(psbt, record, account)
-    except _Refusal as refusal:
+        psbt = decoded(request)
+        inputs, pubkeys = own_inputs(psbt, record, account)
+    except Unreadable as refusal:
         return Examination(None, (refusal.reason,))
     digests = {intent.id: intent.digest_hex() for intent in request.intents}
     if len(digests) != len(request.intents):
         return Examination(None, (Reason("intent-repeated", "an intent is listed twice"),))
-    reasons += _shape_reasons(psbt)
-    highest_change, output_reasons = _output_reasons(request, psbt, record, account)
-    reasons += output_reasons
+    reasons += shape_reasons(psbt)
+    highest_change, objections = output_reasons(request, psbt, record, account)
+    reasons += objections
     reasons += _order_reasons(request, bundle, keyset, network.native_asset, now=now)
-    reasons += _fee_reasons(request, psbt, network)
+    reasons += fee_reasons(request, psbt, network)
     for cap in caps:
         reasons += [
             Reason(
@@ -237,15 +217,15 @@ def _context(
         network = bundle.network(request.chain)
         keyset = bundle.keyset(request.keyset)
     except InvalidValue as error:
-        raise _Refusal("not-in-bundle", str(error)) from None
+        raise Unreadable("not-in-bundle", str(error)) from None
     check_keyset(keyset, network, record)
     if keyset.tier != "hot":
-        raise _Refusal("tier-not-supported", f"this signer signs for the hot tier, not for {keyset.tier}")
+        raise Unreadable("tier-not-supported", f"this signer signs for the hot tier, not for {keyset.tier}")
     assets = [network.native_asset, *sorted({i.asset for i in request.intents} - {network.native_asset})]
     try:
         caps = tuple(bundle.cap(keyset.tier, asset) for asset in assets)
     except InvalidValue as error:
-        raise _Refusal("no-cap", f"{error}: nothing may be paid") from None
+        raise Unreadable("no-cap", f"{error}: nothing may be paid") from None
     return network, keyset, caps
 
 
@@ -257,100 +237,14 @@ def check_keyset(keyset: KeysetEntry, network: NetworkEntry, record: KeysetRecor
     """
     ours = (record.id, record.account, record.origin, record.attestation_key)
     if ours != (keyset.id, keyset.account, keyset.origin, keyset.attestation_key):
-        raise _Refusal("wrong-keyset", f"the bundle's key-set {keyset.id} is not the one this signer holds")
+        raise Unreadable("wrong-keyset", f"the bundle's key-set {keyset.id} is not the one this signer holds")
     if keyset.chain != network.chain:
-        raise _Refusal("wrong-chain", f"key-set {keyset.id} is on {keyset.chain}, not on {network.chain}")
+        raise Unreadable("wrong-chain", f"key-set {keyset.id} is on {keyset.chain}, not on {network.chain}")
     constants = NETWORKS[record.network]
     if (network.family, network.network, network.genesis) != ("btc", record.network, constants.genesis_hash):
-        raise _Refusal("wrong-network", f"{network.chain} is not the {record.network} network of these keys")
-
-
-def _decoded(request: SignRequest) -> ParsedPsbt:
-    try:
-        return parse_psbt(base64.b64decode(request.transaction, validate=True))
-    except (InvalidValue, binascii.Error, ValueError) as error:
-        raise _Refusal("malformed-transaction", str(error)) from None
-
-
-def _own_inputs(
-    psbt: ParsedPsbt, record: KeysetRecord, account: AccountKey
-) -> tuple[tuple[tuple[int, int], ...], tuple[bytes, ...]]:
-    """Path below the account and public key of each input, where the key's script is the one spent."""
-    paths, pubkeys = [], []
-    for number, (path, spent) in enumerate(zip(psbt.input_paths, psbt.spent, strict=True)):
-        place = record.place(path)
-        pubkey = account.pubkey(*place) if place is not None else b""
-        if place is None or p2wpkh_script(pubkey) != spent.script:
-            raise _Refusal(
-                "foreign-input", f"input {number} spends an output that this key-set can't sign for"
-            )
-        paths.append(place)
-        pubkeys.append(pubkey)
-    return tuple(paths), tuple(pubkeys)
-
-
-def _shape_reasons(psbt: ParsedPsbt) -> list[Reason]:
-    tx, reasons = psbt.tx, []
-    if tx.version != TX_VERSION:
-        reasons.append(Reason("tx-version", f"version {tx.version}: only {TX_VERSION} is signed"))
-    if tx.locktime != 0:
-        reasons.append(Reason("locktime", f"locktime {tx.locktime}: only 0 is signed"))
-    for number, txin in enumerate(tx.inputs):
-        if not LOWEST_SEQUENCE <= txin.sequence <= HIGHEST_SEQUENCE:
-            reasons.append(
-                Reason("sequence", f"input {number}: sequence {txin.sequence:#x} is not replaceable")
-            )
-    weight = signed_weight_wu(psbt)
-    if weight > MAX_STANDARD_TX_WU:
-        reasons.append(Reason("tx-weight", f"{weight} WU: at most {MAX_STANDARD_TX_WU} are relayed"))
-    return reasons
-
-
-def signed_weight_wu(psbt: ParsedPsbt) -> int:
-    """Largest weight of the transaction when signed (72-byte signatures)."""
-    tx = psbt.tx
-    outputs = sum(8 + 1 + len(output.script) for output in tx.outputs)
-    counts = sum(1 if count < 0xFD else 3 for count in (len(tx.inputs), len(tx.outputs)))
-    return _TX_BASE_WU + WITNESS_SCALE * (outputs + counts) + P2WPKH_INPUT_WU * len(tx.inputs)
-
-
-def _output_reasons(
-    request: SignRequest, psbt: ParsedPsbt, record: KeysetRecord, account: AccountKey
-) -> tuple[int, list[Reason]]:
-    """Every output is change of ours or pays exactly one intent; every intent is paid exactly once."""
-    reasons: list[Reason] = []
-    wanted: Counter[tuple[bytes, int]] = Counter()
-    for intent in request.intents:
-        try:
-            script = parse_address(intent.destination, NETWORKS[record.network], request.chain).script
-        except InvalidValue as error:
-            reasons.append(Reason("bad-destination", str(error)))
-            continue
-        wanted[script, intent.units] += 1
-    change: list[int] = []
-    for number, (output, path) in enumerate(zip(psbt.tx.outputs, psbt.output_paths, strict=True)):
-        if output.units < dust_limit_sats(output.script):
-            reasons.append(Reason("dust", f"output {number}: {output.units} sats would not be relayed"))
-        if path is not None:
-            place = record.place(path)
-            if place is None or place[0] != 1 or account.script(*place) != output.script:
-                reasons.append(Reason("foreign-change", f"output {number} is not the change it claims to be"))
-            else:
-                change.append(place[1])
-        elif wanted[output.script, output.units] > 0:
-            wanted[output.script, output.units] -= 1
-        else:
-            reasons.append(
-                Reason("unknown-output", f"output {number}: {output.units} sats that no intent asks for")
-            )
-    if len(change) > MAX_CHANGE_OUTPUTS:
-        reasons.append(Reason("many-change", f"{len(change)} change outputs: at most {MAX_CHANGE_OUTPUTS}"))
-    reasons += [
-        Reason("unpaid-intent", f"{count} intents of {units} sats are paid by no output")
-        for (_, units), count in wanted.items()
-        if count > 0
-    ]
-    return max(change, default=-1), reasons
+        raise Unreadable(
+            "wrong-network", f"{network.chain} is not the {record.network} network of these keys"
+        )
 
 
 def _order_reasons(
@@ -404,22 +298,6 @@ def _one_order_reasons(intent: Intent, signed: SignedOrder, bundle: Bundle, *, n
         reasons.append(Reason("caller-unknown", str(error)))
     except PermanentError as error:
         reasons.append(Reason("order-signature", f"order {order.id}: {error}"))
-    return reasons
-
-
-def _fee_reasons(request: SignRequest, psbt: ParsedPsbt, network: NetworkEntry) -> list[Reason]:
-    reasons, fee = [], psbt.fee_sats
-    if fee > int(network.fee_cap):
-        reasons.append(Reason("fee-cap", f"fee {fee}: at most {network.fee_cap}"))
-    vsize = -(-signed_weight_wu(psbt) // WITNESS_SCALE)
-    # Rounding a fee up to whole satoshis may exceed the rate by less than one satoshi.
-    if fee > -(-network.feerate_cap * vsize // 1000):
-        reasons.append(
-            Reason("feerate-cap", f"fee {fee} for {vsize} vB: at most {network.feerate_cap} sat/kvB")
-        )
-    ceiling = sum(signed.order.fee_ceiling_units for signed in request.evidence.orders)
-    if fee > ceiling:
-        reasons.append(Reason("fee-ceiling", f"fee {fee}: the orders allow {ceiling} together"))
     return reasons
 
 

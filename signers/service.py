@@ -16,10 +16,11 @@ from chains.errors import InvalidValue, PermanentError
 from policies.bundle import Bundle
 from policies.canonical import encode_signature
 from policies.intent import Attestation
+from signers.book import Book
 from signers.clock import SteadyClock
 from signers.errors import WrongSignature
 from signers.guard import Admission, Examined, admit, check_keyset, examine
-from signers.journal import Book, Journal
+from signers.journal import Journal
 from signers.keyset import KeysetRecord
 from signers.ports import (
     AttestRequest,

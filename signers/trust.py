@@ -15,9 +15,10 @@ import msgspec
 
 from chains.errors import InvalidValue, PermanentError
 from policies.bundle import Bundle, TrustRoot, UntrustedBundle, read_bundle
+from signers.book import Book
 from signers.clock import SteadyClock
 from signers.errors import BadConfiguration
-from signers.journal import Book, Journal
+from signers.journal import Journal
 
 
 class PinnedBundle:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ops.devnet.process import wait_until
+from signers.book import Book
 from signers.errors import JournalMismatch, JournalUnavailable, SignerStopped
-from signers.journal import Book, Journal
+from signers.journal import Journal
 from signers.mark import SLOT_BYTES, Mark, MarkFile
 from signers.ports import Reason, Refused
 
