@@ -23,6 +23,7 @@ ATTEMPTS: Final = 5
 WAIT_SECONDS: Final = 20
 """How long the monitor may take to reach the block at which the node was asked."""
 ALERT: Final = "reconcile.difference"
+_POLL_SECONDS: Final = 0.1  # float: a time to wait, no amount
 
 
 class NotComparable(TransientError):
@@ -111,7 +112,7 @@ def _scan(node: UtxoSource, wanted: Sequence[ScanDescriptor]) -> UtxoScan:
         except NodeUnavailable:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(0.2)
+        time.sleep(_POLL_SECONDS)
 
 
 def _compare_at(db: Database, coins: Mapping[WalletKey, NodeCoins]) -> Report | None:
@@ -125,7 +126,7 @@ def _compare_at(db: Database, coins: Mapping[WalletKey, NodeCoins]) -> Report | 
                 return compare(repository.facts(tx, coins), coins)
         if _passed(at, wanted) or time.monotonic() > deadline:
             return None
-        time.sleep(0.1)
+        time.sleep(_POLL_SECONDS)
 
 
 def _passed(at: Mapping[str, BlockRef], wanted: Mapping[str, BlockRef]) -> bool:

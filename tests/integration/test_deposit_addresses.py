@@ -56,9 +56,9 @@ def test_an_address_is_attested_checked_and_stored(desk: Desk) -> None:
 
 def test_many_at_once_get_different_indexes(desk: Desk) -> None:
     alice = desk.customer("alice")
-    with Database(as_role(desk.dsn, "strongroom_api"), application="api", pool_size=8) as api:
-        with ThreadPoolExecutor(8) as pool:
-            rows = list(pool.map(lambda _: allocate(api, desk.keys, desk.bundle, alice, ASSET), range(40)))
+    database = Database(as_role(desk.dsn, "strongroom_api"), application="api", pool_size=8)
+    with database as api, ThreadPoolExecutor(8) as pool:
+        rows = list(pool.map(lambda _: allocate(api, desk.keys, desk.bundle, alice, ASSET), range(40)))
     assert sorted(row.index for row in rows) == list(range(40))
     assert len({row.address for row in rows}) == 40
 
