@@ -6,15 +6,13 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from decimal import Decimal
 
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from chains.errors import InvalidValue
 from custody.errors import Conflict, DatabaseUnavailable
-from custody.storage.db import Database, Isolation, Session, units
+from custody.storage.db import Database, Isolation, Session
 from ops.devnet.process import free_port, release_port, wait_until
 
 
@@ -222,12 +220,3 @@ def test_sessions_say_who_they_are_and_never_wait_for_ever(db: Database) -> None
 
 def test_the_password_is_not_in_the_repr(database: str, db: Database) -> None:
     assert str(conninfo_to_dict(database)["password"]) not in repr(db)
-
-
-def test_units_are_whole_numbers_of_any_size() -> None:
-    assert units(Decimal(10**77)) == 10**77
-    assert units(Decimal("-5E+3")) == -5000
-    assert units(7) == 7
-    for bad in (Decimal("0.5"), Decimal("NaN"), Decimal("Infinity"), True, "7", None):
-        with pytest.raises(InvalidValue):
-            units(bad)  # type: ignore[arg-type]
