@@ -1,0 +1,35 @@
+"""The whole stack is stopped and started again in its directory, on other ports: it continues where it was."""
+
+from __future__ import annotations
+
+from ops.demo import arrivals
+from ops.demo.world import CONFIRMATIONS, World
+from ops.devnet.postgres import Durability
+from ops.stack.stack import Stack
+
+
+def test_a_stack_started_again_in_its_directory_knows_everything(stack: Stack, world: World) -> None:
+    for step in (arrivals.service, arrivals.customers, arrivals.addresses, arrivals.deposit_confirmed):
+        step(world)
+    address = world.outside.address()
+    made = world.withdraw("alice", address, 1_000_000)
+    sent = world.await_withdrawal(made["id"], "broadcast")
+    world.await_pending(*sent["txids"])
+    version, keyset = stack.bundle.digest_hex(), stack.bundle.keysets[0]
+    stack.down()
+
+    with Stack(stack.directory, durability=Durability.FAST) as again, World.of(again) as later:
+        assert again.bundle.digest_hex() == version
+        assert again.bundle.keysets == (keyset,)
+        shown = [entry["address"] for entry in later.api.items("/v1/customers/alice/addresses")]
+        assert shown == [world.addresses["alice"]]
+        later.addresses, later.balances_sats = world.addresses, world.balances_sats
+        later.await_pending(*sent["txids"])
+        later.mine(CONFIRMATIONS)
+        settled = later.await_withdrawal(made["id"], "settled")
+        assert settled["txids"] == sent["txids"]
+        later.paid("alice", settled, address, 1_000_000)
+        later.expect_balances("alice")
+        fresh = later.api.new_address("alice", "BTC")["address"]
+        assert fresh not in world.addresses.values()
+        assert later.reconcile()["ok"] is True
