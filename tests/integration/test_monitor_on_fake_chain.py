@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from custody.deposits.model import DepositFacts
 from custody.deposits.screening import Clear, ListScreening, ScreeningUnavailable, Verdict
 from custody.deposits.service import quarantine
 from custody.errors import Conflict, DatabaseUnavailable
-from custody.monitor.lead import lock_name
+from custody.monitor.lead import Chain, lead, lock_name
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.rescan import Added, rescan
+from ops.devnet.process import wait_until
 from tests.fakes.chain import FakeChain
 from tests.fakes.desk import CHAIN, KEYSET, MINIMUM_SATS, Desk, open_desk, record_payment, signed_spend
 
@@ -529,3 +531,28 @@ def test_a_page_of_deposits_goes_on_where_the_last_one_ended(
         first = repository.deposits(tx, customer=alice, limit=3)
         rest = repository.deposits(tx, customer=alice, limit=3, after=first[-1].id)
     assert len({row.id for row in (*first, *rest)}) == 5
+
+
+def test_row_17_a_node_that_stays_silent_raises_an_alert_that_ends_when_it_answers(
+    desk: Desk, chain: FakeChain
+) -> None:
+    stop = threading.Event()
+    followed = Chain(
+        adapter=chain,
+        bundle=lambda: desk.bundle,
+        screening=desk.screening,
+        wait=stop.wait,
+        options=START,
+        alert_after_seconds=0,
+    )
+    leader = threading.Thread(target=lead, args=(desk.db, followed, stop))
+    leader.start()
+    try:
+        wait_until(lambda: desk.query("SELECT 1 FROM cursors") != [], timeout=20, what="the first pass")
+        chain.down = True
+        wait_until(lambda: desk.alerts() == ["monitor.stalled"], timeout=20, what="the alert")
+        chain.down = False
+        wait_until(lambda: desk.alerts() == [], timeout=20, what="the end of the alert")
+    finally:
+        stop.set()
+        leader.join()
