@@ -472,3 +472,20 @@ def test_no_role_makes_tables_in_the_schema_or_other_roles(roles: Connections, r
     for statement in ("CREATE TABLE public.mine (x int)", "CREATE ROLE mine", "CREATE SCHEMA mine"):
         with pytest.raises(pg.InsufficientPrivilege):
             roles[role].execute(statement)
+
+
+def test_the_api_requests_and_cancels_withdrawals_and_decides_nothing(roles: Connections) -> None:
+    api, id = roles["strongroom_api"], uuid4()
+    insert = (
+        "INSERT INTO withdrawals (id, caller, customer_id, chain, asset, destination, units, fee_units,"
+        " order_json, order_signature, order_hash, state, expires_at)"
+        " VALUES (%s, 'x', 'alice', 'c', 'BTC', 'd', 5, 1, '{}', 's', %s, %s, now())"
+    )
+    with pytest.raises(pg.InsufficientPrivilege, match="request and cancel"):
+        api.execute(insert, [id, str(id), "queued"])
+    api.execute(insert, [id, str(id), "requested"])
+    with pytest.raises(pg.InsufficientPrivilege, match="request and cancel"):
+        api.execute("UPDATE withdrawals SET state = 'screening' WHERE id = %s", [id])
+    with pytest.raises(pg.InsufficientPrivilege):
+        api.execute("UPDATE withdrawals SET decision = '{}' WHERE id = %s", [id])
+    api.execute("UPDATE withdrawals SET state = 'cancelled' WHERE id = %s", [id])

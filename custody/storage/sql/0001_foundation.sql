@@ -407,6 +407,19 @@ CREATE INDEX ON withdrawals (transaction_id);
 CREATE TRIGGER withdrawals_lifecycle BEFORE UPDATE OF state ON withdrawals
     FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('withdrawal');
 
+-- The API asks and cancels; it neither routes nor decides. So a stolen API cannot walk a withdrawal past the policy.
+CREATE FUNCTION withdrawals_of_the_api() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF session_user = 'strongroom_api'
+       AND NEW.state <> (CASE TG_OP WHEN 'INSERT' THEN 'requested' ELSE 'cancelled' END) THEN
+        RAISE EXCEPTION 'strongroom_api may request and cancel withdrawals only, not make them %', NEW.state
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER withdrawals_api BEFORE INSERT OR UPDATE ON withdrawals
+    FOR EACH ROW EXECUTE FUNCTION withdrawals_of_the_api();
+
 CREATE TABLE withdrawal_events (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     withdrawal_id uuid NOT NULL REFERENCES withdrawals (id),
@@ -520,12 +533,14 @@ GRANT UPDATE (state, updated_at) ON ledger_holds TO strongroom_api, strongroom_m
 REVOKE EXECUTE ON FUNCTION ledger_lock(bigint[]), ledger_apply() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger_lock(bigint[]) TO strongroom_api, strongroom_monitor, strongroom_worker;
 
-GRANT INSERT ON customers, addresses, address_indexes, idempotency_keys, token_nonces, withdrawals,
-    withdrawal_events, halts TO strongroom_api;
-GRANT UPDATE (state, reason) ON customers TO strongroom_api;
+-- What the policy and the workers decide (tier, decision, settlement, transaction) is not the API's to write.
+GRANT INSERT (id, caller, customer_id, chain, asset, destination, units, fee_units, order_json, order_signature,
+    order_hash, state, expires_at) ON withdrawals TO strongroom_api;
+GRANT INSERT ON customers, addresses, address_indexes, idempotency_keys, token_nonces,
+    withdrawal_events TO strongroom_api;
 GRANT UPDATE (next) ON address_indexes TO strongroom_api;
 GRANT UPDATE (state, reason, updated_at) ON withdrawals TO strongroom_api;
-GRANT DELETE ON token_nonces, halts TO strongroom_api;
+GRANT DELETE ON token_nonces TO strongroom_api;
 GRANT INSERT ON bump_requests TO strongroom_api;
 
 GRANT INSERT, UPDATE, DELETE ON blocks, cursors, receipts, consumptions TO strongroom_monitor;
@@ -538,6 +553,9 @@ GRANT UPDATE (state, reason, tier, decision, settlement, transaction_id, settlem
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
 GRANT INSERT ON withdrawal_events, deposit_events, halts, approvals TO strongroom_worker;
+-- Operators at the host lift a halt or a freeze with the workers' role; the API, which strangers reach, cannot.
+GRANT DELETE ON halts TO strongroom_worker;
+GRANT UPDATE (state, reason) ON customers TO strongroom_worker;
 GRANT INSERT, DELETE ON reservations TO strongroom_worker;
 GRANT UPDATE (done_at, outcome) ON bump_requests TO strongroom_worker;
 GRANT INSERT ON addresses, address_indexes TO strongroom_worker;
