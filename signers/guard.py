@@ -110,6 +110,16 @@ class Examined:
 
 
 @dataclass(frozen=True, slots=True)
+class Recalled:
+    """A transaction that was journaled before: enough to sign it again, without asking any bundle."""
+
+    txid: str
+    psbt: ParsedPsbt
+    inputs: tuple[tuple[int, int], ...]
+    pubkeys: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Examination:
     """Outcome of `examine`: what was understood, and all objections."""
 
@@ -182,6 +192,26 @@ def examine(
         caps=caps,
     )
     return Examination(examined, tuple(reasons))
+
+
+def recall(
+    request: SignRequest, record: KeysetRecord, account: AccountKey, view: JournalView
+) -> Recalled | None:
+    """What was journaled for exactly this request, for when the bundle no longer says anything about it.
+
+    A bundle may drop a cap or a key-set at any time; a signature that is out in the world stays out, and a refusal
+    would let somebody believe that it never was.
+    """
+    try:
+        psbt = decoded(request)
+        inputs, pubkeys = own_inputs(psbt, record, account)
+    except Unreadable:
+        return None
+    txid = psbt.tx.txid.hex
+    digests = {intent.id: intent.digest_hex() for intent in request.intents}
+    if view.transaction(request.chain, txid) != digests:
+        return None
+    return Recalled(txid, psbt, inputs, pubkeys)
 
 
 def admit(

@@ -19,7 +19,7 @@ from policies.intent import Attestation
 from signers.book import Book
 from signers.clock import SteadyClock
 from signers.errors import WrongSignature
-from signers.guard import Admission, Examined, admit, check_keyset, examine
+from signers.guard import Admission, Examined, Recalled, admit, check_keyset, examine, recall
 from signers.journal import Journal
 from signers.keyset import KeysetRecord
 from signers.ports import (
@@ -85,13 +85,16 @@ class SignerService:
         examined = self._admitted(request, keys)
         return _signed(examined, keys)
 
-    def _admitted(self, request: SignRequest, keys: KeysetKeys) -> Examined:
+    def _admitted(self, request: SignRequest, keys: KeysetKeys) -> Examined | Recalled:
         while True:
             bundle, now = self._trust.present, self._clock.now()
             examination = examine(request, bundle, keys.record, keys.account, now=now)
             examined = examination.examined
             if examined is None:
-                raise Refused(examination.reasons)
+                known = self._journal.write(lambda book: recall(request, keys.record, keys.account, book))
+                if known is None:
+                    raise Refused(examination.reasons)
+                return known
             if self._journal.write(_Admit(examined, examination.reasons, now)):
                 return examined
             # The bundle changed while we looked: look again with the new one.
@@ -186,7 +189,7 @@ def _may_attest(request: AttestRequest, bundle: Bundle, record: KeysetRecord, no
         raise _refused("bundle-expired", f"the bundle expired at {bundle.expires_at}; now is {now}")
 
 
-def _signed(examined: Examined, keys: KeysetKeys) -> SignResponse:
+def _signed(examined: Examined | Recalled, keys: KeysetKeys) -> SignResponse:
     """Sign every input, and verify each signature with another library before it is released."""
     digests = SegwitDigests(examined.psbt.tx)
     signatures = []
