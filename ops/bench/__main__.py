@@ -10,7 +10,6 @@ from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from ops.bench.compare import Row
 
@@ -48,24 +47,19 @@ def bench(
     with console.status("measuring") as status:
         for row in measure(only, status.update):
             found.append(row)
-            if not console.is_terminal:
-                console.print(f"{row.name}: {row.ratio:.3g} times {row.peer_name}", highlight=False)
-    console.print(_table(found))
+    _show(console, found)
     if json_file is not None:
         json_file.write_text(json.dumps([row.to_object() for row in found], indent=2) + "\n")
 
 
-def _table(found: list[Row]) -> Table:
-    table = Table(title="Strongroom beside its peers, same run, same machine")
-    for heading in ("work", "ours", "peer", "unit", "beside"):
-        table.add_column(heading, justify="right" if heading in ("ours", "peer") else "left")
-    table.add_column("ratio", justify="right", style="bold")
+def _show(console: Console, found: list[Row]) -> None:
+    """Prints two lines a row, which fit a terminal of 80 columns."""
+    console.print("Strongroom beside its peers, same run, same machine", style="bold")
     for row in found:
-        value = row.to_object()
-        table.add_row(
-            row.name, f"{row.ours:,.4g}", f"{row.peer:,.4g}", row.unit, row.peer_name, str(value["ratio"])
-        )
-    return table
+        ratio = f"{row.to_object()['ratio']} times"
+        rates = f"{row.ours:,.4g} beside {row.peer:,.4g} {row.unit}"
+        console.print(f"{row.name:<24}{ratio:>14}   {rates}", highlight=False, soft_wrap=True)
+        console.print(f"{'':<41}{row.peer_name}", style="dim", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

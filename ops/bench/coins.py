@@ -103,7 +103,7 @@ def _compare(wallet: OutsideWallet, progress: Callable[[str], None]) -> Iterator
         ours_cost / len(sample),
         peer_cost / len(sample),
         name,
-        "sat of fee, now and for the change",
+        "sat, less is better",
     )
 
 
