@@ -14,9 +14,9 @@ import msgspec
 
 from chains.errors import InvalidValue, TransientError
 from policies.canonical import decoder_for
-from signers.ports import Reason
+from signers.ports import MAX_CALL_BYTES, Reason
 
-MAX_FRAME_BYTES: Final = 16 * 1024 * 1024
+MAX_FRAME_BYTES: Final = MAX_CALL_BYTES
 """Longest frame either side reads."""
 _LENGTH_BYTES: Final = 4
 _CHUNK_BYTES: Final = 1 << 20

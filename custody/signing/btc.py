@@ -40,9 +40,11 @@ from custody.signing.site import Site
 from custody.signing.tracking import VersionFootprint
 from policies.decision import Reason
 from policies.intent import Evidence, Intent, Kind, SignedOrder
-from signers.ports import SignRequest, SignResponse
+from signers.ports import MAX_CALL_BYTES, SignRequest, SignResponse
 
 TX_VERSION: Final = 2
+MAX_PREVIOUS_BYTES: Final = (MAX_CALL_BYTES - 2**20) // 4 * 3
+"""Most that the previous transactions of a request may have: base64 and all else fit into one call."""
 _P2WPKH_SCRIPT: Final = b"\x00\x14" + bytes(20)
 
 
@@ -162,6 +164,13 @@ def choose(
         if selection.fee_sats <= allowed:
             return selection
         limit = min(allowed, selection.fee_sats - 1)
+
+
+def previous_bytes(
+    selection: Selection, coins: Mapping[str, SpendableCoin], previous: Mapping[str, bytes]
+) -> int:
+    """Bytes that the previous transactions take in a request: each whole, once for every input that spends it."""
+    return sum(len(previous[coins[coin.resource].txid]) for coin in selection.coins)
 
 
 def intents_for(payees: Sequence[Payee], site: Site) -> tuple[Intent, ...]:

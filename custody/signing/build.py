@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from chains.btc.fees import FeeRate, clamp
+from chains.btc.tx import Transaction
 from chains.errors import NodeRefused, PermanentError, TransientError
 from chains.types import TxId
 from custody.errors import OrderMismatch
@@ -81,16 +82,41 @@ def build(db: Database, site: Site, *, now: int) -> UUID | None:
     if too_high is not None:
         _wait(db, site, [(UUID(payee.signed.order.id), too_high) for payee in payees])
         return None
-    plan = btc.plan(payees, found.coins, feerate, site)
-    _wait(db, site, [(UUID(payee.signed.order.id), reason) for payee, reason in plan.waiting])
-    if plan.selection is None:
-        return None
     coins = {coin.resource: coin for coin in found.coins}
-    previous = fetch_previous(site, [coins[coin.resource] for coin in plan.selection.coins])
     try:
-        return _record(db, site, plan, coins, previous)
+        plan, previous = _plan(payees, coins, feerate, site)
+        _wait(db, site, [(UUID(payee.signed.order.id), reason) for payee, reason in plan.waiting])
+        return None if plan.selection is None else _record(db, site, plan, coins, previous)
     except Raced:
         return None
+
+
+def _plan(
+    payees: Sequence[Payee], coins: dict[str, SpendableCoin], feerate: FeeRate, site: Site
+) -> tuple[Plan, dict[str, bytes]]:
+    """A plan whose request a signer can read, and its previous transactions.
+
+    Anybody can pay us out of transactions as large as a block. The whole of each goes to the signer, so what would
+    not fit is not asked for: it could never be answered, and would wait in front of everything else.
+    """
+    chosen = list(payees)
+    waiting: list[tuple[Payee, Reason]] = []
+    while True:
+        plan = btc.plan(chosen, list(coins.values()), feerate, site)
+        if plan.selection is None:
+            return Plan((), None, (*plan.waiting, *waiting)), {}
+        previous = fetch_previous(site, [coins[coin.resource] for coin in plan.selection.coins])
+        size = btc.previous_bytes(plan.selection, coins, previous)
+        if size <= btc.MAX_PREVIOUS_BYTES:
+            return Plan(plan.payees, plan.selection, (*plan.waiting, *waiting)), previous
+        reason = Reason(
+            "too-heavy",
+            f"its coins come from transactions of {size} bytes together,"
+            f" at most {btc.MAX_PREVIOUS_BYTES} can be shown to a signer",
+        )
+        largest = sorted(plan.payees, key=lambda payee: payee.units)[-max(1, len(plan.payees) // 4) :]
+        waiting += [(payee, reason) for payee in largest]
+        chosen = [payee for payee in chosen if payee not in largest]
 
 
 def present_feerate(site: Site) -> tuple[FeeRate, Reason | None]:
@@ -110,14 +136,19 @@ def present_feerate(site: Site) -> tuple[FeeRate, Reason | None]:
 
 
 def fetch_previous(site: Site, coins: Sequence[SpendableCoin]) -> dict[str, bytes]:
-    """Whole previous transactions by txid: a signer believes amounts only from them.
+    """Whole previous transactions by txid, without witnesses: a signer believes amounts only from them.
+
+    Their ids do not cover witnesses, and a stranger's may weigh megabytes.
 
     Raises:
         Raced: the node no longer has one in the block we know: a reorg is under way.
     """
     blocks = {coin.txid: coin.block_hash for coin in coins}
     try:
-        return {txid: site.node.raw_transaction(TxId(txid), block) for txid, block in blocks.items()}
+        return {
+            txid: Transaction.parse(site.node.raw_transaction(TxId(txid), block)).serialize_without_witness()
+            for txid, block in blocks.items()
+        }
     except NodeRefused as error:
         raise Raced(f"previous transaction: {error}") from error
 

@@ -58,6 +58,8 @@ def bump(db: Database, site: Site, transaction_id: UUID, target: FeeRate | None)
     selection = _choose(site, found, payees, target)
     coins = {coin.resource: coin for coin in (*found.pinned, *found.others)}
     previous = fetch_previous(site, [coins[coin.resource] for coin in selection.coins])
+    if btc.previous_bytes(selection, coins, previous) > btc.MAX_PREVIOUS_BYTES:
+        raise BumpRefused("its coins come from transactions too large to be shown to a signer together")
     return _record(db, site, found, payees, selection, coins, previous)
 
 

@@ -295,11 +295,12 @@ def unconfirmed_for(tx: Tx, chain: str, keyset: str, blocks: int) -> Sequence[tu
         Their ids, and the feerate that the newest signed version pays.
     """
     rows = tx.all(
-        "SELECT t.id, v.feerate FROM transactions t JOIN LATERAL (SELECT feerate, signed_at FROM transaction_versions"
+        "SELECT t.id, v.feerate FROM transactions t JOIN LATERAL (SELECT feerate FROM transaction_versions"
         "  WHERE transaction_id = t.id AND state = 'signed' ORDER BY version DESC LIMIT 1) v ON true"
         " WHERE t.chain = %s AND t.keyset = %s AND t.state = 'broadcast'"
         " AND NOT EXISTS (SELECT 1 FROM transaction_versions w WHERE w.transaction_id = t.id AND w.state = 'built')"
-        " AND (SELECT count(*) FROM blocks b WHERE b.chain = t.chain AND b.observed_at > v.signed_at) >= %s"
+        " AND (SELECT count(*) FROM blocks b WHERE b.chain = t.chain AND b.observed_at > (SELECT"
+        "  max(coalesce(n.signed_at, n.created_at)) FROM transaction_versions n WHERE n.transaction_id = t.id)) >= %s"
         " ORDER BY t.created_at, t.id",
         [chain, keyset, blocks],
     )

@@ -34,6 +34,7 @@ def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
             return []
         waiting = repository.to_sign(tx, site.chain, site.keyset.id)
     done = []
+    unanswered: SignerUnavailable | None = None
     for version in waiting:
         try:
             response = signer.sign(btc.read_request(version.request))
@@ -42,7 +43,8 @@ def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
             _refused(db, site, version, refusal)
         except SignerUnavailable as error:
             _trouble(db, site, version, Severity.WARNING, "signer.unavailable", site.keyset.id, str(error))
-            raise
+            signer.status()  # raises where the signer itself is away
+            unanswered = error
         except PermanentError as error:
             # A wrong signature, or bytes that two decoders read differently: never recorded, never sent.
             _trouble(
@@ -57,6 +59,8 @@ def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
         else:
             if _record(db, site, version, signed, txid):
                 done.append(version.transaction_id)
+    if unanswered is not None:
+        raise unanswered
     return done
 
 

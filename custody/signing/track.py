@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
+from chains.errors import PermanentError
 from chains.types import BlockRef
 from custody.errors import Conflict
 from custody.signing import btc, payments, repository
@@ -20,7 +21,12 @@ from custody.storage.alerts import Severity
 from custody.storage.db import Database, Isolation, Tx
 
 _ALIVE = (TransactionState.BUILT, TransactionState.BROADCAST, TransactionState.CONFIRMING)
-_OPEN_ALERTS = ("transaction.not_relayed", "transaction.input_vanished", "transaction.bump_capped")
+_OPEN_ALERTS = (
+    "transaction.not_relayed",
+    "transaction.input_vanished",
+    "transaction.bump_capped",
+    "transaction.not_tracked",
+)
 
 
 def track(db: Database, site: Site) -> int:
@@ -43,6 +49,18 @@ def _track_one(db: Database, site: Site, transaction_id: UUID) -> int:
             return _move(tx, site, transaction_id)
     except Conflict:
         return 0  # another worker moves it, or it was signed just now: the next call sees to it
+    except PermanentError as error:
+        # What the books say does not fit the chain. That stops this transaction, never the others.
+        with db.transaction() as tx:
+            alerts.raise_alert(
+                tx,
+                Severity.CRITICAL,
+                "transaction.not_tracked",
+                str(transaction_id),
+                f"the chain moved it, and the books refuse to follow: {error}"[:1000],
+                {"chain": site.chain},
+            )
+        return 0
 
 
 def _move(tx: Tx, site: Site, transaction_id: UUID) -> int:
@@ -89,6 +107,7 @@ def _apply(tx: Tx, site: Site, transaction: OurTransaction, verdict: Verdict) ->
         case Final(fact):
             _to(tx, transaction, TransactionEvent.FINALISE, fact)
             payments.settle(tx, transaction, site.asset.id, fact.txid, _resources(transaction, fact.txid))
+            alerts.resolve_alert(tx, "transaction.not_tracked", str(transaction.id))
             _tell(tx, transaction, "final", fact)
         case Moved(fact):
             repository.relocate(tx, transaction.id, BlockRef(fact.height, fact.block_hash))

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from uuid import UUID
 
-import psycopg
 import pytest
-from psycopg import errors as pg
-from psycopg.sql import SQL
 
 from chains.btc.address import parse_address
 from chains.btc.network import NETWORKS
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
 from chains.types import TxId
 from custody.signing.bump import bump_stuck
-from custody.signing.sign import sign
-from custody.storage.db import Tx
 from custody.withdrawals import service
 from custody.withdrawals.ending import settle_internal
 from ops.devnet.bitcoind import Bitcoind
 from signers.client import SignerClient, UnixAddress
 from signers.config import ListenSection
-from signers.ports import (
-    AttestRequest,
-    Reason,
-    Refused,
-    SignedAttestation,
-    SignerStatus,
-    SignerUnavailable,
-    SignRequest,
-    SignResponse,
-)
 from signers.server import Server
 from tests.fakes.signing import CHAIN
 from tests.fakes.till import Till, open_till
@@ -48,21 +30,12 @@ def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
         yield opened
 
 
-class Answering:
-    """The till's signer, which answers to signing as the test says."""
-
-    def __init__(self, till: Till, error: Exception, txid: str | None = None) -> None:
-        self.inner, self.error, self.asked = till.service, error, 0
-
-    def status(self) -> SignerStatus:
-        return self.inner.status()
-
-    def attest(self, request: AttestRequest) -> SignedAttestation:
-        return self.inner.attest(request)
-
-    def sign(self, request: SignRequest) -> SignResponse:
-        self.asked += 1
-        raise self.error
+@pytest.fixture
+def broken(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
+    """A till whose books a test breaks: it is not checked in the end."""
+    opened = Till(database, bitcoind, tmp_path)
+    yield opened
+    opened.close()
 
 
 # ------------------------------------------------------------------------- an address row that nobody attested
@@ -99,3 +72,85 @@ def test_a_row_that_calls_a_strangers_address_mallorys_does_not_turn_a_payment_i
     assert till.balance(mallory) == 0
     assert till.withdrawal(withdrawal.id).state in ("queued", "rejected")
     assert till.alerts() & {"withdrawal.tampered", "address.unproven", "address.not_ours"}
+
+
+# ------------------------------------------------------------------------------------ what sticks for ever
+
+
+def test_a_stuck_payment_whose_bumps_are_refused_does_not_get_a_version_with_every_beat(till: Till) -> None:
+    alice = till.customer("alice", 5_000_000)
+    till.request(alice, 1_000_000)
+    transaction_id = till.send()
+    ended = till.world.caller_entry("exchange", till.world.caller, not_after=int(time.time()))
+    till.adopt(2, callers=(ended,))  # from now on no signer signs for this caller's orders
+    for _ in range(till.pace.bump_after_blocks):
+        till.mine_with()
+    till.price(20_000)
+    for _ in range(5):
+        bump_stuck(till.db, till.site)
+        till.sign()
+    assert [version.state for version in till.transaction(transaction_id).versions] == ["signed", "refused"]
+    for _ in range(till.pace.bump_after_blocks):
+        till.mine_with()
+    assert bump_stuck(till.db, till.site) == 1
+    till.sign()
+    assert len(till.transaction(transaction_id).versions) == 3
+    till.settle()
+    assert till.states() == ["settled"]
+
+
+def pay_many(till: Till, address: str, count: int, units: int) -> str:
+    """One transaction as large as nodes relay, with `count` deposits to one address among its outputs."""
+    ours = parse_address(address, NETWORKS["regtest"], CHAIN).script
+    theirs = parse_address(till.outside.address(), NETWORKS["regtest"], CHAIN).script
+    outputs = [TxOut(units, ours)] * count + [TxOut(600, theirs)] * 2_900
+    total = sum(output.units for output in outputs) + 120_000
+    coin = next(
+        c for c in till.outside.rpc("listunspent") if c["spendable"] and int(c["amount"] * 10**8) > total
+    )
+    left = int(coin["amount"] * 10**8) - total
+    outputs.append(TxOut(left, theirs))
+    tx = Transaction(2, (TxIn(Outpoint(TxId(coin["txid"]), coin["vout"])),), tuple(outputs))
+    signed = till.outside.rpc("signrawtransactionwithwallet", tx.serialize().hex())
+    return str(till.bitcoind.rpc("sendrawtransaction", signed["hex"]))
+
+
+def test_deposits_from_huge_transactions_do_not_stop_other_payments(till: Till, tmp_path: Path) -> None:
+    mallory, alice = till.customer("mallory"), till.customer("alice", 2_000_000)
+    pay_many(till, till.address(mallory), 180, 30_000)
+    till.mine(6)
+    assert till.balance(mallory) == 180 * 30_000
+    server = Server(till.service, ListenSection(unix=str(tmp_path / "signer.sock")))
+    serving = threading.Thread(target=server.serve)
+    serving.start()
+    client = SignerClient(UnixAddress(tmp_path / "signer.sock"))
+    try:
+        till.signer = client
+        big = till.request(mallory, 5_200_000)  # needs nearly all of them
+        small = till.request(alice, 1_000_000)
+        till.route()
+        for _ in range(4):
+            till.build()
+            till.sign()
+            till.broadcast()
+        assert till.withdrawal(small.id).state == "broadcast"
+        assert till.withdrawal(big.id).state in ("queued", "broadcast")
+    finally:
+        client.close()
+        server.close()
+        serving.join()
+
+
+def test_one_transaction_that_cannot_be_moved_does_not_stop_the_others(broken: Till) -> None:
+    till = broken
+    alice, bob = till.customer("alice", 5_000_000), till.customer("bob", 5_000_000)
+    first = till.request(alice, 1_000_000)
+    till.send()
+    second = till.request(bob, 1_000_000)
+    till.send()
+    with till.admin.transaction() as tx:  # somebody released what the first one holds
+        service.release(tx, till.withdrawal(first.id))
+    till.mine(6)
+    till.track()
+    assert till.withdrawal(second.id).state == "settled"
+    assert "transaction.not_tracked" in till.alerts()
