@@ -10,7 +10,6 @@ from chains.errors import PermanentError, TransientError
 from policies.canonical import Name, decoder_for
 from policies.intent import Attestation, Evidence, Intent, Signature
 
-
 MAX_CALL_BYTES: Final = 16 * 1024 * 1024
 """Longest call that a signer reads, or answer that its client does. What is longer can never be answered."""
 
