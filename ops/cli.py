@@ -66,6 +66,7 @@ def main() -> None:
         sys.exit(_run_process(name, sys.argv[2:]))
 
     from custody.console.app import app
+    from custody.console.operator import operator  # noqa: F401 - adds its verbs to the app
 
     for command in (up, demo, bench):
         app.command()(command)

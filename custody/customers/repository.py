@@ -44,5 +44,15 @@ def page(tx: Tx, after: str, limit: int) -> Sequence[Customer]:
     return [_customer(row) for row in rows]
 
 
+def set_state(tx: Tx, customer_id: str, before: str, after: str, reason: str) -> bool:
+    """Change the state if it is `before`; whether it was."""
+    return bool(
+        tx.execute(
+            "UPDATE customers SET state = %s, reason = %s WHERE id = %s AND state = %s",
+            (after, reason, customer_id, before),
+        )
+    )
+
+
 def _customer(row: Row) -> Customer:
     return Customer(row["id"], row["state"], row["reason"], row["created_at"])

@@ -44,3 +44,17 @@ def get(tx: Tx, customer_id: str) -> Customer:
 def page(tx: Tx, *, after: str | None, limit: int) -> Sequence[Customer]:
     """At most `limit` customers in the order of their ids, beginning after `after`."""
     return repository.page(tx, after or "", limit)
+
+
+def freeze(tx: Tx, customer_id: str, reason: str, *, by: str) -> None:
+    """Stop a customer's withdrawals. Again changes nothing. Raises UnknownCustomer."""
+    get(tx, customer_id)
+    if repository.set_state(tx, customer_id, "active", "frozen", reason):
+        events.emit(tx, "customer.frozen", customer_id, {"reason": reason, "by": by})
+
+
+def unfreeze(tx: Tx, customer_id: str, reason: str, *, by: str) -> None:
+    """Let a frozen customer withdraw again. Again changes nothing. Raises UnknownCustomer."""
+    get(tx, customer_id)
+    if repository.set_state(tx, customer_id, "frozen", "active", ""):
+        events.emit(tx, "customer.unfrozen", customer_id, {"reason": reason, "by": by})

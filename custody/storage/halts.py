@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from custody.storage import events
-from custody.storage.db import Tx
+from custody.storage.db import Row, Tx
 
 ALL: Final = "all"
 """The scope that stops paying on every chain."""
@@ -17,6 +17,11 @@ def halted(tx: Tx, chain: str) -> str | None:
         "SELECT reason FROM halts WHERE scope IN (%s, %s) ORDER BY scope = %s DESC LIMIT 1", [ALL, chain, ALL]
     )
     return None if row is None else str(row["reason"])
+
+
+def in_force(tx: Tx) -> list[Row]:
+    """All halts: scope, reason, at."""
+    return tx.all("SELECT scope, reason, at FROM halts ORDER BY scope")
 
 
 def halt(tx: Tx, scope: str, reason: str) -> None:

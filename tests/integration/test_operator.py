@@ -1,0 +1,77 @@
+"""The operator's verbs on PostgreSQL, with the workers' role: the brake, freezes, alerts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from typer.testing import CliRunner, Result
+
+from custody.console.app import app
+from custody.console.operator import operator
+from custody.storage.migrate import set_role_password
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(database: str, tmp_path: Path) -> Run:
+    """Runs `strongroom operator ...` with a worker's settings."""
+    assert operator in [group.typer_instance for group in app.registered_groups]
+    set_role_password(database, "strongroom_worker", "of-this-test")
+    settings = {
+        "STRONGROOM_DATABASE_URL": make_conninfo(database, user="strongroom_worker", password="of-this-test"),
+        "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
+        "STRONGROOM_BUNDLE_PATH": str(tmp_path / "bundle.json"),
+        "STRONGROOM_TRUST_ROOT_PATH": str(tmp_path / "root.json"),
+        "STRONGROOM_DATA_DIR": str(tmp_path),
+        "STRONGROOM_NODES": json.dumps(
+            {"btc": {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}}
+        ),
+        "STRONGROOM_SIGNERS": json.dumps({"btc-hot": {"socket": str(tmp_path / "signer.sock")}}),
+    }
+    for name in ("bundle.json", "root.json"):
+        (tmp_path / name).write_text("{}")
+    return lambda *arguments: CliRunner().invoke(app, ["operator", *arguments], env=settings)
+
+
+def test_a_halt_is_placed_shown_and_lifted_and_the_feed_says_by_whom(run: Run, database: str) -> None:
+    assert run("halt", "all", "--reason", "strange fees").exit_code == 0
+    shown = json.loads(run("halts", "--json").stdout)
+    assert [(row["scope"], row["reason"].startswith("strange fees (by ")) for row in shown] == [("all", True)]
+    assert run("lift", "all", "--reason", "explained").exit_code == 0
+    assert json.loads(run("halts", "--json").stdout) == []
+    assert run("lift", "all", "--reason", "again changes nothing").exit_code == 0
+    with psycopg.connect(database) as connection:
+        types = [row[0] for row in connection.execute("SELECT type FROM events ORDER BY id")]
+    assert types.count("paying.halted") == types.count("paying.resumed") == 1
+
+
+def test_a_frozen_customer_is_active_again_once_an_operator_says_so(run: Run, database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("INSERT INTO customers (id) VALUES ('alice')")
+        assert run("freeze", "alice", "--reason", "court order").exit_code == 0
+        assert connection.execute("SELECT state, reason FROM customers").fetchone() == (
+            "frozen",
+            "court order",
+        )
+        assert run("unfreeze", "alice", "--reason", "lifted").exit_code == 0
+        assert connection.execute("SELECT state, reason FROM customers").fetchone() == ("active", "")
+
+
+def test_an_unknown_customer_is_a_refusal_with_a_sentence(run: Run) -> None:
+    result = run("unfreeze", "nobody", "--reason", "x")
+    assert (result.exit_code, "nobody" in result.stderr) == (1, True)
+
+
+def test_an_alert_that_somebody_has_looked_at_is_closed(run: Run, database: str) -> None:
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO alerts (severity, type, subject, message) VALUES ('critical', 'chain.deep_reorg', 'x', 'm')"
+        )
+        assert run("resolve", "chain.deep_reorg", "x", "--reason", "seen").exit_code == 0
+        assert connection.execute("SELECT count(*) FROM alerts WHERE resolved_at IS NULL").fetchone() == (0,)
