@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from typing import Final
 
 import structlog
+from celery.signals import worker_shutting_down
 
 from chains.errors import StrongroomError
-from custody.config import Process, load
-from custody.wiring import wire
+from custody.config import Process, Settings, load
+from custody.wiring import Services, wire
 from custody.workers.app import make_app, worker_arguments
 
 CONCURRENCY: Final = 4
+PAUSE_SECONDS: Final = 1
 _USAGE: Final = "usage: python -m custody.workers worker|beat"
+
+_log = structlog.get_logger("strongroom.workers")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,9 +46,34 @@ def main(argv: Sequence[str]) -> int:
     except StrongroomError as error:
         print(error, file=sys.stderr)
         return 78  # EX_CONFIG of sysexits.h
+    return _work(settings, services)
+
+
+def _work(settings: Settings, services: Services) -> int:
+    told_to_stop = threading.Event()
+
+    def note(**_: object) -> None:
+        told_to_stop.set()
+
+    worker_shutting_down.connect(note)
     with services:
-        make_app(settings.redis_url, lambda: services).worker_main(worker_arguments(CONCURRENCY))
-    return 0
+        try:
+            make_app(settings.redis_url, lambda: services).worker_main(worker_arguments(CONCURRENCY))
+        except SystemExit as end:
+            why = f"exit {end.code}"
+        except Exception as error:  # noqa: BLE001 - whatever it was, what follows is the answer to it
+            why = repr(error)
+        else:
+            why = "returned"
+    if told_to_stop.is_set():
+        return 0
+    # Celery gives up when Redis goes away while it acknowledges a task ("Unrecoverable error"). Nothing of ours is in
+    # it, so the process begins anew, under the same pid: whoever supervises it need not know Celery.
+    _log.warning("worker begins anew", celery=why)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    time.sleep(PAUSE_SECONDS)
+    return os.execv(sys.executable, [sys.executable, "-m", "custody.workers", "worker"])
 
 
 def _log_to_stderr() -> None:

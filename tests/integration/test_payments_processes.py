@@ -153,7 +153,9 @@ def test_fault_39_a_task_delivered_twice_changes_nothing(plant: Plant) -> None:
     # What the broker does after a minute: it gives the task to somebody else. And everything else comes
     # twice, too.
     for tag in plant.redis.hkeys("unacked"):
-        plant.redis.execute_command("ZADD", "unacked_index", time.time() - 3600, tag)
+        plant.redis.zadd(
+            "unacked_index", {str(tag, "utf-8") if isinstance(tag, bytes) else tag: time.time() - 3600}
+        )
     for step in list(Step) * 3:
         bell(step)
     other = plant.process("worker", "2")
@@ -169,6 +171,18 @@ def test_fault_39_a_task_delivered_twice_changes_nothing(plant: Plant) -> None:
         del row["rebroadcast_at"], row["updated_at"], row["last_error"]
     assert after == before
     other.kill()
+
+
+def test_a_worker_that_is_told_to_stop_ends_and_does_not_begin_anew(plant: Plant) -> None:
+    plant.worker.start()
+    CeleryBell(Secret(plant.redis_server.url))(Step.ROUTE)
+    wait_until(
+        lambda: plant.redis.llen(QUEUE) == 0 and plant.redis.hlen("unacked") == 0,
+        timeout=40,
+        what="the task to be done",
+    )
+    assert plant.worker.stop(timeout=20) == 0
+    assert "anew" not in plant.worker.log_tail()
 
 
 def test_a_worker_with_unusable_settings_does_not_start_and_says_what_to_write(plant: Plant) -> None:
