@@ -247,7 +247,7 @@ def running_api(superuser_dsn: str, **changes: Any) -> Iterator[RunningApi]:
         bundle=believed,
         signer=signer_of,
         audience=AUDIENCE,
-        wake=lambda step: api.woken.append(step),  # noqa: PLW0108 - a bell's argument has a name
+        wake=lambda step: api.woken.append(step),
         clock=lambda: int(time.time()) + api.now_offset,
         **changes,
     )
