@@ -312,6 +312,13 @@ def test_a_cancelled_withdrawal_is_released_by_the_api_itself(db: Database, data
     booked(db, credit("ada", 100))
     with Database(login(database, "strongroom_api"), application="api") as api:
         booked(api, bookings.hold_withdrawal(w, customer="ada", asset="BTC", units=40, fee_units=1))
+        with db.transaction() as tx:
+            tx.execute(
+                "INSERT INTO withdrawals (id, caller, customer_id, chain, asset, destination, units, fee_units,"
+                " order_json, order_signature, order_hash, state, expires_at)"
+                " VALUES (%s, 'x', 'ada', 'c', 'BTC', 'd', 40, 1, '{}', 's', 'h', 'cancelled', now())",
+                [w],
+            )
         assert isinstance(booked(api, bookings.release_withdrawal(w))[0], Created)
     assert balance(db, "ada").available == 100
 

@@ -483,9 +483,10 @@ def test_the_api_requests_and_cancels_withdrawals_and_decides_nothing(roles: Con
     )
     with pytest.raises(pg.InsufficientPrivilege, match="request and cancel"):
         api.execute(insert, [id, str(id), "queued"])
-    api.execute(insert, [id, str(id), "requested"])
-    with pytest.raises(pg.InsufficientPrivilege, match="request and cancel"):
-        api.execute("UPDATE withdrawals SET state = 'screening' WHERE id = %s", [id])
-    with pytest.raises(pg.InsufficientPrivilege):
-        api.execute("UPDATE withdrawals SET decision = '{}' WHERE id = %s", [id])
-    api.execute("UPDATE withdrawals SET state = 'cancelled' WHERE id = %s", [id])
+    with api.transaction():
+        api.execute(insert, [id, str(id), "requested"])
+        with pytest.raises(pg.InsufficientPrivilege, match="request and cancel"), api.transaction():
+            api.execute("UPDATE withdrawals SET state = 'screening' WHERE id = %s", [id])
+        with pytest.raises(pg.InsufficientPrivilege), api.transaction():
+            api.execute("UPDATE withdrawals SET decision = '{}' WHERE id = %s", [id])
+        api.execute("UPDATE withdrawals SET state = 'cancelled' WHERE id = %s", [id])

@@ -184,6 +184,7 @@ CREATE TABLE ledger_transfers (
 );
 CREATE INDEX ON ledger_transfers (reference);
 CREATE UNIQUE INDEX ledger_transfers_reversed_once ON ledger_transfers (parent_id) WHERE kind = 'reverse';
+CREATE UNIQUE INDEX ledger_transfers_voided_once ON ledger_transfers (parent_id) WHERE kind = 'void';
 
 -- A hold is posted or voided at most once unless the post is reversed: the hold row below carries the truth.
 CREATE TABLE ledger_holds (
@@ -419,6 +420,72 @@ BEGIN
 END $$;
 CREATE TRIGGER withdrawals_api BEFORE INSERT OR UPDATE ON withdrawals
     FOR EACH ROW EXECUTE FUNCTION withdrawals_of_the_api();
+
+-- Nor does it ask for a payment whose money is not held, or let go of money that may be paid out: without this, a
+-- stolen API and a customer would be paid on the chain and keep the balance.
+CREATE FUNCTION held_for(withdrawal withdrawals) RETURNS numeric   -- of the holds whose money really was frozen
+LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
+    SELECT coalesce(sum(l.amount), 0)
+    FROM ledger_transfers t JOIN ledger_holds h ON h.id = t.id AND h.state = 'pending'
+    JOIN ledger_lines l ON l.transfer_id = t.id
+    JOIN ledger_accounts a ON a.id = l.account_id AND a.kind = 'frozen'
+    WHERE t.reference = 'withdrawal:' || withdrawal.id AND t.kind = 'hold'
+      AND h.customer_id = withdrawal.customer_id AND h.asset = withdrawal.asset
+      AND a.customer_id = withdrawal.customer_id AND a.asset = withdrawal.asset AND l.amount = h.units
+$$;
+CREATE FUNCTION withdrawal_is_held() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF session_user = 'strongroom_api' AND NOT EXISTS (
+        SELECT 1 FROM withdrawals w
+        WHERE w.id = NEW.id AND (w.state = 'cancelled' OR held_for(w) >= w.units + w.fee_units)
+    ) THEN
+        RAISE EXCEPTION 'withdrawal %: the money for it is not held', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER withdrawals_held AFTER INSERT ON withdrawals DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION withdrawal_is_held();
+
+CREATE FUNCTION api_gives_back() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE bad record;
+BEGIN
+    IF session_user <> 'strongroom_api' THEN
+        RETURN NULL;
+    END IF;
+    SELECT b.transfer_id INTO bad FROM (
+        SELECT n.transfer_id, a.customer_id, a.asset, sum(n.amount) AS amount
+        FROM fresh n JOIN ledger_accounts a ON a.id = n.account_id AND a.kind = 'available'
+        WHERE n.amount > 0 GROUP BY n.transfer_id, a.customer_id, a.asset
+    ) b
+    WHERE NOT EXISTS (
+        SELECT 1 FROM ledger_transfers t JOIN ledger_transfers h ON h.id = t.parent_id
+        JOIN withdrawals w ON h.reference = 'withdrawal:' || w.id
+        WHERE t.id = b.transfer_id AND t.kind = 'void' AND w.state = 'cancelled'
+          AND w.customer_id = b.customer_id AND w.asset = b.asset AND held_for(w) >= b.amount
+    ) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'strongroom_api may give back only what a cancelled withdrawal held: transfer %', bad.transfer_id
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER ledger_lines_gives_back AFTER INSERT ON ledger_lines
+    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION api_gives_back();
+
+CREATE FUNCTION holds_of_the_api() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF session_user = 'strongroom_api' AND NOT (NEW.state = 'voided' AND EXISTS (
+        SELECT 1 FROM ledger_transfers v JOIN ledger_transfers t ON t.id = v.parent_id
+        JOIN withdrawals w ON t.reference = 'withdrawal:' || w.id
+        WHERE v.parent_id = NEW.id AND v.kind = 'void' AND v.xid = pg_current_xact_id() AND w.state = 'cancelled'
+    )) THEN
+        RAISE EXCEPTION 'strongroom_api may void only the hold of a cancelled withdrawal, not make % %', NEW.id, NEW.state
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER ledger_holds_api BEFORE UPDATE ON ledger_holds
+    FOR EACH ROW EXECUTE FUNCTION holds_of_the_api();
 
 CREATE TABLE withdrawal_events (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
