@@ -148,6 +148,10 @@ def _record(
             raise Raced(f"transaction {transaction.id} was confirmed or replaced meanwhile")
         if halts.halted(tx, site.chain) is not None:
             raise Raced("paying was halted meanwhile")
+        mined = repository.consumptions(tx, site.chain, [coin.resource for coin in found.pinned])
+        txids = [version.txid for version in current.versions if version.txid is not None]
+        if mined or repository.spends_outputs_of(tx, site.chain, txids):
+            raise Raced(f"transaction {transaction.id} was mined meanwhile, or its change is spent")
         if not repository.still_spendable(
             tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, added
         ):

@@ -161,6 +161,17 @@ def to_sign(tx: Tx, chain: str, keyset: str) -> Sequence[Version]:
     return [_version(row) for row in rows]
 
 
+def still_to_sign(tx: Tx, version: Version) -> bool:
+    """Whether the signer still has to be asked about a version; another worker may have brought its answer."""
+    row = tx.one(
+        "SELECT EXISTS (SELECT 1 FROM transaction_versions v JOIN transactions t ON t.id = v.transaction_id"
+        " WHERE v.transaction_id = %s AND v.version = %s AND v.state = 'built' AND t.state IN ('built', 'broadcast'))"
+        " AS found",
+        [version.transaction_id, version.version],
+    )
+    return bool(row["found"])
+
+
 def record_signed(tx: Tx, version: Version, signed: bytes, txid: str) -> bool:
     """Store the signed bytes, once; False if this version is no longer waiting for them."""
     return bool(

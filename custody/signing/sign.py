@@ -36,6 +36,10 @@ def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
     done = []
     unanswered: SignerUnavailable | None = None
     for version in waiting:
+        with db.snapshot() as tx:
+            # What was refused meanwhile is being built anew: a signature for it now would block that for ever.
+            if not repository.still_to_sign(tx, version):
+                continue
         try:
             response = signer.sign(btc.read_request(version.request))
             signed, txid = btc.finish(version, response)

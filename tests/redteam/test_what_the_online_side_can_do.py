@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 
 from chains.btc.address import parse_address
+from chains.btc.fees import FeeRate
 from chains.btc.network import NETWORKS
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
 from chains.types import TxId
-from custody.signing.bump import bump_stuck
+from custody.signing.build import Raced
+from custody.signing.bump import bump, bump_stuck
+from custody.signing.sign import sign
 from custody.withdrawals import service
 from custody.withdrawals.ending import settle_internal
 from ops.devnet.bitcoind import Bitcoind
 from signers.client import SignerClient, UnixAddress
 from signers.config import ListenSection
+from signers.ports import (
+    AttestRequest,
+    Reason,
+    Refused,
+    SignedAttestation,
+    SignerStatus,
+    SignerUnavailable,
+    SignRequest,
+    SignResponse,
+)
 from signers.server import Server
 from tests.fakes.signing import CHAIN
 from tests.fakes.till import Till, open_till
@@ -154,3 +171,93 @@ def test_one_transaction_that_cannot_be_moved_does_not_stop_the_others(broken: T
     till.track()
     assert till.withdrawal(second.id).state == "settled"
     assert "transaction.not_tracked" in till.alerts()
+
+
+# --------------------------------------------------------------------------- two workers, one slower than the other
+
+
+class Meanwhile:
+    """The till's node; before it gives the first previous transaction of a build or bump, something happens."""
+
+    def __init__(self, till: Till, happens: Callable[[], object]) -> None:
+        self.inner, self.happens = till.node, [happens]
+
+    def raw_transaction(self, txid: TxId, block_hash: str | None = None) -> bytes:
+        while self.happens:
+            self.happens.pop()()
+        return self.inner.raw_transaction(txid, block_hash)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+
+def test_a_slow_bump_does_not_replace_what_is_mined_and_whose_change_is_spent_already(till: Till) -> None:
+    alice = till.customer("alice", 5_000_000)
+    till.request(alice, 1_000_000)
+    first = till.send()
+    till.request(alice, 1_000_000)
+    till.route()
+    later: list[UUID | None] = []
+    site = till.site
+
+    def mined_and_spent() -> None:
+        till.mine(1)  # and nobody has tracked it yet
+        later.append(till.build())
+
+    slow = replace(site, node=Meanwhile(till, mined_and_spent))
+    with pytest.raises(Raced):
+        bump(till.db, slow, first, FeeRate(20_000))
+    assert later != [None]
+    assert len(till.transaction(first).versions) == 1
+
+
+def test_a_worker_that_comes_late_does_not_ask_for_what_was_refused_and_freed(till: Till) -> None:
+    alice = till.customer("alice", 3_000_000)
+    bob = till.customer("bob", 3_000_000)
+    till.request(alice, 1_000_000)
+    till.route()
+    till.build()
+    till.request(bob, 1_000_000)
+    till.route()
+    till.build()
+
+    class Slow:
+        """While the first request is under way, another worker gets the second one refused."""
+
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def status(self) -> SignerStatus:
+            return till.service.status()
+
+        def attest(self, request: AttestRequest) -> SignedAttestation:
+            return till.service.attest(request)
+
+        def sign(self, request: SignRequest) -> SignResponse:
+            if not self.asked:
+                with contextlib.suppress(SignerUnavailable):
+                    sign(till.db, till.site, Refusing(request.intents[0].id))
+            self.asked.append(request.intents[0].id)
+            return till.service.sign(request)
+
+    class Refusing:
+        """Refuses everything but what the slow worker is asking for."""
+
+        def __init__(self, but: str) -> None:
+            self.but = but
+
+        def status(self) -> SignerStatus:
+            return till.service.status()
+
+        def attest(self, request: AttestRequest) -> SignedAttestation:
+            return till.service.attest(request)
+
+        def sign(self, request: SignRequest) -> SignResponse:
+            if request.intents[0].id == self.but:
+                raise SignerUnavailable("busy")
+            raise Refused((Reason("window-cap", "not today"),))
+
+    slow = Slow()
+    sign(till.db, till.site, slow)
+    assert len(slow.asked) == 1
+    assert till.service.status().signed == 1
