@@ -22,7 +22,10 @@ _SPENDABLE = """
       AND NOT EXISTS (SELECT 1 FROM consumptions u WHERE u.chain = r.chain AND u.resource = r.resource)
       AND NOT EXISTS (SELECT 1 FROM reservations v WHERE v.chain = r.chain AND v.resource = r.resource)
       AND (NOT r.coinbase OR c.height - r.height + 1 >= 100)
-      AND (d.state = 'credited' OR d.id IS NULL AND a.purpose = 'change' AND EXISTS (
+      AND (d.state = 'credited' AND c.height - r.height + 1 >= %(settle_blocks)s
+           -- A stranger's coin is final before others' payments depend on it, however early it was credited: if it is
+           -- double-spent in a reorg, what spends it can neither confirm nor be replaced.
+           OR d.id IS NULL AND a.purpose = 'change' AND EXISTS (
             -- Our own change. If its transaction has several versions, a reorg could bring another one, and this
             -- coin would never have existed: then it has to be as deep as what we call final.
             SELECT 1 FROM transaction_versions o WHERE o.txid = r.txid AND (
@@ -33,7 +36,7 @@ _SPENDABLE = """
 
 
 def spendable(tx: Tx, chain: str, keyset: str, asset: str, settle_blocks: int) -> Sequence[SpendableCoin]:
-    """Coins that may be spent now: mined, unspent, not reserved, mature, and credited or our own change."""
+    """Coins that may be spent now: unspent, not reserved, mature, and final credited deposits or our own change."""
     params = {"chain": chain, "keyset": keyset, "asset": asset, "settle_blocks": settle_blocks}
     return [_coin(row) for row in tx.all(_SPENDABLE + " ORDER BY r.resource", params)]
 

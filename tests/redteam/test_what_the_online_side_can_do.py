@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from chains.btc.address import parse_address
@@ -24,6 +25,7 @@ from custody.signing.sign import sign
 from custody.withdrawals import service
 from custody.withdrawals.ending import settle_internal
 from ops.devnet.bitcoind import Bitcoind
+from policies.bundle import Confirmations
 from signers.client import SignerClient, UnixAddress
 from signers.config import ListenSection
 from signers.ports import (
@@ -261,3 +263,29 @@ def test_a_worker_that_comes_late_does_not_ask_for_what_was_refused_and_freed(ti
     sign(till.db, till.site, slow)
     assert len(slow.asked) == 1
     assert till.service.status().signed == 1
+
+
+def test_a_deposit_credited_after_one_block_is_not_put_into_others_payments_before_it_is_final(
+    till: Till,
+) -> None:
+    quick = msgspec.structs.replace(
+        till.bundle.assets[0], confirmations=(Confirmations(from_units="0", blocks=1),)
+    )
+    till.adopt(2, assets=(quick,))
+    alice, mallory = till.customer("alice", 5_000_000), till.customer("mallory")
+    till.outside.send(till.address(mallory), 4_000_000)
+    till.mine(1)
+    assert till.balance(mallory) == 4_000_000
+    till.request(mallory, 3_900_000)
+    till.request(alice, 3_900_000)
+    till.route()
+    till.build()  # a reorg of one block could take her coin away, and a transaction with it could never confirm
+    fresh = {
+        row["resource"] for row in till.query("SELECT resource FROM deposits WHERE customer_id = 'mallory'")
+    }
+    used = {row["resource"] for row in till.query("SELECT resource FROM reservations")}
+    assert used
+    assert not used & fresh
+    till.mine(5)
+    till.build()
+    assert fresh <= {row["resource"] for row in till.query("SELECT resource FROM reservations")}
