@@ -312,6 +312,9 @@ def check_consistent(bundle: Bundle) -> None:
         ("network", chains),
         ("asset", [a.id for a in bundle.assets]),
         ("key-set", [k.id for k in bundle.keysets]),
+        # Each signer's journal knows its own signatures only: two that may pay one order could both pay it, and a cap
+        # of the tier would hold for each of them.
+        ("key-set of one chain and tier", [(k.chain, k.tier) for k in bundle.keysets]),
         ("caller", [c.id for c in bundle.callers]),
         ("caller key", [c.key for c in bundle.callers]),
         ("officer", [o.id for o in bundle.officers]),
