@@ -8,6 +8,7 @@ import hmac
 import http.client
 import secrets
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,8 @@ from ops.devnet.tools import bitcoind_program
 
 RPC_USER = "strongroom"
 _RPC_TIMEOUT_SECONDS = 120
+_IDLE_SECONDS = 20
+"""The node closes connections that were idle for 30 s; before that we do."""
 _SATS_PER_BTC = 100_000_000
 _COINBASE_MATURITY_BLOCKS = 100
 
@@ -203,7 +206,7 @@ class Bitcoind:
             self._local.starts = self._starts
             self._local.kept = _KeptConnection(self.rpc_port)
         kept: _KeptConnection = self._local.kept
-        return kept.http
+        return kept.fresh()
 
 
 class _KeptConnection:
@@ -211,6 +214,14 @@ class _KeptConnection:
 
     def __init__(self, port: int) -> None:
         self.http = http.client.HTTPConnection("127.0.0.1", port, timeout=_RPC_TIMEOUT_SECONDS)
+        self._used_at = time.monotonic()
+
+    def fresh(self) -> http.client.HTTPConnection:
+        """The connection, opened anew by its next request if it has been idle."""
+        if time.monotonic() - self._used_at > _IDLE_SECONDS:
+            self.http.close()
+        self._used_at = time.monotonic()
+        return self.http
 
     def __del__(self) -> None:
         self.http.close()
