@@ -168,7 +168,7 @@ _WAITING: Final[Sequence[tuple[str, LiteralString]]] = (
                   w.reason) AS detail
            FROM withdrawals w
            WHERE w.state NOT IN ('settled', 'rejected', 'cancelled', 'expired', 'failed')
-             AND greatest(w.updated_at, w.not_before) < now() - CASE
+             AND (CASE WHEN w.state = 'cooling' THEN w.not_before ELSE w.updated_at END) < now() - CASE
                  WHEN w.state IN ('broadcast', 'confirming') THEN interval '12 hours'
                  ELSE interval '1 hour' END
              AND NOT EXISTS (SELECT 1 FROM alerts x WHERE x.resolved_at IS NULL

@@ -68,10 +68,7 @@ def build(db: Database, site: Site, *, now: int) -> UUID | None:
             halts.halted(tx, site.chain),
         )
     alive = [withdrawal for withdrawal in found.payable if withdrawal.expires_at.timestamp() > now]
-    if not alive:
-        return None
-    if found.halted is not None:
-        _wait(db, site, [(w.id, Reason("halted", found.halted)) for w in alive])
+    if not alive or found.halted is not None:
         return None
     payees, broken = _payees(_batch(alive), site)
     if broken:
@@ -215,7 +212,7 @@ def _wait(db: Database, site: Site, waiting: Sequence[tuple[UUID, Reason]]) -> N
                 f"{len(short)} withdrawals wait for funds in {site.keyset.id}; {short[0]}",
                 {"withdrawals": [str(w) for w, reason in waiting if reason.code == "insufficient-hot-funds"]},
             )
-        elif not any(reason.code == "halted" for _, reason in waiting):
+        else:
             alerts.resolve_alert(tx, "tier.insufficient_funds", site.keyset.id)
 
 

@@ -181,11 +181,36 @@ def tell(tx: Tx, withdrawal: Withdrawal) -> None:
 
 
 def wait(tx: Tx, withdrawal_id: UUID, reason: str, *, seconds: int) -> None:
-    """Leave it queued with the reason, for so long. No event row: it may wait many times."""
+    """Leave it where it is with the reason, for so long. No event row: it may wait many times.
+
+    `updated_at` says since when it waits for the same thing: so what waits too long is found.
+    """
     tx.execute(
-        "UPDATE withdrawals SET reason = %s, not_before = now() + make_interval(secs => %s), updated_at = now()"
-        " WHERE id = %s AND state = 'queued'",
-        [reason, seconds, withdrawal_id],
+        "UPDATE withdrawals SET reason = %(reason)s, not_before = now() + make_interval(secs => %(seconds)s),"
+        " updated_at = CASE WHEN split_part(reason, ':', 1) = split_part(%(reason)s, ':', 1) THEN updated_at"
+        "  ELSE now() END"
+        " WHERE id = %(id)s AND state IN ('requested', 'screening', 'queued')",
+        {"id": withdrawal_id, "reason": reason, "seconds": seconds},
+    )
+
+
+def explain_waiting(tx: Tx) -> None:
+    """Say of withdrawals that a halt or their customer's freeze stops that it does. Again changes nothing.
+
+    A requested one of a frozen customer is not meant: the policy rejects it.
+    """
+    tx.execute(
+        "WITH stopped AS ("
+        " SELECT w.id, left(CASE WHEN h.reason IS NOT NULL THEN 'halted: ' || h.reason"
+        "   ELSE 'customer-frozen: ' || c.reason END, 1000) AS reason"
+        " FROM withdrawals w JOIN customers c ON c.id = w.customer_id"
+        " LEFT JOIN LATERAL (SELECT reason FROM halts WHERE scope IN ('all', w.chain)"
+        "   ORDER BY scope = 'all' DESC LIMIT 1) h ON true"
+        " WHERE h.reason IS NOT NULL AND w.state IN ('requested', 'screening', 'queued', 'signing')"
+        "   OR c.state = 'frozen' AND w.state = 'queued'),"
+        " silent AS (SELECT w.id, s.reason FROM withdrawals w JOIN stopped s ON s.id = w.id"
+        "   WHERE w.reason <> s.reason FOR UPDATE OF w SKIP LOCKED)"
+        " UPDATE withdrawals w SET reason = s.reason, updated_at = now() FROM silent s WHERE w.id = s.id"
     )
 
 

@@ -35,7 +35,7 @@ _UNDECIDED = (WithdrawalState.REQUESTED, WithdrawalState.SCREENING)
 def route(db: Database, bundle: Bundle, screen: Screen, *, now: int) -> int:
     """Decide about every requested withdrawal; returns about how many.
 
-    While paying is halted, and while screening does not answer, withdrawals stay as they are.
+    While paying is halted, and while screening does not answer, withdrawals stay as they are and say so.
 
     Args:
         now: UNIX seconds.
@@ -43,7 +43,8 @@ def route(db: Database, bundle: Bundle, screen: Screen, *, now: int) -> int:
     Raises:
         DatabaseUnavailable, Conflict: the withdrawal at hand is undecided; the others are done.
     """
-    with db.snapshot() as tx:
+    with db.transaction() as tx:
+        repository.explain_waiting(tx)
         ids = repository.due(tx, _UNDECIDED, limit=BATCH)
     return sum(_route_one(db, withdrawal_id, bundle, screen, now=now) for withdrawal_id in ids)
 
@@ -72,6 +73,7 @@ def _route_one(db: Database, withdrawal_id: UUID, bundle: Bundle, screen: Screen
         screening = screen(seen.chain, seen.destination)
     except TransientError as error:
         with db.transaction() as tx:
+            repository.wait(tx, withdrawal_id, f"screening-unavailable: {error}"[:1000], seconds=0)
             alerts.raise_alert(
                 tx, Severity.WARNING, "screening.unavailable", seen.chain, f"withdrawals wait: {error}", {}
             )

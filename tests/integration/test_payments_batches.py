@@ -115,7 +115,9 @@ def test_a_fee_ceiling_below_what_the_network_asks_waits_and_does_not_stop_other
     assert till.withdrawal(poor.id).state == "queued"
     assert "fee-ceiling" in till.withdrawal(poor.id).reason
     assert till.withdrawal(rich.id).state == "broadcast"
+    since = till.withdrawal(poor.id).updated_at
     assert till.build() is None
+    assert till.withdrawal(poor.id).updated_at == since  # so that one that waits too long is found
     till.settle()
     till.price(2_000)
     till.send()

@@ -225,17 +225,24 @@ def test_of_two_workers_that_decide_at_once_no_two_see_the_same_window(till: Til
     assert till.states().count("rejected") == 10
 
 
-def test_a_frozen_customers_withdrawal_is_rejected_and_a_queued_one_waits(till: Till) -> None:
-    alice = till.customer("alice", 3_000_000)
+def test_a_frozen_customers_withdrawal_is_rejected_and_a_queued_one_waits_and_says_so(till: Till) -> None:
+    alice, bob = till.customer("alice", 3_000_000), till.customer("bob")
+    queued = [till.request(alice, 1_000_000), till.request(alice, 500_000, destination=till.address(bob))]
+    till.route()
+    till.execute("UPDATE customers SET state = 'frozen', reason = 'a court order' WHERE id = 'alice'")
     till.request(alice, 1_000_000)
     till.route()
-    till.execute("UPDATE customers SET state = 'frozen'")
-    till.request(alice, 1_000_000)
-    till.route()
-    assert sorted(till.states()) == ["queued", "rejected"]
-    assert till.build() is None
-    till.execute("UPDATE customers SET state = 'active'")
+    assert sorted(till.states()) == ["queued", "queued", "rejected"]
+    for withdrawal in queued:
+        assert till.withdrawal(withdrawal.id).reason == "customer-frozen: a court order"
+    before = till.contents()
+    assert till.route() == 0
+    assert (till.build(), settle_internal(till.db, till.bundle)) == (None, 0)
+    assert till.contents() == before
+    till.execute("UPDATE customers SET state = 'active', reason = ''")
     assert till.build() is not None
+    assert settle_internal(till.db, till.bundle) == 1
+    assert not any("frozen" in till.withdrawal(withdrawal.id).reason for withdrawal in queued)
 
 
 def test_under_a_halt_nothing_is_decided_built_signed_or_sent(till: Till) -> None:
@@ -250,11 +257,31 @@ def test_under_a_halt_nothing_is_decided_built_signed_or_sent(till: Till) -> Non
         halts.halt(tx, "all", "the ledger differs by one satoshi")
     assert (till.route(), till.build(), till.sign(), till.broadcast()) == (0, None, [], 0)
     assert till.states() == ["signing", "queued", "requested"]
-    assert "one satoshi" in till.query("SELECT reason FROM withdrawals WHERE state = 'queued'")[0]["reason"]
+    reasons = {row["reason"] for row in till.query("SELECT reason FROM withdrawals")}
+    assert reasons == {"halted: the ledger differs by one satoshi"}
+    before = till.contents()
+    till.route()
+    assert till.contents() == before
     with till.admin.transaction() as tx:
         halts.lift(tx, "all")
     assert till.sign() == [transaction_id]
     assert till.broadcast() == 1
+    assert till.route() == 1
+    assert till.build() is not None
+    assert {row["reason"] for row in till.query("SELECT reason FROM withdrawals")} == {""}
+
+
+def test_a_halt_of_one_chain_is_the_reason_of_that_chains_withdrawals_until_it_is_lifted(till: Till) -> None:
+    withdrawal = till.request(till.customer("alice", 3_000_000), 1_000_000)
+    with till.admin.transaction() as tx:
+        halts.halt(tx, "another-chain", "not ours")
+        halts.halt(tx, withdrawal.chain, "the node is odd")
+    till.route()
+    assert till.withdrawal(withdrawal.id).reason == "halted: the node is odd"
+    with till.admin.transaction() as tx:
+        halts.lift(tx, withdrawal.chain)
+    till.route()
+    assert till.withdrawal(withdrawal.id).reason == "queued: for the next transaction"
 
 
 @pytest.mark.parametrize(
@@ -341,6 +368,7 @@ def test_a_screened_destination_is_rejected_and_without_an_answer_the_withdrawal
 
     run()
     assert till.states() == ["requested"]
+    assert till.withdrawal(withdrawal.id).reason.startswith("screening-unavailable: ")
     assert "screening.unavailable" in till.alerts()
     listed.write_text(f"# sanctioned\n{withdrawal.destination}  # somebody\n")
     run()
