@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import os
 import signal
 import time
 from pathlib import Path
@@ -16,6 +17,7 @@ from ops.demo.tour import STEPS
 from ops.demo.tour import run as take_tour
 from ops.demo.world import World
 from ops.devnet.errors import DevnetError
+from ops.devnet.external import VARIABLE
 from ops.devnet.files import part_directory
 from ops.stack.command import end_on_sigterm, show_hints
 from ops.stack.stack import PROCESSES, Stack
@@ -45,7 +47,11 @@ def run(after: After, *, json_file: Path | None, keep: Path | None) -> int:
         console.print(f"{keep} is not empty: the tour begins anew, so name a directory that is", style="red")
         return 2
     directory = keep if keep is not None else part_directory("strongroom-demo-")
-    stack = Stack(directory)
+    try:
+        stack = Stack(directory, database_url=os.environ.get(VARIABLE))
+    except DevnetError as error:
+        console.print(str(error), style="red", highlight=False, markup=False)
+        return 2
     record = Record()
     try:
         with Show(console, [_START, *(title for _, title, _ in STEPS)]) as show:

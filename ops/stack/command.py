@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ops.devnet.errors import DevnetError
+from ops.devnet.external import VARIABLE
 from ops.stack.config import shell_file
 from ops.stack.stack import Stack
 from ops.stack.supervise import Supervisor
@@ -23,8 +25,13 @@ def run(data: Path, *, port: int) -> None:
     """
     console = Console()
     end_on_sigterm()
-    stack = Stack(data, api_port=port, tell=lambda text: console.print(text, highlight=False))
     try:
+        stack = Stack(
+            data,
+            api_port=port,
+            database_url=os.environ.get(VARIABLE),
+            tell=lambda text: console.print(text, highlight=False),
+        )
         with stack:
             outside_world(stack)
             show_hints(stack, console, title="Strongroom is up until Ctrl-C")
@@ -36,7 +43,7 @@ def run(data: Path, *, port: int) -> None:
                 supervisor.stop()
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:
-        console.print("stopped; the data stay in " + str(stack.directory), highlight=False)
+        console.print(f"stopped; the data stay in {data.absolute()}", highlight=False)
     except DevnetError as error:
         console.print(str(error), style="red", highlight=False, markup=False)
         sys.exit(1)

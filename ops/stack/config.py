@@ -72,12 +72,10 @@ def write(stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str,
 
 
 def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str, Any]:
-    from ops.stack.stack import DATABASE
-
     found: dict[str, Any] = {"data_dir": str(private_directory(stack.directory / "data" / name))}
     if name in ROLES:
         role = ROLES[name]
-        found["database_url"] = stack.postgres.dsn(role, passwords[role], DATABASE)
+        found["database_url"] = stack.postgres.dsn_of(role, passwords[role])
         found["bundle_path"] = str(trust.bundle_path)
         found["trust_root_path"] = str(trust.trust_root_path)
     if name in ("api", "worker", "beat"):

@@ -21,8 +21,9 @@ import httpx
 from custody.console.client import ApiClient
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.errors import DevnetError
+from ops.devnet.external import VARIABLE, ExternalPostgres, postgres_for
 from ops.devnet.files import kept_password
-from ops.devnet.postgres import Durability, EmbeddedPostgres
+from ops.devnet.postgres import Durability
 from ops.devnet.process import ManagedProcess, free_port, release_port, wait_until
 from ops.devnet.redis import RedisServer
 from ops.devnet.softhsm import SoftHsmToken
@@ -30,7 +31,6 @@ from ops.stack import config, trust
 from ops.stack.keys import private_directory
 from policies.bundle import Bundle
 
-DATABASE: Final = "strongroom"
 PROCESSES: Final = ("signer", "api", "monitor", "worker", "beat")
 """The product's own processes, in the order of their start."""
 _READY_SECONDS: Final = 90
@@ -69,6 +69,7 @@ class Stack:
         *,
         api_port: int = OwnPort.FREE,
         durability: Durability = Durability.FULL,
+        database_url: str | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Prepares the stack; `up` starts it.
@@ -76,7 +77,8 @@ class Stack:
         Args:
             directory: made if missing; entered by PostgreSQL's user, so open to pass through (0711).
             api_port: port of the API on 127.0.0.1; 0 takes a free one.
-            durability: of PostgreSQL.
+            durability: of the embedded PostgreSQL.
+            database_url: a database that somebody else runs, in its place; its user may create roles and tables.
             tell: is told what happens, a line at a time.
         """
         self.directory = directory.absolute()
@@ -85,7 +87,7 @@ class Stack:
         self.tell = tell
         self._own_port = api_port == OwnPort.FREE
         self.api_port = free_port() if self._own_port else api_port
-        self.postgres = EmbeddedPostgres(self.directory / "postgres", durability=durability)
+        self.postgres = postgres_for(self.directory / "postgres", database_url, durability)
         self.redis = RedisServer(self.directory / "redis")
         self.node = Bitcoind(self.directory / "bitcoind")
         self.token = SoftHsmToken(self.directory / "softhsm", "strongroom-hot")
@@ -104,6 +106,7 @@ class Stack:
             DevnetError: a part did not start; carries the end of its log.
         """
         started = time.monotonic()
+        self._refuse_other_database()
         for name, part in (("PostgreSQL", self.postgres), ("Redis", self.redis), ("bitcoind", self.node)):
             self.tell(f"starting {name}")
             part.start()
@@ -275,22 +278,29 @@ class Stack:
     # --------------------------------------------------------------------------------------------- inner
 
     def _migrate(self) -> dict[str, str]:
-        """Creates and migrates the database; returns the password of each role."""
-        import psycopg
-
+        """Migrates the database; returns the password of each role."""
         from custody.storage.migrate import ROLES, set_role_password, upgrade
 
-        with psycopg.connect(self.postgres.superuser_dsn(), autocommit=True) as connection:
-            known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
-        if known is None:
-            self.postgres.create_database(DATABASE)
-        dsn = self.postgres.superuser_dsn(DATABASE)
-        upgrade(dsn)
+        dsn = self.postgres.owner_dsn()
         secrets = private_directory(self.directory / "secrets")
+        if isinstance(self.postgres, ExternalPostgres) and not (secrets / f"{ROLES[0]}.password").exists():
+            _refuse_anothers_records(dsn)
+        upgrade(dsn)
         passwords = {role: kept_password(secrets / f"{role}.password") for role in ROLES}
         for role, password in passwords.items():
             set_role_password(dsn, role, password)
         return passwords
+
+    def _refuse_other_database(self) -> None:
+        """Keys, journal and records belong together: a directory stays with the kind of database it began with."""
+        note, kind = self.directory / "database", type(self.postgres).__name__
+        if not note.exists():
+            note.write_text(kind)
+        elif note.read_text() != kind:
+            raise DevnetError(
+                f"{self.directory} began with another database than {VARIABLE} says now: set or unset it as it was, "
+                "or name a new directory"
+            )
 
     def _environment(self, name: str, files: dict[str, Path]) -> dict[str, str]:
         """What a process inherits: little, so that nothing of this shell decides what it does."""
@@ -305,6 +315,20 @@ class Stack:
             config.FILE_VARIABLE: str(files[name]),
         }
         return found | self.token.env if name == "signer" else found
+
+
+def _refuse_anothers_records(dsn: str) -> None:
+    """Raises DevnetError if the database has tables already, which this installation did not make."""
+    import psycopg
+
+    with psycopg.connect(dsn) as connection:
+        found = connection.execute(
+            "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"
+        ).fetchone()
+    if found != (0,):
+        raise DevnetError(
+            f"the database of {VARIABLE} is not empty: name an empty one for a new installation"
+        )
 
 
 def _short_directory(directory: Path) -> Path:

@@ -6,7 +6,7 @@ import psycopg
 
 from ops.demo import arrivals
 from ops.demo.world import World
-from ops.stack.stack import DATABASE, Stack
+from ops.stack.stack import Stack
 
 STOLEN_SATS = 1
 
@@ -17,7 +17,7 @@ def test_one_satoshi_too_few_on_the_books_halts_all_paying(stack: Stack, world: 
     assert world.reconcile()["ok"] is True
 
     # Somebody with the database owner's rights edits what we own by one satoshi.
-    with psycopg.connect(stack.postgres.superuser_dsn(DATABASE)) as connection:
+    with psycopg.connect(stack.postgres.owner_dsn()) as connection:
         connection.execute("SET session_replication_role = replica")
         connection.execute(
             "UPDATE ledger_accounts SET balance = balance + %s WHERE kind = 'chain_assets'", [STOLEN_SATS]
