@@ -19,6 +19,7 @@ PROCESSES: Final = {
     "worker": ("custody.workers.main", "Decide, build, sign, broadcast, settle (one process)."),
     "beat": ("custody.workers.main", "Ring for the workers' steps (one process)."),
     "signer": ("signers.daemon", "Sign what its guard allows (one process)."),
+    "migrate": ("custody.storage.command", "Create or upgrade the database's schema and roles."),
     "reconcile": ("custody.reconcile.command", "Compare ledger, records and chain, to the base unit."),
 }
 """Commands with settings of their own: module with `main(arguments) -> exit code`, and what it does."""

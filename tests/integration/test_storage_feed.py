@@ -207,7 +207,9 @@ def test_a_halt_stops_its_chain_or_all_until_it_is_lifted(db: Database) -> None:
     assert kinds == ["paying.halted", "paying.halted", "paying.resumed"]
 
 
-def test_each_process_raises_alerts_with_its_own_role_and_workers_alone_pull_and_lift_the_brake(database: str) -> None:
+def test_each_process_raises_alerts_with_its_own_role_and_workers_alone_pull_and_lift_the_brake(
+    database: str,
+) -> None:
     for role in ("strongroom_api", "strongroom_monitor", "strongroom_worker"):
         with Database(login(database, role), application="test") as db:
             raise_it(db, role)
