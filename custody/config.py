@@ -143,6 +143,8 @@ class Settings:
     """For files that the process may lose, such as beat's schedule."""
     screening_path: Path | None
     """Addresses whose deposits are held, one a line; null: nothing is held by address."""
+    gather_seconds: int | None
+    """How long withdrawals wait for others to share a transaction; null: the usual few seconds."""
 
 
 def load(process: Process, environment: Mapping[str, str] | None = None) -> Settings:
@@ -171,6 +173,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
         api_port=reader.value("api_port", reader.port, 8080),
         data_dir=reader.value("data_dir", reader.directory, Path()),
         screening_path=reader.value("screening_path", reader.file, None),
+        gather_seconds=reader.value("gather_seconds", reader.seconds, None),
     )
     if reader.problems:
         raise InvalidConfiguration(reader.problems)
@@ -204,7 +207,7 @@ class _Reader:
                     self._raw[field] = json.loads(text)
                 except ValueError:
                     self._raw[field] = None
-            elif field == "api_port" and re.fullmatch(r"[0-9]{1,6}", text):
+            elif field in {"api_port", "gather_seconds"} and re.fullmatch(r"[0-9]{1,6}", text):
                 self._raw[field] = int(text)
 
     def value(self, field: str, check: Callable[[str, Any], _T | None], default: _T) -> _T:
@@ -286,6 +289,12 @@ class _Reader:
     def port(self, field: str, raw: Any) -> int | None:
         if type(raw) is not int or not 1 <= raw <= 65535:
             self.problem(f"{field}: write a port number, 1 to 65535")
+            return None
+        return raw
+
+    def seconds(self, field: str, raw: Any) -> int | None:
+        if type(raw) is not int or not 0 <= raw <= 3600:
+            self.problem(f"{field}: write a number of seconds, 0 to 3600")
             return None
         return raw
 

@@ -114,10 +114,12 @@ class Services:
             raise InvalidValue(f"no signer is configured for {keyset}")
         return self.signers[keyset]
 
-    def sites(self, pace: Pace | None = None) -> tuple[Site, ...]:
+    def sites(self) -> tuple[Site, ...]:
         """The hot wallets that this process can pay from: one per chain with a node, a key-set and its
         signer."""
         bundle = self.bundle()
+        gather = self.settings.gather_seconds
+        pace = Pace() if gather is None else Pace(gather_seconds=gather)
         hot = {keyset.chain: keyset.id for keyset in reversed(bundle.keysets) if keyset.tier == "hot"}
         return tuple(
             site(bundle, network.chain, self.nodes[network.chain], pace=pace)

@@ -48,10 +48,14 @@ class _Found:
     payable: Sequence[Withdrawal]
     coins: Sequence[SpendableCoin]
     halted: str | None
+    gathered: bool
+    """One of the payable has waited long enough for others."""
 
 
 def build(db: Database, site: Site, *, now: int) -> UUID | None:
     """Record one transaction that pays what can be paid; None if there is nothing to pay, or nothing can be.
+
+    Withdrawals gather for a moment (`Pace.gather_seconds`): those that come together share a transaction.
 
     Args:
         db: the database, as the worker's role.
@@ -66,7 +70,10 @@ def build(db: Database, site: Site, *, now: int) -> UUID | None:
             withdrawals.payable(tx, site.chain, "hot", limit=site.pace.batch_payments),
             repository.spendable(tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks),
             halts.halted(tx, site.chain),
+            withdrawals.gathered(tx, site.chain, "hot", seconds=site.pace.gather_seconds),
         )
+    if not found.gathered and len(found.payable) < site.pace.batch_payments:
+        return None
     alive = [withdrawal for withdrawal in found.payable if withdrawal.expires_at.timestamp() > now]
     if not alive or found.halted is not None:
         return None

@@ -41,6 +41,8 @@ class Pace:
 
     batch_payments: int = 200
     """Most payments of one transaction; weight bounds it too."""
+    gather_seconds: int = 5
+    """How long a queued withdrawal waits for others to share its transaction, unless that is full before."""
     confirm_target_blocks: int = 6
     """Within which a payment should confirm: asks the node's estimate for this."""
     long_term_sat_per_kvb: int = 10_000

@@ -21,6 +21,11 @@ _COLUMNS = (
     "w.not_before, w.expires_at, w.created_at, w.updated_at"
 )
 
+_PAYABLE = (
+    "w.chain = %s AND w.tier = %s AND w.settlement = 'chain' AND w.state = 'queued' AND c.state = 'active'"
+    " AND w.not_before <= now()"
+)
+
 
 def insert(tx: Tx, withdrawal: Withdrawal) -> bool:
     """Add it; False if its id or its order's hash is taken (waits for a concurrent insert to end)."""
@@ -104,11 +109,20 @@ def payable(tx: Tx, chain: str, tier: str, *, limit: int) -> Sequence[Withdrawal
     """Withdrawals that wait for a transaction on `chain` from `tier`, oldest first; customers not frozen."""
     rows = tx.all(
         f"SELECT {_COLUMNS} FROM withdrawals w JOIN customers c ON c.id = w.customer_id"
-        " WHERE w.chain = %s AND w.tier = %s AND w.settlement = 'chain' AND w.state = 'queued'"
-        " AND c.state = 'active' AND w.not_before <= now() ORDER BY w.created_at, w.id LIMIT %s",
+        f" WHERE {_PAYABLE} ORDER BY w.created_at, w.id LIMIT %s",
         [chain, tier, limit],
     )
     return [_withdrawal(row) for row in rows]
+
+
+def gathered(tx: Tx, chain: str, tier: str, *, seconds: int) -> bool:
+    """Whether one of the `payable` ones has waited for so long, by the database's clock."""
+    row = tx.one(
+        "SELECT EXISTS (SELECT 1 FROM withdrawals w JOIN customers c ON c.id = w.customer_id"
+        f" WHERE {_PAYABLE} AND w.updated_at <= now() - make_interval(secs => %s)) AS found",
+        [chain, tier, seconds],
+    )
+    return bool(row["found"])
 
 
 def settleable(tx: Tx, *, limit: int) -> Sequence[UUID]:

@@ -11,7 +11,7 @@ from custody.signing.broadcast import broadcast
 from custody.signing.build import build
 from custody.signing.bump import bump_requested, bump_stuck
 from custody.signing.sign import sign
-from custody.signing.site import Pace, Site
+from custody.signing.site import Site
 from custody.signing.track import track
 from custody.wiring import Services
 from custody.withdrawals.ending import expire, settle_internal
@@ -21,66 +21,66 @@ MAX_TRANSACTIONS: Final = 20
 """So many are built in one go, so that signing need not wait for all of them."""
 
 
-def run(step: Step, services: Services, *, pace: Pace | None = None) -> int:
+def run(step: Step, services: Services) -> int:
     """Do one step once; returns how much was done. Doing it again, or twice at once, changes nothing more.
 
     Raises:
         TransientError: something did not answer; the next call goes on.
     """
-    return _STEPS[step](services, pace)
+    return _STEPS[step](services)
 
 
-def _route(services: Services, pace: Pace | None) -> int:
+def _route(services: Services) -> int:
     done = route(services.database, services.bundle(), services.screen, now=services.clock())
     return done + cool(services.database)
 
 
-def _expire(services: Services, pace: Pace | None) -> int:
+def _expire(services: Services) -> int:
     return expire(services.database, now=services.clock())
 
 
-def _settle_internal(services: Services, pace: Pace | None) -> int:
+def _settle_internal(services: Services) -> int:
     return settle_internal(services.database, services.bundle())
 
 
-def _build(services: Services, pace: Pace | None) -> int:
+def _build(services: Services) -> int:
     def one_site(site: Site) -> int:
         for built in range(MAX_TRANSACTIONS):
             if build(services.database, site, now=services.clock()) is None:
                 return built
         return MAX_TRANSACTIONS
 
-    return sum(one_site(site) for site in services.sites(pace))
+    return sum(one_site(site) for site in services.sites())
 
 
-def _sign(services: Services, pace: Pace | None) -> int:
+def _sign(services: Services) -> int:
     return sum(
-        len(sign(services.database, site, services.signer(site.keyset.id))) for site in services.sites(pace)
+        len(sign(services.database, site, services.signer(site.keyset.id))) for site in services.sites()
     )
 
 
-def _broadcast(services: Services, pace: Pace | None) -> int:
-    return sum(broadcast(services.database, site) for site in services.sites(pace))
+def _broadcast(services: Services) -> int:
+    return sum(broadcast(services.database, site) for site in services.sites())
 
 
-def _track(services: Services, pace: Pace | None) -> int:
-    return sum(track(services.database, site) for site in services.sites(pace))
+def _track(services: Services) -> int:
+    return sum(track(services.database, site) for site in services.sites())
 
 
-def _bump(services: Services, pace: Pace | None) -> int:
+def _bump(services: Services) -> int:
     return sum(
         bump_requested(services.database, site) + bump_stuck(services.database, site)
-        for site in services.sites(pace)
+        for site in services.sites()
     )
 
 
-def _reconcile(services: Services, pace: Pace | None) -> int:
+def _reconcile(services: Services) -> int:
     report = reconcile(services.database, services.bundle(), services.nodes)
     enforce(services.database, report)
     return len(report.differences())
 
 
-_STEPS: Final[Mapping[Step, Callable[[Services, Pace | None], int]]] = {
+_STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
     Step.ROUTE: _route,
     Step.EXPIRE: _expire,
     Step.SETTLE_INTERNAL: _settle_internal,

@@ -86,6 +86,8 @@ def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]
         node = stack.node
         urls = {"rpc_url": node.rpc_url, "rest_url": node.rest_url, "zmq_url": node.zmq_url}
         found["nodes"] = {CHAIN: urls}
+    if name == "worker":
+        found["gather_seconds"] = 2  # enough for orders that come together; a tour should not wait for more
     if name in ("api", "worker"):
         found["signers"] = {HOT_KEYSET: {"socket": str(stack.signer_socket)}}
     return found

@@ -127,6 +127,7 @@ class Plant(Till):
             "BUNDLE_PATH": str(self.bundle_path),
             "TRUST_ROOT_PATH": str(self.root_path),
             "NODES": msgspec.json.encode({CHAIN: node}).decode(),
+            "GATHER_SECONDS": "0",
             "SIGNERS": msgspec.json.encode({KEYSET: {"socket": str(self.socket)}}).decode(),
         }
         process = ManagedProcess(

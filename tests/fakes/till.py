@@ -52,7 +52,7 @@ from tests.fakes.api import as_role
 from tests.fakes.signing import CHAIN, SoftKeys, World
 
 ASSET = "BTC"
-EAGER = Pace(wait_seconds=0, refused_seconds=0, resend_seconds=0, retry_seconds=0)
+EAGER = Pace(gather_seconds=0, wait_seconds=0, refused_seconds=0, resend_seconds=0, retry_seconds=0)
 """Looks at everything again at once."""
 
 

@@ -59,6 +59,41 @@ def test_many_withdrawals_of_all_standard_types_go_in_one_transaction_with_chang
     assert change["index"] == 0
 
 
+def test_withdrawals_gather_until_the_oldest_has_waited_long_enough_and_share_a_transaction(
+    till: Till,
+) -> None:
+    till.pace = replace(EAGER, gather_seconds=60)
+    alice, bob = till.customer("alice", 4_000_000), till.customer("bob", 5_000_000)
+    first = till.request(alice, 1_000_000)
+    till.route()
+    assert till.build() is None
+    till.execute("UPDATE withdrawals SET updated_at = now() - interval '59 seconds'")
+    till.request(bob, 1_000_000)
+    till.route()
+    before = till.contents()
+    assert till.build() is None
+    assert till.contents() == before
+    till.execute(
+        "UPDATE withdrawals SET updated_at = updated_at - interval '2 seconds' WHERE id = %s", first.id
+    )
+    transaction_id = till.build()
+    assert till.states() == ["signing", "signing"]
+    assert {row["transaction_id"] for row in till.query("SELECT transaction_id FROM withdrawals")} == {
+        transaction_id
+    }
+
+
+def test_a_full_batch_waits_for_nobody(till: Till) -> None:
+    till.pace = replace(EAGER, gather_seconds=60, batch_payments=2)
+    alice = till.customer("alice", 4_000_000, 4_000_000)
+    for _ in range(3):
+        till.request(alice, 1_000_000)
+    till.route()
+    assert till.build() is not None
+    assert till.build() is None
+    assert sorted(till.states()) == ["queued", "signing", "signing"]
+
+
 def test_a_coin_that_fits_is_paid_without_change(till: Till) -> None:
     alice = till.customer("alice", 1_000_000, 500_150)
     till.request(alice, 500_000, fee_ceiling="1000")

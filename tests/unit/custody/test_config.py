@@ -59,6 +59,7 @@ def test_a_worker_is_configured_by_variables(good: dict[str, str], tmp_path: Pat
     assert settings.signers == {"btc-hot": SocketSigner(Path("/run/strongroom/signer.sock"))}
     assert settings.data_dir == tmp_path
     assert settings.screening_path is None
+    assert settings.gather_seconds is None
 
 
 def test_a_file_says_the_same_and_a_variable_wins_over_it(good: dict[str, str], tmp_path: Path) -> None:
@@ -140,6 +141,8 @@ def _set(**changes: str) -> Callable[[dict[str, str]], dict[str, str]]:
         (_set(bundle_path="/nonexistent/bundle.json"), "there is no such file"),
         (_set(data_dir="/nonexistent"), "directory that exists"),
         (_set(screening_path="/nonexistent"), "there is no such file"),
+        (_set(gather_seconds="-1"), "write a number of seconds"),
+        (_set(gather_seconds="3601"), "write a number of seconds"),
         (_set(api_port="0"), "1 to 65535"),
         (_set(api_port="https"), "1 to 65535"),
         (_set(api_host="127.0.0.1 8080"), "host name or an IP"),
