@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
@@ -17,6 +18,9 @@ from ops.devnet.files import part_directory
 from ops.devnet.postgres import Durability, EmbeddedPostgres
 from ops.devnet.redis import RedisServer
 from ops.devnet.softhsm import SoftHsmToken
+
+if TYPE_CHECKING:
+    from tests.fakes.till import Till
 
 _TEMPLATE = "strongroom_template"
 
@@ -109,3 +113,12 @@ def database(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[str
     postgres.create_database(name, template=migrated_template)
     yield postgres.superuser_dsn(name)
     postgres.drop_database(name)
+
+
+@pytest.fixture
+def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
+    """A small world whose payment steps the test drives; in the end its books and the chain must agree."""
+    from tests.fakes.till import open_till
+
+    with open_till(database, bitcoind, tmp_path) as opened:
+        yield opened

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Sequence
-
-import structlog
 
 from chains.errors import StrongroomError
 from custody.api.app import create_app
 from custody.api.server import make_server
 from custody.api.services import ApiServices
 from custody.config import Process, load
+from custody.logs import log_to_stderr
 from custody.wiring import Services, wire
 
 POOL_SIZE = 16
@@ -37,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv:
         print("strongroom api takes no arguments: its settings are in STRONGROOM_CONFIG", file=sys.stderr)
         return 2
-    _log_to_stderr()
+    log_to_stderr()
     try:
         settings = load(Process.API)
         services = wire(settings, pool_size=POOL_SIZE)
@@ -52,20 +50,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         except SystemExit:  # uvicorn's way to say that it could not listen; it has logged why
             return 3
     return 0
-
-
-def _log_to_stderr() -> None:
-    """One JSON object a line. Nothing here logs bodies, tokens or queries."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 if __name__ == "__main__":

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from custody.deposits.lifecycle import DepositState
+
+COINBASE_MATURITY_BLOCKS: Final = 100
+"""New coins can be spent in the 100th block after their own (`COINBASE_MATURITY`, a consensus rule)."""
 
 
 class Purpose(StrEnum):

@@ -16,10 +16,9 @@ from chains.ports import Receipt
 from chains.types import BlockRef
 from custody.deposits import repository
 from custody.deposits.attestation import Prover
-from custody.deposits.coins import COINBASE_MATURITY_BLOCKS
 from custody.deposits.decisions import Decision, decide
 from custody.deposits.lifecycle import DEPOSIT, DepositEvent, DepositState
-from custody.deposits.model import AddressRow, Deposit, DepositFacts
+from custody.deposits.model import COINBASE_MATURITY_BLOCKS, AddressRow, Deposit, DepositFacts
 from custody.deposits.repository import Move, NewDeposit
 from custody.deposits.screening import Hit, Screening, Verdict
 from custody.errors import NotFound

@@ -18,6 +18,7 @@ from chains.errors import InvalidValue, StrongroomError
 from custody.config import Process, load
 from custody.deposits.service import quarantine
 from custody.errors import Conflict
+from custody.logs import log_to_stderr
 from custody.monitor.lead import Chain, lead, lock_name
 from custody.monitor.monitor import Options
 from custody.monitor.rescan import rescan
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 after a stop or a finished command, 1 if it could not be done.
     """
     arguments = _parser().parse_args(argv)
+    log_to_stderr()
     try:
         with wire(load(Process.MONITOR)) as services:
             if arguments.quarantine is not None:

@@ -7,6 +7,7 @@ from uuid import UUID
 
 from chains.errors import InvalidValue
 from chains.types import BlockRef
+from custody.deposits.model import COINBASE_MATURITY_BLOCKS
 from custody.errors import Conflict
 from custody.signing.lifecycle import TRANSACTION, TransactionEvent, TransactionState
 from custody.signing.model import ConsumptionFact, OurTransaction, SpendableCoin, Version, VersionState
@@ -21,7 +22,7 @@ _SPENDABLE = """
     WHERE r.chain = %(chain)s AND a.keyset = %(keyset)s AND r.asset = %(asset)s AND r.units > 0
       AND NOT EXISTS (SELECT 1 FROM consumptions u WHERE u.chain = r.chain AND u.resource = r.resource)
       AND NOT EXISTS (SELECT 1 FROM reservations v WHERE v.chain = r.chain AND v.resource = r.resource)
-      AND (NOT r.coinbase OR c.height - r.height + 1 >= 100)
+      AND (NOT r.coinbase OR c.height - r.height + 1 >= %(maturity)s)
       AND (d.state = 'credited' AND c.height - r.height + 1 >= %(settle_blocks)s
            -- A stranger's coin is final before others' payments depend on it, however early it was credited: if it is
            -- double-spent in a reorg, what spends it can neither confirm nor be replaced.
@@ -37,7 +38,7 @@ _SPENDABLE = """
 
 def spendable(tx: Tx, chain: str, keyset: str, asset: str, settle_blocks: int) -> Sequence[SpendableCoin]:
     """Coins that may be spent now: unspent, not reserved, mature, and final credited deposits or our own change."""
-    params = {"chain": chain, "keyset": keyset, "asset": asset, "settle_blocks": settle_blocks}
+    params = _wanted(chain, keyset, asset, settle_blocks)
     return [_coin(row) for row in tx.all(_SPENDABLE + " ORDER BY r.resource", params)]
 
 
@@ -45,15 +46,19 @@ def still_spendable(
     tx: Tx, chain: str, keyset: str, asset: str, settle_blocks: int, resources: Sequence[str]
 ) -> bool:
     """Whether all of `resources` may be spent now."""
-    params = {
+    params = {**_wanted(chain, keyset, asset, settle_blocks), "resources": list(resources)}
+    found = tx.all(_SPENDABLE + " AND r.resource = ANY (%(resources)s)", params)
+    return len(found) == len(set(resources))
+
+
+def _wanted(chain: str, keyset: str, asset: str, settle_blocks: int) -> dict[str, object]:
+    return {
         "chain": chain,
         "keyset": keyset,
         "asset": asset,
         "settle_blocks": settle_blocks,
-        "resources": list(resources),
+        "maturity": COINBASE_MATURITY_BLOCKS,
     }
-    found = tx.all(_SPENDABLE + " AND r.resource = ANY (%(resources)s)", params)
-    return len(found) == len(set(resources))
 
 
 def coins_of(tx: Tx, chain: str, resources: Sequence[str]) -> Sequence[SpendableCoin]:

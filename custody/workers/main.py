@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -16,6 +15,7 @@ from celery.signals import worker_shutting_down
 
 from chains.errors import StrongroomError
 from custody.config import Process, Settings, load
+from custody.logs import log_to_stderr
 from custody.wiring import Services, wire
 from custody.workers.app import make_app, worker_arguments
 
@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     if list(argv) not in (["worker"], ["beat"]):
         print(_USAGE, file=sys.stderr)
         return 2
-    _log_to_stderr()
+    log_to_stderr()
     try:
         if argv[0] == "beat":
             settings = load(Process.BEAT)
@@ -74,17 +74,3 @@ def _work(settings: Settings, services: Services) -> int:
         signal.signal(number, signal.SIG_DFL)
     time.sleep(PAUSE_SECONDS)
     return os.execv(sys.executable, [sys.executable, "-m", "custody.workers", "worker"])
-
-
-def _log_to_stderr() -> None:
-    """One JSON object a line."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s %(message)s")
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )

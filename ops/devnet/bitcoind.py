@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ops.devnet.files import kept_password, write_private
+from ops.devnet.part import Part
 from ops.devnet.process import ManagedProcess, free_port, release_port, wait_until
 from ops.devnet.tools import bitcoind_program
 
@@ -34,7 +34,7 @@ class Peers(enum.Enum):
     """It listens on a loopback port; `connect` joins two such nodes."""
 
 
-class Bitcoind:
+class Bitcoind(Part):
     """bitcoind in regtest on loopback ports: RPC, REST, and ZMQ for hashblock, rawtx and sequence.
 
     Beside the cookie, which changes with every start, RPC takes a password of the node's own that does not:
@@ -107,11 +107,6 @@ class Bitcoind:
         """Kills the node at once; what it had not flushed is gone. Again changes nothing."""
         self.process.kill()
 
-    def restart(self) -> None:
-        """Stops and starts the node on the same ports, with the same password."""
-        self.stop()
-        self.start()
-
     def close(self) -> None:
         """Stops the node for good and gives up its ports. The data stay."""
         self.stop()
@@ -162,17 +157,6 @@ class Bitcoind:
             raise ValueError("the other node was made without Peers.LISTEN")
         self.rpc("addnode", f"127.0.0.1:{other.p2p_port}", "onetry")
         wait_until(lambda: bool(self.rpc("getpeerinfo")), timeout=20, what="two nodes to connect")
-
-    def __enter__(self) -> Self:
-        """Starts the node."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stops the node for good."""
-        self.close()
 
     def _configuration(self) -> str:
         zmq = "".join(f"zmqpub{topic}={self.zmq_url}\n" for topic in ("hashblock", "rawtx", "sequence"))

@@ -10,12 +10,12 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ops.devnet.errors import DevnetError, StartFailed
 from ops.devnet.files import kept_password, write_private
+from ops.devnet.part import Part
 from ops.devnet.process import ManagedProcess, free_port, release_port
 from ops.devnet.tools import postgres_programs
 
@@ -36,7 +36,7 @@ class Durability(enum.Enum):
     """Nothing waits for the disk: for throw-away clusters of tests."""
 
 
-class EmbeddedPostgres:
+class EmbeddedPostgres(Part):
     """A PostgreSQL cluster made by `initdb` on the first start and kept in `directory`.
 
     PostgreSQL refuses to run as root. As root it runs as the user `postgres`, or `nobody` where there is
@@ -104,11 +104,6 @@ class EmbeddedPostgres:
         """Kills the server and its backends at once, as a power cut would. Again changes nothing."""
         self.process.kill()
 
-    def restart(self) -> None:
-        """Stops and starts the server on the same port."""
-        self.stop()
-        self.start()
-
     def close(self) -> None:
         """Stops the server for good and gives up its port. The data stay."""
         self.stop()
@@ -142,17 +137,6 @@ class EmbeddedPostgres:
         from psycopg import sql
 
         self._execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
-
-    def __enter__(self) -> Self:
-        """Starts the server."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stops the server for good; the data stay."""
-        self.close()
 
     def _server_argv(self) -> list[str]:
         settings = {

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from ops.devnet.files import kept_password, write_private
+from ops.devnet.part import Part
 from ops.devnet.process import ManagedProcess, free_port, release_port
 from ops.devnet.tools import redis_program
 
 
-class RedisServer:
+class RedisServer(Part):
     """redis-server on a loopback port, with a password of its own and nothing on disk."""
 
     def __init__(self, directory: Path) -> None:
@@ -65,26 +64,10 @@ class RedisServer:
         """Kills the server; what it held is gone. Again changes nothing."""
         self.process.kill()
 
-    def restart(self) -> None:
-        """Stops and starts the server on the same port, with the same password and empty."""
-        self.stop()
-        self.start()
-
     def close(self) -> None:
         """Stops the server for good and gives up its port."""
         self.stop()
         release_port(self.port)
-
-    def __enter__(self) -> Self:
-        """Starts the server."""
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stops the server for good."""
-        self.close()
 
     def _answers(self) -> bool:
         import redis

@@ -14,7 +14,6 @@ from chains.errors import InvalidValue, NodeUnavailable
 from chains.ports import Presence
 from chains.types import TxId
 from custody.deposits import repository
-from custody.deposits.coins import spendable
 from custody.deposits.model import DepositFacts
 from custody.deposits.screening import Clear, ListScreening, ScreeningUnavailable, Verdict
 from custody.deposits.service import quarantine
@@ -22,6 +21,7 @@ from custody.errors import Conflict, DatabaseUnavailable
 from custody.monitor.lead import Chain, lead, lock_name
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.rescan import Added, rescan
+from custody.signing.repository import spendable
 from ops.devnet.process import wait_until
 from tests.fakes.chain import FakeChain
 from tests.fakes.desk import CHAIN, KEYSET, MINIMUM_SATS, Desk, open_desk, record_payment, signed_spend
@@ -117,7 +117,7 @@ def test_a_deposit_below_the_minimum_is_never_credited_and_no_coin(
     assert desk.states() == ["below_minimum"], "an output of no value is no deposit at all"
     assert desk.balance(alice) == 0
     with desk.admin.snapshot() as tx:
-        assert spendable(tx, CHAIN, KEYSET) == []
+        assert spendable(tx, CHAIN, KEYSET, "BTC", 6) == []
     desk.check()
 
 
@@ -150,7 +150,7 @@ def test_new_coins_mined_to_a_deposit_address_are_credited_when_they_can_be_spen
     desk.catch_up()
     assert desk.states() == ["credited"]
     with desk.admin.snapshot() as tx:
-        assert len(spendable(tx, CHAIN, KEYSET)) == 1
+        assert len(spendable(tx, CHAIN, KEYSET, "BTC", 6)) == 1
 
 
 # ------------------------------------------------------------------------------------------------- screening
@@ -170,7 +170,7 @@ def test_a_listed_deposit_is_held_with_an_alert_and_credited_when_the_line_is_re
         desk.catch_up()
         assert (desk.states(), desk.balance("alice"), desk.alerts()) == (["held"], 0, ["deposit.held"])
         with desk.admin.snapshot() as tx:
-            assert spendable(tx, CHAIN, KEYSET) == []
+            assert spendable(tx, CHAIN, KEYSET, "BTC", 6) == []
         desk.check()
         path.write_text("# released\n")
         desk.catch_up()
@@ -300,14 +300,14 @@ def test_our_own_change_is_a_coin_and_no_deposit(desk: Desk, chain: FakeChain, a
     tx, change = paying(desk, chain, alice)
     desk.catch_up()
     with desk.admin.snapshot() as snapshot:
-        assert spendable(snapshot, CHAIN, KEYSET) == [], "reserved, and the change is in no block"
+        assert spendable(snapshot, CHAIN, KEYSET, "BTC", 6) == [], "reserved, and the change is in no block"
     chain.mine()
     desk.catch_up()
     assert desk.states() == ["credited"]
     assert [row["txid"] for row in desk.query("SELECT txid FROM consumptions")] == [tx.txid.hex]
     with desk.admin.snapshot() as snapshot:
-        [coin] = spendable(snapshot, CHAIN, KEYSET)
-    assert (coin.resource, coin.units, coin.deposit_id) == (f"{tx.txid.hex}:1", change.units, None)
+        [coin] = spendable(snapshot, CHAIN, KEYSET, "BTC", 6)
+    assert (coin.resource, coin.units) == (f"{tx.txid.hex}:1", change.units)
     assert desk.alerts() == []
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -18,15 +16,8 @@ from chains.btc.tx import RBF_SEQUENCE
 from custody.ids import new_id
 from custody.signing.build import Raced
 from custody.signing.bump import BumpRefused, bump, bump_requested, bump_stuck
-from ops.devnet.bitcoind import Bitcoind
 from policies.intent import Kind
-from tests.fakes.till import EAGER, Till, open_till
-
-
-@pytest.fixture
-def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
-    with open_till(database, bitcoind, tmp_path) as opened:
-        yield opened
+from tests.fakes.till import EAGER, Till
 
 
 def test_many_withdrawals_of_all_standard_types_go_in_one_transaction_with_change(till: Till) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from uuid import UUID
 
 import psycopg
@@ -19,7 +18,6 @@ from chains.errors import NodeUnavailable
 from custody.signing import repository as transactions
 from custody.signing.bump import bump
 from custody.signing.lifecycle import TransactionState
-from ops.devnet.bitcoind import Bitcoind
 from signers.ports import (
     AttestRequest,
     InputSignature,
@@ -31,13 +29,7 @@ from signers.ports import (
 )
 from tests.fakes.rpc_proxy import Fault, RpcProxy, rpc_proxy
 from tests.fakes.signing import CHAIN, DESTINATION
-from tests.fakes.till import Till, open_till
-
-
-@pytest.fixture
-def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
-    with open_till(database, bitcoind, tmp_path) as opened:
-        yield opened
+from tests.fakes.till import Till
 
 
 @pytest.fixture

@@ -3,19 +3,7 @@ guard."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
-
-from ops.devnet.bitcoind import Bitcoind
-from tests.fakes.till import Till, open_till
-
-
-@pytest.fixture
-def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
-    with open_till(database, bitcoind, tmp_path) as opened:
-        yield opened
+from tests.fakes.till import Till
 
 
 def test_a_withdrawal_is_paid_and_settled(till: Till) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -32,12 +31,6 @@ from ops.devnet.bitcoind import Bitcoind
 from policies.canonical import BadSignature
 from policies.intent import SignedOrder
 from tests.fakes.till import Till, open_till
-
-
-@pytest.fixture
-def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
-    with open_till(database, bitcoind, tmp_path) as opened:
-        yield opened
 
 
 def take_in(till: Till, signed: SignedOrder) -> Any:

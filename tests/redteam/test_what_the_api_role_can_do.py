@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import psycopg
@@ -18,14 +16,7 @@ from custody.ledger.bookings import withdrawal_hold_id, withdrawal_reference
 from custody.ledger.model import Hold, VoidHold
 from custody.storage.db import Tx
 from custody.withdrawals import repository, service
-from ops.devnet.bitcoind import Bitcoind
-from tests.fakes.till import Till, open_till
-
-
-@pytest.fixture
-def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
-    with open_till(database, bitcoind, tmp_path) as opened:
-        yield opened
+from tests.fakes.till import Till
 
 
 @pytest.mark.parametrize("moment", ["requested", "queued", "broadcast"])

@@ -40,13 +40,7 @@ from signers.ports import (
 )
 from signers.server import Server
 from tests.fakes.signing import CHAIN
-from tests.fakes.till import Till, open_till
-
-
-@pytest.fixture
-def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Till]:
-    with open_till(database, bitcoind, tmp_path) as opened:
-        yield opened
+from tests.fakes.till import Till
 
 
 @pytest.fixture
