@@ -35,7 +35,8 @@ def expire(db: Database, *, now: int) -> int:
     for withdrawal_id in ids:
         with db.transaction() as tx:
             withdrawal = repository.claim(tx, withdrawal_id, _EXPIRING)
-            if withdrawal is None:
+            # Under a halt nobody knows what is true; a restored database may have forgotten what was paid.
+            if withdrawal is None or halts.halted(tx, withdrawal.chain) is not None:
                 continue
             waited_for = f" (last: {withdrawal.reason})" if withdrawal.reason else ""
             moved = repository.apply(

@@ -156,6 +156,12 @@ def _examine(withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> tuple[str, 
         withdrawal.signed_order.verify(caller.key)
         if SIGNING_SCOPE not in caller.scopes or now >= caller.not_after:
             return f"caller {caller.id} may no longer sign orders", _UNREADABLE
+        charged = int(bundle.asset(order.asset).withdrawal_fee)
+        if withdrawal.fee_units < charged:
+            return (
+                f"it was stored with a fee of {withdrawal.fee_units}, the bundle asks for {charged}",
+                _UNREADABLE,
+            )
         return GENUINE, destination_of(bundle, order.chain, order.destination).kind
     except PermanentError as error:
         return str(error) or type(error).__name__, _UNREADABLE
