@@ -65,7 +65,7 @@ class MissingScope(RequestError):
     """The caller may not do this."""
 
     def __init__(self, caller: str, scope: str) -> None:
-        super().__init__(f"caller {caller!r} has no scope {scope!r} in the bundle")
+        super().__init__(f"caller {caller!r} has no scope {str(scope)!r} in the bundle")
         self.caller, self.scope = caller, scope
 
 

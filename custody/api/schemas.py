@@ -26,7 +26,8 @@ UuidText = Annotated[
 ]
 UnitsText = Annotated[str, AfterValidator(_units), Field(max_length=200)]
 DecimalText = Annotated[str, Field(description="Exact decimal, all places written.", examples=["0.01000000"])]
-UnixSeconds = Annotated[int, Field(ge=0, le=2**53 - 1)]
+UnixSeconds = Annotated[int, Field(ge=0, le=253_370_764_800)]
+"""Up to the year 9999: what follows has no date in Python."""
 
 
 class In(BaseModel):

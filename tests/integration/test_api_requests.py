@@ -135,6 +135,11 @@ def test_a_missing_field_is_named(api: RunningApi) -> None:
     assert response.json()["errors"] == [{"field": "order.fee_ceiling", "message": "Field required"}]
 
 
+def test_an_order_without_end_names_the_field(api: RunningApi) -> None:
+    """2**53 - 1 seconds are a number that JSON carries and no calendar has."""
+    assert refused(api, api.signed(api.order(expires_at=2**53 - 1))) == (400, "invalid-request")
+
+
 def test_an_unknown_customer_and_an_expired_order_are_decisions(api: RunningApi) -> None:
     client = api.client()
     for order, expected in (
@@ -302,6 +307,7 @@ def test_a_caller_without_the_scope_is_refused_on_every_route(api: RunningApi) -
     ):
         response = client.send(method, path, None, body, idempotency_key="k")
         assert (response.status_code, kind(response)) == (403, "missing-scope"), path
+        assert f"no scope {response.json()['scope']!r} in" in response.json()["detail"]
     assert client.get("/v1/customers")["items"][0]["id"] == "alice"
     assert api.contents() == before
 
