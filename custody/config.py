@@ -193,7 +193,7 @@ class _Reader:
 
     def take(self, variables: Mapping[str, str]) -> None:
         """Reads the file that `STRONGROOM_CONFIG` names, and what variables say beside it."""
-        if FILE_VARIABLE in variables:
+        if variables.get(FILE_VARIABLE):
             self._raw = self._toml(Path(variables[FILE_VARIABLE]))
         for unknown in sorted(self._raw.keys() - _FIELDS):
             self.problem(f"{unknown} is no setting: write one of {', '.join(sorted(_FIELDS))}")

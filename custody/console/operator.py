@@ -1,57 +1,86 @@
 """The verbs of an operator at the host: the brake, and customers that the service froze.
 
 They use the workers' settings and database role, not the API: whoever takes the API can ask for payments, but
-can lift neither a halt nor a freeze. Every change is an event with a reason and the operator's login name.
+can lift neither a halt nor a freeze. `STRONGROOM_OPERATOR_CONFIG` names the workers' settings file where
+`STRONGROOM_CONFIG` is another process's. Every change is an event with a reason and the operator's login name.
 """
 
 from __future__ import annotations
 
 import getpass
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC
 from typing import Annotated, Final
 
 import typer
 
-from custody.config import Process, load
+from chains.errors import InvalidValue
+from custody.config import FILE_VARIABLE, Process, Settings, load
 from custody.console.app import AsJson, CustomerArgument, app
 from custody.console.outcome import Form, Output, outcome, output
 from custody.customers import service as customers
+from custody.errors import InvalidConfiguration
 from custody.storage import alerts, events, halts
 from custody.storage.db import Database, Tx
 
-operator = typer.Typer(help="What only an operator at the host may do.", no_args_is_help=True)
+CONFIG_VARIABLE: Final = "STRONGROOM_OPERATOR_CONFIG"
+
+operator = typer.Typer(
+    help=f"What only an operator at the host may do. {CONFIG_VARIABLE} names the workers' settings file.",
+    no_args_is_help=True,
+)
 app.add_typer(operator, name="operator")
 
 _PEOPLE: Final = Output(Form.PEOPLE)
-Scope = Annotated[str, typer.Argument(help="`all`, or a chain id of the bundle.")]
+Scope = Annotated[str, typer.Argument(help="`all`, or the id of a chain.")]
 Why = Annotated[str, typer.Option("--reason", help="Why; kept in the event feed.", prompt="Reason")]
 
 
 @contextmanager
-def _database(shown: Output) -> Iterator[Tx]:
-    with (
-        outcome(shown),
-        Database(
-            load(Process.WORKER).database_url.reveal(), application="strongroom-operator", pool_size=1
-        ) as db,
-        db.transaction() as tx,
-    ):
-        yield tx
+def _database(shown: Output, *, scope: str | None = None) -> Iterator[Tx]:
+    """A transaction on the workers' database; `scope`, if given, must be one that workers pay in."""
+    with outcome(shown):
+        settings = _settings()
+        known = (halts.ALL, *sorted(settings.nodes))
+        if scope is not None and scope not in known:
+            # A brake that is put on where nobody looks would be believed to hold.
+            raise InvalidValue(f"scope {scope!r}: write one of {', '.join(known)}; nothing was changed")
+        dsn = settings.database_url.reveal()
+        with (
+            Database(dsn, application="strongroom-operator", pool_size=1) as database,
+            database.transaction() as tx,
+        ):
+            yield tx
+
+
+def _settings() -> Settings:
+    variables = dict(os.environ)
+    if variables.get(CONFIG_VARIABLE):
+        variables[FILE_VARIABLE] = variables[CONFIG_VARIABLE]
+    try:
+        return load(Process.WORKER, variables)
+    except InvalidConfiguration as error:
+        hint = f"an operator uses the workers' settings: let {CONFIG_VARIABLE} name their file"
+        raise InvalidConfiguration([*error.problems, hint]) from None
 
 
 @operator.command("halts")
 def show_halts(*, as_json: AsJson = False) -> None:
     """Show where paying is stopped, and why."""
     with _database(output(as_json=as_json)) as tx:
-        rows = [{**row, "at": row["at"].isoformat()} for row in halts.in_force(tx)]
+        rows = [
+            {**row, "at": f"{row['at'].astimezone(UTC).replace(tzinfo=None).isoformat()}Z"}
+            for row in halts.in_force(tx)
+        ]
     output(as_json=as_json).many(rows, ("scope", "reason", "at"), none="Nothing is halted.")
 
 
 @operator.command("halt")
 def halt(scope: Scope, reason: Why) -> None:
     """Stop paying: nothing is built, signed or broadcast in this scope until it is lifted."""
-    with _database(_PEOPLE) as tx:
+    with _database(_PEOPLE, scope=scope) as tx:
         halts.halt(tx, scope, f"{reason} (by {getpass.getuser()})")
     typer.echo(f"paying is halted for {scope}")
 
@@ -60,9 +89,10 @@ def halt(scope: Scope, reason: Why) -> None:
 def lift(scope: Scope, reason: Why) -> None:
     """Let paying go on. First find out why it was halted: reconcile halts again while a difference is there."""
     with _database(_PEOPLE) as tx:
-        halts.lift(tx, scope)
-        events.emit(tx, "operator.lifted_halt", scope, {"reason": reason, "by": getpass.getuser()})
-    typer.echo(f"no halt is in force for {scope}")
+        lifted = halts.lift(tx, scope)
+        if lifted:
+            events.emit(tx, "operator.lifted_halt", scope, {"reason": reason, "by": getpass.getuser()})
+    typer.echo(f"the halt of {scope} is lifted" if lifted else f"there was no halt of {scope}")
 
 
 @operator.command("freeze")
@@ -89,8 +119,12 @@ def resolve(
 ) -> None:
     """Close an alert that somebody has looked at."""
     with _database(_PEOPLE) as tx:
-        alerts.resolve_alert(tx, type_, subject)
-        events.emit(
-            tx, "operator.resolved_alert", subject, {"type": type_, "reason": reason, "by": getpass.getuser()}
-        )
-    typer.echo(f"no open alert {type_} about {subject}")
+        closed = alerts.resolve_alert(tx, type_, subject)
+        if closed:
+            detail = {"type": type_, "reason": reason, "by": getpass.getuser()}
+            events.emit(tx, "operator.resolved_alert", subject, detail)
+    typer.echo(
+        f"the alert {type_} about {subject} is closed"
+        if closed
+        else f"there was no open alert {type_} about {subject}"
+    )

@@ -59,14 +59,15 @@ def raise_alert(
         events.emit(tx, "alert.raised", subject, detail)
 
 
-def resolve_alert(tx: Tx, type: str, subject: str) -> None:
-    """Close the open alert of this type for this subject; where none is open, nothing changes."""
+def resolve_alert(tx: Tx, type: str, subject: str) -> bool:
+    """Close the open alert of this type for this subject and return True; where none is open, nothing changes."""
     closed = tx.execute(
         "UPDATE alerts SET resolved_at = now() WHERE type = %s AND subject = %s AND resolved_at IS NULL",
         [type, subject],
     )
     if closed:
         events.emit(tx, "alert.resolved", subject, {"type": type})
+    return closed > 0
 
 
 def open_alerts(tx: Tx) -> list[Alert]:

@@ -32,7 +32,9 @@ def halt(tx: Tx, scope: str, reason: str) -> None:
         events.emit(tx, "paying.halted", scope, {"reason": reason})
 
 
-def lift(tx: Tx, scope: str) -> None:
-    """Let paying go on; where it was not stopped, nothing changes."""
-    if tx.execute("DELETE FROM halts WHERE scope = %s", [scope]):
+def lift(tx: Tx, scope: str) -> bool:
+    """Let paying go on and return True; where it was not stopped, nothing changes."""
+    lifted = tx.execute("DELETE FROM halts WHERE scope = %s", [scope]) > 0
+    if lifted:
         events.emit(tx, "paying.resumed", scope, {})
+    return lifted

@@ -120,6 +120,7 @@ def _for_people(stack: Stack) -> None:
         CLIENT_VARIABLE: str(client_file(stack.directory, "exchange")),
         "STRONGROOM_OPERATOR": str(client_file(stack.directory, "operator")),
         FILE_VARIABLE: str(files(stack.directory)["reconcile"]),
+        "STRONGROOM_OPERATOR_CONFIG": str(files(stack.directory)["worker"]),
     }
     content = "".join(f'export {name}="{value}"\n' for name, value in lines.items())
     write_private(shell_file(stack.directory), content)

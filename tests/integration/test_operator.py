@@ -36,7 +36,9 @@ def run(database: str, tmp_path: Path) -> Run:
     }
     for name in ("bundle.json", "root.json"):
         (tmp_path / name).write_text("{}")
-    return lambda *arguments: CliRunner().invoke(app, ["operator", *arguments], env=settings)
+    return lambda *arguments, **more: CliRunner().invoke(
+        app, ["operator", *arguments], env={**settings, **more}
+    )
 
 
 def test_a_halt_is_placed_shown_and_lifted_and_the_feed_says_by_whom(run: Run, database: str) -> None:
@@ -49,6 +51,34 @@ def test_a_halt_is_placed_shown_and_lifted_and_the_feed_says_by_whom(run: Run, d
     with psycopg.connect(database) as connection:
         types = [row[0] for row in connection.execute("SELECT type FROM events ORDER BY id")]
     assert types.count("paying.halted") == types.count("paying.resumed") == 1
+
+
+def test_a_brake_is_put_on_only_where_workers_look(run: Run, database: str) -> None:
+    assert run("halt", "btc", "--reason", "x").exit_code == 0
+    result = run("halt", "btcc", "--reason", "x")
+    assert (result.exit_code, "btcc" in result.stderr, "all, btc" in result.stderr) == (2, True, True)
+    assert [row["scope"] for row in json.loads(run("halts", "--json").stdout)] == ["btc"]
+
+
+def test_what_was_not_there_is_not_said_to_be_lifted_or_closed(run: Run, database: str) -> None:
+    assert "there was no halt of all" in run("lift", "all", "--reason", "x").stdout
+    assert "there was no open alert" in run("resolve", "chain.deep_reorg", "x", "--reason", "x").stdout
+    with psycopg.connect(database) as connection:
+        assert connection.execute("SELECT count(*) FROM events").fetchone() == (0,)
+
+
+def test_an_operator_names_the_workers_settings_beside_another_process_s(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "other.toml").write_text("")
+    (tmp_path / "worker.toml").write_text("nonsense = 1")
+    for file in ("other.toml", "worker.toml"):
+        (tmp_path / file).chmod(0o600)
+    result = run(
+        "halts",
+        STRONGROOM_CONFIG=str(tmp_path / "other.toml"),
+        STRONGROOM_OPERATOR_CONFIG=str(tmp_path / "worker.toml"),
+    )
+    assert (result.exit_code, "nonsense" in result.stderr) == (2, True)
+    assert "STRONGROOM_OPERATOR_CONFIG" in result.stderr
 
 
 def test_a_frozen_customer_is_active_again_once_an_operator_says_so(run: Run, database: str) -> None:

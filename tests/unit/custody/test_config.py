@@ -189,3 +189,7 @@ def test_a_broken_file_is_said_to_be_broken(good: dict[str, str], tmp_path: Path
 def test_a_missing_file_is_said_to_be_missing(good: dict[str, str], tmp_path: Path) -> None:
     found = problems(Process.WORKER, good | {"STRONGROOM_CONFIG": str(tmp_path / "none.toml")})
     assert any("cannot be read" in sentence for sentence in found)
+
+
+def test_an_empty_variable_names_no_file(good: dict[str, str]) -> None:
+    assert load(Process.WORKER, good | {"STRONGROOM_CONFIG": ""}) == load(Process.WORKER, good)
