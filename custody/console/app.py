@@ -5,10 +5,12 @@ Exit codes: 0 done, 1 refused or a check failed, 2 wrong input, 3 not available 
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
+from urllib.parse import quote
 from uuid import UUID
 
 import typer
@@ -84,7 +86,9 @@ def show_customer(customer: CustomerArgument, *, as_json: AsJson = False) -> Non
     """Show a customer."""
     shown = output(as_json=as_json)
     with connected(shown) as client:
-        shown.one(client.get(f"/v1/customers/{customer}"), ("id", "state", "reason", "created_at"))
+        shown.one(
+            client.get(f"/v1/customers/{quote(customer, safe='')}"), ("id", "state", "reason", "created_at")
+        )
 
 
 @customers.command("list")
@@ -116,7 +120,7 @@ def list_addresses(
     shown = output(as_json=as_json)
     with connected(shown) as client:
         shown.many(
-            client.items(f"/v1/customers/{customer}/addresses"),
+            client.items(f"/v1/customers/{quote(customer, safe='')}/addresses"),
             ("address", "asset", "chain", "created_at"),
             none="There are no addresses.",
         )
@@ -306,7 +310,8 @@ def follow_events(
                 found, cursor = client.events(cursor)
                 for event in found:
                     shown.line(
-                        event, f"{event['at']}  {event['type']:<28} {event['subject']}  {event['data']}"
+                        event,
+                        f"{event['at']}  {event['type']:<24} {event['subject']}  {json.dumps(event['data'])}",
                     )
                 if found:
                     continue

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from typing import Any
+from typing import Any, Final
 
 import typer
 from rich.console import Console
@@ -18,6 +18,9 @@ from chains.errors import InvalidValue, StrongroomError
 from custody.console.client import ApiRefused, ApiUnavailable
 from custody.errors import InvalidConfiguration
 from policies.keys import UnusableKey
+
+_ID_WIDTH: Final = 36
+"""Characters of a UUID."""
 
 
 class Exit(IntEnum):
@@ -60,7 +63,11 @@ class Output:
         if self.form is Form.PROGRAMS:
             _print_json(list(values))
             return
-        table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for name in columns:
+            # A cut id is of no use to whoever wants to copy it.
+            whole = name == "id"
+            table.add_column(name, overflow="fold", no_wrap=whole, min_width=_ID_WIDTH if whole else None)
         for value in values:
             table.add_row(*(_text(value.get(name)) for name in columns))
         if table.row_count:
@@ -99,8 +106,6 @@ def _fail(shown: Output, sentence: str, problem: Mapping[str, Any], code: Exit) 
         _print_json(problem or {"title": sentence, "retryable": code is Exit.UNAVAILABLE})
     else:
         typer.echo(sentence, err=True)
-        for entry in problem.get("errors", ()):
-            typer.echo(f"  {entry['field']}: {entry['message']}", err=True)
     raise typer.Exit(int(code))
 
 
@@ -114,7 +119,7 @@ def _people() -> Console:
 
 
 def _text(value: object) -> str:
-    if value is None or value == "":
+    if value in (None, "", []):
         return "-"
     if isinstance(value, list):
         return "\n".join(_text(item) for item in value)

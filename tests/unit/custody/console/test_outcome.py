@@ -1,0 +1,40 @@
+"""What a command prints: whole ids, every problem once."""
+
+from __future__ import annotations
+
+import pytest
+import typer
+
+from custody.console.client import ApiRefused
+from custody.console.outcome import Form, Output, outcome
+
+ID = "01a1fe27-0579-79ce-8f85-d31b7d647016"
+
+
+def test_ids_of_a_list_are_whole_however_narrow_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    rows = [{"id": ID, "state": "broadcast", "reason": "a reason " * 20, "confirmed_txid": "ab" * 32}]
+    Output(Form.PEOPLE).many(rows, ("id", "state", "reason", "confirmed_txid"), none="-")
+    shown = capsys.readouterr().out
+    assert ID in shown
+    assert "…" not in shown
+
+
+def test_an_empty_list_in_an_object_shows_as_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    Output(Form.PEOPLE).one({"txids": []}, ("txids",))
+    assert capsys.readouterr().out.split() == ["txids", "-"]
+
+
+def test_a_wrong_field_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    problem = {
+        "title": "A field is wrong",
+        "detail": "id: too long.",
+        "errors": [{"field": "id", "message": "too long"}],
+    }
+    with pytest.raises(typer.Exit) as end, outcome(Output(Form.PEOPLE)):
+        raise ApiRefused(400, problem)
+    assert end.value.exit_code == 2
+    assert capsys.readouterr().err.count("too long") == 1
