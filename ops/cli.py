@@ -7,6 +7,7 @@ its memory.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -23,7 +24,19 @@ PROCESSES: Final = {
     "reconcile": ("custody.reconcile.command", "Compare ledger, records and chain, to the base unit."),
 }
 """Commands with settings of their own: module with `main(arguments) -> exit code`, and what it does."""
-_JsonFile = Annotated[Path | None, typer.Option("--json", help="Write a record for programs to this file.")]
+
+
+def _writable(file: Path | None) -> Path | None:
+    """Refuses a file that cannot be written before minutes of work end in nothing."""
+    if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK)):
+        raise typer.BadParameter(f"{file} cannot be written: name a file in a directory of yours")
+    return file
+
+
+_JsonFile = Annotated[
+    Path | None,
+    typer.Option("--json", help="Write a record for programs to this file.", callback=_writable),
+]
 
 
 def up(

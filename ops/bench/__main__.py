@@ -25,16 +25,26 @@ ROWS: Final = {
 
 
 def measure(only: str, progress: Callable[[str], None]) -> Iterator[Row]:
-    """Measures the row `only`, or all if it is empty; yields each as it is done.
+    """Measures the rows that `only` names, or all if it is empty; yields each as it is done.
+
+    Args:
+        only: a name of `ROWS`, which may stand for several rows, or the name that one row is printed under.
+        progress: is told what is being measured.
 
     Raises:
         typer.BadParameter: no row has that name.
     """
-    if only and only not in ROWS:
+    chosen = [name for name in ROWS if not only or only == name or only.startswith(f"{name}-")]
+    if not chosen:
         raise typer.BadParameter(f"no row {only!r}; there are {', '.join(ROWS)}")
-    for name, module in ROWS.items():
-        if only in ("", name):
-            yield from importlib.import_module(module).rows(progress)
+    known = False
+    for name in chosen:
+        for row in importlib.import_module(ROWS[name]).rows(progress):
+            if only in ("", name, row.name):
+                known = True
+                yield row
+    if not known:
+        raise typer.BadParameter(f"no row {only!r}; there are {', '.join(ROWS)}")
 
 
 def bench(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -43,14 +44,22 @@ def run(after: After, *, json_file: Path | None, keep: Path | None) -> int:
     """
     console = Console()
     end_on_sigterm()
-    if keep is not None and keep.exists() and any(keep.iterdir()):
-        console.print(f"{keep} is not empty: the tour begins anew, so name a directory that is", style="red")
+    if keep is not None and keep.exists() and not (keep.is_dir() and not any(keep.iterdir())):
+        console.print(
+            f"{keep} is not an empty directory: the tour begins anew, so name one that is or is not there yet",
+            style="red",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
         return 2
     directory = keep if keep is not None else part_directory("strongroom-demo-")
     try:
         stack = Stack(directory, database_url=os.environ.get(VARIABLE))
-    except DevnetError as error:
+    except (DevnetError, OSError) as error:
         console.print(str(error), style="red", highlight=False, markup=False)
+        if keep is None:
+            shutil.rmtree(directory, ignore_errors=True)
         return 2
     record = Record()
     try:

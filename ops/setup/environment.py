@@ -94,7 +94,9 @@ def _install(root: Path, python: Path, words: list[str | Path]) -> None:
         env["UV_CACHE_DIR"] = str(root / ".cache/uv")
     uv: list[str | Path] = [root / ".venv/bin/uv", "pip", "install", "--quiet", "--python", python]
     try:
-        run([*uv, *words], advice=_ADVICE, env=env)
+        # uv leaves its locks of builds where temporary files are.
+        with tempfile.TemporaryDirectory(prefix="strongroom-uv-") as scratch:
+            run([*uv, *words], advice=_ADVICE, env={**env, "TMPDIR": scratch})
     except SetupError as error:
         say(f"uv could not install them, trying pip: {str(error).strip().splitlines()[1:2]}")
         pip: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]

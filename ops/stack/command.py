@@ -44,7 +44,7 @@ def run(data: Path, *, port: int) -> None:
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:
         console.print(f"stopped; the data stay in {data.absolute()}", highlight=False)
-    except DevnetError as error:
+    except (DevnetError, OSError) as error:
         console.print(str(error), style="red", highlight=False, markup=False)
         sys.exit(1)
 

@@ -48,15 +48,24 @@ class Supervisor:
                         pauses[name] = _FIRST_PAUSE_SECONDS
                 elif name not in due:
                     due[name] = now + pauses[name]
-                    self._tell(f"{name} ended with {process.exit_code}; again in {pauses[name]:g} s")
+                    self._tell(f"{name} {_how(process.exit_code)}; it is started again in {pauses[name]:g} s")
                     pauses[name] = min(2 * pauses[name], _LONGEST_PAUSE_SECONDS)
                 elif now >= due[name]:
                     del due[name]
                     started[name] = now
-                    self._restart(process)
+                    self._restart(name, process)
 
-    def _restart(self, process: ManagedProcess) -> None:
+    def _restart(self, name: str, process: ManagedProcess) -> None:
         try:
             process.start()
         except DevnetError as error:
             self._tell(str(error))
+        else:
+            self._tell(f"{name} is running again (pid {process.pid})")
+
+
+def _how(exit_code: int | None) -> str:
+    """How a process ended; a negative code is the signal that ended it."""
+    if exit_code is not None and exit_code < 0:
+        return f"was killed by signal {-exit_code}"
+    return f"ended with {exit_code}"
