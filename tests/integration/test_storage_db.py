@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.json import Jsonb
 
 from custody.errors import Conflict, DatabaseUnavailable
 from custody.storage.db import Database, Isolation, Session
@@ -220,3 +223,135 @@ def test_sessions_say_who_they_are_and_never_wait_for_ever(db: Database) -> None
 
 def test_the_password_is_not_in_the_repr(database: str, db: Database) -> None:
     assert str(conninfo_to_dict(database)["password"]) not in repr(db)
+
+
+EVENTS = "INSERT INTO events (type, subject, data) VALUES ('test', %s, '{}')"
+
+
+def subjects(db: Database) -> list[str]:
+    with db.snapshot() as tx:
+        return [row["subject"] for row in tx.all("SELECT subject FROM events ORDER BY id")]
+
+
+def test_statements_sent_together_answer_each_for_itself_and_see_what_came_before(db: Database) -> None:
+    with db.transaction() as tx:
+        tx.later(INSERT, ["ada"])
+        inserted, nothing, found = tx.together(
+            ("INSERT INTO customers (id) VALUES (%s) RETURNING id", ["ben"]),
+            ("UPDATE customers SET reason = 'late' WHERE id = %s", ["ada"]),
+            ("SELECT id, reason FROM customers ORDER BY id", None),
+        )
+    assert inserted == [{"id": "ben"}]
+    assert nothing == []
+    assert found == [{"id": "ada", "reason": "late"}, {"id": "ben", "reason": ""}]
+    assert names(db) == ["ada", "ben"]
+
+
+def test_statements_sent_together_see_what_others_commit_while_the_first_of_them_waits(db: Database) -> None:
+    """What the idempotency lookup behind its lock stands on: READ COMMITTED looks anew for each statement."""
+    lock = "SELECT pg_advisory_xact_lock(1, 1)"
+    waiting = threading.Event()
+    pids: list[int] = []
+
+    def second() -> list[str]:
+        with db.transaction() as tx:
+            pids.append(tx.one("SELECT pg_backend_pid() AS pid")["pid"])
+            waiting.set()
+            _, found = tx.together((lock, None), ("SELECT id FROM customers", None))
+            return [row["id"] for row in found]
+
+    with ThreadPoolExecutor(1) as pool:
+        with db.transaction() as tx:
+            tx.execute(lock)
+            tx.execute(INSERT, ["ada"])
+            future = pool.submit(second)
+            assert waiting.wait(20)
+
+            def blocked() -> bool:
+                with db.snapshot() as other:
+                    return bool(other.one("SELECT pg_blocking_pids(%s) AS pids", [pids[0]])["pids"])
+
+            wait_until(blocked, timeout=20, what="the second to wait for the lock")
+        assert future.result(timeout=20) == ["ada"]
+
+
+def test_what_is_sent_later_is_in_its_order_and_there_with_the_commit(db: Database) -> None:
+    with db.transaction() as tx:
+        tx.later(EVENTS, ["one"])
+        tx.execute(EVENTS, ["two"])
+        tx.later(EVENTS, ["three"])
+        tx.executemany(EVENTS, [["four"], ["five"]])
+        tx.later(EVENTS, ["six"])
+        tx.copy(b"COPY events (type, subject, data) FROM STDIN", [("test", "seven", "{}")])
+        tx.later(EVENTS, ["eight"])
+        assert len(tx.all("SELECT 1 FROM events")) == 8
+        tx.later(EVENTS, ["nine"])
+    assert subjects(db) == ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+def test_more_later_statements_than_one_message_holds_all_arrive(db: Database) -> None:
+    with db.transaction() as tx:
+        for number in range(1001):
+            tx.later(EVENTS, [f"{number:04}"])
+    assert subjects(db) == [f"{number:04}" for number in range(1001)]
+
+
+def test_what_waits_is_undone_with_its_transaction_and_with_its_savepoint(db: Database) -> None:
+    class Lost(Exception):
+        pass
+
+    def lose() -> None:
+        with db.transaction() as tx:
+            tx.later(EVENTS, ["lost"])
+            raise Lost
+
+    with pytest.raises(Lost):
+        lose()
+    with db.transaction() as tx:
+        tx.later(EVENTS, ["before"])
+        with pytest.raises(Lost), tx.savepoint():  # noqa: PT012
+            tx.later(EVENTS, ["inside"])
+            raise Lost
+        with tx.savepoint():
+            tx.later(EVENTS, ["kept"])
+        tx.later(EVENTS, ["after"])
+    assert subjects(db) == ["before", "kept", "after"]
+
+
+def test_a_later_statement_that_fails_fails_the_whole_transaction_at_commit(db: Database) -> None:
+    with pytest.raises(psycopg.errors.UniqueViolation), db.transaction() as tx:  # noqa: PT012
+        tx.execute(INSERT, ["ada"])
+        tx.later(INSERT, ["ben"])
+        tx.later(INSERT, ["ada"])
+    assert names(db) == []
+    with db.transaction() as tx:  # and the connection is good for the next
+        tx.execute(INSERT, ["cy"])
+    assert names(db) == ["cy"]
+
+
+@given(text=st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"])), raw=st.binary())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example(text="'; DROP TABLE customers; --", raw=b"\\'")
+@example(text="\\' %s %% $1 :x \"", raw=b"\x00\xff")
+def test_a_parameter_of_statements_sent_together_is_only_ever_a_value(
+    db: Database, text: str, raw: bytes
+) -> None:
+    with db.snapshot() as tx:
+        found = tx.together(
+            ("SELECT %s AS text, %s AS raw, %s::jsonb AS data", (text, raw, Jsonb({"text": text}))),
+            ("SELECT %(text)s AS text", {"text": text}),
+        )
+    assert found == [[{"text": text, "raw": raw, "data": {"text": text}}], [{"text": text}]]
+
+
+def test_a_transaction_has_the_isolation_it_asked_for_whatever_is_sent_first(db: Database) -> None:
+    shown = "SELECT current_setting('transaction_isolation') AS level, current_setting('transaction_read_only') AS ro"
+    for begin, expected in (
+        (db.transaction(), ("read committed", "off")),
+        (db.transaction(isolation=Isolation.REPEATABLE_READ), ("repeatable read", "off")),
+        (db.snapshot(), ("repeatable read", "on")),
+    ):
+        with begin as tx:
+            ((first,),) = tx.together((shown, None))
+            second = tx.one(shown)
+        assert tuple(first.values()) == tuple(second.values()) == expected
