@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import hashlib
 import threading
 from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
@@ -144,10 +145,14 @@ def verify_ed25519(public_key_hex: str, digest: bytes, signature_b64: str) -> No
     """
     try:
         signature = base64.b64decode(signature_b64, validate=True)
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key_hex))
-        key.verify(signature, digest)
+        _public_key(public_key_hex).verify(signature, digest)
     except (InvalidSignature, ValueError, binascii.Error):
         raise BadSignature("the signature does not verify under the expected key") from None
+
+
+@functools.lru_cache(maxsize=256)
+def _public_key(public_key_hex: str) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key_hex))
 
 
 def encode_signature(signature: bytes) -> str:
