@@ -109,6 +109,7 @@ class Step(StrEnum):
     BROADCAST = "broadcast"
     TRACK = "track"
     BUMP = "bump"
+    BOOK_LOSSES = "book_losses"
     RECONCILE = "reconcile"
 
 

@@ -187,6 +187,39 @@ def unbook_network_fee(transaction_id: UUID, n: int) -> Reverse:
     )
 
 
+def loss_reference(chain: str, resource: str) -> str:
+    """What all bookings of a coin's loss have as reference."""
+    return f"loss:{chain}:{resource}"
+
+
+def book_loss(chain: str, resource: str, n: int, *, asset: str, wallet: str, units: int) -> Transfer:
+    """A stranger spent a coin of ours for good: the house bears it, in suspense, as a loss to be recovered.
+
+    Lines are of type `transfer`: value moves between two accounts of the house. No customer withdrew or deposited
+    anything, and nothing was credited that could be clawed back.
+
+    Raises:
+        InvalidValue: no positive number of units.
+    """
+    return Transfer(
+        derived_id("loss", chain, resource, n),
+        (
+            Leg(house(AccountKind.SUSPENSE, asset), -units, LineType.TRANSFER),
+            Leg(house(AccountKind.CHAIN_ASSETS, asset, wallet=wallet), units, LineType.TRANSFER),
+        ),
+        loss_reference(chain, resource),
+    )
+
+
+def unbook_loss(chain: str, resource: str, n: int) -> Reverse:
+    """The n-th booking of a loss is undone: the foreign transaction left the best chain."""
+    return Reverse(
+        derived_id("unbook-loss", chain, resource, n),
+        derived_id("loss", chain, resource, n),
+        loss_reference(chain, resource),
+    )
+
+
 def _settle(
     withdrawal_id: UUID, n: int, customer: str, asset: str, units: int, fee_units: int, paid: Leg
 ) -> PostHold:

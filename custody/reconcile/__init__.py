@@ -7,6 +7,8 @@ The identity, per wallet and asset, exact to the base unit at any moment that on
 + mined deposits that are not credited   confirming, held, quarantined, below_minimum (and suspense not yet booked)
 - payments mined and not settled         amounts and network fee of the version that is in the best chain
 + payments settled and no longer mined   amounts and network fee that were booked (a reorg, until it is reversed)
+- spent by strangers, not booked         our coins that a transaction which is none of ours has used
++ booked as lost, no longer spent        (a reorg, until the booking is reversed)
 = coins                                  unspent receipts in the best chain that the monitor has committed
 = what the node has                      its own UTXO set of the key-set's descriptors, at the same block
 ```

@@ -86,6 +86,8 @@ def _terms(statement: Statement) -> list[tuple[str, int]]:
         *((f"+ mined deposits in no balance: {state}", n) for state, n in statement.uncredited.items()),
         ("- payments mined, not settled", statement.mined_not_settled_units),
         ("+ payments settled, no longer mined", statement.settled_not_mined_units),
+        ("- spent by strangers, not booked as lost", statement.lost_not_booked_units),
+        ("+ booked as lost, no longer spent", statement.booked_not_lost_units),
         ("= coins that there must be", statement.expected_units),
         ("coins that we have seen", statement.coins_units),
         ("coins that the node has", statement.node_units),

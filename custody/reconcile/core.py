@@ -56,6 +56,8 @@ def state(wallet: WalletFacts, node: NodeCoins) -> Statement:
         uncredited=dict(wallet.uncredited),
         mined_not_settled_units=sum(_mined(each) for each in wallet.in_flight),
         settled_not_mined_units=sum(_settled(each) for each in wallet.in_flight),
+        lost_not_booked_units=sum(each.spent_units for each in wallet.lost),
+        booked_not_lost_units=sum(each.booked_units for each in wallet.lost),
         coins_units=sum(coin.units for coin in wallet.coins),
         node_units=sum(coin.units for coin in node.coins),
     )
@@ -94,7 +96,8 @@ def _identity(statement: Statement) -> str:
         f"{key.wallet} {key.asset}: {statement.difference_units:+d} base units: coins are {statement.coins_units},"
         f" expected {statement.expected_units} = {statement.ledger_units} in the ledger"
         f" + {sum(statement.uncredited.values())} not credited - {statement.mined_not_settled_units} not settled"
-        f" + {statement.settled_not_mined_units} no longer mined"
+        f" + {statement.settled_not_mined_units} no longer mined - {statement.lost_not_booked_units} lost, not booked"
+        f" + {statement.booked_not_lost_units} no longer lost"
     )
 
 

@@ -43,6 +43,17 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """A coin that a stranger's transaction spent and that is not booked as lost, or the other way round."""
+
+    resource: str
+    spent_units: int
+    """Of the coin, if a stranger's transaction in the best chain has used it."""
+    booked_units: int
+    """What is booked as its loss."""
+
+
+@dataclass(frozen=True, slots=True)
 class WalletFacts:
     """Everything about one wallet and asset, of one snapshot."""
 
@@ -52,6 +63,7 @@ class WalletFacts:
     uncredited: Mapping[str, int]
     """Units of mined deposits that are in no balance, by state."""
     in_flight: tuple[InFlight, ...]
+    lost: tuple[Lost, ...]
     coins: tuple[Coin, ...]
 
 
@@ -97,7 +109,7 @@ RULES: Mapping[int, str] = {
     4: "the ledger's chain assets and what is in flight are the coins",
     5: "each deposit is booked once if credited, else not at all",
     6: "each settled withdrawal is paid by one transaction, each transaction spends what it pays",
-    7: "our coins are used by our transactions only, and each receipt is a deposit or our change",
+    7: "our coins are used by our transactions, or booked as lost, and each receipt is a deposit or our change",
 }
 
 
@@ -124,6 +136,8 @@ class Statement:
     uncredited: Mapping[str, int]
     mined_not_settled_units: int
     settled_not_mined_units: int
+    lost_not_booked_units: int
+    booked_not_lost_units: int
     coins_units: int
     node_units: int
 
@@ -135,6 +149,8 @@ class Statement:
             + sum(self.uncredited.values())
             - self.mined_not_settled_units
             + self.settled_not_mined_units
+            - self.lost_not_booked_units
+            + self.booked_not_lost_units
         )
 
     @property
@@ -175,6 +191,8 @@ class Report:
                     "uncredited": {state: str(units) for state, units in each.uncredited.items()},
                     "mined_not_settled": str(each.mined_not_settled_units),
                     "settled_not_mined": str(each.settled_not_mined_units),
+                    "lost_not_booked": str(each.lost_not_booked_units),
+                    "booked_not_lost": str(each.booked_not_lost_units),
                     "expected": str(each.expected_units),
                     "coins": str(each.coins_units),
                     "node": str(each.node_units),

@@ -7,7 +7,7 @@ from typing import Final, LiteralString
 
 from chains.types import BlockRef
 from custody.ledger.audit import Flaw, audit
-from custody.reconcile.model import Coin, Facts, InFlight, Offence, Waiting, WalletFacts, WalletKey
+from custody.reconcile.model import Coin, Facts, InFlight, Lost, Offence, Waiting, WalletFacts, WalletKey
 from custody.storage.db import Tx, units
 
 _BOOKED: Final[LiteralString] = """
@@ -60,6 +60,7 @@ _OFFENDERS: Final[Sequence[tuple[int, LiteralString]]] = (
              AND NOT EXISTS (SELECT 1 FROM deposits d WHERE 'deposit:' || d.id = b.reference)
              AND NOT EXISTS (SELECT 1 FROM withdrawals w WHERE 'withdrawal:' || w.id = b.reference)
              AND NOT EXISTS (SELECT 1 FROM transactions t WHERE 'transaction:' || t.id = b.reference)
+             AND NOT EXISTS (SELECT 1 FROM losses l WHERE 'loss:' || l.chain || ':' || l.resource = b.reference)
            ORDER BY b.reference""",
     ),
     (
@@ -130,10 +131,21 @@ _OFFENDERS: Final[Sequence[tuple[int, LiteralString]]] = (
     ),
     (
         7,
+        f"""WITH {_BOOKED}
+           SELECT format('the loss of %s of %s is %s, booked are %s', l.resource, l.units, l.state,
+                         coalesce(b.net, 0)) AS detail
+           FROM losses l LEFT JOIN booked b ON b.reference = 'loss:' || l.chain || ':' || l.resource
+           WHERE coalesce(b.net, 0) <> CASE WHEN l.state = 'booked' THEN l.units ELSE 0 END
+           ORDER BY l.resource""",
+    ),
+    (
+        7,
         """SELECT format('%s of %s was used in block %s by %s, which is not ours', r.resource, r.units, c.height,
                          c.txid) AS detail
            FROM consumptions c JOIN receipts r ON r.chain = c.chain AND r.resource = c.resource
-           WHERE NOT EXISTS (SELECT 1 FROM transaction_versions v WHERE v.txid = c.txid)
+           WHERE r.units > 0 AND NOT EXISTS (SELECT 1 FROM transaction_versions v WHERE v.txid = c.txid)
+             AND NOT EXISTS (SELECT 1 FROM losses l WHERE l.chain = c.chain AND l.resource = c.resource
+                             AND l.state = 'booked' AND l.txid = c.txid AND l.units = r.units)
            ORDER BY r.resource""",
     ),
     (
@@ -205,6 +217,7 @@ def facts(tx: Tx, wallets: Iterable[WalletKey]) -> Facts:
                 ledger_units=ledger.get((key.wallet, key.asset), 0),
                 uncredited=_uncredited(tx, key),
                 in_flight=_in_flight(tx, key),
+                lost=_lost(tx, key),
                 coins=_coins(tx, key),
             )
             for key in known
@@ -281,6 +294,25 @@ def _in_flight(tx: Tx, key: WalletKey) -> tuple[InFlight, ...]:
         )
         for row in rows
     )
+
+
+def _lost(tx: Tx, key: WalletKey) -> tuple[Lost, ...]:
+    rows = tx.all(
+        """WITH spent AS (
+               SELECT r.resource, r.units FROM consumptions c
+               JOIN receipts r ON r.chain = c.chain AND r.resource = c.resource
+               JOIN addresses a ON a.id = r.address_id
+               WHERE c.chain = %(chain)s AND a.keyset = %(wallet)s AND r.asset = %(asset)s
+                 AND NOT EXISTS (SELECT 1 FROM transaction_versions v WHERE v.txid = c.txid)),
+           booked AS (
+               SELECT resource, units FROM losses
+               WHERE chain = %(chain)s AND keyset = %(wallet)s AND asset = %(asset)s AND state = 'booked')
+           SELECT resource, coalesce(s.units, 0) AS spent, coalesce(b.units, 0) AS booked
+           FROM spent s FULL JOIN booked b USING (resource)
+           WHERE s.units IS DISTINCT FROM b.units ORDER BY resource""",
+        {"chain": key.chain, "wallet": key.wallet, "asset": key.asset},
+    )
+    return tuple(Lost(row["resource"], units(row["spent"]), units(row["booked"])) for row in rows)
 
 
 def _waiting(tx: Tx) -> tuple[Waiting, ...]:

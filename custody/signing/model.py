@@ -45,6 +45,30 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
+class ForeignSpend:
+    """A coin of ours in the best chain that a transaction which is none of ours has used there."""
+
+    chain: str
+    resource: str
+    keyset: str
+    asset: str
+    units: int
+    txid: str
+    """Of the foreign transaction."""
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A foreign spend that is booked."""
+
+    spend: ForeignSpend
+    """As it was when it was booked."""
+    bookings: int
+    """How often; names the ledger transfer of the last time."""
+
+
+@dataclass(frozen=True, slots=True)
 class OurTransaction:
     """One on-chain effect of ours and its versions, oldest first. At most one of them can ever confirm."""
 

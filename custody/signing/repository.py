@@ -10,7 +10,13 @@ from chains.types import BlockRef
 from custody.deposits.model import COINBASE_MATURITY_BLOCKS
 from custody.errors import Conflict
 from custody.signing.lifecycle import TRANSACTION, TransactionEvent, TransactionState
-from custody.signing.model import ConsumptionFact, OurTransaction, SpendableCoin, Version, VersionState
+from custody.signing.model import (
+    ConsumptionFact,
+    OurTransaction,
+    SpendableCoin,
+    Version,
+    VersionState,
+)
 from custody.storage.db import Row, Tx, units
 
 _SPENDABLE = """
@@ -352,6 +358,16 @@ def spends_outputs_of(tx: Tx, chain: str, txids: Sequence[str]) -> bool:
         [chain, list(txids)],
     )
     return bool(row["found"])
+
+
+def unsigned_versions(tx: Tx, chain: str) -> Sequence[Version]:
+    """Versions of a chain's transactions whose signed bytes, and so their txid, are not recorded."""
+    rows = tx.all(
+        "SELECT v.* FROM transaction_versions v JOIN transactions t ON t.id = v.transaction_id"
+        " WHERE t.chain = %s AND v.txid IS NULL",
+        [chain],
+    )
+    return [_version(row) for row in rows]
 
 
 def _coin(row: Row) -> SpendableCoin:

@@ -10,6 +10,7 @@ from custody.reconcile.service import enforce, reconcile
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build
 from custody.signing.bump import bump_requested, bump_stuck
+from custody.signing.losses import book_losses
 from custody.signing.sign import sign
 from custody.signing.site import Site
 from custody.signing.track import track
@@ -74,6 +75,10 @@ def _bump(services: Services) -> int:
     )
 
 
+def _book_losses(services: Services) -> int:
+    return sum(book_losses(services.database, site) for site in services.sites())
+
+
 def _reconcile(services: Services) -> int:
     report = reconcile(services.database, services.bundle(), services.nodes)
     enforce(services.database, report)
@@ -89,6 +94,7 @@ _STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
     Step.BROADCAST: _broadcast,
     Step.TRACK: _track,
     Step.BUMP: _bump,
+    Step.BOOK_LOSSES: _book_losses,
     Step.RECONCILE: _reconcile,
 }
 

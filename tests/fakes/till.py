@@ -19,21 +19,24 @@ from uuid import UUID
 from chains.btc.fees import FeeRate
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
-from chains.btc.tx import Transaction
+from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut, sighash_p2wpkh, with_witnesses
 from chains.ports import BroadcastResult, Presence
 from chains.types import TxId
 from custody.deposits.addresses import allocate
 from custody.deposits.screening import NoScreening
 from custody.ledger.audit import audit
 from custody.monitor.monitor import Monitor, Options
+from custody.reconcile.model import Report
 from custody.reconcile.service import reconcile
 from custody.signing import repository as transactions
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build
+from custody.signing.losses import book_losses
 from custody.signing.model import OurTransaction
 from custody.signing.sign import sign
 from custody.signing.site import Pace, Site, site
 from custody.signing.track import track
+from custody.storage import halts
 from custody.storage.db import Database
 from custody.withdrawals import service
 from custody.withdrawals.model import Withdrawal
@@ -220,6 +223,22 @@ class Till:
         """What the node estimates from now on, and what its mempool takes at least."""
         self.node.estimate, self.node.lowest = FeeRate(sat_per_kvb), FeeRate(mempool_sat_per_kvb)
 
+    def spend_with_the_key(self, resource: str) -> str:
+        """A transaction (hex) that is no version of ours and spends a coin of ours: as if its key had leaked."""
+        [coin] = self.query(
+            "SELECT r.units, a.branch, a.index FROM receipts r JOIN addresses a ON a.id = r.address_id"
+            " WHERE resource = %s",
+            resource,
+        )
+        units = int(coin["units"])
+        script = bytes.fromhex(self.bitcoind.rpc("validateaddress", self.outside.address())["scriptPubKey"])
+        tx = Transaction(
+            2, (TxIn(Outpoint.parse(resource)),), (TxOut(units - min(20_000, units // 2), script),)
+        )
+        pubkey = self.keys.account.pubkey(coin["branch"], coin["index"])
+        _, der = self.keys.sign(coin["branch"], coin["index"], sighash_p2wpkh(tx, 0, pubkey, units))
+        return with_witnesses(tx, [[der + b"\x01", pubkey]]).serialize().hex()
+
     # The payment steps.
 
     def route(self) -> int:
@@ -236,6 +255,9 @@ class Till:
 
     def track(self) -> int:
         return track(self.db, self.site)
+
+    def book_losses(self) -> int:
+        return book_losses(self.db, self.site)
 
     def send(self) -> UUID:
         """Everything up to the mempool, for one transaction."""
@@ -306,13 +328,26 @@ class Till:
         more = ("ledger_accounts", "ledger_lines", "ledger_holds", "deposits")
         return {table: self.query(f"SELECT * FROM {table} ORDER BY 1, 2") for table in (*tables, *more)}
 
+    def reconcile(self) -> Report:
+        return reconcile(self.admin, self.bundle, {CHAIN: self.adapter})
+
+    def broken_rules(self) -> set[int]:
+        """Which rules of reconciliation do not hold; the identity itself is exact to the satoshi all the time."""
+        report = self.reconcile()
+        assert [statement.difference_units for statement in report.statements] == [0]
+        return {check.number for check in report.checks if not check.ok}
+
+    def halted(self) -> str | None:
+        with self.admin.snapshot() as tx:
+            return halts.halted(tx, CHAIN)
+
     def check(self) -> None:
         """What holds at any time, to the satoshi: the ledger is sound, and equals the chain and what is in
         flight."""
         self.catch_up()
         with self.admin.snapshot() as tx:
             assert audit(tx) == []
-        report = reconcile(self.admin, self.bundle, {CHAIN: self.adapter})
+        report = self.reconcile()
         assert report.ok, report.differences()
         for row in self.query("SELECT id, state, transaction_id FROM withdrawals"):
             if row["state"] == "settled" and row["transaction_id"] is not None:

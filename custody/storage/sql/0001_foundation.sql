@@ -376,6 +376,20 @@ CREATE TABLE reservations (                               -- one resource, one t
 );
 CREATE INDEX ON reservations (transaction_id);
 
+CREATE TABLE losses (                                     -- coins of ours that a stranger's final transaction has used
+    chain      text NOT NULL,
+    resource   text NOT NULL,
+    keyset     text NOT NULL,
+    asset      text NOT NULL,
+    units      numeric(78, 0) NOT NULL CHECK (units > 0),
+    txid       text NOT NULL,                             -- the foreign transaction
+    height     integer NOT NULL,
+    state      text NOT NULL DEFAULT 'booked' CHECK (state IN ('booked', 'undone')),
+    bookings   integer NOT NULL DEFAULT 1 CHECK (bookings >= 1),   -- times booked: names the ledger transfer
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (chain, resource)
+);
+
 CREATE TABLE withdrawals (
     id              uuid PRIMARY KEY,                     -- the order's id
     caller          text NOT NULL,
@@ -624,6 +638,7 @@ GRANT INSERT ON withdrawal_events, deposit_events, halts, approvals TO strongroo
 GRANT DELETE ON halts TO strongroom_worker;
 GRANT UPDATE (state, reason) ON customers TO strongroom_worker;
 GRANT INSERT, DELETE ON reservations TO strongroom_worker;
+GRANT INSERT, UPDATE ON losses TO strongroom_worker;
 GRANT UPDATE (done_at, outcome) ON bump_requests TO strongroom_worker;
 GRANT INSERT ON addresses, address_indexes TO strongroom_worker;
 GRANT UPDATE (next) ON address_indexes TO strongroom_worker;

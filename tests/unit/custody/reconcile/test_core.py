@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 
 from chains.types import BlockRef
 from custody.reconcile.core import compare
-from custody.reconcile.model import Coin, Facts, InFlight, NodeCoins, Offence, WalletFacts, WalletKey
+from custody.reconcile.model import Coin, Facts, InFlight, Lost, NodeCoins, Offence, WalletFacts, WalletKey
 
 KEY = WalletKey("bitcoin", "hot", "BTC")
 TIP = BlockRef(5, "ab" * 32)
 
 
 def wallet(ledger: int, coins: list[int], **terms: object) -> WalletFacts:
-    found = WalletFacts(KEY, ledger, {}, (), tuple(Coin(f"{at}", units) for at, units in enumerate(coins)))
+    found = WalletFacts(
+        KEY, ledger, {}, (), (), tuple(Coin(f"{at}", units) for at, units in enumerate(coins))
+    )
     return replace(found, **terms)  # type: ignore[arg-type]
 
 
@@ -62,7 +64,13 @@ def test_many_differences_are_cut_short() -> None:
 
 
 EVENTS = st.lists(
-    st.sampled_from(["deposit", "credit", "mine 1", "mine 2", "undo", "settle", "unsettle"]), max_size=30
+    st.sampled_from(
+        (
+            *("deposit", "credit", "mine 1", "mine 2", "undo", "settle", "unsettle"),
+            *("steal", "book", "return", "unbook"),
+        )
+    ),
+    max_size=40,
 )
 
 
@@ -75,7 +83,7 @@ def test_the_identity_holds_in_whatever_order_things_happen(
     coins = ledger = uncredited = 0
     mined: str | None = None
     booked: str | None = None
-    funds = 10**13
+    stolen, lost, funds = 0, 0, 10**13
     coins, ledger = funds, funds
     for event in events:
         match event:
@@ -95,9 +103,21 @@ def test_the_identity_holds_in_whatever_order_things_happen(
             case "unsettle" if booked is not None and booked != mined:
                 ledger += paid + fees[booked]
                 booked = None
+            case "steal" if not stolen:
+                coins, stolen = coins - 1_000, 1_000
+            case "book" if stolen and not lost:
+                ledger, lost = ledger - stolen, stolen
+            case "return" if stolen:
+                coins, stolen = coins + stolen, 0
+            case "unbook" if lost and not stolen:
+                ledger, lost = ledger + lost, 0
     flight = InFlight("t", "any", paid, mined, fees.get(mined or "", 0), booked, fees.get(booked or "", 0))
     found = wallet(
-        ledger, [coins], uncredited={"confirming": uncredited}, in_flight=(flight,) if mined != booked else ()
+        ledger,
+        [coins],
+        uncredited={"confirming": uncredited},
+        in_flight=(flight,) if mined != booked else (),
+        lost=(Lost("coin", stolen, lost),) if stolen != lost else (),
     )
     report = compare(facts(found), {KEY: NodeCoins(TIP, found.coins)})
     assert report.ok, report.differences()
