@@ -9,6 +9,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from custody.api.examples import ANSWERS
 from custody.api.problems import MEDIA_TYPE, TYPE_PREFIX
 from custody.api.schemas import ProblemOut
 
@@ -43,9 +44,20 @@ _PROBLEM_EXAMPLE: Final = {
     "needed": {"asset": "BTC", "amount": "0.50050000"},
 }
 
+_UNAVAILABLE_EXAMPLE: Final = {
+    "type": TYPE_PREFIX + "database-unavailable",
+    "title": "The database does not answer",
+    "status": 503,
+    "detail": "Repeat the same request, with the same Idempotency-Key.",
+    "retryable": True,
+}
+
 COMMON_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": ProblemOut, "description": text, "content": {MEDIA_TYPE: {"example": _PROBLEM_EXAMPLE}}}
-    for status, text in (("4XX", "Refused; see `type` and `detail`."), ("5XX", "Try again if `retryable`."))
+    status: {"model": ProblemOut, "description": text, "content": {MEDIA_TYPE: {"example": example}}}
+    for status, text, example in (
+        ("4XX", "Refused; see `type` and `detail`.", _PROBLEM_EXAMPLE),
+        ("5XX", "Try again if `retryable`.", _UNAVAILABLE_EXAMPLE),
+    )
 }
 
 
@@ -69,6 +81,9 @@ def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
                 if isinstance(route, APIRoute) and route.path.startswith("/v1/"):
                     for method in route.methods or ():
                         _complete(schema["paths"][route.path][method.lower()], route, method)
+            for methods in schema["paths"].values():
+                for operation in methods.values():
+                    _show_answers(operation["responses"])
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -82,6 +97,20 @@ def scope_of(route: APIRoute) -> str | None:
         if scope is not None:
             return str(scope)
     return None
+
+
+def _show_answers(responses: dict[str, Any]) -> None:
+    """Gives every answer its example, and problems the media type that they come with."""
+    for status, response in responses.items():
+        content = response.get("content", {})
+        if status in COMMON_RESPONSES:
+            # FastAPI writes the schema under the media type of the route's own answers.
+            (other,) = content.keys() - {MEDIA_TYPE}
+            content[MEDIA_TYPE] |= content.pop(other)
+        elif "application/json" in content:
+            name = content["application/json"].get("schema", {}).get("$ref", "").rpartition("/")[2]
+            if name in ANSWERS:
+                content["application/json"]["example"] = ANSWERS[name]
 
 
 def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:

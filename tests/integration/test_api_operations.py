@@ -10,8 +10,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import BaseModel
 from structlog.testing import capture_logs
 
+from custody.api.examples import ANSWERS
+from custody.api.schemas import Out, ProblemOut
 from custody.storage.migrate import upgrade
 from ops.devnet.postgres import Durability, EmbeddedPostgres
 from ops.devnet.process import wait_until
@@ -173,6 +176,34 @@ def test_expired_nonces_are_forgotten(database: str) -> None:
             what="the old nonce to be forgotten",
         )
         assert api.query("SELECT count(*) FROM token_nonces") == [(1,)]
+
+
+def test_every_answer_of_the_openapi_document_has_an_example_that_is_one(api: RunningApi) -> None:
+    document: dict[str, Any] = api.raw().get("/openapi.json").json()
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            for status, response in operation["responses"].items():
+                (kind,) = response["content"]
+                where = f"{method} {path} {status}"
+                if status in ("4XX", "5XX"):
+                    assert kind == "application/problem+json", where
+                    ProblemOut.model_validate(response["content"][kind]["example"])
+                elif kind != "text/plain":
+                    assert response["content"][kind]["example"], where
+    unused = set(ANSWERS) - set(document["components"]["schemas"])
+    assert not unused
+    schemas = {model.__name__: model for model in _models(Out)}
+    for name, example in ANSWERS.items():
+        model = schemas[name.removeprefix("Page_").removesuffix("_")]
+        items = example["items"] if name.startswith("Page_") else [example]
+        for item in items:
+            model.model_validate_json(json.dumps(item))
+
+
+def _models(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
+    for model in base.__subclasses__():
+        yield model
+        yield from _models(model)
 
 
 def test_the_openapi_document_is_complete(api: RunningApi) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from chains.errors import StrongroomError
@@ -27,13 +27,32 @@ async def _metrics(request: Request) -> ApiMetrics:
     return metrics
 
 
-@router.get("/healthz")
+def _example(description: str, answer: dict[str, Any]) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"example": answer}}}
+
+
+@router.get("/healthz", responses={200: _example("It runs.", {"status": "ok"})})
 async def health() -> dict[str, str]:
     """The process runs. Says nothing about the parts it needs: see `/readyz`."""
     return {"status": "ok"}
 
 
-@router.get("/readyz")
+_PARTS: Final = {
+    "bundle": {"ok": True, "detail": "version 1"},
+    "database": {"ok": True, "detail": "answers"},
+    "monitor bitcoin-regtest": {"ok": True, "detail": "at height 242"},
+}
+_THERE: Final = {"signer btc-hot": {"ok": True, "detail": "bundle version 1"}}
+_AWAY: Final = {"signer btc-hot": {"ok": False, "detail": "SignerUnavailable: the signer does not answer"}}
+
+
+@router.get(
+    "/readyz",
+    responses={
+        200: _example("Every part is there.", {"ready": True, "parts": _PARTS | _THERE}),
+        503: _example("A part is missing.", {"ready": False, "parts": _PARTS | _AWAY}),
+    },
+)
 def ready(services: Annotated[ApiServices, Depends(_services)]) -> JSONResponse:
     """Whether every part that requests need is there; 503 and which one is missing otherwise."""
     parts: dict[str, Any] = {}
@@ -45,7 +64,7 @@ def ready(services: Annotated[ApiServices, Depends(_services)]) -> JSONResponse:
     return JSONResponse({"ready": ok, "parts": parts}, 200 if ok else 503)
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=PlainTextResponse)
 def metrics(found: Annotated[ApiMetrics, Depends(_metrics)]) -> Response:
     """Prometheus text format."""
     return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)

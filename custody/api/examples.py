@@ -1,0 +1,184 @@
+"""One answer of each kind, for the OpenAPI document; a test reads each of them with the schema it belongs to."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_AT: Final = "2026-03-02T10:15:00.000000Z"
+_ADDRESS: Final = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+_OUTSIDE: Final = "2MvFmznfQjLsfocBv45Ty89SqXsHkzjX1Sp"
+_ORDER: Final = "0192f0c1-5b7e-7c3a-9d2e-3f4a5b6c7d8e"
+_TRANSACTION: Final = "0192f0c1-6a10-7f9a-806d-88557c67eb66"
+_FIRST_TXID: Final = "d4bf6eaa79f8c6cd3b59bdd968241c9d1cae1b832530cd412b032eff9281bd26"
+_TXID: Final = "80d48c9417e305f490843a7b3979e9fc9a0bdc53f2217893a851b1677312898a"
+_DEPOSIT: Final = "60e3e5a7-e722-5a81-a26d-3e9c2e8bd01d"
+
+_CUSTOMER: Final = {"id": "alice", "state": "active", "reason": "", "created_at": _AT}
+_DEPOSIT_ADDRESS: Final = {
+    "address": _ADDRESS,
+    "chain": "bitcoin-regtest",
+    "asset": "BTC",
+    "customer": "alice",
+    "attestation": {
+        "attestation": {
+            "v": 1,
+            "chain": "bitcoin-regtest",
+            "keyset": "btc-hot",
+            "customer": "alice",
+            "asset": "BTC",
+            "path": "m/84'/1'/0'/0/0",
+            "address": _ADDRESS,
+        },
+        "signature": "A" * 86 + "==",
+    },
+    "created_at": _AT,
+}
+_LINE: Final = {
+    "seq": 1,
+    "account": "available",
+    "type": "deposit",
+    "asset": "BTC",
+    "amount": "0.50000000",
+    "balance_before": "0.00000000",
+    "balance_after": "0.50000000",
+    "reference": f"deposit:{_DEPOSIT}",
+    "transfer": "701264ae-5d35-5b49-aaf3-c728eba4e2a6",
+    "at": _AT,
+}
+_DEPOSIT_OUT: Final = {
+    "id": _DEPOSIT,
+    "customer": "alice",
+    "asset": "BTC",
+    "amount": "0.50000000",
+    "chain": "bitcoin-regtest",
+    "address": _ADDRESS,
+    "txid": _FIRST_TXID,
+    "resource": f"{_FIRST_TXID}:0",
+    "state": "confirming",
+    "height": 204,
+    "confirmations": 2,
+    "confirmations_needed": 6,
+    "created_at": _AT,
+    "updated_at": _AT,
+}
+_WITHDRAWAL: Final = {
+    "id": _ORDER,
+    "caller": "exchange",
+    "customer": "alice",
+    "chain": "bitcoin-regtest",
+    "asset": "BTC",
+    "amount": "0.01000000",
+    "fee": "0.00050000",
+    "fee_ceiling": {"asset": "BTC", "amount": "0.00050000"},
+    "destination": _OUTSIDE,
+    "state": "confirming",
+    "reason": "",
+    "tier": "hot",
+    "settlement": "chain",
+    "transaction": _TRANSACTION,
+    "versions": [
+        {
+            "version": 1,
+            "txid": _FIRST_TXID,
+            "state": "signed",
+            "network_fee": {"asset": "BTC", "amount": "0.00000142"},
+            "feerate": 1000,
+        },
+        {
+            "version": 2,
+            "txid": _TXID,
+            "state": "signed",
+            "network_fee": {"asset": "BTC", "amount": "0.00002840"},
+            "feerate": 20000,
+        },
+    ],
+    "txids": [_FIRST_TXID, _TXID],
+    "confirmed_txid": _TXID,
+    "confirmations": 1,
+    "expires_at": "2026-03-02T11:15:00Z",
+    "created_at": _AT,
+    "updated_at": _AT,
+}
+_EVENT: Final = {
+    "type": "deposit.credited",
+    "subject": _DEPOSIT,
+    "data": {
+        "id": _DEPOSIT,
+        "customer": "alice",
+        "asset": "BTC",
+        "amount": "0.50000000",
+        "state": "credited",
+    },
+    "at": _AT,
+}
+_ALERT: Final = {
+    "id": 7,
+    "severity": "warning",
+    "type": "tier.insufficient_funds",
+    "subject": "btc-hot",
+    "message": "2 withdrawals wait for funds in btc-hot",
+    "data": {},
+    "at": _AT,
+    "resolved_at": None,
+}
+
+
+def _page(item: dict[str, Any]) -> dict[str, Any]:
+    return {"items": [item], "next": None}
+
+
+ANSWERS: Final[dict[str, dict[str, Any]]] = {
+    "CustomerOut": _CUSTOMER,
+    "Page_CustomerOut_": _page(_CUSTOMER),
+    "AddressOut": _DEPOSIT_ADDRESS,
+    "Page_AddressOut_": _page(_DEPOSIT_ADDRESS),
+    "Balances": {
+        "customer": "alice",
+        "balances": [
+            {"asset": "BTC", "available": "0.45600000", "frozen": "0.01050000", "trading": "0.00000000"}
+        ],
+    },
+    "Page_LineOut_": _page(_LINE),
+    "DepositOut": _DEPOSIT_OUT,
+    "Page_DepositOut_": _page(_DEPOSIT_OUT),
+    "WithdrawalOut": _WITHDRAWAL,
+    "Page_WithdrawalOut_": _page(_WITHDRAWAL),
+    "BumpOut": {
+        "id": "0192f0c1-7b20-7a11-8c3d-5e6f7a8b9c0d",
+        "withdrawal": _ORDER,
+        "transaction": _TRANSACTION,
+        "feerate": 25000,
+    },
+    "Assets": {
+        "bundle_version": 1,
+        "items": [
+            {
+                "id": "BTC",
+                "chain": "bitcoin-regtest",
+                "decimals": 8,
+                "native_asset": "BTC",
+                "minimum_deposit": "0.00001000",
+                "withdrawal_fee": "0.00050000",
+                "confirmations": [{"from_amount": "0.00000000", "blocks": 6}],
+                "settle_blocks": 6,
+            }
+        ],
+    },
+    "Tiers": {
+        "bundle_version": 1,
+        "items": [
+            {
+                "tier": "hot",
+                "asset": "BTC",
+                "chain": "bitcoin-regtest",
+                "keyset": "btc-hot",
+                "payment_below": "0.10000000",
+                "window_cap": "5.00000000",
+                "window_seconds": 86400,
+            }
+        ],
+    },
+    "Page_EventOut_": {"items": [_EVENT], "next": "ZXZlbnRzOjgyMy01"},
+    "Page_AlertOut_": _page(_ALERT),
+}
+"""By the schema's name in the document."""
