@@ -1,8 +1,7 @@
 """Connections and transactions. Everything that touches PostgreSQL goes through `Tx`.
 
-What a short transaction costs is its round trips: each wakes two processes, which takes longer than the work.
-So BEGIN goes out with the first statement's message where that is `together`, and statements whose result
-nobody needs (`later`) go out with the message of COMMIT.
+A short transaction is mostly round trips, so a few can be spared: BEGIN goes out with the first statements'
+message where these are sent `together`, and statements whose result nobody needs (`later`) with COMMIT's.
 
 A transaction commits on normal exit and rolls back on any exception. Errors that a caller can act on are
 translated: `DatabaseUnavailable` and `Conflict` are transient; what remains psycopg's own (unique and check
