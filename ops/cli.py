@@ -26,7 +26,7 @@ PROCESSES: Final = {
 """Commands with settings of their own: module with `main(arguments) -> exit code`, and what it does."""
 
 
-def _writable(file: Path | None) -> Path | None:
+def writable(file: Path | None) -> Path | None:
     """Refuses a file that cannot be written before minutes of work end in nothing."""
     if file is not None and (file.is_dir() or not os.access(file.absolute().parent, os.W_OK)):
         raise typer.BadParameter(f"{file} cannot be written: name a file in a directory of yours")
@@ -35,14 +35,16 @@ def _writable(file: Path | None) -> Path | None:
 
 _JsonFile = Annotated[
     Path | None,
-    typer.Option("--json", help="Write a record for programs to this file.", callback=_writable),
+    typer.Option("--json", help="Write a record for programs to this file.", callback=writable),
 ]
 
 
 def up(
     *,
     data: Annotated[Path, typer.Option(help="Data directory, made if missing.")] = Path("strongroom-data"),
-    port: Annotated[int, typer.Option(help="Port of the API on 127.0.0.1; 0 takes a free one.")] = 8400,
+    port: Annotated[
+        int, typer.Option(help="Port of the API on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
+    ] = 8400,
 ) -> None:
     """Run the whole stack on a private regtest network, in the foreground, until Ctrl-C."""
     from ops.stack.command import run

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+import fcntl
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TextIO
 
 import httpx
 
@@ -96,6 +98,7 @@ class Stack:
         self.processes: dict[str, ManagedProcess] = {}
         self._killed: set[str] = set()
         self._trust: trust.Trust | None = None
+        self._lock: TextIO | None = None
 
     # ---------------------------------------------------------------------------------------------- life
 
@@ -103,9 +106,10 @@ class Stack:
         """Starts everything and waits until the service says that it is ready.
 
         Raises:
-            DevnetError: a part did not start; carries the end of its log.
+            DevnetError: a part did not start; carries the end of its log. Or another stack has the directory or port.
         """
         started = time.monotonic()
+        self._claim()
         self._refuse_other_database()
         for name, part in (("PostgreSQL", self.postgres), ("Redis", self.redis), ("bitcoind", self.node)):
             self.tell(f"starting {name}")
@@ -142,6 +146,9 @@ class Stack:
             release_port(self.api_port)
         if self._run.parent != self.directory:
             shutil.rmtree(self._run, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def remove(self) -> None:
         """Stops everything and deletes the directory, and what lies outside of it for PostgreSQL's sake."""
@@ -290,6 +297,32 @@ class Stack:
         for role, password in passwords.items():
             set_role_password(dsn, role, password)
         return passwords
+
+    def _claim(self) -> None:
+        """Takes the directory for this stack alone, and looks whether the API's port can be had.
+
+        Without that a second stack would find the first one's API under its own address, and call itself ready.
+        """
+        lock = (self.directory / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise DevnetError(
+                f"Strongroom runs in {self.directory} already: name another directory"
+            ) from None
+        self._lock = lock
+        if self._own_port:
+            return
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", self.api_port))
+            except OSError as error:
+                raise DevnetError(
+                    f"the API cannot have port {self.api_port} of 127.0.0.1 ({error.strerror}): "
+                    "name another with --port; 0 takes a free one"
+                ) from None
 
     def _refuse_other_database(self) -> None:
         """Keys, journal and records belong together: a directory stays with the kind of database it began with."""
