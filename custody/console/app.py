@@ -161,7 +161,8 @@ def ledger_statement(
             shown.one({"ok": not differs, "replayed": replayed, "balances": stated, "lines": lines}, ())
         else:
             shown.many(lines, _LINE, none="Nothing has happened yet.")
-            typer.echo(f"replayed from zero: {'DIFFERS from' if differs else 'equals'} the balances {stated}")
+            said = ", ".join(f"{name} {amount} {asset}" for name, amount in stated.items())
+            typer.echo(f"replayed from zero: {'DIFFERS from' if differs else 'equals'} the balances: {said}")
     if differs:
         raise typer.Exit(int(Exit.REFUSED))
 

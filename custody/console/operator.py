@@ -19,7 +19,7 @@ import typer
 from chains.errors import InvalidValue
 from custody.config import FILE_VARIABLE, Process, Settings, load
 from custody.console.app import AsJson, CustomerArgument, app
-from custody.console.outcome import Form, Output, outcome, output
+from custody.console.outcome import Output, outcome, output
 from custody.customers import service as customers
 from custody.errors import InvalidConfiguration
 from custody.storage import alerts, events, halts
@@ -33,7 +33,6 @@ operator = typer.Typer(
 )
 app.add_typer(operator, name="operator")
 
-_PEOPLE: Final = Output(Form.PEOPLE)
 Scope = Annotated[str, typer.Argument(help="`all`, or the id of a chain.")]
 Why = Annotated[str, typer.Option("--reason", help="Why; kept in the event feed.", prompt="Reason")]
 
@@ -78,37 +77,42 @@ def show_halts(*, as_json: AsJson = False) -> None:
 
 
 @operator.command("halt")
-def halt(scope: Scope, reason: Why) -> None:
+def halt(scope: Scope, reason: Why, *, as_json: AsJson = False) -> None:
     """Stop paying: nothing is built, signed or broadcast in this scope until it is lifted."""
-    with _database(_PEOPLE, scope=scope) as tx:
+    shown = output(as_json=as_json)
+    with _database(shown, scope=scope) as tx:
         halts.halt(tx, scope, f"{reason} (by {getpass.getuser()})")
-    typer.echo(f"paying is halted for {scope}")
+    shown.line({"scope": scope, "halted": True}, f"paying is halted for {scope}")
 
 
 @operator.command("lift")
-def lift(scope: Scope, reason: Why) -> None:
+def lift(scope: Scope, reason: Why, *, as_json: AsJson = False) -> None:
     """Let paying go on. First find out why it was halted: reconcile halts again while a difference is there."""
-    with _database(_PEOPLE) as tx:
+    shown = output(as_json=as_json)
+    with _database(shown) as tx:
         lifted = halts.lift(tx, scope)
         if lifted:
             events.emit(tx, "operator.lifted_halt", scope, {"reason": reason, "by": getpass.getuser()})
-    typer.echo(f"the halt of {scope} is lifted" if lifted else f"there was no halt of {scope}")
+    text = f"the halt of {scope} is lifted" if lifted else f"there was no halt of {scope}"
+    shown.line({"scope": scope, "halted": False, "lifted": lifted}, text)
 
 
 @operator.command("freeze")
-def freeze(customer: CustomerArgument, reason: Why) -> None:
+def freeze(customer: CustomerArgument, reason: Why, *, as_json: AsJson = False) -> None:
     """Stop a customer's withdrawals."""
-    with _database(_PEOPLE) as tx:
+    shown = output(as_json=as_json)
+    with _database(shown) as tx:
         customers.freeze(tx, customer, reason, by=getpass.getuser())
-    typer.echo(f"{customer} is frozen")
+    shown.line({"customer": customer, "state": "frozen"}, f"{customer} is frozen")
 
 
 @operator.command("unfreeze")
-def unfreeze(customer: CustomerArgument, reason: Why) -> None:
+def unfreeze(customer: CustomerArgument, reason: Why, *, as_json: AsJson = False) -> None:
     """Let a frozen customer withdraw again."""
-    with _database(_PEOPLE) as tx:
+    shown = output(as_json=as_json)
+    with _database(shown) as tx:
         customers.unfreeze(tx, customer, reason, by=getpass.getuser())
-    typer.echo(f"{customer} is active")
+    shown.line({"customer": customer, "state": "active"}, f"{customer} is active")
 
 
 @operator.command("resolve")
@@ -116,15 +120,16 @@ def resolve(
     type_: Annotated[str, typer.Argument(help="Type of the alert, e.g. deposit.clawed_back.")],
     subject: Annotated[str, typer.Argument(help="Its subject.")],
     reason: Why,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Close an alert that somebody has looked at."""
-    with _database(_PEOPLE) as tx:
+    shown = output(as_json=as_json)
+    with _database(shown) as tx:
         closed = alerts.resolve_alert(tx, type_, subject)
         if closed:
             detail = {"type": type_, "reason": reason, "by": getpass.getuser()}
             events.emit(tx, "operator.resolved_alert", subject, detail)
-    typer.echo(
-        f"the alert {type_} about {subject} is closed"
-        if closed
-        else f"there was no open alert {type_} about {subject}"
-    )
+    about = f"alert {type_} about {subject}"
+    text = f"the {about} is closed" if closed else f"there was no open {about}"
+    shown.line({"type": type_, "subject": subject, "closed": closed}, text)

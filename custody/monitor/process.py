@@ -17,7 +17,7 @@ from chains.btc.node import BlockAnnouncements
 from chains.errors import InvalidValue, StrongroomError
 from custody.config import Process, load
 from custody.deposits.service import quarantine
-from custody.errors import Conflict
+from custody.errors import Conflict, InvalidConfiguration
 from custody.logs import log_to_stderr
 from custody.monitor.lead import Chain, lead, lock_name
 from custody.monitor.monitor import Options
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; None: this process's own.
 
     Returns:
-        Exit code: 0 after a stop or a finished command, 1 if it could not be done.
+        Exit code: 0 after a stop or a finished command, 1 if it could not be done, 2 for wrong input or settings,
+        3 if what it needs is away.
     """
     arguments = _parser().parse_args(argv)
     log_to_stderr()
@@ -49,7 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _run(services, arguments.start_height)
     except StrongroomError as error:
         print(f"strongroom monitor: {error}", file=sys.stderr)
-        return 1
+        if isinstance(error, InvalidConfiguration | InvalidValue):
+            return 2
+        return 3 if error.transient else 1
     return 0
 
 

@@ -21,16 +21,19 @@ from custody.workers.app import make_app, worker_arguments
 
 CONCURRENCY: Final = 4
 PAUSE_SECONDS: Final = 1
-_USAGE: Final = "usage: python -m custody.workers worker|beat"
+_USAGE: Final = "usage: strongroom worker|beat (no arguments: the settings are in STRONGROOM_CONFIG)"
 
 _log = structlog.get_logger("strongroom.workers")
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run a worker or the beat until it is told to stop. Returns the exit code.
+    """Run a worker or the beat until it is told to stop.
 
     Args:
         argv: `["worker"]` or `["beat"]`; settings come from the environment (see `custody.config`).
+
+    Returns:
+        The exit code: 0 after a signal, 2 for unusable settings, 3 if what it needs is away.
     """
     if list(argv) not in (["worker"], ["beat"]):
         print(_USAGE, file=sys.stderr)
@@ -44,8 +47,8 @@ def main(argv: Sequence[str]) -> int:
         settings = load(Process.WORKER)
         services = wire(settings, pool_size=CONCURRENCY + 2)
     except StrongroomError as error:
-        print(error, file=sys.stderr)
-        return 78  # EX_CONFIG of sysexits.h
+        print(f"strongroom {argv[0]}: {error}", file=sys.stderr)
+        return 3 if error.transient else 2
     return _work(settings, services)
 
 

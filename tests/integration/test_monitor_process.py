@@ -211,7 +211,7 @@ def test_the_commands_rescan_and_quarantine(
     wait_for(desk, node, process)
     assert desk.states() == []
     refused = monitors.run("--rescan-from", "1")
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert "is running: stop it first" in refused.stderr
     assert process.stop() == 0
     done = monitors.run("--rescan-from", "1")

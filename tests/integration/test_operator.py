@@ -89,7 +89,8 @@ def test_a_frozen_customer_is_active_again_once_an_operator_says_so(run: Run, da
             "frozen",
             "court order",
         )
-        assert run("unfreeze", "alice", "--reason", "lifted").exit_code == 0
+        said = json.loads(run("unfreeze", "alice", "--reason", "lifted", "--json").stdout)
+        assert said == {"customer": "alice", "state": "active"}
         assert connection.execute("SELECT state, reason FROM customers").fetchone() == ("active", "")
 
 
