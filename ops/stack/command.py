@@ -85,6 +85,7 @@ In another terminal:
   strongroom withdrawal list
   strongroom event follow --once
   strongroom reconcile
+  strongroom operator halts
 
 Play the outside world there: pay an address, mine six blocks, get an address to withdraw to.
   bitcoin-cli -rpcwallet=outside sendtoaddress ADDRESS 0.1

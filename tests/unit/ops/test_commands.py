@@ -63,7 +63,7 @@ def test_a_record_s_file_is_tried_before_the_work(tmp_path: Path) -> None:
 def test_one_row_is_measured_under_the_name_that_it_is_printed_with(monkeypatch: pytest.MonkeyPatch) -> None:
     two = [Row(name, 2.0, 1.0, "a peer", "rows/s") for name in ("addresses", "addresses-of-ten")]
     module = SimpleNamespace(rows=lambda _progress: iter(two))
-    monkeypatch.setitem(sys.modules, "ops.bench.addresses", module)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "ops.bench.addresses", module)
     assert list(measure("addresses", lambda _: None)) == two
     assert list(measure("addresses-of-ten", lambda _: None)) == two[1:]
     for name in ("addresses-of-mars", "nothing"):
