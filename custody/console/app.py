@@ -279,7 +279,10 @@ def cancel_withdrawal(withdrawal: IdArgument, *, as_json: AsJson = False) -> Non
 def bump_withdrawal(
     withdrawal: IdArgument,
     feerate: Annotated[
-        int | None, typer.Option(help="sat/kvB; the present estimate if not given.", min=1)
+        int | None,
+        typer.Option(
+            help="sat/kvB, or the least that a replacement needs; the present estimate if not given.", min=1
+        ),
     ] = None,
     *,
     as_json: AsJson = False,
