@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from custody.storage.db import Row, Statement, Tx
+from custody.storage.db import Tx
 
 _LOCK_SPACE: Final = 0x41504931
 """Namespace of the advisory locks taken here (two-integer form)."""
@@ -24,28 +24,35 @@ class StoredAnswer:
 
 def spend_nonce(tx: Tx, caller: str, nonce: str, expires_at: int) -> bool:
     """Remember a nonce until `expires_at` (UNIX seconds). False if it was used before."""
-    (fresh,) = tx.together(_spend(caller, nonce, expires_at))
-    return bool(fresh)
+    return (
+        tx.optional(
+            "INSERT INTO token_nonces (caller, nonce, expires_at) VALUES (%s, %s, to_timestamp(%s))"
+            " ON CONFLICT DO NOTHING RETURNING true AS fresh",
+            (caller, nonce, expires_at),
+        )
+        is not None
+    )
 
 
-def claim_key(tx: Tx, caller: str, key: str) -> StoredAnswer | None:
-    """Wait for every other transaction that works on the same idempotency key; then the answer under it."""
-    _, found = tx.together(_lock(caller, key), _lookup(caller, key))
-    return _answer(found)
+def spend_nonce_and_lock_key(tx: Tx, caller: str, nonce: str, expires_at: int, key: str) -> bool:
+    """`spend_nonce`, and wait for every other transaction that works on the same idempotency key."""
+    row = tx.one(
+        "WITH spent AS (INSERT INTO token_nonces (caller, nonce, expires_at)"
+        " VALUES (%s, %s, to_timestamp(%s)) ON CONFLICT DO NOTHING RETURNING 1)"
+        " SELECT EXISTS (SELECT 1 FROM spent) AS fresh, pg_advisory_xact_lock(%s, hashtext(%s))",
+        (caller, nonce, expires_at, _LOCK_SPACE, f"{caller}\n{key}"),
+    )
+    return bool(row["fresh"])
 
 
-def spend_nonce_and_claim_key(
-    tx: Tx, caller: str, nonce: str, expires_at: int, key: str
-) -> tuple[bool, StoredAnswer | None]:
-    """`spend_nonce` and `claim_key` in one round trip: whether the nonce was fresh, and the answer if any."""
-    # Three statements, not one: the last must see what those that held the lock before have committed.
-    fresh, _, found = tx.together(_spend(caller, nonce, expires_at), _lock(caller, key), _lookup(caller, key))
-    return bool(fresh), _answer(found)
+def lock_key(tx: Tx, caller: str, key: str) -> None:
+    """Wait for every other transaction that works on the same idempotency key."""
+    tx.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK_SPACE, f"{caller}\n{key}"))
 
 
 def commit_without_waiting(tx: Tx) -> None:
     """Let this transaction's commit not wait for the disk; for what may be forgotten in a crash."""
-    tx.later("SET LOCAL synchronous_commit = off")
+    tx.execute("SET LOCAL synchronous_commit = off")
 
 
 def forget_expired_nonces(tx: Tx, now: int) -> None:
@@ -53,9 +60,18 @@ def forget_expired_nonces(tx: Tx, now: int) -> None:
     tx.execute("DELETE FROM token_nonces WHERE expires_at < to_timestamp(%s)", (now - 60,))
 
 
+def stored_answer(tx: Tx, caller: str, key: str) -> StoredAnswer | None:
+    """The answer under a key, if there is one."""
+    row = tx.optional(
+        "SELECT request_hash, status, body FROM idempotency_keys WHERE caller = %s AND key = %s",
+        (caller, key),
+    )
+    return None if row is None else StoredAnswer(bytes(row["request_hash"]), row["status"], row["body"])
+
+
 def store_answer(tx: Tx, caller: str, key: str, answer: StoredAnswer) -> None:
     """Keep an answer, in the transaction of its effect."""
-    tx.later(
+    tx.execute(
         "INSERT INTO idempotency_keys (caller, key, request_hash, status, body) VALUES (%s, %s, %s, %s, %s)",
         (caller, key, answer.request_hash, answer.status, answer.body),
     )
@@ -71,29 +87,3 @@ def request_bump(tx: Tx, request_id: UUID, transaction_id: UUID, feerate: int | 
         )
         is not None
     )
-
-
-def _spend(caller: str, nonce: str, expires_at: int) -> Statement:
-    query: Final = (
-        "INSERT INTO token_nonces (caller, nonce, expires_at) VALUES (%s, %s, to_timestamp(%s))"
-        " ON CONFLICT DO NOTHING RETURNING true AS fresh"
-    )
-    return query, (caller, nonce, expires_at)
-
-
-def _lock(caller: str, key: str) -> Statement:
-    return "SELECT pg_advisory_xact_lock(%s, hashtext(%s))", (_LOCK_SPACE, f"{caller}\n{key}")
-
-
-def _lookup(caller: str, key: str) -> Statement:
-    return (
-        "SELECT request_hash, status, body FROM idempotency_keys WHERE caller = %s AND key = %s",
-        (caller, key),
-    )
-
-
-def _answer(found: list[Row]) -> StoredAnswer | None:
-    if not found:
-        return None
-    (row,) = found
-    return StoredAnswer(bytes(row["request_hash"]), row["status"], row["body"])

@@ -1,8 +1,5 @@
 """Connections and transactions. Everything that touches PostgreSQL goes through `Tx`.
 
-A short transaction is mostly round trips, so a few can be spared: BEGIN goes out with the first statements'
-message where these are sent `together`, and statements whose result nobody needs (`later`) with COMMIT's.
-
 A transaction commits on normal exit and rolls back on any exception. Errors that a caller can act on are
 translated: `DatabaseUnavailable` and `Conflict` are transient; what remains psycopg's own (unique and check
 violations) is for the repository that knows the constraint, or is a bug.
@@ -11,11 +8,9 @@ violations) is for the repository that knows the constraint, or is a bug.
 from __future__ import annotations
 
 import os
-import select
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, LiteralString, Self
@@ -32,13 +27,10 @@ from custody.errors import Conflict, DatabaseUnavailable
 Query = LiteralString | bytes | sql.SQL | sql.Composed
 Row = dict[str, Any]
 Params = Sequence[Any] | Mapping[str, Any]
-Statement = tuple[Query, Params | None]
-"""A query and its parameters."""
+_Connection = psycopg.Connection[Row]
 
 _CONNECT_SECONDS: Final = 5
 _WAIT_FOR_CONNECTION_SECONDS: Final = 5.0
-_TRUSTED_IDLE_SECONDS: Final = 5.0
-_MOST_WAITING: Final = 200
 _SESSION_OPTIONS: Final = (
     # A stopped or lost process must not keep its locks for ever: its session ends, the work is taken again.
     "-c timezone=UTC -c lock_timeout=30s -c idle_in_transaction_session_timeout=60s"
@@ -54,11 +46,10 @@ class Isolation(StrEnum):
     """All statements see one moment; writing what another has written since raises Conflict."""
 
 
-_BEGIN: Final = {
-    Isolation.READ_COMMITTED: "BEGIN ISOLATION LEVEL READ COMMITTED",
-    Isolation.REPEATABLE_READ: "BEGIN ISOLATION LEVEL REPEATABLE READ",
+_LEVELS: Final = {
+    Isolation.READ_COMMITTED: psycopg.IsolationLevel.READ_COMMITTED,
+    Isolation.REPEATABLE_READ: psycopg.IsolationLevel.REPEATABLE_READ,
 }
-_BEGIN_SNAPSHOT: Final = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
 @contextmanager
@@ -103,40 +94,17 @@ def units(value: Decimal | int) -> int:
     return int(value)
 
 
-class _Connection(psycopg.Connection[Row]):
-    """A connection that knows since when it has been idle."""
-
-    idle_since: float = 0.0
-    """Of `time.monotonic`."""
-
-
-def _check(connection: _Connection) -> None:
-    """Raise psycopg.OperationalError if the server has hung up, so that a restart costs no request an error.
-
-    Whoever ends a connection in order sends something or closes it, which shows without a round trip. What
-    vanishes without a word (a firewall that forgot an idle connection) is looked for after some idle seconds.
-    """
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0) or time.monotonic() - connection.idle_since > _TRUSTED_IDLE_SECONDS:
-        ConnectionPool.check_connection(connection)
-
-
 class Tx:
     """One open transaction. Rows are dicts by column name."""
 
-    __slots__ = ("_begin", "_binder", "_connection", "_waiting")
+    __slots__ = ("_connection",)
 
-    def __init__(self, connection: _Connection, begin: str) -> None:
+    def __init__(self, connection: _Connection) -> None:
         self._connection = connection
-        self._begin = begin
-        """What is still to be sent before the first statement; empty once it was."""
-        self._binder = psycopg.ClientCursor(connection)
-        self._waiting: list[str] = []
 
     def execute(self, query: Query, params: Params | None = None) -> int:
         """Run a statement; returns how many rows it changed (what a state-guarded UPDATE must look at)."""
-        return self._run(query, params).rowcount
+        return self._connection.execute(query, params).rowcount
 
     def one(self, query: Query, params: Params | None = None) -> Row:
         """The only row. Raises LookupError if there is none, or more than one."""
@@ -147,55 +115,23 @@ class Tx:
 
     def optional(self, query: Query, params: Params | None = None) -> Row | None:
         """The only row, or None. Raises LookupError if there are several."""
-        rows = self._run(query, params).fetchmany(2)
+        rows = self._connection.execute(query, params).fetchmany(2)
         if len(rows) > 1:
             raise LookupError("expected at most one row, found several")
         return rows[0] if rows else None
 
     def all(self, query: Query, params: Params | None = None) -> list[Row]:
         """All rows."""
-        return self._run(query, params).fetchall()
-
-    def later(self, query: Query, params: Params | None = None) -> None:
-        """Run a statement, in its order but not before the next one's message, or COMMIT's, goes out.
-
-        For what returns nothing and cannot fail but by a bug: its error is raised by what sends it. Its values
-        are in the statement's text, as in `together`.
-        """
-        self._waiting.append(self._binder.mogrify(query, params))
-        if len(self._waiting) >= _MOST_WAITING:
-            self._send_waiting()
-
-    def together(self, *statements: Statement) -> list[list[Row]]:
-        """Run statements in one round trip, with what is waiting and BEGIN before them.
-
-        Each sees what was committed before itself began, as ever in READ COMMITTED. Parameters are bound by
-        libpq's quoting on this side, so nothing is planned ahead, and a server that logs failed statements logs
-        their values: for short statements without secrets.
-
-        Returns:
-            The rows of each statement, in order.
-        """
-        before = self._take_waiting()
-        own = [self._binder.mogrify(query, params) for query, params in statements]
-        cursor = self._send([*before, *own])
-        found: list[list[Row]] = []
-        for number, _ in enumerate((*before, *own)):
-            if number >= len(before):
-                found.append(cursor.fetchall() if cursor.description is not None else [])
-            cursor.nextset()
-        return found
+        return self._connection.execute(query, params).fetchall()
 
     def executemany(self, query: Query, rows: Iterable[Params]) -> int:
         """Run a statement for each of `rows` (pipelined); returns how many rows were changed in all."""
-        self._send_waiting()
         with self._connection.cursor() as cursor:
             cursor.executemany(query, rows)
             return max(cursor.rowcount, 0)
 
     def copy(self, query: Query, rows: Iterable[Sequence[Any]]) -> None:
         """Write rows with `COPY table (columns) FROM STDIN`: the fastest way in, one statement for all."""
-        self._send_waiting()
         with self._connection.cursor() as cursor, cursor.copy(query) as sink:
             for row in rows:
                 sink.write_row(row)
@@ -203,49 +139,8 @@ class Tx:
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what was done inside when an exception leaves it; the transaction goes on if it is caught."""
-        self._send_waiting()
         with self._connection.transaction():
-            try:
-                yield
-            except BaseException:
-                self._waiting.clear()
-                raise
-            self._send_waiting()
-
-    def _commit(self) -> None:
-        if self._begin and not self._waiting:
-            return  # nothing was ever sent
-        self._send([*self._take_waiting(), "COMMIT"])
-
-    def _run(self, query: Query, params: Params | None) -> psycopg.Cursor[Row]:
-        self._send_waiting()
-        return self._connection.execute(query, params)
-
-    def _send_waiting(self) -> None:
-        if self._begin or self._waiting:
-            self._send(self._take_waiting())
-
-    def _take_waiting(self) -> list[str]:
-        taken = [self._begin, *self._waiting] if self._begin else self._waiting
-        self._begin, self._waiting = "", []
-        return taken
-
-    def _send(self, statements: Sequence[str]) -> psycopg.ClientCursor[Row]:
-        cursor = psycopg.ClientCursor(self._connection)
-        return cursor.execute(";".join(statements).encode(self._connection.info.encoding))
-
-
-@contextmanager
-def _transaction(connection: _Connection, begin: str) -> Iterator[Tx]:
-    """A transaction on a connection in autocommit mode: BEGIN, COMMIT and ROLLBACK are ours to send."""
-    try:
-        tx = Tx(connection, begin)
-        yield tx
-        tx._commit()
-    except BaseException:
-        with suppress(psycopg.Error):  # a lost connection has nothing to roll back
-            connection.rollback()
-        raise
+            yield
 
 
 class Database:
@@ -285,9 +180,9 @@ class Database:
             Conflict: nothing was committed; the whole transaction may be tried again.
         """
         with translated_errors(), self._pool().connection() as connection:
-            with _transaction(connection, _BEGIN[isolation]) as tx:
-                yield tx
-            connection.idle_since = time.monotonic()
+            connection.isolation_level = _LEVELS[isolation]
+            connection.read_only = None
+            yield Tx(connection)
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:
@@ -297,9 +192,9 @@ class Database:
             DatabaseUnavailable: no answer.
         """
         with translated_errors(), self._pool().connection() as connection:
-            with _transaction(connection, _BEGIN_SNAPSHOT) as tx:
-                yield tx
-            connection.idle_since = time.monotonic()
+            connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            connection.read_only = True
+            yield Tx(connection)
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -330,13 +225,14 @@ class Database:
             if self._opened is None or self._opened[0] != os.getpid():
                 pool = ConnectionPool(
                     self._dsn,
-                    connection_class=_Connection,
+                    connection_class=psycopg.Connection[Row],
                     kwargs=self._arguments(),
                     min_size=1,
                     max_size=self._pool_size,
                     timeout=self._wait_seconds,
                     reconnect_timeout=1,
-                    check=_check,
+                    # One round trip, so that a restarted server costs a reconnect and not a failed request.
+                    check=ConnectionPool.check_connection,
                     name=self._application,
                     open=True,
                 )
@@ -345,7 +241,7 @@ class Database:
 
     @contextmanager
     def _connect(self) -> Iterator[_Connection]:
-        connection = _Connection.connect(self._dsn, **self._arguments())
+        connection = psycopg.connect(self._dsn, **self._arguments())
         try:
             yield connection
         finally:
@@ -357,7 +253,6 @@ class Database:
             "connect_timeout": _CONNECT_SECONDS,
             "options": _SESSION_OPTIONS,
             "row_factory": dict_row,
-            "autocommit": True,
         }
 
 
@@ -390,5 +285,7 @@ class Session:
             DatabaseUnavailable: the session is lost, and its locks with it.
             Conflict: nothing was committed.
         """
-        with translated_errors(), _transaction(self._connection, _BEGIN[isolation]) as tx:
-            yield tx
+        with translated_errors():
+            self._connection.isolation_level = _LEVELS[isolation]
+            with self._connection.transaction():
+                yield Tx(self._connection)

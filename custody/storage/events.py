@@ -40,7 +40,7 @@ def emit(tx: Tx, type: str, subject: str, data: Mapping[str, Any]) -> None:
         subject: id of what changed.
         data: JSON values; amounts as decimal strings of base units, never as JSON numbers.
     """
-    tx.later(
+    tx.execute(
         "INSERT INTO events (type, subject, data) VALUES (%s, %s, %s)", [type, subject, Jsonb(dict(data))]
     )
 
