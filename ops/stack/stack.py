@@ -108,8 +108,17 @@ class Stack:
         Raises:
             DevnetError: a part did not start; carries the end of its log. Or another stack has the directory or port.
         """
-        started = time.monotonic()
         self._claim()
+        try:
+            if not self._own_port:
+                self._try_port()
+            self._start()
+        except BaseException:
+            self._release()
+            raise
+
+    def _start(self) -> None:
+        started = time.monotonic()
         self._refuse_other_database()
         for name, part in (("PostgreSQL", self.postgres), ("Redis", self.redis), ("bitcoind", self.node)):
             self.tell(f"starting {name}")
@@ -146,9 +155,7 @@ class Stack:
             release_port(self.api_port)
         if self._run.parent != self.directory:
             shutil.rmtree(self._run, ignore_errors=True)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        self._release()
 
     def remove(self) -> None:
         """Stops everything and deletes the directory, and what lies outside of it for PostgreSQL's sake."""
@@ -299,10 +306,7 @@ class Stack:
         return passwords
 
     def _claim(self) -> None:
-        """Takes the directory for this stack alone, and looks whether the API's port can be had.
-
-        Without that a second stack would find the first one's API under its own address, and call itself ready.
-        """
+        """Takes the directory for this stack alone."""
         lock = (self.directory / "lock").open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -312,8 +316,10 @@ class Stack:
                 f"Strongroom runs in {self.directory} already: name another directory"
             ) from None
         self._lock = lock
-        if self._own_port:
-            return
+
+    def _try_port(self) -> None:
+        """Looks whether the API's port can be had: a second stack would find the first one's API there, and call
+        itself ready."""
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -323,6 +329,11 @@ class Stack:
                     f"the API cannot have port {self.api_port} of 127.0.0.1 ({error.strerror}): "
                     "name another with --port; 0 takes a free one"
                 ) from None
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _refuse_other_database(self) -> None:
         """Keys, journal and records belong together: a directory stays with the kind of database it began with."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
 import sys
 import tempfile
@@ -20,18 +21,21 @@ from ops.stack.stack import Stack
 
 
 def test_a_directory_belongs_to_one_stack_at_a_time(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(DevnetError, match=r"runs in .* already"):
+            Stack(tmp_path).up()
+
+
+def test_a_port_that_somebody_has_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        first, second = (Stack(tmp_path, api_port=taken.getsockname()[1]) for _ in range(2))
-        with pytest.raises(DevnetError, match=r"cannot have port \d+ .* --port"):
-            first.up()
-        with pytest.raises(DevnetError, match=r"runs in .* already"):
-            second.up()
-        first.down()
-        with pytest.raises(DevnetError, match="cannot have port"):
-            second.up()
-        second.down()
+        stack = Stack(tmp_path, api_port=taken.getsockname()[1])
+        for _ in range(2):  # the directory is free again after the refusal
+            with pytest.raises(DevnetError, match=r"cannot have port \d+ .* --port"):
+                stack.up()
+        assert not (tmp_path / "postgres/data").exists()
 
 
 def test_a_tour_that_cannot_begin_leaves_no_directory(
