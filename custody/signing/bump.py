@@ -54,6 +54,9 @@ def bump(db: Database, site: Site, transaction_id: UUID, target: FeeRate | None)
     with db.snapshot() as tx:
         found = _find(tx, site, transaction_id)
     payees = _payees(found.newest, site)
+    present = FeeRate(found.newest.feerate)
+    if target is not None and target <= present:
+        raise BumpRefused(f"it pays {present} already: a replacement must pay more than that, not {target}")
     target = target if target is not None else present_feerate(site)[0]
     selection = _choose(site, found, payees, target)
     coins = {coin.resource: coin for coin in (*found.pinned, *found.others)}

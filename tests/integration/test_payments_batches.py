@@ -231,6 +231,19 @@ def test_a_bump_above_what_the_orders_allow_is_refused_and_changes_nothing(till:
     assert till.contents() == before
 
 
+def test_a_bump_to_no_more_than_it_pays_is_refused_and_changes_nothing(till: Till) -> None:
+    # An operator who writes sat/vB where sat/kvB is meant must not get a dearer version for it.
+    till.price(5_000)
+    alice = till.customer("alice", 3_000_000)
+    till.request(alice, 1_000_000)
+    transaction = till.send()
+    before = till.contents()
+    for feerate in (FeeRate(20), FeeRate(till.transaction(transaction).versions[0].feerate)):
+        with pytest.raises(BumpRefused, match=r"pays .* already"):
+            bump(till.db, till.site, transaction, feerate)
+    assert till.contents() == before
+
+
 def test_only_a_broadcast_unconfirmed_transaction_whose_change_is_unspent_is_bumped(till: Till) -> None:
     alice = till.customer("alice", 9_000_000)
     till.request(alice, 1_000_000)
