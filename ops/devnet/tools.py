@@ -22,6 +22,15 @@ def bitcoind_program() -> Path:
     return _program("bitcoind", variable="BITCOIND")
 
 
+def anvil_program() -> Path:
+    """Returns anvil: `ANVIL`, else the one on PATH, else the one that set-up fetched.
+
+    Raises:
+        PartMissing: there is none.
+    """
+    return _program("anvil", variable="ANVIL")
+
+
 def redis_program() -> Path:
     """Returns redis-server: `REDIS_SERVER`, else the one on PATH, else the one that set-up fetched.
 
