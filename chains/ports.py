@@ -4,11 +4,15 @@ Observation is generic: a *receipt* is value arriving at a script we watch; a *c
 by a mined transaction, of a resource that can be used only once (an outpoint on BTC, a sender's nonce on
 EVM chains). Two transactions conflict exactly if they share a resource; this is what makes replacement,
 "dead" and the sign-once rule the same on every chain.
+
+A transaction has two names. Its txid is what people and nodes use. Its *content* is known before it is signed and
+does not change with the signature: on BTC it is the txid too (of segwit transactions), on EVM chains the hash that
+is signed. By content we know our own transactions, even those whose signature we never saw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -21,13 +25,17 @@ class Receipt:
     """Value that arrived at a watched script."""
 
     resource: str
-    """Identity of the receipt, unique on its chain: `txid:vout` on BTC."""
+    """Identity of the receipt, unique on its chain and the same after a reorg that mines its transaction again:
+    `txid:vout` on BTC; on EVM chains `txid:log:n` (n-th log of its transaction) for tokens, `txid:trace:0.2` (trace
+    address; `txid:trace:` for the transaction itself) for the native asset, or `block:forwarder` where balances are
+    compared."""
     txid: TxId
+    """On EVM chains where balances are compared, the block's hash stands here: no transaction is known."""
     script: bytes
     units: int
     """Base units of the chain's native asset unless `contract` says otherwise."""
     contract: str | None = None
-    """Token contract for token receipts; None for the native asset."""
+    """Token contract (EIP-55 text) for token receipts; None for the native asset."""
     coinbase: bool = False
     """True for newly mined coins (spendable after 100 blocks on BTC)."""
 
@@ -37,10 +45,14 @@ class Consumption:
     """A single-use resource used by a mined (or, in a mempool sighting, pending) transaction."""
 
     resource: str
-    """`txid:vout` on BTC; `sender:nonce` on EVM chains."""
+    """`txid:vout` on BTC; `sender:nonce` on EVM chains, the sender in lower case."""
     txid: TxId
+    content: str
+    """Hash of the transaction without its signatures, 64 hex digits; see above."""
     succeeded: bool = True
     """False where the receipt says the transaction failed (EVM revert); always True on BTC."""
+    fee_units: int | None = None
+    """What it paid for being mined, where only the block says that (EVM: gas used times effective price, wei)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +116,16 @@ class ChainAdapter(Protocol):
     def header_at(self, height: int) -> Header | None:
         """Header of the best chain at `height`, or None above the tip."""
 
+    def anchor(self, tip: BlockRef) -> int:
+        """Height from which confirmations are counted when the best chain ends at `tip`: on BTC the tip itself, on EVM
+        chains the newest finalised block (at most the tip; -1 before the first)."""
+
     def observe_block(
-        self, ref: BlockRef, scripts: Container[bytes], resources: Container[str]
+        self, ref: BlockRef, scripts: Collection[bytes], resources: Container[str]
     ) -> Observation:
         """Read one block by hash; receipts to `scripts`, and consumptions of any of `resources`.
+
+        What moves between two of `scripts` is no receipt on EVM chains: it stays ours (a sweep).
 
         Raises:
             Reorganised: the node does not have this block (any more).
@@ -117,7 +135,7 @@ class ChainAdapter(Protocol):
         """Ids of the transactions waiting in the node's mempool."""
 
     def observe_pending(
-        self, txids: Iterable[TxId], scripts: Container[bytes], resources: Container[str]
+        self, txids: Iterable[TxId], scripts: Collection[bytes], resources: Container[str]
     ) -> dict[TxId, Observation]:
         """Observations of pending transactions; those that left the mempool meanwhile are missing from the answer."""
 

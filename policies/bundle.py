@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Final, Literal, TypeVar
 import msgspec
 
 from chains.errors import InvalidValue, PermanentError
+from chains.eth.address import is_checksummed
 from chains.types import Asset
 from policies.canonical import (
     MAX_DOCUMENT_BYTES,
@@ -30,7 +31,12 @@ from policies.intent import Signature
 Tier = Literal["hot", "warm", "cold"]
 _K = TypeVar("_K")
 _T = TypeVar("_T")
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+Blocks = Annotated[int, msgspec.Meta(ge=1, le=1000)]
+EvmAddress = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
+"""20 bytes with the mixed-case checksum of EIP-55; who reads the bundle checks the checksum."""
+Trait = Literal["no-return", "fee-on-transfer", "pausable", "blacklist", "rebasing"]
+"""How a token departs from ERC-20's letter or spirit; `rebasing` ones cannot be listed."""
 ScopeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{1,32}(:[a-z]{1,32})?\Z")]
 """What a caller may do, e.g. `withdrawals:sign`."""
 
@@ -53,26 +59,65 @@ class Confirmations(_Part, frozen=True):
     blocks: Annotated[int, msgspec.Meta(ge=1, le=1000)]
 
 
-class NetworkEntry(_Part, frozen=True):
-    """A network and how careful we are on it."""
+class _Network(_Part, frozen=True):
+    """What every network has: where it begins, when its past is final, and how careful we are on it.
+
+    A feerate is sat/kvB on BTC, and wei per gas (`maxFeePerGas`, EIP-1559) on EVM networks.
+    """
 
     chain: Name
-    family: Literal["btc"]
-    network: Literal["main", "test", "signet", "regtest"]
     genesis: Hex32
     """Hash of block 0; adapters refuse a node whose genesis differs."""
     native_asset: Name
-    settle_blocks: Annotated[int, msgspec.Meta(ge=1, le=1000)]
-    """Confirmations after which a payment is settled and a conflict is final."""
+    settle_blocks: Blocks
+    """Confirmations after which a payment is settled and a conflict is final. They count from the tip on BTC, from the
+    newest finalised block on EVM networks, where 1 is enough."""
     feerate_floor: Count
-    """Lowest feerate we pay (BTC: sat/kvB)."""
+    """Lowest feerate we pay."""
     feerate_cap: Count
-    """Highest feerate a signer signs (BTC: sat/kvB)."""
+    """Highest feerate a signer signs."""
     fee_cap: Units
     """Highest fee of one transaction, in base units of the native asset."""
     fee_window_cap: Units
     """Highest sum of fees signed in `fee_window_seconds`."""
     fee_window_seconds: Seconds
+
+
+class BitcoinNetwork(_Network, frozen=True, tag_field="family", tag="btc"):
+    """A network of the Bitcoin family."""
+
+    family: ClassVar[str] = "btc"
+
+    network: Literal["main", "test", "signet", "regtest"]
+
+
+class GasCaps(_Part, frozen=True):
+    """Highest gas limit that a signer signs for each kind of call."""
+
+    transfer: Count
+    """The native asset to one address; contracts that receive it may take more than 21,000."""
+    token: Count
+    """One token transfer."""
+    payout: Count
+    """A batch payout as a whole."""
+    sweep: Count
+    """A flush of forwarders as a whole, deployments included."""
+
+
+class EvmNetwork(_Network, frozen=True, tag_field="family", tag="evm"):
+    """A network of the EVM family."""
+
+    family: ClassVar[str] = "evm"
+
+    chain_id: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+    """EIP-155: part of everything that is signed, so that nothing is valid on another network."""
+    native_mode: Literal["trace", "balance"]
+    """How native deposits are found: by traces, or by the difference of balances where a node has none."""
+    gas_caps: GasCaps
+
+
+NetworkEntry = BitcoinNetwork | EvmNetwork
+"""A network and how careful we are on it."""
 
 
 class AssetEntry(_Part, frozen=True):
@@ -82,11 +127,15 @@ class AssetEntry(_Part, frozen=True):
     chain: Name
     decimals: Annotated[int, msgspec.Meta(ge=0, le=36)]
     contract: str | None
-    """Token contract; null for a chain's native asset."""
+    """Token contract (EVM address); null for a chain's native asset."""
     minimum_deposit: Units
     withdrawal_fee: Units
     """What a customer pays for one withdrawal (default 0.0005 BTC)."""
     confirmations: Annotated[tuple[Confirmations, ...], msgspec.Meta(min_length=1)]
+    """Counted like the `settle_blocks` of its network."""
+    sweep_above: Units = "0"
+    """What one deposit address must hold before it is swept; less waits until it is old."""
+    traits: tuple[Trait, ...] = ()
 
     def asset(self) -> Asset:
         """The asset as a value type."""
@@ -99,19 +148,25 @@ class AssetEntry(_Part, frozen=True):
         return chosen.blocks
 
 
-class KeysetEntry(_Part, frozen=True):
+class _Keyset(_Part, frozen=True):
     """A set of keys on one chain in one tier: one wallet."""
 
     id: Name
     chain: Name
     tier: Tier
-    kind: Literal["p2wpkh-hd"]
-    account: str
-    """BIP32 account public key (`xpub`/`tpub`) from which branch 0 (deposits) and 1 (change) derive."""
-    origin: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}(/[0-9]{1,10}'){1,6}\Z")]
-    """Master fingerprint and hardened path of the account key, e.g. `d34db33f/84'/1'/0'`."""
     attestation_key: Hex32
     """Ed25519 public key that attests this key-set's addresses."""
+
+
+class BitcoinKeyset(_Keyset, frozen=True, tag_field="kind", tag="p2wpkh-hd"):
+    """An HD wallet: branch 0 are deposits, branch 1 is change (BIP84)."""
+
+    kind: ClassVar[str] = "p2wpkh-hd"
+
+    account: str
+    """BIP32 account public key (`xpub`/`tpub`) from which both branches derive."""
+    origin: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}(/[0-9]{1,10}'){1,6}\Z")]
+    """Master fingerprint and hardened path of the account key, e.g. `d34db33f/84'/1'/0'`."""
 
     @property
     def fingerprint(self) -> bytes:
@@ -122,6 +177,33 @@ class KeysetEntry(_Part, frozen=True):
     def account_path(self) -> str:
         """Path of the account key from the master, e.g. `m/84'/1'/0'`."""
         return "m" + self.origin[8:]
+
+
+class EvmKeyset(_Keyset, frozen=True, tag_field="kind", tag="evm-key"):
+    """One key in an HSM, and the forwarders that pay into its address.
+
+    Branch 0 are deposits: index n is the forwarder with salt n (CREATE2). Branch 1 has index 0 only: the key's address.
+    """
+
+    kind: ClassVar[str] = "evm-key"
+
+    address: EvmAddress
+    """Of the key: it pays, and is the treasury of the forwarders."""
+    factory: EvmAddress
+    """The contract that deploys and flushes the forwarders."""
+    forwarder: Hex32
+    """keccak256 of the forwarders' init code; with factory and salt it gives each address (EIP-1014)."""
+    payout: EvmAddress | None
+    """The contract for many payments in one transaction; null: one each."""
+
+    @property
+    def account_path(self) -> str:
+        """What stands before branch and index in an attestation's path."""
+        return "m"
+
+
+KeysetEntry = BitcoinKeyset | EvmKeyset
+"""A set of keys on one chain in one tier: one wallet."""
 
 
 class TierCap(_Part, frozen=True):
@@ -193,6 +275,13 @@ class Bundle(Document, frozen=True):
     def asset(self, asset: str) -> AssetEntry:
         """The asset `asset`. Raises InvalidValue if the bundle has none."""
         return _only(self.assets, asset, "asset", lambda entry: entry.id)
+
+    def asset_of(self, chain: str, contract: str | None) -> AssetEntry | None:
+        """The asset with this contract on a chain (None: its native asset); None if it is not listed."""
+        for entry in self.assets:
+            if entry.chain == chain and entry.contract == contract:
+                return entry
+        return None
 
     def keyset(self, keyset: str) -> KeysetEntry:
         """The key-set `keyset`. Raises InvalidValue if the bundle has none."""
@@ -311,6 +400,8 @@ def check_consistent(bundle: Bundle) -> None:
     for what, ids in (
         ("network", chains),
         ("asset", [a.id for a in bundle.assets]),
+        ("asset of one chain and contract", [(a.chain, a.contract) for a in bundle.assets]),
+        ("chain id", [n.chain_id for n in bundle.networks if isinstance(n, EvmNetwork)]),
         ("key-set", [k.id for k in bundle.keysets]),
         # Each signer's journal knows its own signatures only: two that may pay one order could both pay it, and a cap
         # of the tier would hold for each of them.
@@ -329,6 +420,24 @@ def check_consistent(bundle: Bundle) -> None:
             raise InvalidValue(f"bundle: {network.chain} names no native asset of its own")
         if network.feerate_floor > network.feerate_cap:
             raise InvalidValue(f"bundle: the feerate floor of {network.chain} is above its cap")
+    for entry in bundle.assets:
+        if "rebasing" in entry.traits:
+            raise InvalidValue(
+                f"bundle: {entry.id} is a rebasing token: balances that change by themselves cannot be kept in a ledger"
+            )
+    families = {n.chain: n.family for n in bundle.networks}
+    for entry in bundle.assets:
+        if entry.contract is not None and families.get(entry.chain) == "btc":
+            raise InvalidValue(f"bundle: {entry.id} names a contract on {entry.chain}, which has none")
+        if entry.contract is not None and families.get(entry.chain) == "evm":
+            _check_address(entry.id, entry.contract)
+    for keyset in bundle.keysets:
+        if families.get(keyset.chain, "btc") != ("evm" if isinstance(keyset, EvmKeyset) else "btc"):
+            raise InvalidValue(f"bundle: key-set {keyset.id} is of another family than {keyset.chain}")
+        if isinstance(keyset, EvmKeyset):
+            for address in (keyset.address, keyset.factory, keyset.payout):
+                if address is not None:
+                    _check_address(keyset.id, address)
     for where, chain in [(a.id, a.chain) for a in bundle.assets] + [(k.id, k.chain) for k in bundle.keysets]:
         if chain not in chains:
             raise InvalidValue(f"bundle: {where} is on an unlisted network {chain}")
@@ -343,6 +452,12 @@ def check_consistent(bundle: Bundle) -> None:
     for listed in [c.asset for c in bundle.caps] + [r.asset for r in bundle.rules]:
         if listed not in assets:
             raise InvalidValue(f"bundle: a cap or rule names an unlisted asset {listed}")
+
+
+def _check_address(where: str, text: str) -> None:
+    """Addresses are compared as texts everywhere, so each has one form only."""
+    if not is_checksummed(text):
+        raise InvalidValue(f"bundle: {where}: {text} lacks the checksum of EIP-55")
 
 
 for _kind in (SignedBundle, TrustRoot):

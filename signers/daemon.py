@@ -5,7 +5,7 @@ Making a signer (set-up, once; `SOFTHSM2_CONF` or the vendor's settings in the e
     from signers.setup import NewKeyset, initialise, make_keys
     records = make_keys(module_path, label, pin_callback, directory, [NewKeyset("btc-hot", "regtest")])
     # -> [KeysetRecord(id, network, account, origin, attestation_key)]: copy these fields into the bundle's
-    #    KeysetEntry(id=..., chain=..., tier="hot", kind="p2wpkh-hd", account=..., origin=..., attestation_key=...)
+    #    BitcoinKeyset(id=..., chain=..., tier="hot", account=..., origin=..., attestation_key=...)
     initialise(directory, mark_directory, trust_root)
 
 The configuration (TOML; every field is checked at start):

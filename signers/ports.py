@@ -44,17 +44,18 @@ class SignRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     intents: Annotated[tuple[Intent, ...], msgspec.Meta(min_length=1, max_length=2000)]
     evidence: Evidence
     transaction: str
-    """BTC: PSBT (BIP174, base64) with every input's whole previous transaction and our derivation paths."""
+    """BTC: PSBT (BIP174, base64) with every input's whole previous transaction and our derivation paths. EVM: the
+    unsigned transaction (EIP-1559: 0x02 and its RLP list of nine fields), base64."""
 
 
 class InputSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One signature for one input of the transaction."""
+    """One signature for one input of the transaction; an EVM transaction has one, of index 0."""
 
     index: Annotated[int, msgspec.Meta(ge=0)]
     pubkey: str
     """33 bytes, hex."""
     signature: str
-    """DER and one sighash byte, hex."""
+    """BTC: DER and one sighash byte. EVM: r, s (32 bytes each, s in the lower half) and y parity (0 or 1). Hex."""
 
 
 class SignResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -22,7 +22,8 @@ class TransactionState(StrEnum):
     REFUSED = "refused"
     """The signer refused version 1: nothing was ever signed."""
     DEAD = "dead"
-    """A transaction that is no version of this one used one of its resources, and is final."""
+    """A transaction that is no version of this one used one of its resources, and is final; or a version of this one is
+    final, and its receipt says that it failed (EVM)."""
 
 
 class TransactionEvent(StrEnum):
@@ -51,6 +52,7 @@ TRANSACTION: Final[Lifecycle[TransactionState, TransactionEvent]] = Lifecycle(
         (S.CONFIRMING, E.MINE): S.CONFIRMING,
         (S.CONFIRMING, E.UNDO): S.BROADCAST,
         (S.CONFIRMING, E.FINALISE): S.FINAL,
+        (S.CONFIRMING, E.DIE): S.DEAD,
         (S.FINAL, E.UNDO): S.BROADCAST,
     },
 )

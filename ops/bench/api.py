@@ -34,7 +34,7 @@ from ops.devnet.postgres import Durability, EmbeddedPostgres
 from ops.devnet.process import ManagedProcess, free_port, release_port
 from ops.stack.keys import person
 from ops.stack.quorum import CallerGrant, make_bundle, make_quorum, publish
-from policies.bundle import KeysetEntry, TrustRoot, read_bundle
+from policies.bundle import BitcoinKeyset, TrustRoot, read_bundle
 from policies.keys import SigningKey
 from policies.token import Request, Token, header
 
@@ -82,11 +82,10 @@ def _prepare(directory: Path, dsn: str) -> SigningKey:
     caller = person(directory / "callers", "bench", organisation="bench")
     quorum = make_quorum(directory / "officers")
     master = bip32.HDKey.from_seed(bytes(range(64)), version=NETWORKS["regtest"]["xprv"])
-    keyset = KeysetEntry(
+    keyset = BitcoinKeyset(
         id="hot-btc",
         chain="bitcoin-regtest",
         tier="hot",
-        kind="p2wpkh-hd",
         account=master.derive("m/84h/1h/0h").to_public().to_base58(),
         origin=f"{bytes(master.my_fingerprint).hex()}/84'/1'/0'",
         attestation_key=caller.key.public_hex,

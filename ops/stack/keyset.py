@@ -15,7 +15,7 @@ from ops.devnet.errors import StartFailed
 from ops.devnet.softhsm import SoftHsmToken
 from ops.stack.keys import private_directory
 from ops.stack.quorum import CHAIN
-from policies.bundle import KeysetEntry, TrustRoot
+from policies.bundle import BitcoinKeyset, KeysetEntry, TrustRoot
 from signers.keyset import KeysetRecord
 from signers.setup import NewKeyset, initialise, make_keys
 
@@ -58,11 +58,10 @@ def make_signer(directory: Path, token: SoftHsmToken, root: TrustRoot) -> Keyset
     if done.returncode != 0:
         raise StartFailed("the signer's set-up", f"it ended with {done.returncode}", done.stderr)
     record = msgspec.json.decode(done.stdout.encode(), type=KeysetRecord)
-    return KeysetEntry(
+    return BitcoinKeyset(
         id=record.id,
         chain=CHAIN,
         tier="hot",
-        kind="p2wpkh-hd",
         account=record.account,
         origin=record.origin,
         attestation_key=record.attestation_key,

@@ -18,6 +18,7 @@ from ops.devnet.files import write_private
 from ops.stack.keys import Person, person
 from policies.bundle import (
     AssetEntry,
+    BitcoinNetwork,
     Bundle,
     Caller,
     Confirmations,
@@ -141,9 +142,8 @@ def make_bundle(
 
 
 def _regtest() -> NetworkEntry:
-    return NetworkEntry(
+    return BitcoinNetwork(
         chain=CHAIN,
-        family="btc",
         network="regtest",
         genesis=REGTEST_GENESIS,
         native_asset=ASSET,

@@ -30,10 +30,10 @@ from custody.storage.migrate import set_role_password
 from ops.devnet.process import wait_until
 from policies.bundle import (
     AssetEntry,
+    BitcoinNetwork,
     Bundle,
     Caller,
     Confirmations,
-    NetworkEntry,
     Rules,
     TierCap,
     UntrustedBundle,
@@ -67,9 +67,8 @@ def make_bundle(callers: Mapping[str, tuple[SigningKey, tuple[str, ...]]], signe
         issued_at=1,
         expires_at=far,
         networks=(
-            NetworkEntry(
+            BitcoinNetwork(
                 chain="bitcoin-regtest",
-                family="btc",
                 network="regtest",
                 genesis=GENESIS,
                 native_asset="BTC",

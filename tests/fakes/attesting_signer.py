@@ -10,7 +10,7 @@ from embit.networks import NETWORKS as EMBIT_NETWORKS
 
 from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
-from policies.bundle import KeysetEntry
+from policies.bundle import BitcoinKeyset, KeysetEntry
 from policies.intent import Attestation
 from policies.keys import SigningKey
 from signers.ports import (
@@ -53,11 +53,10 @@ class AttestingSigner:
 
     def entry(self) -> KeysetEntry:
         """The key-set's entry in a bundle."""
-        return KeysetEntry(
+        return BitcoinKeyset(
             id=self.keyset_id,
             chain=self.chain,
             tier="hot",
-            kind="p2wpkh-hd",
             account=self.account,
             origin=f"{self._fingerprint}/84'/1'/0'",
             attestation_key=self.key.public_hex,

@@ -33,7 +33,7 @@ from custody.ledger.service import post_all
 from custody.monitor.monitor import Monitor, Options
 from custody.storage.db import Database
 from custody.storage.migrate import set_role_password
-from policies.bundle import AssetEntry, Bundle, Confirmations, KeysetEntry, NetworkEntry
+from policies.bundle import AssetEntry, BitcoinKeyset, BitcoinNetwork, Bundle, Confirmations, KeysetEntry
 from policies.intent import Attestation
 from policies.keys import SigningKey
 from signers.ports import (
@@ -72,11 +72,10 @@ class Keys:
         self.account = AccountKey.parse(self.xpub, NETWORKS["regtest"])
 
     def entry(self) -> KeysetEntry:
-        return KeysetEntry(
+        return BitcoinKeyset(
             id=KEYSET,
             chain=CHAIN,
             tier="hot",
-            kind="p2wpkh-hd",
             account=self.xpub,
             origin=f"{self.root.my_fingerprint.hex()}/84'/1'/0'",
             attestation_key=self.attestation.public_hex,
@@ -113,9 +112,8 @@ def make_bundle(keys: Keys, *, confirmations: int = 6) -> Bundle:
         issued_at=1,
         expires_at=2**40,
         networks=(
-            NetworkEntry(
+            BitcoinNetwork(
                 chain=CHAIN,
-                family="btc",
                 network="regtest",
                 genesis=NETWORKS["regtest"].genesis_hash,
                 native_asset=ASSET,

@@ -17,11 +17,12 @@ from chains.btc.tx import RBF_SEQUENCE, Outpoint, Transaction, TxIn, TxOut
 from chains.types import TxId
 from policies.bundle import (
     AssetEntry,
+    BitcoinKeyset,
+    BitcoinNetwork,
     Bundle,
     Caller,
     Confirmations,
     KeysetEntry,
-    NetworkEntry,
     Officer,
     Rules,
     SignedBundle,
@@ -126,7 +127,6 @@ class World:
 
         network: dict[str, Any] = {
             "chain": CHAIN,
-            "family": "btc",
             "network": "regtest",
             "genesis": REGTEST.genesis_hash,
             "native_asset": "BTC",
@@ -150,7 +150,7 @@ class World:
             "version": version,
             "issued_at": self.now - 10,
             "expires_at": self.now + 30 * DAY,
-            "networks": (NetworkEntry(**(network | named("network_"))),),
+            "networks": (BitcoinNetwork(**(network | named("network_"))),),
             "assets": (
                 AssetEntry(
                     id="BTC",
@@ -190,12 +190,11 @@ class World:
             "id": self.record.id,
             "chain": CHAIN,
             "tier": "hot",
-            "kind": "p2wpkh-hd",
             "account": self.record.account,
             "origin": self.record.origin,
             "attestation_key": self.record.attestation_key,
         }
-        return KeysetEntry(**(fields | changes))
+        return BitcoinKeyset(**(fields | changes))
 
     def caller_entry(
         self, name: str, key: SigningKey, *, scopes: Sequence[str] = ("withdrawals:sign",), not_after: int = 0

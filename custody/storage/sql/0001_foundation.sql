@@ -83,13 +83,16 @@ CREATE TABLE cursors (
     chain      text PRIMARY KEY,
     height     integer NOT NULL,
     hash       text NOT NULL,
-    updated_at timestamptz NOT NULL DEFAULT now()
+    anchor     integer NOT NULL,                          -- height from which confirmations count: BTC: the tip, EVM: finalised
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CHECK (anchor <= height)
 );
 
--- Value that arrived at our scripts in the best chain (BTC: one row an output). Deleted when its block is undone.
+-- Value that arrived at our scripts in the best chain (BTC: one row an output; EVM: a log, a trace or a difference of
+-- balances). Deleted when its block is undone.
 CREATE TABLE receipts (
     chain      text NOT NULL,
-    resource   text NOT NULL,                             -- txid:vout
+    resource   text NOT NULL,                             -- see chains.ports.Receipt
     txid       text NOT NULL,
     address_id bigint NOT NULL REFERENCES addresses (id),
     asset      text NOT NULL,
@@ -108,7 +111,9 @@ CREATE TABLE consumptions (
     chain      text NOT NULL,
     resource   text NOT NULL,
     txid       text NOT NULL,
+    content    text NOT NULL,                             -- hash without signatures: by it we know our own
     succeeded  boolean NOT NULL,
+    fee_units  numeric(78, 0) CHECK (fee_units >= 0),     -- EVM: what it really paid; null where the version says it
     height     integer NOT NULL,
     block_hash text NOT NULL,
     PRIMARY KEY (chain, resource),
@@ -116,6 +121,7 @@ CREATE TABLE consumptions (
 );
 CREATE INDEX ON consumptions (chain, height);
 CREATE INDEX ON consumptions (chain, txid);
+CREATE INDEX ON consumptions (chain, content);
 
 -------------------------------------------------------------------------------------------------- deposits
 CREATE TABLE deposits (
@@ -344,11 +350,13 @@ CREATE TABLE transaction_versions (                       -- v1, and replacement
     version        integer NOT NULL CHECK (version >= 1),
     request        text NOT NULL,                         -- the signing request, verbatim: a retry sends the same
     unsigned       bytea NOT NULL,
+    content        text NOT NULL UNIQUE,                  -- hash of it without signatures; BTC: the txid
+    resources      text[] NOT NULL CHECK (cardinality(resources) > 0),   -- what it uses: outpoints, or sender:nonce
     signed         bytea,
     txid           text UNIQUE,
-    fee_units      numeric(78, 0) NOT NULL CHECK (fee_units >= 0),
-    feerate        bigint NOT NULL CHECK (feerate >= 0),  -- BTC: sat/kvB
-    size           bigint NOT NULL CHECK (size > 0),      -- BTC: vB
+    fee_units      numeric(78, 0) NOT NULL CHECK (fee_units >= 0),       -- EVM: at most; the block says what it was
+    feerate        bigint NOT NULL CHECK (feerate >= 0),  -- BTC: sat/kvB; EVM: wei per gas at most
+    size           bigint NOT NULL CHECK (size > 0),      -- BTC: vB; EVM: gas limit
     state          text NOT NULL DEFAULT 'built' CHECK (state IN ('built', 'signed', 'refused')),
     created_at     timestamptz NOT NULL DEFAULT now(),
     signed_at      timestamptz,
@@ -360,7 +368,8 @@ CREATE TABLE transaction_versions (                       -- v1, and replacement
 CREATE FUNCTION signed_bytes_stay() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
     IF OLD.signed IS NOT NULL AND (NEW.signed IS DISTINCT FROM OLD.signed OR NEW.txid IS DISTINCT FROM OLD.txid)
-       OR NEW.unsigned <> OLD.unsigned OR NEW.request <> OLD.request THEN
+       OR NEW.unsigned <> OLD.unsigned OR NEW.request <> OLD.request OR NEW.content <> OLD.content
+       OR NEW.resources <> OLD.resources THEN
         RAISE EXCEPTION 'a version''s bytes never change' USING ERRCODE = 'check_violation';
     END IF;
     RETURN NEW;
@@ -375,6 +384,67 @@ CREATE TABLE reservations (                               -- one resource, one t
     PRIMARY KEY (chain, resource)
 );
 CREATE INDEX ON reservations (transaction_id);
+
+-- EVM: one row a sender. The counter is ours; a node's word on it may be stale (LESSONS). The row is the lock under which
+-- a nonce is taken: the lowest one that is neither reserved nor used.
+CREATE TABLE nonces (
+    chain  text NOT NULL,
+    sender text NOT NULL,                                 -- lower case, as in resources
+    first  bigint NOT NULL CHECK (first >= 0),            -- what the chain said when we began
+    PRIMARY KEY (chain, sender)
+);
+
+-- Money of ours that moves between our own addresses: forwarders to the treasury, many coins into one.
+CREATE TABLE sweeps (
+    id             uuid PRIMARY KEY,                      -- of its intent, too
+    chain          text NOT NULL,
+    keyset         text NOT NULL,
+    kind           text NOT NULL CHECK (kind IN ('sweep', 'consolidation')),
+    state          text NOT NULL CHECK (state IN ('planned', 'signing', 'broadcast', 'confirmed', 'abandoned')),
+    reason         text NOT NULL DEFAULT '',
+    transaction_id uuid REFERENCES transactions (id),
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    updated_at     timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON sweeps (chain, state);
+CREATE INDEX ON sweeps (transaction_id);
+CREATE TRIGGER sweeps_lifecycle BEFORE UPDATE OF state ON sweeps
+    FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('sweep');
+CREATE TABLE sweep_items (                                -- what it empties: an address, of which assets
+    sweep_id   uuid NOT NULL REFERENCES sweeps (id),
+    address_id bigint NOT NULL REFERENCES addresses (id),
+    asset      text NOT NULL,
+    units      numeric(78, 0) NOT NULL CHECK (units > 0), -- expected; what is there when it is mined is swept
+    open       boolean NOT NULL DEFAULT true,             -- until its sweep has ended
+    PRIMARY KEY (sweep_id, address_id, asset)
+);
+CREATE UNIQUE INDEX ON sweep_items (address_id, asset) WHERE open;   -- one sweep at a time for one address and asset
+CREATE TABLE sweep_events (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    sweep_id   uuid NOT NULL REFERENCES sweeps (id),
+    event      text NOT NULL,
+    from_state text NOT NULL,
+    to_state   text NOT NULL,
+    detail     jsonb NOT NULL DEFAULT '{}',
+    at         timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON sweep_events (sweep_id);
+
+-- EVM: what the node has at a finalised block beyond (+) or below (-) what our facts explain, once it is booked: money
+-- that came by no way we watch, fees that a token took in transfers, what a stranger moved with our key.
+CREATE TABLE variances (
+    id         uuid PRIMARY KEY,                          -- of its ledger transfer, too
+    chain      text NOT NULL,
+    keyset     text NOT NULL,
+    asset      text NOT NULL,
+    kind       text NOT NULL CHECK (kind IN ('surplus', 'token_fee', 'loss')),
+    units      numeric(78, 0) NOT NULL CHECK (units <> 0),
+    height     integer NOT NULL,
+    block_hash text NOT NULL,
+    at         timestamptz NOT NULL DEFAULT now(),
+    CHECK ((kind = 'surplus') = (units > 0)),
+    UNIQUE (chain, keyset, asset, block_hash)
+);
 
 CREATE TABLE losses (                                     -- coins of ours that a stranger's final transaction has used
     chain      text NOT NULL,
@@ -576,7 +646,7 @@ CREATE INDEX ON token_nonces (expires_at);
 CREATE TABLE bump_requests (
     id             uuid PRIMARY KEY,
     transaction_id uuid NOT NULL REFERENCES transactions (id),
-    feerate        bigint CHECK (feerate > 0),            -- BTC: sat/kvB; null: what the estimate asks for now
+    feerate        bigint CHECK (feerate > 0),            -- BTC: sat/kvB, EVM: wei per gas; null: what the estimate asks for now
     requested_by   text NOT NULL,                         -- caller
     at             timestamptz NOT NULL DEFAULT now(),
     done_at        timestamptz,
@@ -585,6 +655,10 @@ CREATE TABLE bump_requests (
 CREATE UNIQUE INDEX ON bump_requests (transaction_id) WHERE done_at IS NULL;   -- one open request at a time
 
 CREATE TRIGGER deposit_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON deposit_events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER sweep_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON sweep_events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER variances_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON variances
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER withdrawal_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON withdrawal_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
@@ -639,6 +713,10 @@ GRANT DELETE ON halts TO strongroom_worker;
 GRANT UPDATE (state, reason) ON customers TO strongroom_worker;
 GRANT INSERT, DELETE ON reservations TO strongroom_worker;
 GRANT INSERT, UPDATE ON losses TO strongroom_worker;
+GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, variances TO strongroom_worker;
+GRANT UPDATE (state, reason, transaction_id, updated_at) ON sweeps TO strongroom_worker;
+GRANT UPDATE (open) ON sweep_items TO strongroom_worker;
+GRANT UPDATE (first) ON nonces TO strongroom_worker;
 GRANT UPDATE (done_at, outcome) ON bump_requests TO strongroom_worker;
 GRANT INSERT ON addresses, address_indexes TO strongroom_worker;
 GRANT UPDATE (next) ON address_indexes TO strongroom_worker;

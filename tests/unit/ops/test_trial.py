@@ -18,13 +18,12 @@ from ops.demo.record import Record, StepFailed, StepRecord, expect
 from ops.stack.config import to_toml
 from ops.stack.keys import person
 from ops.stack.quorum import ASSET, CHAIN, CallerGrant, Quorum, make_bundle, make_quorum, publish
-from policies.bundle import Bundle, KeysetEntry, TrustRoot, UntrustedBundle, read_bundle
+from policies.bundle import BitcoinKeyset, Bundle, TrustRoot, UntrustedBundle, read_bundle
 
-KEYSET = KeysetEntry(
+KEYSET = BitcoinKeyset(
     id="btc-hot",
     chain=CHAIN,
     tier="hot",
-    kind="p2wpkh-hd",
     account="tpub",
     origin="d34db33f/84'/1'/0'",
     attestation_key="00" * 32,

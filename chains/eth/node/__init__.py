@@ -1,0 +1,1 @@
+"""The only part of the EVM family that meets the network."""
