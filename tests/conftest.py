@@ -6,13 +6,15 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 
+from ops.devnet.anvil import Anvil
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.files import part_directory
 from ops.devnet.postgres import Durability, EmbeddedPostgres
@@ -79,6 +81,24 @@ def bitcoind(parts_directory: Path) -> Iterator[Bitcoind]:
     """A regtest node for this session; tests share its chain and so assert on differences only."""
     with Bitcoind(parts_directory / "bitcoind") as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def anvil(parts_directory: Path) -> Iterator[Anvil]:
+    """An Ethereum node for this session; tests share its chain and so assert on differences only."""
+    with Anvil(parts_directory / "anvil") as node:
+        yield node
+
+
+@pytest.fixture
+def fresh_anvil(parts_directory: Path) -> Iterator[Callable[..., Anvil]]:
+    """Starts Ethereum nodes with chains of their own: called with the arguments of `Anvil` after the first."""
+    with ExitStack() as nodes:
+
+        def start(**options: Any) -> Anvil:
+            return nodes.enter_context(Anvil(parts_directory / f"anvil-{uuid.uuid4().hex}", **options))
+
+        yield start
 
 
 @pytest.fixture(scope="session")

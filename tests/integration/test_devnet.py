@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from ops.devnet.anvil import Anvil, AnvilRefused, Automine
 from ops.devnet.bitcoind import Bitcoind, Peers
 from ops.devnet.errors import DeadlineExceeded, DevnetError, StartFailed
 from ops.devnet.files import part_directory
@@ -264,6 +265,112 @@ def test_a_node_with_a_bad_argument_reports_what_it_said(place: Path) -> None:
     with pytest.raises(StartFailed, match="nonsense"):
         node.start()
     assert not node.process.running
+
+
+# --- anvil ---
+
+
+def test_anvil_mines_when_told_and_finalizes_twice_an_epoch_behind_the_tip(anvil: Anvil) -> None:
+    payer, payee, *_ = anvil.accounts()
+    before = anvil.balance_wei(payee)
+    txid = anvil.send_eth(payer, payee, 5)
+    assert anvil.receipt(txid) is None
+    [block] = anvil.mine()
+    assert anvil.receipt(txid) is not None
+    assert anvil.balance_wei(payee) == before + 5
+    mined_at = anvil.height()
+    anvil.mine(2 * anvil.slots_in_an_epoch - 1)
+    assert int(anvil.rpc("eth_getBlockByNumber", "finalized", False)["number"], 16) == mined_at - 1
+    anvil.finalize()
+    assert int(anvil.rpc("eth_getBlockByNumber", "finalized", False)["number"], 16) >= mined_at
+    assert anvil.block_hash(mined_at) == block
+    with pytest.raises(LookupError):
+        anvil.block_hash(10**9)
+
+
+def test_anvil_serves_what_we_ask_by_block_hash_and_no_unknown_block(anvil: Anvil) -> None:
+    payer, payee, *_ = anvil.accounts()
+    before = anvil.balance_wei(payee)
+    txid = anvil.send_eth(payer, payee, 7)
+    [block] = anvil.mine()
+    height = hex(anvil.height())
+    anvil.send_eth(payer, payee, 9)
+    anvil.mine()
+    [trace] = anvil.rpc("trace_block", height)
+    assert (trace["transactionHash"], trace["traceAddress"], trace["action"]["value"]) == (txid, [], "0x7")
+    [call] = anvil.rpc("debug_traceBlockByHash", block, {"tracer": "callTracer"})
+    assert (call["txHash"], call["result"]["value"]) == (txid, "0x7")
+    assert [entry["transactionHash"] for entry in anvil.rpc("eth_getBlockReceipts", block)] == [txid]
+    assert int(anvil.rpc("eth_getBalance", payee, {"blockHash": block}), 16) == before + 7
+    assert anvil.rpc("eth_getLogs", {"blockHash": block}) == []
+    unknown = "0x" + "11" * 32
+    with pytest.raises(AnvilRefused, match="-32001"):
+        anvil.rpc("eth_getBalance", payee, {"blockHash": unknown})
+    with pytest.raises(AnvilRefused, match="unknown block"):
+        anvil.rpc("eth_getLogs", {"blockHash": unknown})
+
+
+def test_a_reorg_of_anvil_forgets_transactions_until_they_are_sent_again(anvil: Anvil) -> None:
+    payer, payee, *_ = anvil.accounts()
+    kept, lost = anvil.send_eth(payer, payee, 11), anvil.send_eth(payer, payee, 12)
+    old = anvil.mine(2)
+    tip = anvil.height()
+    first, second = anvil.reorg(2)
+    assert anvil.height() == tip
+    assert anvil.block_hash(tip) != old[-1]
+    assert anvil.receipt(kept) is None
+    assert anvil.rpc("eth_getTransactionByHash", lost) is None
+    assert (anvil.send_raw(first), anvil.send_raw(second)) == (kept, lost)
+    anvil.mine(2)
+    anvil.reorg(2, instead=[(first, 1)])
+    receipt = anvil.receipt(kept)
+    assert receipt is not None
+    assert int(receipt["blockNumber"], 16) == anvil.height()
+    assert anvil.receipt(lost) is None
+
+
+def test_anvil_prices_a_block_drops_a_transaction_and_mines_by_itself_when_told(anvil: Anvil) -> None:
+    payer, payee, *_ = anvil.accounts()
+    stranger = "0x" + "57" * 20
+    anvil.fund(stranger, 10**18)
+    dropped = anvil.send_eth(stranger, payee, 1)
+    assert dropped in str(anvil.rpc("txpool_content"))
+    anvil.drop(dropped)
+    assert dropped not in str(anvil.rpc("txpool_content"))
+    anvil.set_next_base_fee(7 * 10**9)
+    anvil.mine()
+    assert anvil.rpc("eth_getBlockByNumber", "latest", False)["baseFeePerGas"] == hex(7 * 10**9)
+    assert anvil.receipt(dropped) is None
+    anvil.set_automine(Automine.ON)
+    mined = anvil.send_eth(payer, payee, 1)
+    wait_until(lambda: anvil.receipt(mined) is not None, timeout=10, what="a block without being asked")
+    anvil.set_automine(Automine.OFF)
+    waiting = anvil.send_eth(payer, payee, 1)
+    assert anvil.receipt(waiting) is None
+    anvil.mine()
+
+
+def test_anvil_keeps_chain_and_accounts_over_a_stop_but_loses_them_when_killed(
+    fresh_anvil: Callable[..., Anvil],
+) -> None:
+    node = fresh_anvil(chain_id=31338)
+    payer, payee, *_ = accounts = node.accounts()
+    txid = node.send_eth(payer, payee, 5)
+    [block] = node.mine()
+    node.mine(3)
+    url = node.rpc_url
+    node.restart()
+    assert (node.rpc_url, node.accounts(), node.height()) == (url, accounts, 4)
+    assert int(node.rpc("eth_chainId"), 16) == 31338
+    assert node.block_hash(1) == block
+    assert node.rpc("trace_block", "0x1")[0]["transactionHash"] == txid
+    assert node.rpc("debug_traceBlockByHash", block, {"tracer": "callTracer"})[0]["result"]["value"] == "0x5"
+    initially_wei = 10_000 * 10**18
+    assert int(node.rpc("eth_getBalance", payee, {"blockHash": block}), 16) == initially_wei + 5
+    node.mine(2)
+    node.kill()
+    node.start()
+    assert (node.height(), node.accounts()) == (4, accounts), "what came after the last stop is gone"
 
 
 # --- SoftHSM ---
