@@ -149,14 +149,12 @@ class Block:
             # Coins that arrive and leave within this block can't be in `resources` yet.
             fresh = {Outpoint.parse(receipt.resource).raw for receipt in receipts}
             spending.update(_hits(self._outpoints, fresh))
-        consumptions = tuple(
-            Consumption(
-                Outpoint.from_raw(self._outpoints[at]).resource,
-                TxId(self._txid(bisect_right(self._input_ends, at))[::-1].hex()),
-            )
-            for at in sorted(spending)
-        )
-        return Observation(tuple(receipts), consumptions)
+        consumptions = []
+        for at in sorted(spending):
+            txid = TxId(self._txid(bisect_right(self._input_ends, at))[::-1].hex())
+            resource = Outpoint.from_raw(self._outpoints[at]).resource
+            consumptions.append(Consumption(resource, txid, content=txid.hex))
+        return Observation(tuple(receipts), tuple(consumptions))
 
     def transaction(self, position: int) -> Transaction:
         """The transaction at a position in the block, decoded.
@@ -211,7 +209,9 @@ def observe_transaction(tx: Transaction, scripts: Container[bytes], resources: C
         for vout, out in enumerate(tx.outputs)
         if out.script in scripts
     )
-    consumptions = tuple(Consumption(resource, txid) for resource in tx.resources if resource in resources)
+    consumptions = tuple(
+        Consumption(resource, txid, content=txid.hex) for resource in tx.resources if resource in resources
+    )
     return Observation(receipts, consumptions)
 
 

@@ -66,6 +66,10 @@ class FakeChain:
         self._check_up()
         return self._blocks[height].header if height < len(self._blocks) else None
 
+    def anchor(self, tip: BlockRef) -> int:
+        self._check_up()
+        return tip.height
+
     def observe_block(
         self, ref: BlockRef, scripts: Container[bytes], resources: Container[str]
     ) -> Observation:
@@ -77,7 +81,7 @@ class FakeChain:
         receipts = [r for tx in transactions for r in observe_transaction(tx, scripts, ()).receipts]
         fresh = {receipt.resource for receipt in receipts}
         consumptions = [
-            Consumption(resource, tx.txid)
+            Consumption(resource, tx.txid, content=tx.txid.hex)
             for tx in transactions
             for resource in tx.resources
             if resource in resources or resource in fresh

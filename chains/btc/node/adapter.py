@@ -136,6 +136,10 @@ class BitcoinNode:
         found = self.headers(height, 1)
         return found[0] if found else None
 
+    def anchor(self, tip: BlockRef) -> int:
+        """Confirmations count from the tip: only work upon a block makes it final."""
+        return tip.height
+
     def headers(self, start: int, count: int) -> tuple[Header, ...]:
         """Up to `count` (at most 2,000) headers of the best chain from height `start` on; fewer at the tip.
 

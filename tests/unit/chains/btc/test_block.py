@@ -44,7 +44,7 @@ def obvious(block: list[Transaction], scripts: set[bytes], resources: set[str]) 
                 receipts.append(Receipt(f"{tx.txid}:{vout}", tx.txid, out.script, out.units, None, coinbase))
     known = resources | {receipt.resource for receipt in receipts}
     consumptions = [
-        Consumption(f"{txin.outpoint.txid}:{txin.outpoint.vout}", tx.txid)
+        Consumption(f"{txin.outpoint.txid}:{txin.outpoint.vout}", tx.txid, content=tx.txid.hex)
         for tx in block
         for txin in tx.inputs
         if f"{txin.outpoint.txid}:{txin.outpoint.vout}" in known
