@@ -51,22 +51,22 @@ class Deposit:
     txid: str
     address_id: int
     customer: str | None
-    """None: a stranger paid to a change address; booked to suspense."""
+    """None: paid to an address of the house; booked to suspense."""
     asset: str
     units: int
     state: DepositState
     height: int | None
     block_hash: str | None
     confirmations: int
-    """Blocks it needs, its own included; fixed at first sight."""
+    """Blocks it needs up to the anchor, its own included; fixed at first sight."""
     credits: int
     """How often it was credited; names the ledger transfer."""
     created_at: datetime
     updated_at: datetime
 
-    def depth(self, tip_height: int) -> int:
-        """Confirmations it has when the best chain ends at `tip_height`; 0 while in no block."""
-        return 0 if self.height is None else tip_height - self.height + 1
+    def depth(self, anchor: int) -> int:
+        """Confirmations it has when they count from height `anchor`; 0 while in no block, or in one above it."""
+        return 0 if self.height is None else max(0, anchor - self.height + 1)
 
 
 @dataclass(frozen=True, slots=True)

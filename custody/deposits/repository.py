@@ -245,12 +245,12 @@ def in_blocks_above(tx: Tx, chain: str, height: int) -> list[Deposit]:
     return [_deposit(row) for row in rows]
 
 
-def due(tx: Tx, chain: str, tip_height: int, limit: int) -> list[Deposit]:
-    """Confirming deposits that have their confirmations when the chain ends at `tip_height`, oldest first."""
+def due(tx: Tx, chain: str, anchor: int, limit: int) -> list[Deposit]:
+    """Confirming deposits that have their confirmations when these count from height `anchor`, oldest first."""
     rows = tx.all(
         f"SELECT {_DEPOSIT} FROM deposits WHERE chain = %s AND state = 'confirming'"
         " AND height + confirmations - 1 <= %s ORDER BY height, id LIMIT %s",
-        [chain, tip_height, limit],
+        [chain, anchor, limit],
     )
     return [_deposit(row) for row in rows]
 

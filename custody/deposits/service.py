@@ -46,14 +46,15 @@ class Found:
 
     receipt: Receipt
     address: AddressRow
+    asset: str
     block: BlockRef | None
     """The block of the best chain that has it; None while it waits in the mempool."""
 
-    def facts(self, asset: str) -> DepositFacts:
+    def facts(self) -> DepositFacts:
         """For screening."""
         return DepositFacts(
             chain=self.address.chain,
-            asset=asset,
+            asset=self.asset,
             resource=self.receipt.resource,
             txid=self.receipt.txid.hex,
             units=self.receipt.units,
@@ -62,10 +63,10 @@ class Found:
         )
 
 
-def confirmations_needed(bundle: Bundle, asset: str, receipt: Receipt) -> int:
-    """Blocks that a deposit needs, its own included; new coins are no deposit before they can be spent."""
-    blocks = bundle.asset(asset).confirmations_for(receipt.units)
-    return max(blocks, COINBASE_MATURITY_BLOCKS) if receipt.coinbase else blocks
+def confirmations_needed(bundle: Bundle, found: Found) -> int:
+    """Blocks that a deposit needs up to the anchor; new coins are no deposit before they can be spent."""
+    blocks = bundle.asset(found.asset).confirmations_for(found.receipt.units)
+    return max(blocks, COINBASE_MATURITY_BLOCKS) if found.receipt.coinbase else blocks
 
 
 def screen(screening: Screening, facts: Iterable[DepositFacts]) -> dict[str, Verdict | None]:
@@ -79,9 +80,9 @@ def screen(screening: Screening, facts: Iterable[DepositFacts]) -> dict[str, Ver
     return verdicts
 
 
-def due(tx: Tx, chain: str, tip_height: int) -> list[DepositFacts]:
-    """Deposits that have their confirmations when the chain ends at `tip_height`, as screening wants them."""
-    return _facts(tx, repository.due(tx, chain, tip_height, MAX_CREDITS_AT_ONCE))
+def due(tx: Tx, chain: str, anchor: int) -> list[DepositFacts]:
+    """Deposits that have their confirmations when these count from height `anchor`, as screening wants them."""
+    return _facts(tx, repository.due(tx, chain, anchor, MAX_CREDITS_AT_ONCE))
 
 
 def held(tx: Tx, chain: str) -> list[DepositFacts]:
@@ -110,8 +111,7 @@ def _facts(tx: Tx, rows: Sequence[Deposit]) -> list[DepositFacts]:
 
 def sighted(tx: Tx, bundle: Bundle, chain: str, found: Sequence[Found]) -> None:
     """Record deposits that wait in the mempool. Again changes nothing."""
-    asset = bundle.network(chain).native_asset
-    known = _stored(tx, bundle, chain, asset, found)
+    known = _stored(tx, bundle, chain, found)
     _move_all(tx, [_move(row, E.SIGHTED) for row in known.values() if row.state is S.ORPHANED])
 
 
@@ -132,7 +132,7 @@ def vanished(tx: Tx, chain: str, pending: frozenset[str]) -> int:
 
 
 def mined(
-    tx: Tx, bundle: Bundle, chain: str, found: Sequence[Found], *, undone_above: int | None, tip_height: int
+    tx: Tx, bundle: Bundle, chain: str, found: Sequence[Found], *, undone_above: int | None, anchor: int
 ) -> None:
     """Record deposits of new blocks and undo those whose blocks are gone. Again changes nothing.
 
@@ -141,18 +141,17 @@ def mined(
 
     Args:
         tx: of the monitor, in which the blocks are committed too.
-        bundle: names the native asset and the confirmations.
+        bundle: names the assets' confirmations.
         chain: whose blocks these are.
         found: deposits of the new blocks.
         undone_above: height of the fork if blocks were undone, else None.
-        tip_height: height of the chain's end after this commit.
+        anchor: height from which confirmations count after this commit.
     """
-    asset = bundle.network(chain).native_asset
     again = {each.receipt.resource: each for each in found}
     if undone_above is not None:
         for row in repository.in_blocks_above(tx, chain, undone_above):
-            _undo(tx, row, again.get(row.resource), tip_height)
-    rows = _stored(tx, bundle, chain, asset, found)
+            _undo(tx, row, again.get(row.resource), anchor)
+    rows = _stored(tx, bundle, chain, found)
     moves = []
     for each in found:
         stored, block = rows.get(each.receipt.resource), each.block
@@ -161,11 +160,9 @@ def mined(
     _move_all(tx, moves)
 
 
-def _undo(tx: Tx, row: Deposit, again: Found | None, tip_height: int) -> None:
+def _undo(tx: Tx, row: Deposit, again: Found | None, anchor: int) -> None:
     block = None if again is None else again.block
-    if block is not None and (
-        row.state is S.CONFIRMING or tip_height - block.height + 1 >= row.confirmations
-    ):
+    if block is not None and (row.state is S.CONFIRMING or anchor - block.height + 1 >= row.confirmations):
         _move_all(tx, [_move(row, E.MINED, block=block)])
         return
     if row.state in (S.CREDITED, S.SWEPT):
@@ -208,8 +205,8 @@ def _claw_back(tx: Tx, row: Deposit) -> None:
     )
 
 
-def _stored(tx: Tx, bundle: Bundle, chain: str, asset: str, found: Sequence[Found]) -> dict[str, Deposit]:
-    """The rows of `found`, made (as SEEN) where missing. Outputs of no value are no deposits."""
+def _stored(tx: Tx, bundle: Bundle, chain: str, found: Sequence[Found]) -> dict[str, Deposit]:
+    """The rows of `found`, made (as SEEN) where missing. What has no value is no deposit."""
     wanted = {each.receipt.resource: each for each in found if each.receipt.units > 0}
     if not wanted:
         return {}
@@ -226,9 +223,9 @@ def _stored(tx: Tx, bundle: Bundle, chain: str, asset: str, found: Sequence[Foun
                     txid=each.receipt.txid.hex,
                     address_id=each.address.id,
                     customer=each.address.customer,
-                    asset=asset,
+                    asset=each.asset,
                     units=each.receipt.units,
-                    confirmations=confirmations_needed(bundle, asset, each.receipt),
+                    confirmations=confirmations_needed(bundle, each),
                 )
                 for each in missing
             ],
@@ -248,14 +245,14 @@ def deposit_id(chain: str, resource: str) -> UUID:
 # ------------------------------------------------------------------------------------------------- crediting
 
 
-def settle_due(tx: Tx, prover: Prover, chain: str, tip_height: int, verdicts: Verdicts) -> int:
+def settle_due(tx: Tx, prover: Prover, chain: str, anchor: int, verdicts: Verdicts) -> int:
     """Credit, hold or leave out every deposit that is deep enough and was screened. Again changes nothing.
 
     Args:
-        tx: of the monitor; `tip_height` is the cursor's as this transaction leaves it.
+        tx: of the monitor; `anchor` is the cursor's as this transaction leaves it.
         prover: says whether an address is proven to be its customer's; the address is read anew here.
         chain: whose deposits.
-        tip_height: where the best chain ends.
+        anchor: height from which confirmations count.
         verdicts: what screening said before this transaction; deposits it was not asked about wait.
 
     Returns:
@@ -264,7 +261,7 @@ def settle_due(tx: Tx, prover: Prover, chain: str, tip_height: int, verdicts: Ve
     rows = [
         row
         for row in (
-            *repository.due(tx, chain, tip_height, MAX_CREDITS_AT_ONCE),
+            *repository.due(tx, chain, anchor, MAX_CREDITS_AT_ONCE),
             *(repository.in_state(tx, chain, S.HELD) if verdicts else ()),
         )
         if row.resource in verdicts
@@ -294,10 +291,11 @@ def settle_due(tx: Tx, prover: Prover, chain: str, tip_height: int, verdicts: Ve
 
 def _doubt(row: Deposit, address: AddressRow, prover: Prover) -> str | None:
     """Why this deposit cannot be said to be this customer's."""
-    if (row.customer, row.asset) != (address.customer, address.asset):
-        return (
-            f"the deposit says {row.customer}, {row.asset}; its address {address.customer}, {address.asset}"
-        )
+    if row.customer != address.customer:
+        return f"the deposit says {row.customer}; its address {address.customer}"
+    # One address serves all assets of its chain: what arrived is the receipt's to say, which must be a listed asset.
+    if prover.bundle.asset(row.asset).chain != address.chain:
+        return f"the deposit says {row.asset}, which is not on {address.chain}"
     return prover.unproven(address)
 
 
@@ -312,7 +310,7 @@ def _decided(tx: Tx, row: Deposit, decision: Decision) -> Move:
                 Severity.WARNING,
                 "deposit.of_nobody",
                 str(row.id),
-                f"somebody paid {row.units} {row.asset} base units to a change address ({row.resource});"
+                f"somebody paid {row.units} {row.asset} base units to an address of the house ({row.resource});"
                 " they are in suspense",
                 {"deposit": str(row.id), "resource": row.resource, "units": str(row.units)},
             )

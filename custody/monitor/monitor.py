@@ -26,6 +26,7 @@ from custody.errors import InvalidConfiguration
 from custody.monitor import repository
 from custody.monitor.follow import Behind, Progress, Reorged, Same, follow
 from custody.monitor.observe import Attributed, Sighting, Trouble, attribute, read_blocks
+from custody.monitor.repository import Cursor
 from custody.monitor.watch import ResourceSet, Watch
 from custody.storage.alerts import Severity, raise_alert, resolve_alert
 from custody.storage.db import Session, Tx
@@ -121,20 +122,20 @@ class Monitor:
                 return True
             lowest = repository.lowest(tx, self.chain)
         update = follow(
-            cursor,
+            cursor.block,
             lowest,
-            self._known(cursor),
+            self._known(cursor.block),
             self._adapter.header_at,
             tip,
             limit=self._options.blocks_per_commit,
-            max_shrink=_max_shrink(self._prover.bundle, self.chain),
+            max_shrink=self._max_shrink(cursor),
         )
         match update:
             case Same():
-                self._caught_up(cursor)
+                self._caught_up()
                 return False
             case Behind():
-                self._behind(cursor, update.tip)
+                self._behind(cursor.block, update.tip)
                 return False
             case Progress():
                 self._connect(cursor, update.connect, fork=None)
@@ -150,10 +151,10 @@ class Monitor:
             raise InvalidConfiguration(
                 [f"{self.chain}: the start height {start} is above the tip {tip.height}: write a lower one"]
             )
-        repository.begin(tx, self.chain, header)
+        repository.begin(tx, self.chain, header, self._adapter.anchor(header.ref))
         _log.info("first start", chain=self.chain, block=str(header.ref))
 
-    def _connect(self, cursor: BlockRef, headers: Sequence[Header], *, fork: int | None) -> None:
+    def _connect(self, cursor: Cursor, headers: Sequence[Header], *, fork: int | None) -> None:
         """Read blocks, recheck the tip, and commit all that follows from them."""
         with self._session.transaction() as tx:
             if fork is None:
@@ -163,42 +164,45 @@ class Monitor:
         sightings = read_blocks(self._adapter, headers, self._watch)
         with self._session.transaction() as tx:
             found = attribute(tx, self._prover, self.chain, sightings)
-            end = headers[-1].ref if headers else self._block_at(tx, fork)
-            facts = deposits.due(tx, self.chain, end.height)
-        verdicts = self._screen(facts, found, end.height)
-        self._recheck(end)
+            block = headers[-1].ref if headers else self._block_at(tx, fork)
+        end = self._cursor_at(block, cursor.anchor if fork is None else min(cursor.anchor, fork))
+        with self._session.transaction() as tx:
+            facts = deposits.due(tx, self.chain, end.anchor)
+        verdicts = self._screen(facts, found, end.anchor)
+        self._recheck(end.block)
         with self._session.transaction() as tx:
             repository.advance(tx, self.chain, cursor, end)
             if fork is not None:
                 repository.undo(tx, self.chain, fork)
-                self._tell_reorg(tx, cursor, fork, end)
-            self._write(tx, headers, found, end.height, fork)
-            deposits.settle_due(tx, self._prover, self.chain, end.height, verdicts)
+                self._tell_reorg(tx, cursor, fork, end.block)
+            self._write(tx, headers, found, end.anchor, fork)
+            deposits.settle_due(tx, self._prover, self.chain, end.anchor, verdicts)
         for used in found.consumptions:
             self._watch.resources.discard(used.consumption.resource)
         self._beat_at = _now()
 
     def _write(
-        self, tx: Tx, headers: Sequence[Header], found: Attributed, end_height: int, fork: int | None
+        self, tx: Tx, headers: Sequence[Header], found: Attributed, anchor: int, fork: int | None
     ) -> None:
-        bundle = self._prover.bundle
         repository.connect(tx, self.chain, headers)
-        repository.insert_receipts(tx, self.chain, bundle.network(self.chain).native_asset, found.receipts)
+        repository.insert_receipts(tx, self.chain, found.receipts)
         repository.insert_consumptions(tx, self.chain, found.consumptions)
-        deposits.mined(tx, bundle, self.chain, found.deposits, undone_above=fork, tip_height=end_height)
-        for trouble in found.troubles:
-            trouble.raise_in(tx)
+        deposits.mined(tx, self._prover.bundle, self.chain, found.deposits, undone_above=fork, anchor=anchor)
+        found.raise_in(tx)
 
-    def _screen(self, facts: Sequence[DepositFacts], found: Attributed, end_height: int) -> Verdicts:
+    def _screen(self, facts: Sequence[DepositFacts], found: Attributed, anchor: int) -> Verdicts:
         """Ask about everything that may be credited in the coming commit, outside any transaction."""
         bundle = self._prover.bundle
-        asset = bundle.network(self.chain).native_asset
         wanted = {each.resource: each for each in facts}
         for each in found.deposits:
-            needed = deposits.confirmations_needed(bundle, asset, each.receipt)
-            if each.block is not None and end_height - each.block.height + 1 >= needed:
-                wanted[each.receipt.resource] = each.facts(asset)
+            needed = deposits.confirmations_needed(bundle, each)
+            if each.block is not None and anchor - each.block.height + 1 >= needed:
+                wanted[each.receipt.resource] = each.facts()
         return deposits.screen(self._screening, wanted.values())
+
+    def _cursor_at(self, block: BlockRef, least: int) -> Cursor:
+        """The cursor on a block of the best chain. What was final below a fork stays so, whatever a node says now."""
+        return Cursor(block, min(block.height, max(least, self._adapter.anchor(block))))
 
     def _recheck(self, end: BlockRef) -> None:
         header = self._adapter.header_at(end.height)
@@ -222,13 +226,25 @@ class Monitor:
         assert height is not None
         return BlockRef(height, repository.hashes(tx, self.chain, height, height)[height])
 
-    def _tell_reorg(self, tx: Tx, cursor: BlockRef, fork: int, end: BlockRef) -> None:
-        depth = cursor.height - fork
-        data = {"from": str(cursor), "to": str(end), "fork": fork, "undone_blocks": depth}
+    def _max_shrink(self, cursor: Cursor) -> int:
+        """Blocks that can be undone without touching what was credited or settled."""
+        bundle = self._prover.bundle
+        depths = [bundle.network(self.chain).settle_blocks]
+        depths += [
+            each.blocks
+            for asset in bundle.assets
+            if asset.chain == self.chain
+            for each in asset.confirmations
+        ]
+        return cursor.block.height - cursor.anchor + min(depths) - 1
+
+    def _tell_reorg(self, tx: Tx, cursor: Cursor, fork: int, end: BlockRef) -> None:
+        depth = cursor.block.height - fork
+        data = {"from": str(cursor.block), "to": str(end), "fork": fork, "undone_blocks": depth}
         emit(tx, "chain.reorganised", self.chain, data)
-        if depth >= self._prover.bundle.network(self.chain).settle_blocks:
-            message = f"{depth} blocks of {self.chain} were replaced above height {fork}"
-            raise_alert(tx, Severity.CRITICAL, "chain.deep_reorg", str(cursor), message, data)
+        if cursor.anchor - fork >= self._prover.bundle.network(self.chain).settle_blocks:
+            message = f"{depth} blocks of {self.chain} were replaced above height {fork}: what counted as final is not"
+            raise_alert(tx, Severity.CRITICAL, "chain.deep_reorg", str(cursor.block), message, data)
 
     def _behind(self, cursor: BlockRef, tip: BlockRef) -> None:
         """Our node has lost what it had: crediting waits, and somebody must know."""
@@ -238,7 +254,7 @@ class Monitor:
             )
             raise_alert(tx, Severity.CRITICAL, "node.behind", self.chain, message, {})
 
-    def _caught_up(self, cursor: BlockRef) -> None:
+    def _caught_up(self) -> None:
         if _now() - self._beat_at >= self._options.heartbeat_seconds:
             with self._session.transaction() as tx:
                 resolve_alert(tx, "node.behind", self.chain)
@@ -263,7 +279,7 @@ class Monitor:
             deposits.sighted(tx, self._prover.bundle, self.chain, found.deposits)
             for trouble in found.troubles:
                 trouble.raise_in(tx)
-            if cursor == current:
+            if cursor is not None and cursor.block == current:
                 deposits.vanished(tx, self.chain, frozenset(txid.hex for txid in pending))
         self._mempool_at = _now()
         self._looked_at.intersection_update(pending)
@@ -272,23 +288,28 @@ class Monitor:
     # --------------------------------------------------------------------------------------------- crediting
 
     def _settle(self) -> None:
-        """Credit what is deep enough and not credited yet, and ask again about what is held."""
+        """Credit what is deep enough and not credited yet, and ask again about what is held.
+
+        On EVM chains blocks become final while no new block comes, or none that says anything of ours.
+        """
         ask_held = _now() - self._held_at >= self._options.held_again_seconds
         with self._session.transaction() as tx:
             cursor = repository.cursor(tx, self.chain)
-            if cursor is None:
-                return
-            facts = deposits.due(tx, self.chain, cursor.height)
+        if cursor is None:
+            return
+        now = self._cursor_at(cursor.block, cursor.anchor)
+        with self._session.transaction() as tx:
+            facts = deposits.due(tx, self.chain, now.anchor)
             facts += deposits.held(tx, self.chain) if ask_held else []
         if ask_held:
             self._held_at = _now()
-        if not facts:
+        if not facts and now == cursor:
             return
         verdicts = deposits.screen(self._screening, facts)
-        self._recheck(cursor)
+        self._recheck(now.block)
         with self._session.transaction() as tx:
-            repository.advance(tx, self.chain, cursor, cursor)
-            deposits.settle_due(tx, self._prover, self.chain, cursor.height, verdicts)
+            repository.advance(tx, self.chain, cursor, now)
+            deposits.settle_due(tx, self._prover, self.chain, now.anchor, verdicts)
 
     # ----------------------------------------------------------------------------------------------- the rest
 
@@ -320,13 +341,6 @@ class Monitor:
             with self._session.transaction() as tx:
                 repository.heartbeat(tx, self.chain)
             self._beat_at = _now()
-
-
-def _max_shrink(bundle: Bundle, chain: str) -> int:
-    """Blocks that can be undone without touching what was credited or settled."""
-    depths = [bundle.network(chain).settle_blocks]
-    depths += [each.blocks for asset in bundle.assets if asset.chain == chain for each in asset.confirmations]
-    return min(depths) - 1
 
 
 def _now() -> int:

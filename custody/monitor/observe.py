@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from chains.ports import ChainAdapter, Header, Observation, Receipt
 from chains.types import BlockRef
@@ -14,8 +15,11 @@ from custody.deposits.service import Found
 from custody.monitor import repository
 from custody.monitor.repository import MinedConsumption, OwnReceipt
 from custody.monitor.watch import Watch
+from custody.storage import halts
 from custody.storage.alerts import Severity, raise_alert
 from custody.storage.db import Tx
+
+FOREIGN_SPEND: Final = "coin.foreign_spend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,16 @@ class Attributed:
     """Those that are not change of our own transactions."""
     consumptions: list[MinedConsumption] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
+    foreign: list[Trouble] = field(default_factory=list)
+    """Uses of our resources by transactions that are none of ours."""
+
+    def raise_in(self, tx: Tx) -> None:
+        """Raise all troubles. Foreign use halts all paying in the very commit that records it: somebody else signs with
+        our key, or this database has forgotten a payment, and each payment more could be paid twice."""
+        for trouble in (*self.troubles, *self.foreign):
+            trouble.raise_in(tx)
+        if self.foreign:
+            halts.halt(tx, halts.ALL, "; ".join(trouble.message for trouble in self.foreign)[:500])
 
 
 def read_blocks(adapter: ChainAdapter, headers: Sequence[Header], watch: Watch) -> list[Sighting]:
@@ -74,13 +88,14 @@ def attribute(tx: Tx, prover: Prover, chain: str, sightings: Iterable[Sighting])
     """
     sightings = list(sightings)
     scripts = {receipt.script for each in sightings for receipt in each.observation.receipts}
-    txids = {receipt.txid.hex for each in sightings for receipt in each.observation.receipts}
-    txids |= {used.txid.hex for each in sightings for used in each.observation.consumptions}
+    # Change of ours is on chains only where a transaction's content is its txid.
+    contents = {receipt.txid.hex for each in sightings for receipt in each.observation.receipts}
+    contents |= {used.content for each in sightings for used in each.observation.consumptions}
     found = Attributed()
-    if not txids:
+    if not contents:
         return found
     addresses = addresses_by_script(tx, chain, scripts)
-    own = repository.own_txids(tx, txids)
+    own = repository.own_contents(tx, contents)
     for each in sightings:
         for receipt in each.observation.receipts:
             _receipt(found, prover, addresses.get(receipt.script), receipt, each.block, own)
@@ -88,9 +103,9 @@ def attribute(tx: Tx, prover: Prover, chain: str, sightings: Iterable[Sighting])
             if each.block is None:
                 continue
             found.consumptions.append(MinedConsumption(used, each.block))
-            if used.txid.hex not in own:
-                message = f"{used.resource} was spent in block {each.block} by {used.txid}, which is not ours"
-                found.troubles.append(Trouble("coin.foreign_spend", used.resource, message))
+            if used.content not in own:
+                message = f"{used.resource} was used in block {each.block} by {used.txid}, which is not ours"
+                found.foreign.append(Trouble(FOREIGN_SPEND, used.resource, message))
     return found
 
 
@@ -106,6 +121,9 @@ def _receipt(
         message = f"{receipt.resource} pays to script {receipt.script.hex()}, whose address row was changed"
         found.troubles.append(Trouble("address.not_ours", receipt.script.hex(), message))
         return
+    entry = prover.bundle.asset_of(address.chain, receipt.contract)
+    if entry is None:
+        return  # a token that nobody listed is nothing to us
     doubt = prover.not_ours(address)
     if doubt is not None:
         message = f"{receipt.resource} pays to an address that is not ours: {doubt}"
@@ -115,6 +133,6 @@ def _receipt(
         message = f"{receipt.resource} pays to an address whose owner is in doubt: {doubt}"
         found.troubles.append(Trouble("address.unproven", str(address.id), message))
     if block is not None:
-        found.receipts.append(OwnReceipt(receipt, address, block))
+        found.receipts.append(OwnReceipt(receipt, address, entry.id, block))
     if not (address.purpose is Purpose.CHANGE and receipt.txid.hex in own):
-        found.deposits.append(Found(receipt, address, block))
+        found.deposits.append(Found(receipt, address, entry.id, block))

@@ -23,6 +23,7 @@ from custody.monitor.lead import Chain, lead, lock_name
 from custody.monitor.monitor import Options
 from custody.monitor.rescan import rescan
 from custody.wiring import Services, wire
+from policies.bundle import BitcoinNetwork
 
 _log = structlog.get_logger("monitor")
 
@@ -104,7 +105,7 @@ def _chain(
     stack: ExitStack, services: Services, chain_id: str, start_height: int | None, stop: threading.Event
 ) -> Chain:
     network = services.bundle().network(chain_id)
-    if start_height is None and network.network == "regtest":
+    if start_height is None and isinstance(network, BitcoinNetwork) and network.network == "regtest":
         start_height = 0
     wait: Callable[[float], object] = stop.wait
     zmq_url = services.settings.nodes[chain_id].zmq_url

@@ -30,11 +30,22 @@ _CONFLICT: Final[dict[Known, LiteralString]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far we are."""
+
+    block: BlockRef
+    """The last block that was committed."""
+    anchor: int
+    """Height from which confirmations count: on BTC the block's own, on EVM chains the newest finalised one."""
+
+
+@dataclass(frozen=True, slots=True)
 class OwnReceipt:
     """A receipt at an address that is proven to be ours."""
 
     receipt: Receipt
     address: AddressRow
+    asset: str
     block: BlockRef
 
 
@@ -46,10 +57,10 @@ class MinedConsumption:
     block: BlockRef
 
 
-def cursor(tx: Tx, chain: str) -> BlockRef | None:
-    """The last block that was committed."""
-    row = tx.optional("SELECT height, hash FROM cursors WHERE chain = %s", [chain])
-    return None if row is None else BlockRef(row["height"], row["hash"])
+def cursor(tx: Tx, chain: str) -> Cursor | None:
+    """How far we are; None before the first block."""
+    row = tx.optional("SELECT height, hash, anchor FROM cursors WHERE chain = %s", [chain])
+    return None if row is None else Cursor(BlockRef(row["height"], row["hash"]), row["anchor"])
 
 
 def lowest(tx: Tx, chain: str) -> int:
@@ -65,28 +76,28 @@ def hashes(tx: Tx, chain: str, low: int, high: int) -> dict[int, str]:
     return {row["height"]: row["hash"] for row in rows}
 
 
-def begin(tx: Tx, chain: str, header: Header) -> None:
+def begin(tx: Tx, chain: str, header: Header, anchor: int) -> None:
     """The first block and the cursor on it. The block itself counts as read."""
     connect(tx, chain, [header])
     tx.execute(
-        "INSERT INTO cursors (chain, height, hash) VALUES (%s, %s, %s)",
-        [chain, header.ref.height, header.ref.hash],
+        "INSERT INTO cursors (chain, height, hash, anchor) VALUES (%s, %s, %s, %s)",
+        [chain, header.ref.height, header.ref.hash, anchor],
     )
 
 
-def advance(tx: Tx, chain: str, old: BlockRef, new: BlockRef) -> None:
+def advance(tx: Tx, chain: str, old: Cursor, new: Cursor) -> None:
     """Move the cursor, if it still is where we think.
 
     Raises:
         Conflict: it is not: another monitor has written.
     """
     moved = tx.execute(
-        "UPDATE cursors SET height = %s, hash = %s, updated_at = now()"
+        "UPDATE cursors SET height = %s, hash = %s, anchor = %s, updated_at = now()"
         " WHERE chain = %s AND height = %s AND hash = %s",
-        [new.height, new.hash, chain, old.height, old.hash],
+        [new.block.height, new.block.hash, new.anchor, chain, old.block.height, old.block.hash],
     )
     if moved != 1:
-        raise Conflict(f"the cursor of {chain} is no longer at {old}")
+        raise Conflict(f"the cursor of {chain} is no longer at {old.block}")
 
 
 def connect(tx: Tx, chain: str, headers: Sequence[Header], *, known: Known = Known.REFUSE) -> int:
@@ -105,7 +116,7 @@ def undo(tx: Tx, chain: str, above: int) -> None:
 
 
 def insert_receipts(
-    tx: Tx, chain: str, asset: str, receipts: Iterable[OwnReceipt], *, known: Known = Known.REFUSE
+    tx: Tx, chain: str, receipts: Iterable[OwnReceipt], *, known: Known = Known.REFUSE
 ) -> int:
     """Store receipts; returns how many were new."""
     return tx.executemany(
@@ -117,7 +128,7 @@ def insert_receipts(
                 each.receipt.resource,
                 each.receipt.txid.hex,
                 each.address.id,
-                asset,
+                each.asset,
                 each.receipt.units,
                 each.receipt.coinbase,
                 each.block.height,
@@ -133,14 +144,16 @@ def insert_consumptions(
 ) -> int:
     """Store consumptions; returns how many were new."""
     return tx.executemany(
-        "INSERT INTO consumptions (chain, resource, txid, succeeded, height, block_hash)"
-        " VALUES (%s, %s, %s, %s, %s, %s)" + _CONFLICT[known],
+        "INSERT INTO consumptions (chain, resource, txid, content, succeeded, fee_units, height, block_hash)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)" + _CONFLICT[known],
         [
             (
                 chain,
                 each.consumption.resource,
                 each.consumption.txid.hex,
+                each.consumption.content,
                 each.consumption.succeeded,
+                each.consumption.fee_units,
                 each.block.height,
                 each.block.hash,
             )
@@ -187,10 +200,10 @@ def all_resources(tx: Tx, chain: str) -> list[str]:
     return [row["resource"] for row in rows]
 
 
-def own_txids(tx: Tx, txids: Iterable[str]) -> set[str]:
-    """Those of `txids` that are signed versions of our transactions: recorded before they are sent."""
-    rows = tx.all("SELECT txid FROM transaction_versions WHERE txid = ANY (%s)", [list(txids)])
-    return {row["txid"] for row in rows}
+def own_contents(tx: Tx, contents: Iterable[str]) -> set[str]:
+    """Those of `contents` that are versions of our transactions: recorded before anybody is asked to sign them."""
+    rows = tx.all("SELECT content FROM transaction_versions WHERE content = ANY (%s)", [list(contents)])
+    return {row["content"] for row in rows}
 
 
 def new_scripts(tx: Tx, chain: str, after: int, gaps: Iterable[int]) -> list[tuple[int, bytes | None]]:

@@ -70,21 +70,25 @@ def rescan(
     prover = Prover(bundle)
     with session.transaction() as tx:
         cursor = repository.cursor(tx, adapter.chain)
-    if cursor is None or not 0 <= height <= cursor.height:
-        raise InvalidValue(f"rescan from {height}: the monitor of {adapter.chain} is at {cursor}")
+    if cursor is None or not 0 <= height <= cursor.block.height:
+        raise InvalidValue(
+            f"rescan from {height}: the monitor of {adapter.chain} is at {cursor and cursor.block}"
+        )
     added = Added()
     # From the top down, so that our blocks never have a gap, wherever this ends.
-    for top in range(cursor.height, height - 1, -_BLOCKS_AT_ONCE):
+    for top in range(cursor.block.height, height - 1, -_BLOCKS_AT_ONCE):
         bottom = max(height, top - _BLOCKS_AT_ONCE + 1)
         added += _chunk(adapter, session, prover, bottom, top)
         progress(bottom)
     with session.transaction() as tx:
-        facts = deposits.due(tx, adapter.chain, cursor.height)
+        facts = deposits.due(tx, adapter.chain, cursor.anchor)
     verdicts = deposits.screen(screening, facts)
     with session.transaction() as tx:
         repository.advance(tx, adapter.chain, cursor, cursor)
-        deposits.settle_due(tx, prover, adapter.chain, cursor.height, verdicts)
-        emit(tx, "chain.rescanned", adapter.chain, {"from": height, "to": cursor.height, **_data(added)})
+        deposits.settle_due(tx, prover, adapter.chain, cursor.anchor, verdicts)
+        emit(
+            tx, "chain.rescanned", adapter.chain, {"from": height, "to": cursor.block.height, **_data(added)}
+        )
     return added
 
 
@@ -123,12 +127,12 @@ def _add(tx: Tx, bundle: Bundle, chain: str, headers: list[Header], found: Attri
     assert cursor is not None, "read before"
     before = deposits.count(tx, chain)
     blocks = repository.connect(tx, chain, headers, known=Known.KEEP)
-    asset = bundle.network(chain).native_asset
-    receipts = repository.insert_receipts(tx, chain, asset, found.receipts, known=Known.KEEP)
+    receipts = repository.insert_receipts(tx, chain, found.receipts, known=Known.KEEP)
     consumptions = repository.insert_consumptions(tx, chain, found.consumptions, known=Known.KEEP)
-    deposits.mined(tx, bundle, chain, found.deposits, undone_above=None, tip_height=cursor.height)
-    for trouble in found.troubles:
-        trouble.raise_in(tx)
+    deposits.mined(tx, bundle, chain, found.deposits, undone_above=None, anchor=cursor.anchor)
+    if not consumptions:
+        found.foreign.clear()  # told before, and perhaps explained since
+    found.raise_in(tx)
     return Added(blocks, receipts, consumptions, deposits.count(tx, chain) - before)
 
 

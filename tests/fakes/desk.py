@@ -332,9 +332,18 @@ def record_payment(
         for number, (raw, fee_sats) in enumerate(raws, start=1):
             parsed = Transaction.parse(raw)
             tx.execute(
-                "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, signed, txid, fee_units,"
-                " feerate, size, state) VALUES (%s, %s, '', ''::bytea, %s, %s, %s, 1000, 100, 'signed')",
-                [transaction, number, raw, parsed.txid.hex, fee_sats],
+                "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, content, resources, signed,"
+                " txid, fee_units, feerate, size, state)"
+                " VALUES (%s, %s, '', ''::bytea, %s, %s, %s, %s, %s, 1000, 100, 'signed')",
+                [
+                    transaction,
+                    number,
+                    parsed.txid.hex,
+                    list(parsed.resources),
+                    raw,
+                    parsed.txid.hex,
+                    fee_sats,
+                ],
             )
             tx.executemany(
                 "INSERT INTO reservations VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",

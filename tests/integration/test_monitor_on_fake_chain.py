@@ -21,7 +21,8 @@ from custody.errors import Conflict, DatabaseUnavailable
 from custody.monitor.lead import Chain, lead, lock_name
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.rescan import Added, rescan
-from custody.signing.repository import spendable
+from custody.signing.btc.coins import spendable
+from custody.storage import halts
 from ops.devnet.process import wait_until
 from tests.fakes.chain import FakeChain
 from tests.fakes.desk import CHAIN, KEYSET, MINIMUM_SATS, Desk, open_desk, record_payment, signed_spend
@@ -351,6 +352,39 @@ def test_a_coin_spent_by_somebody_else_raises_a_critical_alert(
     chain.mine()
     desk.catch_up()
     assert desk.alerts() == ["coin.foreign_spend"]
+    with desk.admin.snapshot() as tx:
+        assert "which is not ours" in str(halts.halted(tx, CHAIN)), (
+            "paying halts in the commit that records it"
+        )
+    # An operator has looked and lifts it; a rescan tells nothing new.
+    with desk.admin.transaction() as tx:
+        halts.lift(tx, halts.ALL)
+    assert run_rescan(desk, 0) == Added()
+    desk.catch_up()
+    with desk.admin.snapshot() as tx:
+        assert halts.halted(tx, CHAIN) is None
+
+
+def test_change_of_a_version_whose_signature_we_never_saw_is_ours_and_no_strangers_deposit(
+    desk: Desk, chain: FakeChain, alice: str
+) -> None:
+    """The signer has signed and sent, and its answer was lost with the worker: we know the transaction by content."""
+    row = desk.address(alice)
+    chain.pay([TxOut(1_000_000, row.script)])
+    chain.mine(6)
+    desk.catch_up()
+    [coin] = desk.deposits()
+    change = TxOut(400_000, desk.change_address().script)
+    raw = signed_spend(desk, [(coin.resource, 1_000_000, row)], [TxOut(500_000, ELSEWHERE), change])
+    record_payment(desk, alice, [(raw, 100_000)], paid_sats=500_000)
+    desk.execute("ALTER TABLE transaction_versions DISABLE TRIGGER ALL")
+    desk.execute("UPDATE transaction_versions SET signed = NULL, txid = NULL, state = 'built'")
+    chain.broadcast(raw)
+    chain.mine(6)
+    desk.catch_up()
+    assert desk.states() == ["credited"], "the change is no deposit"
+    assert desk.balance(None, "suspense") == 0
+    assert desk.alerts() == []
 
 
 # ------------------------------------------------------------------------------------------ nodes and addresses

@@ -624,6 +624,26 @@ CREATE TABLE halts (
     at     timestamptz NOT NULL DEFAULT now()
 );
 
+-- Which processes are at work, each by its own last word. Nothing is decided by it: it is for people who look.
+CREATE TABLE heartbeats (
+    process  text NOT NULL CHECK (process IN ('monitor', 'worker', 'beat')),
+    instance text NOT NULL CHECK (length(instance) BETWEEN 1 AND 200),   -- monitor: the chain; worker: host and pid
+    detail   jsonb NOT NULL DEFAULT '{}',
+    at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (process, instance)
+);
+-- Nobody speaks for another: a monitor that died must not seem alive because a worker says so.
+CREATE FUNCTION own_heartbeat() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF session_user IN ('strongroom_monitor', 'strongroom_worker')
+       AND (session_user = 'strongroom_monitor') <> (NEW.process = 'monitor') THEN
+        RAISE EXCEPTION '% does not speak for %', session_user, NEW.process USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER heartbeats_own BEFORE INSERT OR UPDATE ON heartbeats
+    FOR EACH ROW EXECUTE FUNCTION own_heartbeat();
+
 CREATE TABLE idempotency_keys (
     caller       text NOT NULL,
     key          text NOT NULL CHECK (length(key) BETWEEN 1 AND 128),
@@ -676,6 +696,8 @@ GRANT INSERT (type, subject, data) ON events TO strongroom_api, strongroom_monit
 GRANT INSERT (severity, type, subject, message, data) ON alerts
     TO strongroom_api, strongroom_monitor, strongroom_worker;
 GRANT UPDATE (resolved_at) ON alerts TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT (process, instance, detail), UPDATE (detail, at), DELETE ON heartbeats
+    TO strongroom_monitor, strongroom_worker;
 GRANT INSERT (customer_id, kind, asset, wallet) ON ledger_accounts
     TO strongroom_api, strongroom_monitor, strongroom_worker;
 GRANT INSERT (id, kind, content_hash, parent_id, reference) ON ledger_transfers
@@ -702,6 +724,8 @@ GRANT INSERT, UPDATE, DELETE ON blocks, cursors, receipts, consumptions TO stron
 GRANT INSERT, UPDATE ON deposits TO strongroom_monitor;
 GRANT INSERT ON deposit_events TO strongroom_monitor;
 GRANT UPDATE (state, reason) ON customers TO strongroom_monitor;
+-- At the first sight of a foreign use of our keys paying halts in the commit that records it. Lifting is another's.
+GRANT INSERT ON halts TO strongroom_monitor;
 
 GRANT UPDATE (state, reason, tier, decision, settlement, transaction_id, settlements, not_before, updated_at)
     ON withdrawals TO strongroom_worker;
