@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from custody.deposits.screening import Screening
 from custody.errors import DatabaseUnavailable
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.watch import ResourceSet
+from custody.storage import heartbeats
 from custody.storage.alerts import Severity, raise_alert, resolve_alert
 from custody.storage.db import Database, Session
 from policies.bundle import Bundle
@@ -77,7 +78,7 @@ def _follow(session: Session, chain: Chain, stop: threading.Event) -> None:
         options=chain.options,
         resource_set=chain.resource_set,
     )
-    silence = _Silence(session, chain)
+    silence, pulse = _Silence(session, chain), _Pulse(session, chain)
     while not stop.is_set():
         try:
             moved = monitor.step()
@@ -86,9 +87,11 @@ def _follow(session: Session, chain: Chain, stop: threading.Event) -> None:
         except TransientError as error:
             _log.warning("a pass failed", chain=monitor.chain, error=str(error))
             silence.failed(error)
+            pulse.failed(error)
             stop.wait(_TRY_AGAIN_SECONDS)
             continue
         silence.ended()
+        pulse.ended()
         if not moved:
             chain.wait(_TRY_AGAIN_SECONDS)
 
@@ -120,3 +123,35 @@ class _Silence:
             with self._session.transaction() as tx:
                 resolve_alert(tx, "monitor.stalled", self._chain.adapter.chain)
             self._raised = False
+
+
+class _Pulse:
+    """Says from time to time that this chain is followed, and how far its node is: `strongroom status` shows it."""
+
+    def __init__(self, session: Session, chain: Chain) -> None:
+        self._session, self._chain = session, chain
+        self._said_at: int | None = None
+
+    def failed(self, error: TransientError) -> None:
+        """A pass failed."""
+        if self._due():
+            self._say({"trouble": str(error)[:500]})
+
+    def ended(self) -> None:
+        """A pass succeeded."""
+        if self._due():
+            self._say(self._node())
+
+    def _due(self) -> bool:
+        return self._said_at is None or int(time.monotonic()) - self._said_at >= heartbeats.BEAT_SECONDS
+
+    def _node(self) -> Mapping[str, object]:
+        try:
+            return {"tip": self._chain.adapter.tip().height}
+        except TransientError as error:
+            return {"trouble": str(error)[:500]}
+
+    def _say(self, detail: Mapping[str, object]) -> None:
+        with self._session.transaction() as tx:
+            heartbeats.beat(tx, heartbeats.Process.MONITOR, self._chain.adapter.chain, detail)
+        self._said_at = int(time.monotonic())

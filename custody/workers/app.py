@@ -8,6 +8,7 @@ beat.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -17,6 +18,7 @@ from chains.errors import TransientError
 from custody.bell import QUEUE, TASK_PREFIX
 from custody.config import Secret
 from custody.ports import Step
+from custody.storage import heartbeats
 from custody.wiring import Services
 from custody.workers import steps
 
@@ -33,6 +35,9 @@ BEAT_SECONDS: Final[Mapping[Step, float]] = {  # seconds of a timer, no money
     Step.RECONCILE: 15.0,
 }
 """How often each step is rung for."""
+
+HEARTBEAT_TASK: Final = f"{TASK_PREFIX}heartbeat"
+"""Only the beat sends it: a worker that hears it notes that the beat is at work."""
 
 _log = structlog.get_logger("strongroom.workers")
 
@@ -69,6 +74,13 @@ def make_app(redis_url: Secret, services: Callable[[], Services] | None = None) 
                 "options": {"expires": 3 * seconds, "queue": QUEUE},
             }
             for step, seconds in BEAT_SECONDS.items()
+        }
+        | {
+            HEARTBEAT_TASK: {
+                "task": HEARTBEAT_TASK,
+                "schedule": heartbeats.BEAT_SECONDS,
+                "options": {"expires": 3 * heartbeats.BEAT_SECONDS, "queue": QUEUE},
+            }
         },
         beat_scheduler="celery.beat:Scheduler",  # keeps nothing on disk: the schedule is this constant
         beat_max_loop_interval=1,
@@ -77,6 +89,7 @@ def make_app(redis_url: Secret, services: Callable[[], Services] | None = None) 
     if services is not None:
         for step in Step:
             _register(app, step, services)
+        app.task(name=HEARTBEAT_TASK)(lambda: heard_the_beat(services()))
     return app
 
 
@@ -99,6 +112,12 @@ def perform(step: Step, services: Services) -> int:
         for following in steps.FOLLOWED_BY.get(step, ()):
             services.wake(following)
     return done
+
+
+def heard_the_beat(services: Services) -> None:
+    """Note that the beat is at work; a database that does not answer is told of elsewhere."""
+    with suppress(TransientError), services.database.transaction() as tx:
+        heartbeats.beat(tx, heartbeats.Process.BEAT, "beat", {})
 
 
 def worker_arguments(concurrency: int) -> list[str]:

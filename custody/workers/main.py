@@ -18,6 +18,7 @@ from custody.config import Process, Settings, load
 from custody.logs import log_to_stderr
 from custody.wiring import Services, wire
 from custody.workers.app import make_app, worker_arguments
+from custody.workers.pulse import pulse
 
 CONCURRENCY: Final = 4
 PAUSE_SECONDS: Final = 1
@@ -59,7 +60,7 @@ def _work(settings: Settings, services: Services) -> int:
         told_to_stop.set()
 
     worker_shutting_down.connect(note)
-    with services:
+    with services, pulse(services.database):
         try:
             make_app(settings.redis_url, lambda: services).worker_main(worker_arguments(CONCURRENCY))
         except SystemExit as end:

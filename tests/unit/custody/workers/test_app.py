@@ -12,7 +12,7 @@ from custody.bell import QUEUE
 from custody.config import Secret
 from custody.ports import Step, wake_nobody
 from custody.workers import steps
-from custody.workers.app import BEAT_SECONDS, make_app, perform, worker_arguments
+from custody.workers.app import BEAT_SECONDS, HEARTBEAT_TASK, make_app, perform, worker_arguments
 from custody.workers.main import main
 
 URL = Secret("redis://:pw@127.0.0.1:1/0")
@@ -31,7 +31,7 @@ class Rung:
 def test_every_step_has_a_task_a_beat_and_a_body() -> None:
     app = make_app(URL, lambda: Rung())  # type: ignore[arg-type, return-value]
     ours = {name for name in app.tasks if name.startswith("strongroom.")}
-    assert ours == {f"strongroom.{step}" for step in Step}
+    assert ours == {f"strongroom.{step}" for step in Step} | {HEARTBEAT_TASK}
     assert set(BEAT_SECONDS) == set(Step) == set(steps._STEPS)
     for entry in app.conf.beat_schedule.values():
         assert entry["task"] in ours
