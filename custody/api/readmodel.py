@@ -58,9 +58,9 @@ def transactions(tx: Tx, ids: Sequence[UUID]) -> Mapping[UUID, TransactionRow]:
     }
 
 
-def tips(tx: Tx) -> Mapping[str, int]:
-    """Height of the last block committed, by chain."""
-    return {row["chain"]: row["height"] for row in tx.all("SELECT chain, height FROM cursors")}
+def anchors(tx: Tx) -> Mapping[str, int]:
+    """Height from which confirmations count, by chain: the last block committed, or the newest finalised one."""
+    return {row["chain"]: row["anchor"] for row in tx.all("SELECT chain, anchor FROM cursors")}
 
 
 def alerts(tx: Tx, *, which: str, after: int, limit: int) -> Sequence[Alert]:

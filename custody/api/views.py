@@ -73,8 +73,8 @@ def address(found: AddressRow) -> schemas.AddressOut:
     )
 
 
-def deposit(bundle: Bundle, found: Deposit, paid_to: str, tip_height: int) -> schemas.DepositOut:
-    """A deposit; `tip_height` of its chain counts the confirmations."""
+def deposit(bundle: Bundle, found: Deposit, paid_to: str, anchor: int) -> schemas.DepositOut:
+    """A deposit; its confirmations count from height `anchor` of its chain."""
     return schemas.DepositOut(
         id=found.id,
         customer=found.customer,
@@ -86,7 +86,7 @@ def deposit(bundle: Bundle, found: Deposit, paid_to: str, tip_height: int) -> sc
         resource=found.resource,
         state=found.state,
         height=found.height,
-        confirmations=max(0, found.depth(tip_height)),
+        confirmations=found.depth(anchor),
         confirmations_needed=found.confirmations,
         created_at=found.created_at,
         updated_at=found.updated_at,
@@ -94,7 +94,7 @@ def deposit(bundle: Bundle, found: Deposit, paid_to: str, tip_height: int) -> sc
 
 
 def withdrawal(
-    bundle: Bundle, found: Withdrawal, paying: readmodel.TransactionRow | None, tip_height: int
+    bundle: Bundle, found: Withdrawal, paying: readmodel.TransactionRow | None, anchor: int
 ) -> schemas.WithdrawalOut:
     """A withdrawal with all versions of the transaction that pays it."""
     native = bundle.network(found.chain).native_asset
@@ -127,7 +127,7 @@ def withdrawal(
         ],
         txids=[version.txid for version in versions if version.txid is not None],
         confirmed_txid=paying.confirmed_txid if paying is not None else None,
-        confirmations=_depth(paying, tip_height),
+        confirmations=_depth(paying, anchor),
         expires_at=found.expires_at,
         created_at=found.created_at,
         updated_at=found.updated_at,
@@ -258,5 +258,5 @@ def event_data(bundle: Bundle, data: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _depth(paying: readmodel.TransactionRow | None, tip_height: int) -> int:
-    return 0 if paying is None or paying.height is None else max(0, tip_height - paying.height + 1)
+def _depth(paying: readmodel.TransactionRow | None, anchor: int) -> int:
+    return 0 if paying is None or paying.height is None else max(0, anchor - paying.height + 1)

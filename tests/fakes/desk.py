@@ -332,8 +332,8 @@ def record_payment(
         for number, (raw, fee_sats) in enumerate(raws, start=1):
             parsed = Transaction.parse(raw)
             tx.execute(
-                "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, content, resources, signed,"
-                " txid, fee_units, feerate, size, state)"
+                "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, content, resources,"
+                " signed, txid, fee_units, feerate, size, state)"
                 " VALUES (%s, %s, '', ''::bytea, %s, %s, %s, %s, %s, 1000, 100, 'signed')",
                 [
                     transaction,

@@ -172,7 +172,7 @@ def test_what_may_pass_ends_with_3(api: RunningApi, run: Run) -> None:
 def test_status_ends_with_0_when_everything_is_there(api: RunningApi, run: Run) -> None:
     with psycopg.connect(api.superuser_dsn) as connection:
         connection.execute(
-            "INSERT INTO cursors (chain, height, hash) VALUES ('bitcoin-regtest', 7, %s)", ["a" * 64]
+            "INSERT INTO cursors (chain, height, hash, anchor) VALUES ('bitcoin-regtest', 7, %s, 7)", ["a" * 64]
         )
     assert as_json(run("status", "--json"))["ready"] is True
 

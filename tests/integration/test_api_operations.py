@@ -30,8 +30,8 @@ def api(database: str) -> Iterator[RunningApi]:
 def heard_of_monitor(api: RunningApi, *, ago: str) -> None:
     with psycopg.connect(api.superuser_dsn) as connection:
         connection.execute(
-            "INSERT INTO cursors (chain, height, hash, updated_at)"
-            " VALUES ('bitcoin-regtest', 7, %s, now() - %s::interval)"
+            "INSERT INTO cursors (chain, height, hash, anchor, updated_at)"
+            " VALUES ('bitcoin-regtest', 7, %s, 7, now() - %s::interval)"
             " ON CONFLICT (chain) DO UPDATE SET updated_at = excluded.updated_at",
             ["a" * 64, ago],
         )

@@ -303,7 +303,7 @@ def test_row_11_the_same_blocks_replayed_change_nothing(
     # The cursor goes back, as after a restored backup of it alone: the same blocks come again.
     height = int(node.rpc("getblockcount")) - 6
     block = str(node.rpc("getblockhash", height))
-    desk.execute("UPDATE cursors SET height = %s, hash = %s", height, block)
+    desk.execute("UPDATE cursors SET height = %s, hash = %s, anchor = %s", height, block, height)
     desk.execute("DELETE FROM consumptions WHERE height > %s", height)
     desk.execute("DELETE FROM receipts WHERE height > %s", height)
     desk.execute("DELETE FROM blocks WHERE height > %s", height)

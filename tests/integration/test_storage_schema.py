@@ -394,9 +394,9 @@ def test_a_worker_cannot_settle_a_withdrawal_that_was_never_broadcast(roles: Con
 
 def _version(connection: psycopg.Connection[Any], transaction: UUID) -> None:
     connection.execute(
-        "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, fee_units, feerate,"
-        " size) VALUES (%s, 1, '{}', '\\x01', 1, 1, 1)",
-        [transaction],
+        "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, content, resources, fee_units,"
+        " feerate, size) VALUES (%s, 1, '{}', '\\x01', %s, '{a:0}', 1, 1, 1)",
+        [transaction, str(transaction)],
     )
 
 

@@ -49,8 +49,8 @@ def show_deposit(call: Reader, deposit: schemas.UuidText) -> Response:
 
 def _render(tx: Tx, call: Call, found: Sequence[Deposit]) -> list[schemas.DepositOut]:
     paid_to = repository.addresses_by_id(tx, {item.address_id for item in found})
-    tips = readmodel.tips(tx)
+    anchors = readmodel.anchors(tx)
     return [
-        views.deposit(call.bundle, item, paid_to[item.address_id].address, tips.get(item.chain, 0))
+        views.deposit(call.bundle, item, paid_to[item.address_id].address, anchors.get(item.chain, 0))
         for item in found
     ]

@@ -93,13 +93,13 @@ def bump_withdrawal(call: Operator, withdrawal: schemas.UuidText, body: schemas.
 def _render(tx: Tx, call: Call, found: Sequence[Withdrawal]) -> list[schemas.WithdrawalOut]:
     ids = [item.transaction_id for item in found if item.transaction_id is not None]
     transactions = readmodel.transactions(tx, ids)
-    tips = readmodel.tips(tx) if ids else {}
+    anchors = readmodel.anchors(tx) if ids else {}
     return [
         views.withdrawal(
             call.bundle,
             item,
             transactions.get(item.transaction_id) if item.transaction_id is not None else None,
-            tips.get(item.chain, 0),
+            anchors.get(item.chain, 0),
         )
         for item in found
     ]
