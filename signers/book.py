@@ -17,25 +17,31 @@ CREATE TABLE journal (id TEXT NOT NULL, format INTEGER NOT NULL);
 CREATE TABLE batches (number INTEGER PRIMARY KEY, head BLOB NOT NULL, at INTEGER NOT NULL);
 CREATE TABLE bundles (version INTEGER PRIMARY KEY, digest TEXT NOT NULL, at INTEGER NOT NULL);
 CREATE TABLE transactions (
-    chain TEXT NOT NULL, txid TEXT NOT NULL, keyset TEXT NOT NULL, fee TEXT NOT NULL, at INTEGER NOT NULL,
-    PRIMARY KEY (chain, txid)
+    chain TEXT NOT NULL, content TEXT NOT NULL, keyset TEXT NOT NULL, fee TEXT NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (chain, content)
 ) WITHOUT ROWID;
 CREATE TABLE intents (id TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE transaction_intents (
-    intent TEXT NOT NULL REFERENCES intents, chain TEXT NOT NULL, txid TEXT NOT NULL,
-    PRIMARY KEY (intent, chain, txid), FOREIGN KEY (chain, txid) REFERENCES transactions
+    intent TEXT NOT NULL REFERENCES intents, chain TEXT NOT NULL, content TEXT NOT NULL,
+    PRIMARY KEY (intent, chain, content), FOREIGN KEY (chain, content) REFERENCES transactions
 ) WITHOUT ROWID;
-CREATE INDEX transaction_intents_by_txid ON transaction_intents (chain, txid);
+CREATE INDEX transaction_intents_by_content ON transaction_intents (chain, content);
 CREATE TABLE transaction_resources (
-    chain TEXT NOT NULL, txid TEXT NOT NULL, resource TEXT NOT NULL,
-    PRIMARY KEY (chain, txid, resource), FOREIGN KEY (chain, txid) REFERENCES transactions
+    chain TEXT NOT NULL, content TEXT NOT NULL, resource TEXT NOT NULL,
+    PRIMARY KEY (chain, content, resource), FOREIGN KEY (chain, content) REFERENCES transactions
+) WITHOUT ROWID;
+CREATE TABLE signatures (                 -- of keys that would not make the same one again
+    chain TEXT NOT NULL, content TEXT NOT NULL, signature TEXT NOT NULL,
+    PRIMARY KEY (chain, content), FOREIGN KEY (chain, content) REFERENCES transactions
 ) WITHOUT ROWID;
 CREATE TABLE exposures (                  -- largest units and latest time of each key
     kind TEXT NOT NULL, scope TEXT NOT NULL, key TEXT NOT NULL, units TEXT NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (kind, scope, key)
 ) WITHOUT ROWID;
 CREATE INDEX exposures_by_time ON exposures (kind, scope, at);
-CREATE TABLE change_marks (keyset TEXT PRIMARY KEY, highest INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE high_marks (                 -- highest change index or nonce signed; text, for nonces are 64 bits wide
+    keyset TEXT PRIMARY KEY, highest TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE attestations (
     keyset TEXT NOT NULL, branch INTEGER NOT NULL, number INTEGER NOT NULL,
     customer TEXT, asset TEXT NOT NULL, at INTEGER NOT NULL,
@@ -72,12 +78,12 @@ class Book:
         row = self._sql.execute(sql, values).fetchone()
         return int(row[0]) if row is not None and row[0] is not None else 0
 
-    def transaction(self, chain: str, txid: str) -> dict[str, str] | None:
+    def transaction(self, chain: str, content: str) -> dict[str, str] | None:
         """Intents (id to digest) of a journaled transaction, None if there is none."""
         rows = self._sql.execute(
             "SELECT i.id, i.digest FROM transaction_intents t JOIN intents i ON i.id = t.intent"
-            " WHERE t.chain = ? AND t.txid = ?",
-            (chain, txid),
+            " WHERE t.chain = ? AND t.content = ?",
+            (chain, content),
         ).fetchall()
         return dict(rows) or None
 
@@ -87,15 +93,15 @@ class Book:
         return None if row is None else str(row[0])
 
     def versions(self, intent_id: str) -> list[tuple[str, frozenset[str]]]:
-        """Txid and resources of every transaction journaled for an intent."""
+        """Content and resources of every transaction journaled for an intent."""
         resources: dict[str, set[str]] = {}
-        for txid, resource in self._sql.execute(
-            "SELECT r.txid, r.resource FROM transaction_intents t"
-            " JOIN transaction_resources r ON r.chain = t.chain AND r.txid = t.txid WHERE t.intent = ?",
+        for content, resource in self._sql.execute(
+            "SELECT r.content, r.resource FROM transaction_intents t"
+            " JOIN transaction_resources r ON r.chain = t.chain AND r.content = t.content WHERE t.intent = ?",
             (intent_id,),
         ):
-            resources.setdefault(txid, set()).add(resource)
-        return [(txid, frozenset(found)) for txid, found in resources.items()]
+            resources.setdefault(content, set()).add(resource)
+        return [(content, frozenset(found)) for content, found in resources.items()]
 
     def window(self, kind: Exposure, scope: str, seconds: int) -> RollingWindow:
         """A rolling sum, read from the tables when it is first asked for."""
@@ -110,10 +116,17 @@ class Book:
             self._windows[key] = window
         return self._windows[key]
 
-    def change_high_water(self, keyset: str) -> int:
-        """Highest change index signed for a key-set, -1 if none."""
-        row = self._sql.execute("SELECT highest FROM change_marks WHERE keyset = ?", (keyset,)).fetchone()
+    def high_water(self, keyset: str) -> int:
+        """Highest number (change index, nonce) signed for a key-set, -1 if none."""
+        row = self._sql.execute("SELECT highest FROM high_marks WHERE keyset = ?", (keyset,)).fetchone()
         return -1 if row is None else int(row[0])
+
+    def signature(self, chain: str, content: str) -> str | None:
+        """The signature released for a transaction, None if none was, or if its keys make the same one again."""
+        row = self._sql.execute(
+            "SELECT signature FROM signatures WHERE chain = ? AND content = ?", (chain, content)
+        ).fetchone()
+        return None if row is None else str(row[0])
 
     def attested(self, keyset: str, branch: int, index: int) -> tuple[str | None, str] | None:
         """Customer and asset for whom a path was attested, None if it was not."""
@@ -123,33 +136,41 @@ class Book:
         ).fetchone()
         return None if row is None else (row[0], str(row[1]))
 
-    def record_transaction(self, examined: Examined, *, now: int) -> None:
-        """Record what is about to be signed: intents, unsigned hash, outpoints, amounts, fee, change index."""
-        chain, txid, run = examined.chain, examined.txid, self._sql.execute
-        self._enter("transaction", chain, txid, sorted(examined.digests.items()), now=now)
+    def record_transaction(self, examined: Examined[Any], *, now: int) -> None:
+        """Record what is about to be signed: intents, unsigned hash, resources, amounts, fee, highest number."""
+        request, unsigned, run = examined.request, examined.unsigned, self._sql.execute
+        chain, content = request.chain, unsigned.content
+        self._enter("transaction", chain, content, sorted(examined.digests.items()), now=now)
         run(
             "INSERT INTO transactions VALUES (?, ?, ?, ?, ?)",
-            (chain, txid, examined.keyset, str(examined.fee_sats), now),
+            (chain, content, request.keyset, str(unsigned.fee_units), now),
         )
         many = self._sql.executemany
         many("INSERT INTO intents VALUES (?, ?) ON CONFLICT DO NOTHING", examined.digests.items())
-        many("INSERT INTO transaction_intents VALUES (?, ?, ?)", [(i, chain, txid) for i in examined.digests])
+        many(
+            "INSERT INTO transaction_intents VALUES (?, ?, ?)",
+            [(i, chain, content) for i in examined.digests],
+        )
         many(
             "INSERT INTO transaction_resources VALUES (?, ?, ?)",
-            [(chain, txid, r) for r in examined.resources],
+            [(chain, content, r) for r in unsigned.resources],
         )
-        for cap in examined.caps:
+        for cap in examined.grounds.caps:
             for intent_id, units in examined.payments(cap.asset):
                 self._expose(Exposure.PAYMENTS, f"{cap.tier}|{cap.asset}", intent_id, units, now)
         for kind in (Exposure.TIER_FEES, Exposure.CHAIN_FEES):
-            self._expose(kind, examined.fee_scope(kind), examined.fee_group, examined.fee_sats, now)
-        if examined.highest_change >= 0:
+            self._expose(kind, examined.fee_scope(kind), examined.fee_group, unsigned.fee_units, now)
+        if examined.reach.number > self.high_water(request.keyset):
             run(
-                "INSERT INTO change_marks VALUES (?, ?)"
-                " ON CONFLICT (keyset) DO UPDATE SET highest = max(highest, excluded.highest)",
-                (examined.keyset, examined.highest_change),
+                "INSERT OR REPLACE INTO high_marks VALUES (?, ?)",
+                (request.keyset, str(examined.reach.number)),
             )
         self.signed += 1
+
+    def record_signature(self, chain: str, content: str, signature: str) -> None:
+        """Record the signature that a journaled transaction gets, for ever."""
+        self._enter("signature", chain, content, signature, now=self.latest)
+        self._sql.execute("INSERT INTO signatures VALUES (?, ?, ?)", (chain, content, signature))
 
     def record_attestation(
         self, keyset: str, branch: int, index: int, customer: str | None, asset: str, *, now: int

@@ -48,6 +48,7 @@ from signers.selfcheck import check_keys, check_libraries
 from signers.server import Server
 from signers.service import SignerService
 from signers.trust import PinnedBundle
+from signers.wallets import BitcoinWallet
 
 REFRESH_SECONDS: Final = 1.0
 """How often the bundle's file is looked at."""
@@ -68,16 +69,15 @@ def run(config: SignerConfig) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     check_libraries()
     token = Token(Path(config.token.module), config.token.label, pin_reader(config.token))
-    keysets = {
-        name: SealedKeys(token, read_sealed(seed_path(Path(config.directory), name)))
-        for name in config.keysets
-    }
-    for keys in keysets.values():
+    wallets = {}
+    for name in config.keysets:
+        keys = SealedKeys(token, read_sealed(seed_path(Path(config.directory), name)))
         check_keys(keys)
+        wallets[name] = BitcoinWallet(keys)
     journal = Journal.open(config.journal_path, config.mark_path)
     clock = SteadyClock(journal.write(lambda book: book.latest))
     trust = PinnedBundle(Path(config.bundle_path), config.pinned_path, journal, clock)
-    server = Server(SignerService(keysets, trust, journal, clock), config.listen)
+    server = Server(SignerService(wallets, trust, journal, clock), config.listen)
 
     wake, ending = threading.Event(), threading.Event()
 

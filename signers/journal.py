@@ -26,6 +26,8 @@ from signers.mark import Mark, MarkFile
 
 MAX_BATCH: Final = 256
 """Most pieces of work in one commit."""
+FORMAT: Final = 2
+"""Of the tables; another one is not read."""
 NO_HEAD: Final = bytes(32)
 
 _T = TypeVar("_T")
@@ -59,7 +61,7 @@ class Journal:
         os.chmod(path, 0o600)
         with connection:
             connection.executescript("BEGIN;" + SCHEMA)
-            connection.execute("INSERT INTO journal VALUES (?, 1)", (journal_id,))
+            connection.execute("INSERT INTO journal VALUES (?, ?)", (journal_id, FORMAT))
             connection.execute("INSERT INTO batches VALUES (0, ?, 0)", (NO_HEAD,))
         connection.close()
         MarkFile.create(mark_path, Mark(journal=journal_id, batch=0, head=NO_HEAD.hex()))
@@ -203,7 +205,11 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _agreed(connection: sqlite3.Connection, mark: MarkFile, path: Path) -> Mark:
     """The journal's last batch, if the mark agrees. A crash between commit and mark leaves the mark one behind."""
-    journal_id = str(connection.execute("SELECT id FROM journal").fetchone()[0])
+    journal_id, found = connection.execute("SELECT id, format FROM journal").fetchone()
+    if found != FORMAT:
+        raise JournalMismatch(
+            f"the journal {path} has format {found}, this signer reads {FORMAT}: run the release that wrote it"
+        )
     rows = connection.execute("SELECT number, head FROM batches ORDER BY number DESC LIMIT 2").fetchall()
     number, head = int(rows[0][0]), bytes(rows[0][1])
     heads = {int(batch): bytes(found).hex() for batch, found in rows}

@@ -26,7 +26,7 @@ from chains.errors import InvalidValue
 from policies.canonical import Document, Name
 from signers.errors import SealBroken
 from signers.files import write_new
-from signers.keyset import KeysetRecord, NetworkName
+from signers.keyset import BitcoinKeysetRecord, NetworkName
 from signers.pkcs11 import Token
 
 ENTROPY_BYTES: Final = 32
@@ -39,7 +39,7 @@ class SealedSeed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """The file `KEYSET.seed.json`: ciphertext and what it is bound to."""
 
     v: int = 1
-    record: KeysetRecord
+    record: BitcoinKeysetRecord
     sealed: str
     """Base64 of nonce (12), ciphertext (32), tag (16)."""
 
@@ -152,7 +152,7 @@ def seed_path(directory: Path, keyset: str) -> Path:
 
 def create_keyset(
     token: Token, keyset_id: str, network: str, directory: Path, *, account: int = 0
-) -> KeysetRecord:
+) -> BitcoinKeysetRecord:
     """Make a key-set: keys in the token, a fresh seed sealed under one of them, and its public record.
 
     Again with the same `directory` returns the record of the key-set that is there.
@@ -183,7 +183,7 @@ def create_keyset(
     account_path = f"84'/{constants.coin_type}'/{account}'"
     entropy = os.urandom(ENTROPY_BYTES)
     secret, origin = AccountSecret.from_entropy(entropy, constants, account_path)
-    record = KeysetRecord(
+    record = BitcoinKeysetRecord(
         id=keyset_id,
         network=name,
         account=secret.public.xpub,
@@ -242,7 +242,7 @@ class SealedKeys:
 
     __slots__ = ("_secret", "_token", "account", "record")
 
-    record: KeysetRecord
+    record: BitcoinKeysetRecord
     account: AccountKey
 
     def __init__(self, token: Token, file: SealedSeed) -> None:

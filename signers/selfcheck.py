@@ -15,7 +15,7 @@ from chains.btc.tx import Transaction, sighash_p2wpkh
 from chains.errors import StrongroomError
 from signers.errors import SelfCheckFailed
 from signers.sealed import AccountSecret
-from signers.service import KeysetKeys, verifies
+from signers.wallets import BitcoinKeys, verifies
 
 # BIP143, native P2WPKH: the unsigned transaction, its second input, and the digest.
 _BIP143_TX: Final = bytes.fromhex(
@@ -56,7 +56,7 @@ def check_libraries() -> None:
         raise SelfCheckFailed(f"self-check: {error}") from error
 
 
-def check_keys(keys: KeysetKeys) -> None:
+def check_keys(keys: BitcoinKeys) -> None:
     """Check that a key-set signs, deterministically and without repeating nonces, and that it attests.
 
     Raises:

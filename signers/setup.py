@@ -10,7 +10,7 @@ from policies.bundle import TrustRoot
 from signers.config import JOURNAL_FILE, MARK_FILE, PINNED_FILE
 from signers.errors import BadConfiguration
 from signers.journal import Journal
-from signers.keyset import KeysetRecord
+from signers.keyset import BitcoinKeysetRecord
 from signers.pkcs11 import Token
 from signers.sealed import create_keyset
 from signers.trust import pin
@@ -27,7 +27,7 @@ class NewKeyset:
 
 def make_keys(
     module: Path, label: str, pin_callback: Callable[[], str], directory: Path, keysets: list[NewKeyset]
-) -> list[KeysetRecord]:
+) -> list[BitcoinKeysetRecord]:
     """Make key-sets in a token and their sealed seeds in `directory`; returns what the bundle has to say of them.
 
     Run it in a process whose environment is the token's (`SOFTHSM2_CONF`). Again returns the same records.

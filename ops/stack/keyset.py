@@ -16,7 +16,7 @@ from ops.devnet.softhsm import SoftHsmToken
 from ops.stack.keys import private_directory
 from ops.stack.quorum import CHAIN
 from policies.bundle import BitcoinKeyset, KeysetEntry, TrustRoot
-from signers.keyset import KeysetRecord
+from signers.keyset import BitcoinKeysetRecord
 from signers.setup import NewKeyset, initialise, make_keys
 
 HOT_KEYSET: Final = "btc-hot"
@@ -57,7 +57,7 @@ def make_signer(directory: Path, token: SoftHsmToken, root: TrustRoot) -> Keyset
     )
     if done.returncode != 0:
         raise StartFailed("the signer's set-up", f"it ended with {done.returncode}", done.stderr)
-    record = msgspec.json.decode(done.stdout.encode(), type=KeysetRecord)
+    record = msgspec.json.decode(done.stdout.encode(), type=BitcoinKeysetRecord)
     return BitcoinKeyset(
         id=record.id,
         chain=CHAIN,
@@ -68,7 +68,7 @@ def make_signer(directory: Path, token: SoftHsmToken, root: TrustRoot) -> Keyset
     )
 
 
-def _make(order: dict[str, Any]) -> KeysetRecord:
+def _make(order: dict[str, Any]) -> BitcoinKeysetRecord:
     directory, pin_file = Path(order["directory"]), Path(order["pin_file"])
     keysets = [NewKeyset(HOT_KEYSET, "regtest")]
     records = make_keys(

@@ -23,7 +23,7 @@ from ops.stack.keyset import make_signer, mark_directory, signer_directory
 from policies.bundle import TrustRoot
 from policies.keys import SigningKey
 from signers.client import SignerClient, UnixAddress
-from signers.keyset import KeysetRecord
+from signers.keyset import BitcoinKeysetRecord
 from signers.ports import Signer, SignerUnavailable
 from tests.fakes.api import as_role
 from tests.fakes.rpc_proxy import RpcProxy
@@ -66,7 +66,7 @@ class Plant(Till):
             minimum_version=1,
         )
         entry = make_signer(self.directory, self.token, root)
-        record = KeysetRecord(
+        record = BitcoinKeysetRecord(
             id=entry.id,
             network="regtest",
             account=entry.account,

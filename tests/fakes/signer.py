@@ -13,8 +13,9 @@ from policies.intent import Evidence, SignedOrder
 from signers.clock import SteadyClock
 from signers.journal import Journal
 from signers.ports import InputSignature, Refused, SignRequest
-from signers.service import KeysetKeys, SignerService
+from signers.service import SignerService
 from signers.trust import PinnedBundle, pin
+from signers.wallets import BitcoinKeys, BitcoinWallet
 from tests.fakes.signing import NOW, Draft, SoftKeys, World
 
 
@@ -22,7 +23,7 @@ class SignerBench:
     """A signer in this process with soft keys, a real journal, and a clock to turn."""
 
     def __init__(self, directory: Path) -> None:
-        self.keys: KeysetKeys = SoftKeys.make()
+        self.keys: BitcoinKeys = SoftKeys.make()
         self.world = World(self.keys.record)
         self.time = NOW
         self.directory = directory
@@ -42,7 +43,8 @@ class SignerBench:
         self.trust = PinnedBundle(
             directory / "bundle.json", directory / "pinned.json", self.journal, self.clock
         )
-        self.service = SignerService({self.keys.record.id: self.keys}, self.trust, self.journal, self.clock)
+        wallets = {self.keys.record.id: BitcoinWallet(self.keys)}
+        self.service = SignerService(wallets, self.trust, self.journal, self.clock)
 
     def restart(self) -> None:
         """Close everything and open it again."""

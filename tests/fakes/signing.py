@@ -31,7 +31,7 @@ from policies.bundle import (
 )
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import SigningKey, sign_bundle, sign_order
-from signers.keyset import KeysetRecord
+from signers.keyset import BitcoinKeysetRecord
 from signers.ports import SignRequest
 from signers.sealed import AccountSecret
 
@@ -49,7 +49,7 @@ OTHER_DESTINATION = "bcrt1qcr8te4kr609gcawutmrza0j4xv80jy8zeqchgx"
 class SoftKeys:
     """The keys of a key-set without an HSM, for tests of everything around it."""
 
-    record: KeysetRecord
+    record: BitcoinKeysetRecord
     secret: AccountSecret
     attestation: SigningKey
     account: AccountKey = field(init=False)
@@ -61,7 +61,7 @@ class SoftKeys:
     def make(cls, entropy: bytes = bytes(32), keyset: str = KEYSET) -> SoftKeys:
         secret, origin = AccountSecret.from_entropy(entropy, REGTEST, "84'/1'/0'")
         attestation = SigningKey.generate()
-        record = KeysetRecord(
+        record = BitcoinKeysetRecord(
             id=keyset,
             network="regtest",
             account=secret.public.xpub,
@@ -99,7 +99,7 @@ class Coin:
 class World:
     """Officers, a caller, and a bundle that names them and one hot key-set."""
 
-    record: KeysetRecord
+    record: BitcoinKeysetRecord
     now: int = NOW
     officers: dict[str, SigningKey] = field(
         default_factory=lambda: {name: SigningKey.generate() for name in ("olga", "felix", "sanna")}

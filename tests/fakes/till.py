@@ -51,6 +51,7 @@ from signers.journal import Journal
 from signers.ports import Signer
 from signers.service import SignerService
 from signers.trust import PinnedBundle, pin
+from signers.wallets import BitcoinWallet
 from tests.fakes.api import as_role
 from tests.fakes.signing import CHAIN, SoftKeys, World
 
@@ -137,7 +138,8 @@ class Till:
         )
         self.clock = SteadyClock(self.journal.write(lambda book: book.latest))
         self.trust = PinnedBundle(self.bundle_path, self.directory / "pinned.json", self.journal, self.clock)
-        self.service = SignerService({self.keys.record.id: self.keys}, self.trust, self.journal, self.clock)
+        wallets = {self.keys.record.id: BitcoinWallet(self.keys)}
+        self.service = SignerService(wallets, self.trust, self.journal, self.clock)
         self._stack.callback(self.journal.close)
         return self.service
 

@@ -25,7 +25,7 @@ from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
 from policies.canonical import verify_ed25519
 from signers.client import SignerClient, TlsAddress, UnixAddress
-from signers.keyset import KeysetRecord
+from signers.keyset import BitcoinKeysetRecord
 from signers.pkcs11 import Token
 from signers.ports import AttestRequest, Refused, SignerUnavailable, SignRequest, SignResponse
 from signers.sealed import open_keyset, read_sealed
@@ -38,7 +38,7 @@ KEYSET = "daemon-test"
 
 
 @pytest.fixture(scope="session")
-def keys(softhsm: SoftHsmToken, tmp_path_factory: pytest.TempPathFactory) -> tuple[KeysetRecord, Path]:
+def keys(softhsm: SoftHsmToken, tmp_path_factory: pytest.TempPathFactory) -> tuple[BitcoinKeysetRecord, Path]:
     """A key-set in the token, and the directory with its sealed seed."""
     directory = tmp_path_factory.mktemp("keys")
     (record,) = make_keys(
@@ -50,7 +50,7 @@ def keys(softhsm: SoftHsmToken, tmp_path_factory: pytest.TempPathFactory) -> tup
 class Daemon:
     """One daemon with its directories."""
 
-    def __init__(self, token: SoftHsmToken, record: KeysetRecord, seeds: Path, directory: Path) -> None:
+    def __init__(self, token: SoftHsmToken, record: BitcoinKeysetRecord, seeds: Path, directory: Path) -> None:
         self.token, self.directory = token, directory
         self.world = World(record, now=int(time.time()))
         self.stores, self.marks = directory / "signer", directory / "mark"
@@ -118,7 +118,7 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(softhsm: SoftHsmToken, keys: tuple[KeysetRecord, Path], tmp_path: Path) -> Iterator[Daemon]:
+def daemon(softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path], tmp_path: Path) -> Iterator[Daemon]:
     made = Daemon(softhsm, *keys, tmp_path)
     yield made
     made.client.close()
@@ -418,7 +418,7 @@ def test_fault_40_a_journal_that_can_not_be_written_fails_closed(daemon: Daemon)
 
 
 def test_making_keys_again_returns_the_same_keys(
-    softhsm: SoftHsmToken, keys: tuple[KeysetRecord, Path], daemon: Daemon
+    softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path], daemon: Daemon
 ) -> None:
     record, directory = keys
     again = make_keys(

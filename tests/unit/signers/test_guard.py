@@ -468,8 +468,8 @@ def test_an_order_of_nothing_is_refused(bench: SignerBench) -> None:
     assert "order-mismatch" in bench.codes(bench.request(0))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.PAYMENT])
-def test_other_kinds_than_payments_are_refused(bench: SignerBench, kind: Kind) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind not in (Kind.PAYMENT, Kind.CONSOLIDATION)])
+def test_kinds_that_bitcoin_does_not_have_are_refused(bench: SignerBench, kind: Kind) -> None:
     draft = bench.draft()
     draft.intents = [bench.world.intent(draft.orders[0], kind=kind, order=None)]
     assert "kind-not-supported" in bench.codes(bench.world.request(draft))

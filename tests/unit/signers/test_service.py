@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric import utils
 from chains.btc.hd import AccountKey
 from policies.canonical import verify_ed25519
 from signers.errors import SelfCheckFailed, WrongSignature
-from signers.keyset import KeysetRecord
+from signers.keyset import BitcoinKeysetRecord
 from signers.ports import AttestRequest, Refused
 from signers.selfcheck import check_keys, check_libraries
-from signers.service import KeysetKeys, verifies
+from signers.wallets import BitcoinKeys, verifies
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY, KEYSET, SoftKeys
 
@@ -29,13 +29,13 @@ class FaultyKeys:
 
     def __init__(
         self,
-        good: KeysetKeys,
+        good: BitcoinKeys,
         *,
         ecdsa: Callable[[bytes], bytes] = bytes,
         ed25519: Callable[[bytes], bytes] = bytes,
     ) -> None:
         self.good, self.ecdsa, self.ed25519 = good, ecdsa, ed25519
-        self.record: KeysetRecord = good.record
+        self.record: BitcoinKeysetRecord = good.record
         self.account: AccountKey = good.account
 
     def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:

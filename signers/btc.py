@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter
+from dataclasses import dataclass
 from typing import Final
 
 from chains.btc.address import parse_address
@@ -18,11 +19,15 @@ from chains.btc.script import (
     dust_limit_sats,
     p2wpkh_script,
 )
-from chains.errors import InvalidValue, PermanentError
-from policies.bundle import NetworkEntry
-from signers.keyset import KeysetRecord
+from chains.errors import InvalidValue
+from policies.bundle import BitcoinKeyset, BitcoinNetwork, KeysetEntry, NetworkEntry
+from policies.intent import Kind
+from signers.guard import Findings, Grounds, Reach, Unreadable, Unsigned
+from signers.keyset import BitcoinKeysetRecord
 from signers.ports import Reason, SignRequest
 
+MAX_CHANGE_AHEAD: Final = 1_000
+"""How far a change index may be beyond the highest this signer has signed: what recovery will scan."""
 MAX_CHANGE_OUTPUTS: Final = 1
 TX_VERSION: Final = 2
 LOWEST_SEQUENCE: Final = 0x8000_0000
@@ -34,12 +39,85 @@ _TX_BASE_WU: Final = (4 + 4) * WITNESS_SCALE + 2
 """Version, locktime, segwit marker and flag."""
 
 
-class Unreadable(PermanentError):
-    """The request can't be understood any further; `reason` says why."""
+@dataclass(frozen=True, slots=True)
+class BitcoinUnsigned(Unsigned):
+    """A transaction that spends coins of one key-set."""
 
-    def __init__(self, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = Reason(code, detail)
+    psbt: ParsedPsbt
+    places: tuple[tuple[int, int], ...]
+    """Branch and index of each input's key, as the PSBT claims and the spent script confirms."""
+    pubkeys: tuple[bytes, ...]
+    """Each input's public key (33 bytes), derived by this signer."""
+
+
+class BitcoinRules:
+    """A P2WPKH wallet's `FamilyRules`.
+
+    Args:
+        record: the signer's own record of the key-set.
+        account: its account public key.
+    """
+
+    kinds: Final = frozenset({Kind.PAYMENT, Kind.CONSOLIDATION})
+
+    def __init__(self, record: BitcoinKeysetRecord, account: AccountKey) -> None:
+        self._record, self._account = record, account
+
+    def check_keyset(self, keyset: KeysetEntry, network: NetworkEntry) -> None:
+        """Check that the bundle means these keys, on the network they are for. Raises Unreadable."""
+        record = self._record
+        ours = (record.id, record.account, record.origin, record.attestation_key)
+        if not isinstance(keyset, BitcoinKeyset) or ours != (
+            keyset.id,
+            keyset.account,
+            keyset.origin,
+            keyset.attestation_key,
+        ):
+            raise Unreadable(
+                "wrong-keyset", f"the bundle's key-set {keyset.id} is not the one this signer holds"
+            )
+        genesis = NETWORKS[record.network].genesis_hash
+        if not isinstance(network, BitcoinNetwork) or (network.network, network.genesis) != (
+            record.network,
+            genesis,
+        ):
+            raise Unreadable(
+                "wrong-network", f"{network.chain} is not the {record.network} network of these keys"
+            )
+
+    def read(self, request: SignRequest) -> BitcoinUnsigned:
+        """The request's PSBT, if all its inputs are ours. Raises Unreadable."""
+        psbt = decoded(request)
+        places, pubkeys = own_inputs(psbt, self._record, self._account)
+        return BitcoinUnsigned(
+            content=psbt.tx.txid.hex,
+            resources=frozenset(psbt.tx.resources),
+            fee_units=psbt.fee_sats,
+            psbt=psbt,
+            places=places,
+            pubkeys=pubkeys,
+        )
+
+    def find(self, request: SignRequest, unsigned: BitcoinUnsigned, grounds: Grounds) -> Findings:
+        """Objections to shape, outputs and feerate."""
+        psbt = unsigned.psbt
+        reasons = shape_reasons(psbt)
+        change, objections = output_reasons(request, psbt, self._record, self._account)
+        reasons += objections
+        if any(intent.kind is Kind.CONSOLIDATION for intent in request.intents):
+            reasons += self._consolidation_reasons(request, psbt, change)
+        reasons += feerate_reasons(psbt, grounds.network)
+        highest = max(change, default=-1)
+        return Findings(Reach(highest, MAX_CHANGE_AHEAD, "change-index"), frozenset(), reasons)
+
+    def _consolidation_reasons(
+        self, request: SignRequest, psbt: ParsedPsbt, change: list[int]
+    ) -> list[Reason]:
+        """A consolidation has one output, and that is the change address which its intent names."""
+        named = {intent.destination for intent in request.intents}
+        if len(psbt.tx.outputs) == 1 and {self._account.address(1, index) for index in change} == named:
+            return []
+        return [Reason("consolidation-output", "a consolidation pays all to the change address it names")]
 
 
 def decoded(request: SignRequest) -> ParsedPsbt:
@@ -51,7 +129,7 @@ def decoded(request: SignRequest) -> ParsedPsbt:
 
 
 def own_inputs(
-    psbt: ParsedPsbt, record: KeysetRecord, account: AccountKey
+    psbt: ParsedPsbt, record: BitcoinKeysetRecord, account: AccountKey
 ) -> tuple[tuple[tuple[int, int], ...], tuple[bytes, ...]]:
     """Path below the account and public key of each input, where the key's script is the one spent.
 
@@ -98,12 +176,18 @@ def signed_weight_wu(psbt: ParsedPsbt) -> int:
 
 
 def output_reasons(
-    request: SignRequest, psbt: ParsedPsbt, record: KeysetRecord, account: AccountKey
-) -> tuple[int, list[Reason]]:
-    """Every output is change of ours or pays exactly one intent; every intent is paid exactly once."""
+    request: SignRequest, psbt: ParsedPsbt, record: BitcoinKeysetRecord, account: AccountKey
+) -> tuple[list[int], list[Reason]]:
+    """Every output is change of ours or pays exactly one intent; every payment is paid exactly once.
+
+    Returns:
+        The change indexes, and the objections.
+    """
     reasons: list[Reason] = []
     wanted: Counter[tuple[bytes, int]] = Counter()
     for intent in request.intents:
+        if intent.kind is not Kind.PAYMENT:
+            continue
         try:
             script = parse_address(intent.destination, NETWORKS[record.network], request.chain).script
         except InvalidValue as error:
@@ -133,21 +217,13 @@ def output_reasons(
         for (_, units), count in wanted.items()
         if count > 0
     ]
-    return max(change, default=-1), reasons
+    return change, reasons
 
 
-def fee_reasons(request: SignRequest, psbt: ParsedPsbt, network: NetworkEntry) -> list[Reason]:
-    """Objections to the fee: the network's caps, and what the orders allow together."""
-    reasons, fee = [], psbt.fee_sats
-    if fee > int(network.fee_cap):
-        reasons.append(Reason("fee-cap", f"fee {fee}: at most {network.fee_cap}"))
-    vsize = -(-signed_weight_wu(psbt) // WITNESS_SCALE)
+def feerate_reasons(psbt: ParsedPsbt, network: NetworkEntry) -> list[Reason]:
+    """Objection to a feerate above the network's cap."""
+    fee, vsize = psbt.fee_sats, -(-signed_weight_wu(psbt) // WITNESS_SCALE)
     # Rounding a fee up to whole satoshis may exceed the rate by less than one satoshi.
     if fee > -(-network.feerate_cap * vsize // 1000):
-        reasons.append(
-            Reason("feerate-cap", f"fee {fee} for {vsize} vB: at most {network.feerate_cap} sat/kvB")
-        )
-    ceiling = sum(signed.order.fee_ceiling_units for signed in request.evidence.orders)
-    if fee > ceiling:
-        reasons.append(Reason("fee-ceiling", f"fee {fee}: the orders allow {ceiling} together"))
-    return reasons
+        return [Reason("feerate-cap", f"fee {fee} for {vsize} vB: at most {network.feerate_cap} sat/kvB")]
+    return []
