@@ -216,6 +216,9 @@ class TierCap(_Part, frozen=True):
     window_cap: Units
     """Sum of payments, fees included, signed within `window_seconds`."""
     window_seconds: Seconds
+    holding_cap: Units | None = None
+    """What the tier should hold at most; null: no limit. An excess is shown and raises an alert. No signer enforces it,
+    for what arrives cannot be refused."""
 
 
 class Caller(_Part, frozen=True):

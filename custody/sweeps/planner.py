@@ -1,0 +1,190 @@
+"""Which forwarders to flush now, in which transactions, and why. Pure.
+
+A flush takes everything that a forwarder has of the tokens it names, and its native money. So a forwarder with a held
+or quarantined deposit is not touched at all, and tokens that are not worth moving are not named.
+
+What an asset is worth: native money is compared with its own gas, exactly. A token has no price here. Its floor in the
+bundle (`sweep_above`) says what is worth moving at the long-term gas price, so at half that price half the floor is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from custody.sweeps.model import Batch, Candidate, Pile, Reason, SweepPace, Terms
+
+BASE_GAS: Final = 32_000
+"""A flush of nothing: the transaction itself and the factory's own work."""
+KNOWN_GAS: Final = 9_000
+"""A forwarder that exists, its call and its salt, with nothing in it."""
+NEW_GAS: Final = 47_000
+"""The same for one that the flush has to make."""
+NATIVE_GAS: Final = 10_000
+"""Native money of one forwarder."""
+TOKEN_GAS: Final = 40_000
+"""One token of one forwarder; ERC-20 implementations differ, the node's estimate decides about the limit."""
+
+_MAX_DOUBLINGS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What gas costs."""
+
+    wei_per_gas: int
+    """At present."""
+    long_term_wei_per_gas: int
+    """For which the floors were chosen."""
+
+
+def plan(
+    candidates: Iterable[Candidate],
+    terms: Mapping[str, Terms],
+    market: Market,
+    pace: SweepPace,
+    *,
+    native: str,
+    gas_cap: int,
+    now: int,
+    needed: frozenset[str] = frozenset(),
+) -> tuple[Batch, ...]:
+    """The transactions to make now, most urgent first; the same arguments give the same answer.
+
+    Args:
+        candidates: forwarders with credited deposits and in no open sweep.
+        terms: by asset; piles of other assets stay where they are.
+        market: the gas price.
+        pace: how much, how often.
+        native: id of the chain's native asset.
+        gas_cap: most gas of one transaction.
+        now: UNIX seconds.
+        needed: assets for which withdrawals wait.
+    """
+    due: dict[tuple[int, tuple[str, ...]], list[tuple[Candidate, frozenset[Reason]]]] = {}
+    for candidate in sorted(candidates, key=lambda each: each.index):
+        if candidate.doubtful or _must_wait(candidate.failures, candidate.failed_at, pace, now):
+            continue
+        reasons = {
+            pile.asset: reason
+            for pile in candidate.piles
+            if (reason := _why(candidate, pile, terms, market, pace, native, now, needed)) is not None
+        }
+        if reasons:
+            tokens = tuple(sorted(asset for asset in reasons if asset != native))
+            group = due.setdefault((candidate.failures, tokens), [])
+            group.append((candidate, frozenset(reasons.values())))
+    batches = [
+        batch
+        for (failures, tokens), group in due.items()
+        if _ready(group, pace, now)
+        for batch in _cut(group, failures, tokens, pace, native, gas_cap)
+        if _pays(batch, market, native)
+    ]
+    return tuple(
+        sorted(
+            batches,
+            key=lambda b: (
+                Reason.NEEDED not in b.reasons,
+                -len(b.candidates),
+                b.tokens,
+                b.candidates[0].index,
+            ),
+        )
+    )
+
+
+def gas_of(candidate: Candidate, tokens: Sequence[str], native: str) -> int:
+    """What one forwarder adds to a flush of `tokens`."""
+    moved = sum(1 for asset in tokens if candidate.units(asset))
+    own = KNOWN_GAS if candidate.deployed else NEW_GAS
+    # Asking a token for a balance of zero takes about a tenth of moving one.
+    empty = (len(tokens) - moved) * TOKEN_GAS // 10
+    return own + moved * TOKEN_GAS + empty + (NATIVE_GAS if candidate.units(native) else 0)
+
+
+def _why(
+    candidate: Candidate,
+    pile: Pile,
+    terms: Mapping[str, Terms],
+    market: Market,
+    pace: SweepPace,
+    native: str,
+    now: int,
+    needed: frozenset[str],
+) -> Reason | None:
+    """Why a pile should be swept now; None if it should not."""
+    known = terms.get(pile.asset)
+    if known is None or pile.units <= 0 or _must_wait(pile.left_behind, pile.left_at, pace, now):
+        return None
+    old = now - pile.since >= pace.sweep_after_seconds
+    wanted = pile.asset in needed
+    reached = pile.units >= known.floor_units
+    if pile.asset == native:
+        alone = Candidate(
+            candidate.address_id, candidate.index, candidate.address, (pile,), candidate.deployed
+        )
+        worth = pile.units > gas_of(alone, (), native) * market.wei_per_gas
+    else:
+        worth = pile.units * market.long_term_wei_per_gas >= known.floor_units * market.wei_per_gas
+    # Native money below its gas is never worth it. A token above its floor does not wait for ever for lower fees.
+    if not worth and (pile.asset == native or not reached or not (old or wanted)):
+        return None
+    if wanted:
+        return Reason.NEEDED
+    if reached:
+        return Reason.FLOOR
+    return Reason.OLD if old else None
+
+
+def _must_wait(times: int, last: int, pace: SweepPace, now: int) -> bool:
+    """Whether what went wrong so many times has to rest: twice as long each time."""
+    return times > 0 and now < last + pace.retry_seconds * 2 ** min(times - 1, _MAX_DOUBLINGS)
+
+
+def _ready(group: Sequence[tuple[Candidate, frozenset[Reason]]], pace: SweepPace, now: int) -> bool:
+    """Whether a group need not wait for others to share its transactions."""
+    if len(group) >= pace.max_forwarders or any(why - {Reason.FLOOR} for _, why in group):
+        return True
+    oldest = min(pile.since for candidate, _ in group for pile in candidate.piles)
+    return now - oldest >= pace.gather_seconds
+
+
+def _cut(
+    group: Sequence[tuple[Candidate, frozenset[Reason]]],
+    failures: int,
+    tokens: tuple[str, ...],
+    pace: SweepPace,
+    native: str,
+    gas_cap: int,
+) -> list[Batch]:
+    """Batches within the caps. What failed together is tried in halves, so that the one that spoils it is found."""
+    limit = max(1, pace.max_forwarders >> min(failures, 31))
+    batches: list[Batch] = []
+    open_: list[tuple[Candidate, frozenset[Reason]]] = []
+    gas = BASE_GAS
+    for candidate, why in group:
+        own = gas_of(candidate, tokens, native)
+        if BASE_GAS + own > gas_cap:
+            continue
+        if len(open_) == limit or gas + own > gas_cap:
+            batches.append(_batch(open_, tokens, gas))
+            open_, gas = [], BASE_GAS
+        open_.append((candidate, why))
+        gas += own
+    if open_:
+        batches.append(_batch(open_, tokens, gas))
+    return batches
+
+
+def _batch(chosen: Sequence[tuple[Candidate, frozenset[Reason]]], tokens: tuple[str, ...], gas: int) -> Batch:
+    reasons = frozenset(reason for _, why in chosen for reason in why)
+    return Batch(tuple(candidate for candidate, _ in chosen), tokens, reasons, gas)
+
+
+def _pays(batch: Batch, market: Market, native: str) -> bool:
+    """Native money alone must be worth the whole transaction, not only its own share of it."""
+    if batch.tokens:
+        return True
+    return sum(each.units(native) for each in batch.candidates) > batch.gas * market.wei_per_gas

@@ -1,0 +1,1 @@
+"""What the tiers hold, beside what the bundle says they should."""
