@@ -3,12 +3,12 @@
 #   make demo   [ONCE=1] [JSON=FILE] [KEEP=DIR]   the guided tour of the main job
 #   make test   [ARGS="-k name"]                  lint, then every test, on the real parts
 #   make bench  [JSON=FILE] [ONLY=name]           ratios against named peers
-#   make lint | setup | lock | clean
+#   make lint | setup | lock | contracts | clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup test demo bench lint lock clean
+.PHONY: help setup test demo bench lint lock contracts clean
 
 help:
 	@sed -n '3,6s/^# *//p' Makefile
@@ -40,6 +40,10 @@ lock: setup
 	    --python-version 3.11 -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-annotate --no-header \
 	    --python-version 3.11 --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
+contracts: setup
+	$(BIN)/python -m chains.eth.contracts.build --node $(BIN)/node --solc .tools/solc/soljson.js \
+	    chains/eth/contracts tests/contracts
 
 clean:
 	rm -rf .venv .tools .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
