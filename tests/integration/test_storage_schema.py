@@ -336,6 +336,10 @@ def _rows(connection: psycopg.Connection[Any]) -> dict[str, tuple[str, UUID]]:
         " VALUES (%s, 'x', 'alice', 'c', 'BTC', 'd', 5, 1, '{}', 's', 'h', 'requested', now())",
         [ids["withdrawal"]],
     )
+    connection.execute(
+        "INSERT INTO sweeps (id, chain, keyset, kind, state) VALUES (%s, 'c', 'k', 'sweep', 'planned')",
+        [ids["sweep"]],
+    )
     row = connection.execute("SELECT id FROM ledger_transfers LIMIT 1").fetchone()
     assert row is not None
     ids["hold"] = row[0]
@@ -347,6 +351,7 @@ def _rows(connection: psycopg.Connection[Any]) -> dict[str, tuple[str, UUID]]:
         "deposit": "deposits",
         "transaction": "transactions",
         "withdrawal": "withdrawals",
+        "sweep": "sweeps",
         "hold": "ledger_holds",
     }
     return {name: (tables[name], id) for name, id in ids.items()}

@@ -414,8 +414,9 @@ CREATE TABLE sweep_items (                                -- what it empties: an
     sweep_id   uuid NOT NULL REFERENCES sweeps (id),
     address_id bigint NOT NULL REFERENCES addresses (id),
     asset      text NOT NULL,
-    units      numeric(78, 0) NOT NULL CHECK (units > 0), -- expected; what is there when it is mined is swept
-    open       boolean NOT NULL DEFAULT true,             -- until its sweep has ended
+    units      numeric(78, 0) NOT NULL CHECK (units >= 0), -- expected; what is there when it is mined is swept
+    open       boolean NOT NULL DEFAULT true,             -- until its sweep has ended, and we have looked at what it left
+    left_behind boolean NOT NULL DEFAULT false,           -- EVM: mined and successful, and yet nothing of it moved
     PRIMARY KEY (sweep_id, address_id, asset)
 );
 CREATE UNIQUE INDEX ON sweep_items (address_id, asset) WHERE open;   -- one sweep at a time for one address and asset
@@ -739,7 +740,7 @@ GRANT INSERT, DELETE ON reservations TO strongroom_worker;
 GRANT INSERT, UPDATE ON losses TO strongroom_worker;
 GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, variances TO strongroom_worker;
 GRANT UPDATE (state, reason, transaction_id, updated_at) ON sweeps TO strongroom_worker;
-GRANT UPDATE (open) ON sweep_items TO strongroom_worker;
+GRANT UPDATE (open, left_behind) ON sweep_items TO strongroom_worker;
 GRANT UPDATE (first) ON nonces TO strongroom_worker;
 GRANT UPDATE (done_at, outcome) ON bump_requests TO strongroom_worker;
 GRANT INSERT ON addresses, address_indexes TO strongroom_worker;
