@@ -8,6 +8,7 @@ StrongroomError
     ├── InvalidValue      an input that is not what its type demands
     │   └── InvalidAddress
     ├── AssetMismatch     amounts of two assets were combined
+    ├── DerivationDisagreement  two implementations derived different addresses
     ├── NodeRefused       the node understood and refused
     └── Reorganised       what was read is no longer on the best chain (re-read, then decide again)
 ```
@@ -44,6 +45,10 @@ class InvalidAddress(InvalidValue):
 
 class AssetMismatch(PermanentError, TypeError):
     """Amounts of two different assets were combined."""
+
+
+class DerivationDisagreement(PermanentError):
+    """Two implementations derived different addresses from the same public data: give out neither."""
 
 
 class NodeUnavailable(TransientError):

@@ -17,7 +17,7 @@ from embit import base58
 from chains.btc.address import p2wpkh_address_text
 from chains.btc.network import NETWORKS, BtcNetwork
 from chains.btc.script import hash160, p2wpkh_script_from_hash
-from chains.errors import InvalidValue, PermanentError
+from chains.errors import DerivationDisagreement, InvalidValue
 
 HARDENED: Final = 0x8000_0000
 """First hardened child number (BIP32)."""
@@ -30,10 +30,6 @@ CHANGE: Final = 1
 
 _EXTENDED_KEY_BYTES: Final = 78
 _ACCOUNT_DEPTH: Final = 3
-
-
-class DerivationDisagreement(PermanentError):
-    """Two implementations derived different addresses from the same key and path: give out neither."""
 
 
 @dataclass(frozen=True, slots=True)

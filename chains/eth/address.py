@@ -53,3 +53,14 @@ def parse_address(text: str, chain: str) -> Address:
     if text not in (canonical, canonical.lower()):
         raise InvalidAddress(f"address {text}: wrong checksum: a digit, or its upper or lower case, is wrong")
     return Address(chain, canonical, raw, "evm")
+
+
+def raw_address(text: str) -> bytes:
+    """The 20 bytes of an address in its canonical form, as our own documents have it.
+
+    Raises:
+        InvalidAddress: anything else, the same address in lower case too.
+    """
+    if not is_checksummed(text):
+        raise InvalidAddress(f"address {str(text)[:80]!r}: expected 0x and 40 hex digits with their checksum")
+    return bytes.fromhex(text[2:])

@@ -16,7 +16,6 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from chains import errors as chain_errors
-from chains.btc import hd
 from chains.types import Amount
 from custody import errors as custody_errors
 from custody import lifecycle
@@ -210,7 +209,7 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
     # What must never happen: somebody has to look before anything goes on.
     attestation.AddressNotOurs: _NOT_OURS,
     attestation.AttestationMismatch: _NOT_OURS,
-    hd.DerivationDisagreement: _NOT_OURS,
+    chain_errors.DerivationDisagreement: _NOT_OURS,
     # What cannot be done now.
     custody_errors.DatabaseUnavailable: Rule(
         "database-unavailable", 503, "The database does not answer", _REPEAT,

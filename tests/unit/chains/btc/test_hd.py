@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chains.btc import hd
-from chains.btc.hd import AccountKey, DerivationDisagreement, agreed_address, second_opinion
+from chains.btc.hd import AccountKey, agreed_address, second_opinion
 from chains.btc.network import NETWORKS
 from chains.btc.script import p2wpkh_script
-from chains.errors import InvalidValue
+from chains.errors import DerivationDisagreement, InvalidValue
 
 MAIN, REGTEST = NETWORKS["main"], NETWORKS["regtest"]
 

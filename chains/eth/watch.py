@@ -1,0 +1,36 @@
+"""The resources of an EVM chain, as a monitor watches them. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from chains.eth.address import raw_address
+from chains.eth.tx import MAX_NONCE
+
+_RESOURCE: Final = re.compile(r"0x([0-9a-f]{40}):(0|[1-9][0-9]{0,19})")
+
+
+class WatchedSenders:
+    """Every nonce of some senders, also those that nobody has reserved: so that foreign uses are seen.
+
+    It cannot grow or shrink by single resources; being told of one changes nothing.
+    """
+
+    __slots__ = ("senders",)
+
+    def __init__(self, senders: Iterable[str]) -> None:
+        """Watches these addresses (EIP-55). Raises InvalidAddress: one is written otherwise."""
+        self.senders = frozenset(raw_address(sender) for sender in senders)
+        """As 20 bytes each."""
+
+    def update(self, resources: Iterable[str]) -> None:
+        """Changes nothing: all nonces are watched."""
+
+    def discard(self, resource: str) -> None:
+        """Changes nothing: all nonces are watched."""
+
+    def __contains__(self, resource: object) -> bool:
+        match = _RESOURCE.fullmatch(resource) if isinstance(resource, str) else None
+        return match is not None and int(match[2]) <= MAX_NONCE and bytes.fromhex(match[1]) in self.senders
