@@ -25,6 +25,8 @@ ROUTERS: Final = tuple(
     module.router for module in (health, customers, accounts, deposits, withdrawals, catalogue, feed)
 )
 NONCE_CLEANING_SECONDS: Final = 30
+MAX_FIELD_ERRORS: Final = 20
+"""A body of nothing but wrong fields gets no answer larger than itself."""
 
 
 def create_app(services: ApiServices) -> FastAPI:
@@ -71,7 +73,8 @@ async def _strongroom_error(request: Request, error: Exception) -> Response:
 
 async def _invalid_request(_: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return describe(errors.InvalidRequest([_field_error(entry) for entry in error.errors()])).response()
+    found = [_field_error(entry) for entry in error.errors()[:MAX_FIELD_ERRORS]]
+    return describe(errors.InvalidRequest(found)).response()
 
 
 def _field_error(entry: dict[str, Any]) -> errors.FieldError:

@@ -5,6 +5,8 @@ PermanentError
 └── RequestError
     ├── MalformedBody         not one JSON object: syntax, duplicate keys, fractions, too deep
     ├── BodyTooLarge
+    ├── HeadTooLarge
+    ├── MalformedRequest      no HTTP, or a header that is there twice
     ├── InvalidRequest        fields missing, unknown or of the wrong form
     ├── MissingScope
     ├── IdempotencyKeyMissing
@@ -15,7 +17,11 @@ PermanentError
     ├── NotBumpable
     └── BumpPending
 TransientError
-└── TooManyRequests
+├── TooManyRequests           429
+├── RequestTooSlow            408
+└── Overloaded                503
+    ├── TooManyConnections
+    └── AnswerTooLate
 ```
 """
 
@@ -41,6 +47,18 @@ class BodyTooLarge(RequestError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"the body is longer than {limit} bytes")
         self.limit = limit
+
+
+class HeadTooLarge(RequestError):
+    """The request's line and headers are longer than `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the request's line and headers are longer than {limit} bytes")
+        self.limit = limit
+
+
+class MalformedRequest(RequestError):
+    """What came is no HTTP/1.1 request that can be read in one way only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +122,39 @@ class BumpPending(RequestError):
 
 
 class TooManyRequests(TransientError):
-    """The caller is above its rate."""
+    """A caller, or an address that shows no good token, is above its rate."""
 
     def __init__(self, per_second: int) -> None:
         super().__init__(f"more than {per_second} requests a second; wait a second and send fewer")
         self.per_second = per_second
+
+
+class RequestTooSlow(TransientError):
+    """A head or a body did not arrive in time."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"the request did not arrive within {seconds} s")
+        self.seconds = seconds
+
+
+class Overloaded(TransientError):
+    """So many requests are worked on that one more would only wait."""
+
+    def __init__(self, requests: int) -> None:
+        super().__init__(f"{requests} requests are worked on already; nothing of this one was done")
+
+
+class TooManyConnections(Overloaded):
+    """So many connections have a request under way that there is no room for another one."""
+
+    def __init__(self, connections: int) -> None:
+        TransientError.__init__(self, f"{connections} connections are at work already")
+
+
+class AnswerTooLate(Overloaded):
+    """A request that was begun has no answer yet; it may still take effect."""
+
+    def __init__(self, seconds: int) -> None:
+        TransientError.__init__(
+            self, f"there is no answer after {seconds} s; whether the request took effect is not known"
+        )

@@ -16,18 +16,32 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chains.errors import StrongroomError
 from custody.api.calls import Call
-from custody.api.errors import BodyTooLarge, MalformedBody
-from custody.api.limits import RateLimit
+from custody.api.connections import MAX_HEAD_BYTES
+from custody.api.errors import (
+    AnswerTooLate,
+    BodyTooLarge,
+    HeadTooLarge,
+    MalformedBody,
+    MalformedRequest,
+    Overloaded,
+    RequestTooSlow,
+)
+from custody.api.limits import RateLimit, Strangers
 from custody.api.metrics import ApiMetrics
 from custody.api.problems import describe
 from custody.api.services import ApiServices
 from custody.api.strictjson import read_object
 from custody.ids import new_id
-from policies.token import Request, authenticate
+from policies.token import Request, Unauthenticated, authenticate
 
 MAX_BODY_BYTES: Final = 64 * 1024
 BODY_SECONDS: Final = 10
+MAX_REQUESTS_AT_ONCE: Final = 256
+"""Requests that are let in and not answered yet. Those that still arrive do not count: they cost only a connection."""
 PREFIX: Final = "/v1/"
+ALWAYS_ANSWERED: Final = "/healthz"
+_ONCE: Final = frozenset({b"authorization", b"content-type", b"idempotency-key"})
+"""Headers that we read: if one is there twice, somebody in between may have read the other one."""
 
 _log = structlog.get_logger("strongroom.api")
 
@@ -40,6 +54,8 @@ class Gate:
         self._services = services
         self._metrics = metrics
         self._limit = RateLimit(services.requests_per_second)
+        self._strangers = Strangers(services.unauthenticated_per_second)
+        self._working: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -47,28 +63,18 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = str(new_id())
-        status = 0
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id.encode()),
-                    (b"cache-control", b"no-store"),
-                ]
-            await send(message)
-
+        answer = _Answer(send, str(new_id()))
         caller = None
         try:
+            _check_head(scope)
             if scope["path"].startswith(PREFIX):
                 call = await self._admit(scope, receive)
                 caller = call.caller.id
                 scope.setdefault("state", {})["call"] = call
                 receive = _again(call.request.body, receive)
-            await self._app(scope, receive, answer)
+            elif scope["path"] != ALWAYS_ANSWERED:
+                self._strangers.take(_address(scope))
+            await self._work(scope, receive, answer)
         except _Gone:
             return
         except StrongroomError as error:
@@ -77,36 +83,60 @@ class Gate:
             # The message may quote what a client sent; type and place do not.
             _log.error(
                 "unexpected error",
-                request_id=request_id,
+                request_id=answer.request_id,
                 error=type(error).__name__,
                 at=[
                     f"{frame.f_code.co_filename}:{line}"
                     for frame, line in traceback.walk_tb(error.__traceback__)
                 ][-4:],
             )
-            if status == 0:
+            if answer.status == 0:
                 await describe(error).response()(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             seconds = time.perf_counter() - started
-            self._metrics.observe(scope["method"], route, status, seconds)
+            self._metrics.observe(scope["method"], route, answer.status, seconds)
             _log.info(
                 "request",
-                request_id=request_id,
+                request_id=answer.request_id,
                 caller=caller,
                 method=scope["method"],
                 route=route,
-                status=status,
+                status=answer.status,
                 milliseconds=round(seconds * 1000, 1),
             )
 
+    async def _work(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        """Have the application answer; or say in its place that it does not, and let it end unheard."""
+        if len(self._working) >= MAX_REQUESTS_AT_ONCE:
+            raise Overloaded(MAX_REQUESTS_AT_ONCE)
+        heard = answer.part()
+        task = asyncio.ensure_future(self._app(scope, receive, heard))
+        self._working.add(task)
+        task.add_done_callback(self._working.discard)
+        try:
+            await asyncio.wait({task}, timeout=self._services.answer_seconds)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        if task.done():
+            task.result()
+        elif answer.status == 0:
+            # A thread that waits for a database cannot be stopped. It counts as at work until it ends.
+            heard.close()
+            raise AnswerTooLate(self._services.answer_seconds)
+        else:
+            await task  # it has begun to answer: the connection has a deadline for the rest
+
     async def _admit(self, scope: Scope, receive: Receive) -> Call:
+        address = _address(scope)
+        self._strangers.check(address)
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 body = await _read(receive, headers.get(b"content-length"))
         except TimeoutError:
-            raise MalformedBody(f"the body did not arrive within {BODY_SECONDS} s") from None
+            raise RequestTooSlow(BODY_SECONDS) from None
         request = Request(
             method=scope["method"],
             path=scope["raw_path"].decode("latin-1"),
@@ -115,9 +145,18 @@ class Gate:
         )
         now = self._services.clock()
         bundle = self._services.bundle()
-        token, caller = authenticate(
-            headers.get(b"authorization"), request, bundle=bundle, audience=self._services.audience, now=now
-        )
+        try:
+            token, caller = authenticate(
+                headers.get(b"authorization"),
+                request,
+                bundle=bundle,
+                audience=self._services.audience,
+                now=now,
+            )
+        except Unauthenticated:
+            self._strangers.take(address)
+            raise
+        self._strangers.vouch(address)
         self._limit.take(caller.id)
         document = None
         if body:
@@ -129,8 +168,67 @@ class Gate:
         )
 
 
+class _Answer:
+    """The way back to the client: adds what every answer has, and knows the status that was sent."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self.request_id = request_id
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        """Send one ASGI message."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self.request_id.encode()),
+                (b"cache-control", b"no-store"),
+            ]
+        await self._send(message)
+
+    def part(self) -> _Part:
+        """A way to the client that can be closed."""
+        return _Part(self)
+
+
+class _Part:
+    """What the application answers through; nobody hears it once it is closed."""
+
+    def __init__(self, answer: _Answer) -> None:
+        self._answer: _Answer | None = answer
+
+    async def __call__(self, message: Message) -> None:
+        """Send one ASGI message."""
+        if self._answer is not None:
+            await self._answer(message)
+
+    def close(self) -> None:
+        """Another answer is given."""
+        self._answer = None
+
+
 class _Gone(Exception):
     """The client left before its request was read."""
+
+
+def _check_head(scope: Scope) -> None:
+    """h11 bounds a head that comes in pieces only; and reads repeated headers as they are."""
+    size = len(scope["raw_path"]) + len(scope["query_string"])
+    seen = set()
+    for name, value in scope["headers"]:
+        size += len(name) + len(value)
+        if name in _ONCE:
+            if name in seen:
+                raise MalformedRequest(f"the header {name.decode()} is there twice")
+            seen.add(name)
+    if size > MAX_HEAD_BYTES:
+        raise HeadTooLarge(MAX_HEAD_BYTES)
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 async def _read(receive: Receive, declared: str | None) -> bytes:

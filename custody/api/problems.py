@@ -172,7 +172,12 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
         "not-bumpable", 409, "There is nothing to bump", "", _of("withdrawal", "state")
     ),
     api_errors.BumpPending: Rule("bump-pending", 409, "A bump is already asked for"),
+    api_errors.HeadTooLarge: Rule("head-too-large", 431, "The headers are too large", "", _of("limit")),
+    api_errors.MalformedRequest: Rule("malformed-request", 400, "The request cannot be read"),
     api_errors.TooManyRequests: Rule("too-many-requests", 429, "Too many requests", "", _of("per_second")),
+    api_errors.RequestTooSlow: Rule("request-too-slow", 408, "The request came too slowly", "", _of("seconds")),
+    api_errors.Overloaded: Rule("overloaded", 503, "There is too much to do", _REPEAT),
+    api_errors.AnswerTooLate: Rule("no-answer", 503, "The answer takes too long", _REPEAT),
     # Values and documents.
     chain_errors.InvalidValue: Rule("invalid-value", 400, "A value is wrong"),
     chain_errors.InvalidAddress: Rule(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import resource
 from typing import Final
 
 import uvicorn
 from fastapi import FastAPI
 
-MAX_REQUESTS_AT_ONCE: Final = 256
-KEEP_ALIVE_SECONDS: Final = 15
+from custody.api.connections import KEEP_ALIVE_SECONDS, MAX_HEAD_BYTES, Connection, Server
+
+MAX_CONNECTIONS: Final = 1024
+_OTHER_FILES: Final = 256
+"""Open files that are no connections of clients: the database's, the signers', and some to spare."""
 SHUTDOWN_SECONDS: Final = 10
 
 
-def make_server(app: FastAPI, *, host: str, port: int) -> uvicorn.Server:
+def make_server(app: FastAPI, *, host: str, port: int) -> Server:
     """A server that is not running yet; `run()` serves until SIGTERM or SIGINT.
 
     Args:
@@ -20,17 +24,34 @@ def make_server(app: FastAPI, *, host: str, port: int) -> uvicorn.Server:
         host: loopback unless a TLS proxy stands in front: tokens are worth what the transport is worth.
         port: 0 takes a free one.
     """
-    return uvicorn.Server(
+    return Server(
         uvicorn.Config(
             app,
             host=host,
             port=port,
+            http=Connection,
+            ws="none",
             access_log=False,
             log_level="warning",
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_REQUESTS_AT_ONCE,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+            limit_concurrency=_connections(),
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         )
+    )
+
+
+def _connections() -> int:
+    """As many as there may be, or as the process may have files open: one more would stop all from coming in."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return (
+        MAX_CONNECTIONS
+        if soft == resource.RLIM_INFINITY
+        else max(16, min(MAX_CONNECTIONS, soft - _OTHER_FILES))
     )

@@ -28,5 +28,9 @@ class ApiServices:
     clock: Clock = system_clock
     requests_per_second: int = 2000
     """Most requests of one caller; twice as many in a burst."""
+    unauthenticated_per_second: int = 50
+    """Most requests of one address without a good token; twice as many in a burst. `/healthz` is free."""
+    answer_seconds: int = 20
+    """A request that is not answered by then is told that it is not: a database that hangs must not hang callers."""
     monitor_lag_seconds: int = 60
     """`/readyz` says no when a chain's monitor has not been heard of for longer."""
