@@ -5,15 +5,16 @@ from __future__ import annotations
 import enum
 import http.client
 import json
+import time
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ops.devnet.errors import DevnetError
-from ops.devnet.files import kept_pin
+from ops.devnet.files import kept, kept_pin
 from ops.devnet.part import Part
-from ops.devnet.process import ManagedProcess, free_port, release_port
+from ops.devnet.process import ManagedProcess, free_port, release_port, wait_until
 from ops.devnet.tools import anvil_program
 
 _RPC_TIMEOUT_SECONDS = 120
@@ -54,9 +55,11 @@ class Anvil(Part):
     - Its pool takes a replacement that pays more at all (Ethereum's own nodes ask for 10 % more), refuses at
       once what pays less than the base fee, and refuses more than 2^24 gas (EIP-7825, asked for by us).
     - After a stop in good order the chain is there again: blocks, receipts, traces, states of old blocks, and
-      the same accounts; the pool is not. **A kill loses everything since the last stop**, for the state is
-      written then: a node killed in its first run comes back with a new, empty chain.
+      the same accounts; the pool is not. **A kill loses everything since the state was last written**: at the
+      last stop, or up to `save_every_seconds` ago. Without either a killed node comes back with an empty chain.
     - Nobody is asked for a password, by no version of anvil: it listens on 127.0.0.1 only.
+    - Each start makes a block 0 of its own, and of several in the state any may be found again under that number.
+      So the time in it is kept, which makes it the same each time, and the clock is set right at every start.
     - `increase_time` holds until the next stop only: after a restart blocks have the time of the machine again.
     - Each block is at least a second later than the one before, so many blocks at once run ahead of the clock.
     """
@@ -68,6 +71,7 @@ class Anvil(Part):
         chain_id: int = 31337,
         slots_in_an_epoch: int = 2,
         block_time_seconds: int | None = None,
+        save_every_seconds: int | None = None,
         hardfork: str = "osaka",
         extra_args: Sequence[str] = (),
     ) -> None:
@@ -78,6 +82,7 @@ class Anvil(Part):
             chain_id: of EIP-155.
             slots_in_an_epoch: blocks between tip and `safe`, and between `safe` and `finalized`.
             block_time_seconds: mines a block every so often; None mines only when asked.
+            save_every_seconds: how often the state is written meanwhile; None: only by a stop in good order.
             hardfork: rules of the chain, by name.
             extra_args: further arguments, such as `--gas-limit`.
         """
@@ -87,6 +92,7 @@ class Anvil(Part):
         self.slots_in_an_epoch = slots_in_an_epoch
         self.port = free_port()
         self._ids = count(1)
+        saving = [] if save_every_seconds is None else ["--state-interval", str(save_every_seconds)]
         mining = ["--no-mining"] if block_time_seconds is None else ["--block-time", str(block_time_seconds)]
         self.process = ManagedProcess(
             "anvil",
@@ -99,6 +105,8 @@ class Anvil(Part):
                 *("--state", self.directory / "state.json", "--preserve-historical-states"),
                 *("--cache-path", self.directory / "cache"),
                 "--enable-tx-gas-limit",
+                *("--timestamp", kept(self.directory / "genesis.time", str(int(time.time())))),
+                *saving,
                 *mining,
                 *extra_args,
             ],
@@ -122,6 +130,9 @@ class Anvil(Part):
         """
         self.process.start()
         self.process.wait_ready(self._answers, timeout=60)
+        # Its clock begins at the time of block 0 again, which may be long ago; never before its last block.
+        last = int(self.rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+        self.rpc("evm_setTime", hex(max(int(time.time()), last)))
 
     def stop(self) -> None:
         """Stops the node in good order; the chain is saved, the pool is not. Again changes nothing."""
@@ -130,6 +141,15 @@ class Anvil(Part):
     def kill(self) -> None:
         """Kills the node at once; everything since its last stop is gone. Again changes nothing."""
         self.process.kill()
+
+    def await_saved(self) -> None:
+        """Waits until the state, as it is now, has been written by itself (`save_every_seconds`).
+
+        Raises:
+            DeadlineExceeded: it was not.
+        """
+        began = time.time_ns()
+        wait_until(lambda: self._saved_since(began), timeout=20, what="anvil to write its state")
 
     def close(self) -> None:
         """Stops the node for good and gives up its port. The state stays."""
@@ -284,6 +304,15 @@ class Anvil(Part):
     def drop(self, txid: str) -> None:
         """Makes the pool forget a transaction, as if it had been evicted."""
         self.rpc("anvil_dropTransaction", txid)
+
+    def _saved_since(self, began_ns: int) -> bool:
+        state = self.directory / "state.json"
+        try:
+            written_ns = state.stat().st_mtime_ns
+            json.loads(state.read_bytes())
+        except (OSError, ValueError):  # not yet, or not whole yet
+            return False
+        return written_ns > began_ns
 
     def _answers(self) -> bool:
         try:

@@ -29,15 +29,16 @@ def write_private(path: Path, text: str) -> None:
 
 def kept_password(path: Path) -> str:
     """Returns the password kept in a private file; makes a random one of 192 bits where there is none."""
-    return _kept(path, secrets.token_urlsafe(24))
+    return kept(path, secrets.token_urlsafe(24))
 
 
 def kept_pin(path: Path) -> str:
     """Returns the PIN kept in a private file; makes a random one of 16 digits where there is none."""
-    return _kept(path, "".join(secrets.choice("0123456789") for _ in range(16)))
+    return kept(path, "".join(secrets.choice("0123456789") for _ in range(16)))
 
 
-def _kept(path: Path, fresh: str) -> str:
+def kept(path: Path, fresh: str) -> str:
+    """Returns what a private file holds; writes `fresh` into it where there is none."""
     if not path.exists():
         write_private(path, fresh)
     return path.read_text()

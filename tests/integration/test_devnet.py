@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -348,6 +349,23 @@ def test_anvil_prices_a_block_drops_a_transaction_and_mines_by_itself_when_told(
     waiting = anvil.send_eth(payer, payee, 1)
     assert anvil.receipt(waiting) is None
     anvil.mine()
+
+
+def test_anvil_begins_with_the_same_block_after_every_start_and_a_kill_costs_only_what_was_not_saved(
+    fresh_anvil: Callable[..., Anvil],
+) -> None:
+    node = fresh_anvil(save_every_seconds=1)
+    node.mine(3)
+    blocks = [node.block_hash(height) for height in range(4)]
+    for _ in range(3):
+        node.await_saved()
+        node.kill()
+        node.start()
+        node.restart()
+        assert [node.block_hash(height) for height in range(node.height() + 1)] == blocks
+    node.mine()
+    mined_at = int(node.rpc("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+    assert abs(mined_at - time.time()) < 60
 
 
 def test_anvil_keeps_chain_and_accounts_over_a_stop_but_loses_them_when_killed(
