@@ -19,11 +19,12 @@ from custody.config import Settings, SignerSettings, SocketSigner
 from custody.deposits.screening import ListScreening, NoScreening, Screening
 from custody.errors import InvalidConfiguration
 from custody.ports import Clock, Wake, system_clock, wake_nobody
-from custody.signing.site import Pace, Site, site
+from custody.signing.btc.site import btc_site
+from custody.signing.site import Pace, Site
 from custody.storage.db import Database
 from custody.withdrawals.routing import Screen
 from custody.withdrawals.screening import DestinationList, clear
-from policies.bundle import Bundle, TrustRoot, UntrustedBundle, read_bundle
+from policies.bundle import BitcoinNetwork, Bundle, TrustRoot, UntrustedBundle, read_bundle
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.ports import Signer
 
@@ -122,7 +123,7 @@ class Services:
         pace = Pace() if gather is None else Pace(gather_seconds=gather)
         hot = {keyset.chain: keyset.id for keyset in reversed(bundle.keysets) if keyset.tier == "hot"}
         return tuple(
-            site(bundle, network.chain, self.nodes[network.chain], pace=pace)
+            btc_site(bundle, network.chain, self.nodes[network.chain], pace=pace)
             for network in bundle.networks
             if network.chain in self.nodes and hot.get(network.chain) in self.signers
         )
@@ -188,6 +189,9 @@ def _nodes(settings: Settings, bundle: Bundle) -> dict[str, BitcoinNode]:
             network = bundle.network(chain)
         except InvalidValue as error:
             problems.append(f"nodes.{chain}: {error}")
+            continue
+        if not isinstance(network, BitcoinNetwork):
+            problems.append(f"nodes.{chain}: no chain of the Bitcoin family")
             continue
         nodes[chain] = BitcoinNode(
             chain,

@@ -91,6 +91,11 @@ def shortfall(tx: Tx, reference: str, asset: str) -> int:
     return max(0, -repository.suspense_of(tx, reference, asset))
 
 
+def posted(tx: Tx, transfer_id: UUID) -> bool:
+    """Whether a transfer with this id has been posted, reversed or not."""
+    return transfer_id in repository.transfers(tx, {transfer_id})
+
+
 def _load(tx: Tx, batch: Sequence[Command]) -> Book:
     hold_ids = {c.hold_id for c in batch if isinstance(c, PostHold | VoidHold)}
     target_ids = {c.transfer_id for c in batch if isinstance(c, Reverse)}

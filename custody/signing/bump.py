@@ -1,194 +1,39 @@
-"""Replacing an unconfirmed transaction by a version with a higher fee (BIP125).
+"""Replacing an unconfirmed transaction by a version with a higher fee: an operator asks, or blocks go by without it.
 
-A replacement keeps every input of every earlier version, so at most one of all versions can confirm, and pays
-the same intents with the same outputs; what grows is the fee, out of the change or of further inputs. It is
+A replacement conflicts with every earlier version, so at most one of all can confirm, and does the same. It is
 recorded as the next version and goes to the signer like the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from uuid import UUID
 
-from chains.btc.coins import FeeAboveLimit, InsufficientFunds, Selection, TooManyInputs
-from chains.btc.fees import MAX_SAT_PER_KVB, FeeRate, minimum_replacement_fee
 from chains.errors import PermanentError
-from custody.signing import btc, change, repository
-from custody.signing.btc import Payee
-from custody.signing.build import Raced, fetch_previous, present_feerate
-from custody.signing.lifecycle import TransactionState
-from custody.signing.model import OurTransaction, SpendableCoin, Version, VersionState
+from custody.signing import repository
+from custody.signing.errors import BumpRefused, Raced
+from custody.signing.families import steps_of
 from custody.signing.site import Site
-from custody.storage import alerts, events, halts
+from custody.storage import alerts
 from custody.storage.alerts import Severity
-from custody.storage.db import Database, Tx
-from custody.withdrawals.orders import destination_of
+from custody.storage.db import Database
 
 
-class BumpRefused(PermanentError):
-    """No replacement is made, and why; the versions that exist stay as they are."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Found:
-    """What the database said, at one moment."""
-
-    transaction: OurTransaction
-    newest: Version
-    pinned: Sequence[SpendableCoin]
-    others: Sequence[SpendableCoin]
-
-
-def bump(db: Database, site: Site, transaction_id: UUID, target: FeeRate | None) -> int:
-    """Record a replacement at `target`, or at what the network asks for now; returns its version number.
+def bump(db: Database, site: Site, transaction_id: UUID, feerate: int | None) -> int:
+    """Record a replacement; returns its version number.
 
     Args:
-        target: None: the present estimate. In any case at least what nodes demand of a replacement.
+        db: the database, as the worker's role.
+        site: the wallet that signed the transaction.
+        transaction_id: the transaction.
+        feerate: BTC: sat/kvB; EVM: wei per gas, at most. None: what the network asks for now. In any case at least
+            what nodes demand of a replacement.
 
     Raises:
         BumpRefused: not broadcast, a version waits for the signer, or the fee would be above a limit.
         Raced: something changed meanwhile; nothing was recorded.
         NodeUnavailable, DatabaseUnavailable, Conflict: nothing was recorded.
     """
-    with db.snapshot() as tx:
-        found = _find(tx, site, transaction_id)
-    payees = _payees(found.newest, site)
-    present = FeeRate(found.newest.feerate)
-    if target is not None and target <= present:
-        raise BumpRefused(f"it pays {present} already: a replacement must pay more than that, not {target}")
-    target = target if target is not None else present_feerate(site)[0]
-    selection = _choose(site, found, payees, target)
-    coins = {coin.resource: coin for coin in (*found.pinned, *found.others)}
-    previous = fetch_previous(site, [coins[coin.resource] for coin in selection.coins])
-    if btc.previous_bytes(selection, coins, previous) > btc.MAX_PREVIOUS_BYTES:
-        raise BumpRefused("its coins come from transactions too large to be shown to a signer together")
-    return _record(db, site, found, payees, selection, coins, previous)
-
-
-def _find(tx: Tx, site: Site, transaction_id: UUID) -> _Found:
-    transaction = repository.find(tx, transaction_id)
-    if transaction is None or transaction.chain != site.chain or transaction.keyset != site.keyset.id:
-        raise BumpRefused(f"there is no transaction {transaction_id} of {site.keyset.id}")
-    if transaction.state is not TransactionState.BROADCAST:
-        raise BumpRefused(f"it is {transaction.state}: only an unconfirmed, broadcast one is replaced")
-    if any(version.state is VersionState.BUILT for version in transaction.versions):
-        raise BumpRefused("a version of it still waits for the signer")
-    reason = halts.halted(tx, site.chain)
-    if reason is not None:
-        raise BumpRefused(f"paying is halted: {reason}")
-    newest = transaction.newest_signed
-    assert newest is not None
-    txids = [version.txid for version in transaction.versions if version.txid is not None]
-    if repository.spends_outputs_of(tx, site.chain, txids):
-        raise BumpRefused("another transaction of ours spends its change")
-    resources = sorted(btc.footprint(newest).resources)
-    pinned = repository.coins_of(tx, site.chain, resources)
-    if len(pinned) != len(resources):
-        raise BumpRefused("a reorg removed a coin that it spends")
-    others = repository.spendable(tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks)
-    return _Found(transaction, newest, pinned, others)
-
-
-def _payees(version: Version, site: Site) -> tuple[Payee, ...]:
-    """The payments of a version, from its own request: the same orders word for word."""
-    request = btc.read_request(version.request)
-    return tuple(
-        Payee(signed, destination_of(site.bundle, signed.order.chain, signed.order.destination).script)
-        for signed in request.evidence.orders
-    )
-
-
-def _choose(site: Site, found: _Found, payees: Sequence[Payee], target: FeeRate) -> Selection:
-    """The cheapest choice that nodes take as a replacement, within the orders' ceilings and the caps."""
-    ceiling = sum(payee.fee_ceiling for payee in payees)
-    limit = min(ceiling, int(site.network.fee_cap))
-    old_fee = max(v.fee_units for v in found.transaction.versions if v.state is VersionState.SIGNED)
-    old_feerate = FeeRate(
-        max(v.feerate for v in found.transaction.versions if v.state is VersionState.SIGNED)
-    )
-    incremental = max(site.node.incremental_feerate(), FeeRate(1_000))
-    feerate = max(target, FeeRate(old_feerate.sat_per_kvb + 1))
-    while True:
-        if feerate > site.feerate_cap:
-            raise BumpRefused(f"a replacement needs {feerate}, the cap is {site.feerate_cap}")
-        try:
-            selection = btc.choose(
-                payees, found.others, feerate, site, max_fee_sats=limit, pinned=found.pinned
-            )
-        except FeeAboveLimit as error:
-            raise BumpRefused(
-                f"at {feerate} the fee would be {error.fee_sats} sats; the orders allow {ceiling} together,"
-                f" the network's cap is {site.network.fee_cap}"
-            ) from error
-        except (InsufficientFunds, TooManyInputs) as error:
-            raise BumpRefused(f"no coins for a higher fee: {error}") from error
-        needed = minimum_replacement_fee(old_fee, old_feerate, selection.vsize_vb, incremental)
-        if selection.fee_sats >= needed:
-            return selection
-        # The least rate at which this size pays what is needed; strictly higher each time, so this ends.
-        wanted = -(-needed * 1000 // selection.vsize_vb)
-        if wanted > MAX_SAT_PER_KVB:
-            raise BumpRefused(f"a replacement needs {needed} sats of fee")
-        feerate = max(FeeRate(wanted), FeeRate(feerate.sat_per_kvb + 1))
-
-
-def _record(
-    db: Database,
-    site: Site,
-    found: _Found,
-    payees: Sequence[Payee],
-    selection: Selection,
-    coins: dict[str, SpendableCoin],
-    previous: dict[str, bytes],
-) -> int:
-    transaction = found.transaction
-    added = sorted({coin.resource for coin in selection.coins} - {coin.resource for coin in found.pinned})
-    number = transaction.versions[-1].version + 1
-    with db.transaction() as tx:
-        current = repository.lock(tx, transaction.id)
-        if current.state is not TransactionState.BROADCAST or current.versions[-1].version != number - 1:
-            raise Raced(f"transaction {transaction.id} was confirmed or replaced meanwhile")
-        if halts.halted(tx, site.chain) is not None:
-            raise Raced("paying was halted meanwhile")
-        mined = repository.consumptions(tx, site.chain, [coin.resource for coin in found.pinned])
-        txids = [version.txid for version in current.versions if version.txid is not None]
-        if mined or repository.spends_outputs_of(tx, site.chain, txids):
-            raise Raced(f"transaction {transaction.id} was mined meanwhile, or its change is spent")
-        if not repository.still_spendable(
-            tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, added
-        ):
-            raise Raced("a coin was spent, reserved or undone meanwhile")
-        change_index = current.change_index
-        if selection.change_sats is None:
-            change_index = None
-        elif change_index is None:
-            change_index = change.allocate(tx, site.keyset, site.asset.id, site.account)
-            repository.set_change_index(tx, transaction.id, change_index)
-        intents = btc.read_request(found.newest.request).intents
-        built = btc.assemble(site, payees, intents, selection, coins, previous, change_index)
-        if not btc.footprint(found.newest).resources <= set(built.resources):
-            raise BumpRefused("the replacement would drop an input of an earlier version")
-        if not repository.reserve(tx, site.chain, added, transaction.id):
-            raise Raced("a coin was reserved meanwhile")
-        if not repository.insert_version(
-            tx,
-            transaction.id,
-            number,
-            request=built.request,
-            unsigned=built.unsigned,
-            fee_units=built.fee_units,
-            feerate=built.feerate,
-            size=built.size,
-        ):
-            raise Raced("another worker replaced it meanwhile")
-        events.emit(
-            tx,
-            "transaction.replaced",
-            str(transaction.id),
-            {"chain": site.chain, "version": number, "fee": str(built.fee_units)},
-        )
-    return number
+    return steps_of(site).replace(db, site, transaction_id, feerate)
 
 
 def bump_requested(db: Database, site: Site) -> int:
@@ -198,7 +43,7 @@ def bump_requested(db: Database, site: Site) -> int:
     made = 0
     for request_id, transaction_id, feerate in requests:
         try:
-            number = bump(db, site, transaction_id, None if feerate is None else FeeRate(feerate))
+            number = bump(db, site, transaction_id, feerate)
             outcome = f"version {number} was built"
             made += 1
         except PermanentError as error:
@@ -211,16 +56,9 @@ def bump_requested(db: Database, site: Site) -> int:
 
 
 def bump_stuck(db: Database, site: Site) -> int:
-    """Replace what has waited for blocks below the present estimate; above the caps: wait, and alert."""
-    with db.snapshot() as tx:
-        stuck = repository.unconfirmed_for(tx, site.chain, site.keyset.id, site.pace.bump_after_blocks)
-    if not stuck:
-        return 0
-    feerate, _ = present_feerate(site)
+    """Replace what has waited for blocks below the present fees; above the caps: wait, and alert."""
     made = 0
-    for transaction_id, paid in stuck:
-        if paid >= feerate.sat_per_kvb:
-            continue
+    for transaction_id, feerate in steps_of(site).stuck(db, site):
         try:
             bump(db, site, transaction_id, feerate)
             made += 1

@@ -8,7 +8,7 @@ from custody.storage.db import Row, Tx, units
 
 
 def foreign_spends(tx: Tx, chain: str) -> list[ForeignSpend]:
-    """Coins of ours that mined transactions without a recorded txid of ours have used, and that are not booked.
+    """Coins of ours that mined transactions which are no versions of ours have used, and that are not booked.
 
     A coin whose own block was undone has no receipt, so it is not among them.
     """
@@ -16,7 +16,7 @@ def foreign_spends(tx: Tx, chain: str) -> list[ForeignSpend]:
         "SELECT r.chain, r.resource, a.keyset, r.asset, r.units, c.txid, c.height FROM consumptions c"
         " JOIN receipts r ON r.chain = c.chain AND r.resource = c.resource JOIN addresses a ON a.id = r.address_id"
         " WHERE c.chain = %s AND r.units > 0"
-        " AND NOT EXISTS (SELECT 1 FROM transaction_versions v WHERE v.txid = c.txid)"
+        " AND NOT EXISTS (SELECT 1 FROM transaction_versions v WHERE v.content = c.content)"
         " AND NOT EXISTS (SELECT 1 FROM losses l WHERE l.chain = c.chain AND l.resource = c.resource"
         "  AND l.state = 'booked') ORDER BY r.resource LIMIT 1000",
         [chain],

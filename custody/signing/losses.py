@@ -1,7 +1,8 @@
 """Coins of ours that transactions of strangers spent: somebody else signs with our key, or we have forgotten a payment.
 
-At first sight all paying halts, until an operator lifts that. Once the foreign transaction is final the loss is the
-house's: it is booked to suspense, so that ledger and chain agree again. If a reorg undoes it, so is the booking.
+At first sight the monitor halts all paying, until an operator lifts that. Once the foreign transaction is final the
+loss is the house's: it is booked to suspense, so that ledger and chain agree again. If a reorg undoes it, so is the
+booking.
 
 A coin that a reorg took away is none that was stolen: it exists no longer, nobody spent it, and its deposit was
 clawed back.
@@ -11,10 +12,10 @@ from __future__ import annotations
 
 from custody.ledger import bookings
 from custody.ledger import service as ledger
-from custody.signing import btc, loss_repository, repository
+from custody.signing import loss_repository, repository
 from custody.signing.model import ForeignSpend, Loss
 from custody.signing.site import Site
-from custody.storage import alerts, events, halts
+from custody.storage import alerts, events
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Isolation, Tx
 
@@ -22,7 +23,7 @@ ALERT = "coin.lost"
 
 
 def book_losses(db: Database, site: Site) -> int:
-    """Halt, book and reverse as the chain's facts ask for; returns how many bookings were made or reversed.
+    """Book and reverse as the chain's facts ask for; returns how many bookings were made or reversed.
 
     Facts, cursor and bookings are of one moment (REPEATABLE READ); of two workers one wins.
 
@@ -30,38 +31,17 @@ def book_losses(db: Database, site: Site) -> int:
         Conflict, DatabaseUnavailable: nothing was booked; the next call does it.
     """
     with db.transaction(isolation=Isolation.REPEATABLE_READ) as tx:
-        tip = repository.cursor(tx, site.chain)
-        if tip is None:
+        anchor = repository.anchor(tx, site.chain)
+        if anchor is None:
             return 0
         undone = loss_repository.undone(tx, site.chain)
-        spends = _foreign(tx, site.chain)
+        spends = loss_repository.foreign_spends(tx, site.chain)
         for loss in undone:
             _reverse(tx, loss)
-        if spends:
-            _halt(tx, spends)
-        final = [spend for spend in spends if tip.height - spend.height + 1 >= site.network.settle_blocks]
+        final = [spend for spend in spends if anchor - spend.height + 1 >= site.network.settle_blocks]
         for spend in final:
             _book(tx, spend)
         return len(undone) + len(final)
-
-
-def _foreign(tx: Tx, chain: str) -> list[ForeignSpend]:
-    """Spends by strangers that are not booked. A version of ours is known before its signed bytes are."""
-    spends = loss_repository.foreign_spends(tx, chain)
-    if not spends:
-        return []
-    ours = {btc.footprint(version).txid for version in repository.unsigned_versions(tx, chain)}
-    return [spend for spend in spends if spend.txid not in ours]
-
-
-def _halt(tx: Tx, spends: list[ForeignSpend]) -> None:
-    coins = ", ".join(f"{spend.resource} by {spend.txid}" for spend in spends)
-    halts.halt(
-        tx,
-        halts.ALL,
-        f"transactions that are not ours spent our coins: a key is compromised, or this database has forgotten"
-        f" payments: {coins}"[:500],
-    )
 
 
 def _book(tx: Tx, spend: ForeignSpend) -> None:

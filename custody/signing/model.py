@@ -27,18 +27,23 @@ class Version:
 
     transaction_id: UUID
     version: int
-    """1, 2, 3 ...; each keeps all inputs of every earlier one."""
+    """1, 2, 3 ...; each uses all resources of every earlier one."""
     request: str
     """JSON of the signing request, verbatim."""
     unsigned: bytes
+    content: str
+    """Hash of it without signatures, 64 hex digits: how it is known in the chain."""
+    resources: frozenset[str]
+    """What it uses: outpoints, or one sender's nonce."""
     signed: bytes | None
     txid: str | None
     """Set with `signed`."""
     fee_units: int
+    """EVM: at most; the block says what it was."""
     feerate: int
-    """BTC: sat/kvB."""
+    """BTC: sat/kvB. EVM: wei per gas, at most."""
     size: int
-    """BTC: vB."""
+    """BTC: vB. EVM: the gas limit."""
     state: VersionState
     created_at: datetime
     signed_at: datetime | None
@@ -121,5 +126,11 @@ class ConsumptionFact:
 
     resource: str
     txid: str
+    content: str
+    """By which we know our own."""
+    succeeded: bool
+    """False: its receipt says that it failed (EVM)."""
+    fee_units: int | None
+    """What it paid for being mined, where only the block says that; None: what its version says."""
     height: int
     block_hash: str

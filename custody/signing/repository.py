@@ -7,74 +7,16 @@ from uuid import UUID
 
 from chains.errors import InvalidValue
 from chains.types import BlockRef
-from custody.deposits.model import COINBASE_MATURITY_BLOCKS
 from custody.errors import Conflict
 from custody.signing.lifecycle import TRANSACTION, TransactionEvent, TransactionState
 from custody.signing.model import (
     ConsumptionFact,
     OurTransaction,
-    SpendableCoin,
     Version,
     VersionState,
 )
+from custody.signing.requests import Built
 from custody.storage.db import Row, Tx, units
-
-_SPENDABLE = """
-    SELECT r.resource, r.txid, r.units, a.script, a.branch, a.index, r.block_hash
-    FROM receipts r
-    JOIN addresses a ON a.id = r.address_id
-    JOIN cursors c ON c.chain = r.chain
-    LEFT JOIN deposits d ON d.chain = r.chain AND d.resource = r.resource
-    WHERE r.chain = %(chain)s AND a.keyset = %(keyset)s AND r.asset = %(asset)s AND r.units > 0
-      AND NOT EXISTS (SELECT 1 FROM consumptions u WHERE u.chain = r.chain AND u.resource = r.resource)
-      AND NOT EXISTS (SELECT 1 FROM reservations v WHERE v.chain = r.chain AND v.resource = r.resource)
-      AND (NOT r.coinbase OR c.height - r.height + 1 >= %(maturity)s)
-      AND (d.state = 'credited' AND c.height - r.height + 1 >= %(settle_blocks)s
-           -- A stranger's coin is final before others' payments depend on it, however early it was credited: if it is
-           -- double-spent in a reorg, what spends it can neither confirm nor be replaced.
-           OR d.id IS NULL AND a.purpose = 'change' AND EXISTS (
-            -- Our own change. If its transaction has several versions, a reorg could bring another one, and this
-            -- coin would never have existed: then it has to be as deep as what we call final.
-            SELECT 1 FROM transaction_versions o WHERE o.txid = r.txid AND (
-                c.height - r.height + 1 >= %(settle_blocks)s
-                OR NOT EXISTS (SELECT 1 FROM transaction_versions s
-                               WHERE s.transaction_id = o.transaction_id AND s.version <> o.version))))
-"""
-
-
-def spendable(tx: Tx, chain: str, keyset: str, asset: str, settle_blocks: int) -> Sequence[SpendableCoin]:
-    """Coins that may be spent now: unspent, not reserved, mature, and final credited deposits or our own change."""
-    params = _wanted(chain, keyset, asset, settle_blocks)
-    return [_coin(row) for row in tx.all(_SPENDABLE + " ORDER BY r.resource", params)]
-
-
-def still_spendable(
-    tx: Tx, chain: str, keyset: str, asset: str, settle_blocks: int, resources: Sequence[str]
-) -> bool:
-    """Whether all of `resources` may be spent now."""
-    params = {**_wanted(chain, keyset, asset, settle_blocks), "resources": list(resources)}
-    found = tx.all(_SPENDABLE + " AND r.resource = ANY (%(resources)s)", params)
-    return len(found) == len(set(resources))
-
-
-def _wanted(chain: str, keyset: str, asset: str, settle_blocks: int) -> dict[str, object]:
-    return {
-        "chain": chain,
-        "keyset": keyset,
-        "asset": asset,
-        "settle_blocks": settle_blocks,
-        "maturity": COINBASE_MATURITY_BLOCKS,
-    }
-
-
-def coins_of(tx: Tx, chain: str, resources: Sequence[str]) -> Sequence[SpendableCoin]:
-    """The coins behind resources of ours, spent or not; those whose receipt is gone are missing."""
-    rows = tx.all(
-        "SELECT r.resource, r.txid, r.units, a.script, a.branch, a.index, r.block_hash FROM receipts r"
-        " JOIN addresses a ON a.id = r.address_id WHERE r.chain = %s AND r.resource = ANY (%s)",
-        [chain, list(resources)],
-    )
-    return [_coin(row) for row in rows]
 
 
 def reserve(tx: Tx, chain: str, resources: Sequence[str], transaction_id: UUID) -> bool:
@@ -94,6 +36,14 @@ def release_reservations(tx: Tx, transaction_id: UUID, *, keep: Sequence[str] = 
     )
 
 
+def reservations_of(tx: Tx, transaction_id: UUID) -> Sequence[str]:
+    """What is reserved for a transaction."""
+    rows = tx.all(
+        "SELECT resource FROM reservations WHERE transaction_id = %s ORDER BY resource", [transaction_id]
+    )
+    return [row["resource"] for row in rows]
+
+
 def insert(
     tx: Tx, transaction_id: UUID, chain: str, keyset: str, kind: str, change_index: int | None
 ) -> None:
@@ -104,23 +54,23 @@ def insert(
     )
 
 
-def insert_version(
-    tx: Tx,
-    transaction_id: UUID,
-    version: int,
-    *,
-    request: str,
-    unsigned: bytes,
-    fee_units: int,
-    feerate: int,
-    size: int,
-) -> bool:
-    """Add a version; False if another worker has added this number."""
+def insert_version(tx: Tx, transaction_id: UUID, version: int, built: Built) -> bool:
+    """Add a version; False if another worker has added this number, or this content."""
     return bool(
         tx.execute(
-            "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, fee_units, feerate, size)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
-            [transaction_id, version, request, unsigned, fee_units, feerate, size],
+            "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, content, resources,"
+            " fee_units, feerate, size) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            [
+                transaction_id,
+                version,
+                built.request,
+                built.unsigned,
+                built.content,
+                list(built.resources),
+                built.fee_units,
+                built.feerate,
+                built.size,
+            ],
         )
     )
 
@@ -293,23 +243,31 @@ def cursor(tx: Tx, chain: str) -> BlockRef | None:
     return None if row is None else BlockRef(row["height"], row["hash"])
 
 
+def anchor(tx: Tx, chain: str) -> int | None:
+    """The height from which confirmations count, as the monitor has committed it; None before its first block."""
+    row = tx.optional("SELECT anchor FROM cursors WHERE chain = %s", [chain])
+    return None if row is None else int(row["anchor"])
+
+
 def consumptions(tx: Tx, chain: str, resources: Sequence[str]) -> Sequence[ConsumptionFact]:
     """What mined transactions have used of `resources`."""
     rows = tx.all(
-        "SELECT resource, txid, height, block_hash FROM consumptions WHERE chain = %s AND resource = ANY (%s)",
+        "SELECT resource, txid, content, succeeded, fee_units, height, block_hash FROM consumptions"
+        " WHERE chain = %s AND resource = ANY (%s)",
         [chain, list(resources)],
     )
-    return [ConsumptionFact(row["resource"], row["txid"], row["height"], row["block_hash"]) for row in rows]
-
-
-def missing_receipts(tx: Tx, chain: str, resources: Sequence[str]) -> Sequence[str]:
-    """Those of `resources` that no output of the best chain is."""
-    rows = tx.all(
-        "SELECT resource FROM unnest(%s::text[]) AS resource WHERE NOT EXISTS (SELECT 1 FROM receipts r"
-        " WHERE r.chain = %s AND r.resource = resource.resource)",
-        [list(resources), chain],
-    )
-    return [row["resource"] for row in rows]
+    return [
+        ConsumptionFact(
+            resource=row["resource"],
+            txid=row["txid"],
+            content=row["content"],
+            succeeded=row["succeeded"],
+            fee_units=None if row["fee_units"] is None else units(row["fee_units"]),
+            height=row["height"],
+            block_hash=row["block_hash"],
+        )
+        for row in rows
+    ]
 
 
 def unconfirmed_for(tx: Tx, chain: str, keyset: str, blocks: int) -> Sequence[tuple[UUID, int]]:
@@ -350,38 +308,6 @@ def close_bump_request(tx: Tx, request_id: UUID, outcome: str) -> None:
     )
 
 
-def spends_outputs_of(tx: Tx, chain: str, txids: Sequence[str]) -> bool:
-    """Whether any resource reserved for a transaction of ours is an output of one of `txids`."""
-    row = tx.one(
-        "SELECT EXISTS (SELECT 1 FROM reservations WHERE chain = %s AND split_part(resource, ':', 1) = ANY (%s))"
-        " AS found",
-        [chain, list(txids)],
-    )
-    return bool(row["found"])
-
-
-def unsigned_versions(tx: Tx, chain: str) -> Sequence[Version]:
-    """Versions of a chain's transactions whose signed bytes, and so their txid, are not recorded."""
-    rows = tx.all(
-        "SELECT v.* FROM transaction_versions v JOIN transactions t ON t.id = v.transaction_id"
-        " WHERE t.chain = %s AND v.txid IS NULL",
-        [chain],
-    )
-    return [_version(row) for row in rows]
-
-
-def _coin(row: Row) -> SpendableCoin:
-    return SpendableCoin(
-        resource=row["resource"],
-        txid=row["txid"],
-        units=units(row["units"]),
-        script=bytes(row["script"]),
-        branch=row["branch"],
-        index=row["index"],
-        block_hash=row["block_hash"],
-    )
-
-
 def _transaction(tx: Tx, row: Row) -> OurTransaction:
     versions = tx.all(
         "SELECT * FROM transaction_versions WHERE transaction_id = %s ORDER BY version", [row["id"]]
@@ -408,6 +334,8 @@ def _version(row: Row) -> Version:
         version=row["version"],
         request=row["request"],
         unsigned=bytes(row["unsigned"]),
+        content=row["content"],
+        resources=frozenset(row["resources"]),
         signed=None if row["signed"] is None else bytes(row["signed"]),
         txid=row["txid"],
         fee_units=units(row["fee_units"]),

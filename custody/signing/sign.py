@@ -10,10 +10,12 @@ from __future__ import annotations
 from uuid import UUID
 
 from chains.errors import PermanentError
-from custody.signing import btc, payments, repository
-from custody.signing.build import REFUSED_BEFORE
+from custody.signing import repository
+from custody.signing.kinds import effects_of
 from custody.signing.lifecycle import TransactionEvent, TransactionState
 from custody.signing.model import Version
+from custody.signing.paying import REFUSED_BEFORE
+from custody.signing.requests import read_request
 from custody.signing.site import Site
 from custody.storage import alerts, events, halts
 from custody.storage.alerts import Severity
@@ -41,8 +43,8 @@ def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
             if not repository.still_to_sign(tx, version):
                 continue
         try:
-            response = signer.sign(btc.read_request(version.request))
-            signed, txid = btc.finish(version, response)
+            response = signer.sign(read_request(version.request))
+            signed, txid = site.finish(version, response)
         except Refused as refusal:
             _refused(db, site, version, refusal)
         except SignerUnavailable as error:
@@ -84,7 +86,7 @@ def _record(db: Database, site: Site, version: Version, signed: bytes, txid: str
         if transaction.state is TransactionState.CONFIRMING:
             return True  # an earlier version is in a block: this one is kept, in case a reorg undoes that
         repository.apply(tx, transaction, TransactionEvent.SIGN)
-        payments.signed(tx, transaction.id)
+        effects_of(transaction.kind).signed(tx, transaction)
         repository.schedule_broadcast(tx, transaction.id, 0, "")
         alerts.resolve_alert(tx, "signer.unavailable", site.keyset.id)
         alerts.resolve_alert(tx, "signer.wrong_signature", str(transaction.id))
@@ -101,10 +103,9 @@ def _refused(db: Database, site: Site, version: Version, refusal: Refused) -> No
     codes = ",".join(sorted({reason.code for reason in refusal.reasons}))
     with db.transaction() as tx:
         transaction = repository.lock(tx, version.transaction_id)
-        print_ = btc.footprint(version)
         if any(
-            fact.txid == print_.txid
-            for fact in repository.consumptions(tx, site.chain, sorted(print_.resources))
+            fact.content == version.content
+            for fact in repository.consumptions(tx, site.chain, sorted(version.resources))
         ):
             # It is in a block, so it was signed: the refusal is wrong, and nothing may be released.
             alerts.raise_alert(
@@ -112,7 +113,7 @@ def _refused(db: Database, site: Site, version: Version, refusal: Refused) -> No
                 Severity.CRITICAL,
                 "signer.refused_what_it_signed",
                 str(transaction.id),
-                f"the signer refuses {print_.txid}, which is mined: {refusal}",
+                f"the signer refuses version {version.version}, which is mined: {refusal}",
                 {},
             )
             return
@@ -121,9 +122,10 @@ def _refused(db: Database, site: Site, version: Version, refusal: Refused) -> No
         repository.note_error(tx, transaction.id, f"signer refused: {refusal}")
         if version.version == 1 and transaction.state is TransactionState.BUILT:
             repository.apply(tx, transaction, TransactionEvent.REFUSE)
-            payments.refused(
-                tx, transaction.id, f"{REFUSED_BEFORE}: {refusal}"[:500], seconds=site.pace.refused_seconds
+            effects_of(transaction.kind).refused(
+                tx, transaction, f"{REFUSED_BEFORE}: {refusal}"[:500], seconds=site.pace.refused_seconds
             )
+            repository.release_reservations(tx, transaction.id)
         alerts.raise_alert(
             tx,
             Severity.WARNING,

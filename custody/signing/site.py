@@ -1,20 +1,22 @@
-"""One chain as the payment steps see it: the bundle's entries for it, its node, and how fast to go."""
+"""One wallet on one chain as the payment steps see it: the bundle's entries for it, its node, and how fast to go."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from chains.btc.fees import FeeRate
-from chains.btc.hd import AccountKey
-from chains.btc.network import NETWORKS
 from chains.ports import BroadcastResult, Presence
 from chains.types import TxId
+from custody.signing.model import OurTransaction, Version
+from custody.storage.db import Tx
 from policies.bundle import AssetEntry, Bundle, KeysetEntry, NetworkEntry
+from signers.ports import SignResponse
 
 
-class PaymentNode(Protocol):
-    """What paying asks of a node. Every call may raise NodeUnavailable."""
+class SendingNode(Protocol):
+    """What sending asks of a node, whatever its family. Every call may raise NodeUnavailable."""
 
     def broadcast(self, raw: bytes) -> BroadcastResult:
         """Hand it a signed transaction."""
@@ -22,29 +24,17 @@ class PaymentNode(Protocol):
     def presence(self, txid: TxId) -> Presence:
         """Where it sees a transaction."""
 
-    def raw_transaction(self, txid: TxId, block_hash: str | None = None) -> bytes:
-        """A transaction's bytes. Raises NodeRefused where it has none."""
-
-    def fee_estimate(self, target_blocks: int) -> FeeRate | None:
-        """Feerate to confirm within so many blocks; None without data."""
-
-    def mempool_min_feerate(self) -> FeeRate:
-        """Lowest feerate it takes in now."""
-
-    def incremental_feerate(self) -> FeeRate:
-        """What a replacement pays for its own relay."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """How often and how much; nothing here decides about money."""
 
     batch_payments: int = 200
-    """Most payments of one transaction; weight bounds it too."""
+    """Most payments of one transaction; weight or gas bounds it too."""
     gather_seconds: int = 5
     """How long a queued withdrawal waits for others to share its transaction, unless that is full before."""
     confirm_target_blocks: int = 6
-    """Within which a payment should confirm: asks the node's estimate for this."""
+    """Within which a BTC payment should confirm: asks the node's estimate for this."""
     long_term_sat_per_kvb: int = 10_000
     """What spending a coin is expected to cost at leisure: decides between more inputs now and change."""
     wait_seconds: int = 5
@@ -57,19 +47,24 @@ class Pace:
     """The same after trouble."""
     bump_after_blocks: int = 6
     """Blocks without a confirmation after which a higher estimate leads to a replacement."""
+    unconfirmed_at_most: int = 16
+    """EVM: so many transactions of one sender wait for a block at a time; nodes hold only some."""
+    fill_after_seconds: int = 30
+    """EVM: how long a nonce may stay unused below one that is broadcast, before a transaction to nobody fills it."""
+    sweep_after_seconds: int = 24 * 3600
+    """Age at which what lies at a deposit address is swept even though it is little, if that pays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class Site(ABC):
     """Everything the steps need to know of one hot wallet on one chain."""
 
     bundle: Bundle
     network: NetworkEntry
     asset: AssetEntry
-    """The chain's native asset."""
+    """The chain's native asset, in which fees are paid."""
     keyset: KeysetEntry
-    account: AccountKey
-    node: PaymentNode
+    node: SendingNode
     pace: Pace = field(default_factory=Pace)
 
     @property
@@ -77,31 +72,15 @@ class Site:
         """Id of the chain."""
         return self.network.chain
 
-    @property
-    def feerate_floor(self) -> FeeRate:
-        """Lowest feerate we pay."""
-        return FeeRate(self.network.feerate_floor)
+    @abstractmethod
+    def finish(self, version: Version, response: SignResponse) -> tuple[bytes, str]:
+        """The signed bytes and their txid, after two decoders agree that they are what was recorded.
 
-    @property
-    def feerate_cap(self) -> FeeRate:
-        """Highest feerate we pay, and the signer signs."""
-        return FeeRate(self.network.feerate_cap)
+        Raises:
+            InvalidSignature: a signature is missing or does not verify.
+            DecodersDisagree: the signed bytes are not the recorded transaction, or two decoders read them differently.
+        """
 
-
-def site(bundle: Bundle, chain: str, node: PaymentNode, *, pace: Pace | None = None) -> Site:
-    """The hot wallet of a chain.
-
-    Raises:
-        InvalidValue: the bundle lacks the chain, its asset or a hot key-set.
-    """
-    network = bundle.network(chain)
-    keyset = bundle.keyset_for(chain, "hot")
-    return Site(
-        bundle=bundle,
-        network=network,
-        asset=bundle.asset(network.native_asset),
-        keyset=keyset,
-        account=AccountKey.parse(keyset.account, NETWORKS[network.network]),
-        node=node,
-        pace=pace or Pace(),
-    )
+    @abstractmethod
+    def vanished(self, tx: Tx, transaction: OurTransaction) -> Sequence[str]:
+        """Resources of an unconfirmed transaction that a reorg took away, so that no block can hold it as it is."""

@@ -11,11 +11,13 @@ from uuid import UUID
 from chains.errors import PermanentError
 from chains.types import BlockRef
 from custody.errors import Conflict
-from custody.signing import btc, payments, repository
+from custody.signing import closing, repository
+from custody.signing.effects import Ended
+from custody.signing.kinds import effects_of
 from custody.signing.lifecycle import TransactionEvent, TransactionState
 from custody.signing.model import ConsumptionFact, OurTransaction
 from custody.signing.site import Site
-from custody.signing.tracking import Dead, Final, Mined, Moved, Stay, Undone, Verdict, judge
+from custody.signing.tracking import Dead, Failed, Final, Mined, Moved, Stay, Undone, Verdict, judge
 from custody.storage import alerts, events
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Isolation, Tx
@@ -64,23 +66,22 @@ def _track_one(db: Database, site: Site, transaction_id: UUID) -> int:
 
 
 def _move(tx: Tx, site: Site, transaction_id: UUID) -> int:
-    tip = repository.cursor(tx, site.chain)
-    if tip is None:
+    anchor = repository.anchor(tx, site.chain)
+    if anchor is None:
         return 0
     moved = 0
     while True:
         transaction = repository.lock(tx, transaction_id)
-        verdict = _verdict(tx, site, transaction, tip)
+        verdict = _verdict(tx, site, transaction, anchor)
         if isinstance(verdict, Stay):
-            _watch_inputs(tx, transaction)
+            _watch_inputs(tx, site, transaction)
             return min(moved, 1)
         _apply(tx, site, transaction, verdict)
         moved += 1
 
 
-def _verdict(tx: Tx, site: Site, transaction: OurTransaction, tip: BlockRef) -> Verdict:
-    versions = [btc.footprint(version) for version in transaction.versions]
-    resources = sorted(frozenset().union(*(version.resources for version in versions)))
+def _verdict(tx: Tx, site: Site, transaction: OurTransaction, anchor: int) -> Verdict:
+    resources = sorted(frozenset[str]().union(*(version.resources for version in transaction.versions)))
     facts = repository.consumptions(tx, transaction.chain, resources)
     place = None
     if transaction.confirmed_txid is not None and transaction.height is not None:
@@ -89,9 +90,9 @@ def _verdict(tx: Tx, site: Site, transaction: OurTransaction, tip: BlockRef) -> 
     return judge(
         transaction.state,
         place,
-        versions,
+        transaction.versions,
         {fact.resource: fact for fact in facts},
-        tip_height=tip.height,
+        anchor=anchor,
         settle_blocks=site.network.settle_blocks,
     )
 
@@ -100,21 +101,30 @@ def _apply(tx: Tx, site: Site, transaction: OurTransaction, verdict: Verdict) ->
     match verdict:
         case Mined(fact):
             _to(tx, transaction, TransactionEvent.MINE, fact)
-            payments.mined(tx, transaction.id, fact.txid, fact.height)
+            effects_of(transaction.kind).mined(tx, transaction, fact)
             for alert in _OPEN_ALERTS:
                 alerts.resolve_alert(tx, alert, str(transaction.id))
+            if not fact.succeeded:
+                _warn_of_failure(tx, transaction, fact)
             _tell(tx, transaction, "confirming", fact)
         case Final(fact):
             _to(tx, transaction, TransactionEvent.FINALISE, fact)
-            payments.settle(tx, transaction, site.asset.id, fact.txid, _resources(transaction, fact.txid))
+            closing.settle(tx, site, transaction, fact)
             alerts.resolve_alert(tx, "transaction.not_tracked", str(transaction.id))
             _tell(tx, transaction, "final", fact)
+        case Failed(fact):
+            _to(tx, transaction, TransactionEvent.DIE, fact)
+            ended = closing.fail(tx, site, transaction, fact)
+            _bury(tx, transaction, f"reverted: {fact.txid} is final and did nothing but pay its fee", ended)
         case Moved(fact):
             repository.relocate(tx, transaction.id, BlockRef(fact.height, fact.block_hash))
         case Undone():
             _undo(tx, transaction)
         case Dead(facts):
-            _die(tx, transaction, facts)
+            killers = sorted({fact.txid for fact in facts})
+            reason = f"double-spent: {', '.join(killers)} used its coins or nonce and is final"
+            repository.apply(tx, transaction, TransactionEvent.DIE)
+            _bury(tx, transaction, reason, closing.bury(tx, transaction, reason))
         case Stay():
             raise AssertionError("nothing to apply")
 
@@ -124,9 +134,7 @@ def _undo(tx: Tx, transaction: OurTransaction) -> None:
     repository.apply(tx, transaction, TransactionEvent.UNDO)
     repository.schedule_broadcast(tx, transaction.id, 0, "reorg: its block was undone")
     if transaction.state is TransactionState.FINAL:
-        payments.unsettle(
-            tx, transaction, transaction.confirmed_txid, _resources(transaction, transaction.confirmed_txid)
-        )
+        closing.unsettle(tx, transaction)
         alerts.raise_alert(
             tx,
             Severity.CRITICAL,
@@ -136,7 +144,8 @@ def _undo(tx: Tx, transaction: OurTransaction) -> None:
             {"chain": transaction.chain},
         )
     else:
-        payments.undone(tx, transaction.id)
+        effects_of(transaction.kind).undone(tx, transaction)
+    alerts.resolve_alert(tx, "transaction.reverted", str(transaction.id))
     events.emit(
         tx,
         "transaction.undone",
@@ -145,32 +154,36 @@ def _undo(tx: Tx, transaction: OurTransaction) -> None:
     )
 
 
-def _die(tx: Tx, transaction: OurTransaction, facts: tuple[ConsumptionFact, ...]) -> None:
-    killers = sorted({fact.txid for fact in facts})
-    reason = f"double-spent: {', '.join(killers)} used its coins and is final"
-    repository.apply(tx, transaction, TransactionEvent.DIE)
-    failed = payments.dead(tx, transaction.id, reason[:500])
+def _warn_of_failure(tx: Tx, transaction: OurTransaction, fact: ConsumptionFact) -> None:
+    alerts.raise_alert(
+        tx,
+        Severity.WARNING,
+        "transaction.reverted",
+        str(transaction.id),
+        f"{fact.txid} is mined in block {fact.height}, and its receipt says that it failed: dead once that is final",
+        {"chain": transaction.chain},
+    )
+
+
+def _bury(tx: Tx, transaction: OurTransaction, reason: str, ended: Ended) -> None:
     alerts.raise_alert(
         tx,
         Severity.CRITICAL,
         "transaction.dead",
         str(transaction.id),
-        f"{reason}. {len(failed)} withdrawals failed and their holds were released",
-        {"chain": transaction.chain, "withdrawals": [str(w) for w in failed]},
+        f"{reason}. {ended.note}".strip(),
+        {"chain": transaction.chain, **ended.data},
     )
-    for alert in _OPEN_ALERTS:
+    for alert in (*_OPEN_ALERTS, "transaction.reverted"):
         alerts.resolve_alert(tx, alert, str(transaction.id))
 
 
-def _watch_inputs(tx: Tx, transaction: OurTransaction) -> None:
+def _watch_inputs(tx: Tx, site: Site, transaction: OurTransaction) -> None:
     """A coin that a reorg took away, and nobody has spent, leaves a transaction that no block can hold:
     alert."""
     if transaction.state is not TransactionState.BROADCAST:
         return
-    inputs = sorted(
-        frozenset().union(*(btc.footprint(version).resources for version in transaction.versions))
-    )
-    gone = repository.missing_receipts(tx, transaction.chain, inputs)
+    gone = site.vanished(tx, transaction)
     if not gone:
         alerts.resolve_alert(tx, "transaction.input_vanished", str(transaction.id))
         return
@@ -187,11 +200,6 @@ def _watch_inputs(tx: Tx, transaction: OurTransaction) -> None:
 def _to(tx: Tx, transaction: OurTransaction, event: TransactionEvent, fact: ConsumptionFact) -> None:
     block = BlockRef(fact.height, fact.block_hash)
     repository.apply(tx, transaction, event, confirmed_txid=fact.txid, block=block)
-
-
-def _resources(transaction: OurTransaction, txid: str) -> list[str]:
-    prints = (btc.footprint(version) for version in transaction.versions)
-    return sorted(next(version.resources for version in prints if version.txid == txid))
 
 
 def _tell(tx: Tx, transaction: OurTransaction, what: str, fact: ConsumptionFact) -> None:

@@ -1,7 +1,7 @@
 """What the chain's facts mean for one of our transactions. Pure.
 
 All versions of a transaction use common resources, so at most one of them can be in a chain. A version is
-known by its txid from the moment it is built: witnesses do not change it.
+known by its content from the moment it is built: signatures do not change it.
 """
 
 from __future__ import annotations
@@ -10,16 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from custody.signing.lifecycle import TransactionState
-from custody.signing.model import ConsumptionFact
-
-
-@dataclass(frozen=True, slots=True)
-class VersionFootprint:
-    """How a version would show in the chain."""
-
-    txid: str
-    resources: frozenset[str]
-    """What it uses; on BTC its inputs."""
+from custody.signing.model import ConsumptionFact, Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +39,14 @@ class Undone:
 
 @dataclass(frozen=True, slots=True)
 class Final:
-    """The confirmed version is as deep as the network's `settle_blocks`."""
+    """The confirmed version is as deep as the network's `settle_blocks`, and succeeded."""
+
+    fact: ConsumptionFact
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The confirmed version is that deep, and its receipt says that it failed: it paid its fee, and nothing else."""
 
     fact: ConsumptionFact
 
@@ -61,16 +59,16 @@ class Dead:
     facts: tuple[ConsumptionFact, ...]
 
 
-Verdict = Stay | Mined | Moved | Undone | Final | Dead
+Verdict = Stay | Mined | Moved | Undone | Final | Failed | Dead
 
 
 def judge(
     state: TransactionState,
     place: tuple[str, int, str] | None,
-    versions: Sequence[VersionFootprint],
+    versions: Sequence[Version],
     consumed: Mapping[str, ConsumptionFact],
     *,
-    tip_height: int,
+    anchor: int,
     settle_blocks: int,
 ) -> Verdict:
     """The next step of a transaction, if there is one. Asked again after each step until the answer is
@@ -81,14 +79,14 @@ def judge(
         place: txid, height and block hash where we last saw it confirmed, None if unconfirmed.
         versions: all versions ever built, refused ones too: what was once asked for could appear.
         consumed: the versions' resources that mined transactions have used.
-        tip_height: of the last block read, by the same reader and in the same snapshot as `consumed`.
+        anchor: height from which confirmations count, by the same reader and in the same snapshot as `consumed`.
         settle_blocks: confirmations that count as final.
     """
-    ours = {version.txid for version in versions}
-    mine = next((fact for fact in consumed.values() if fact.txid in ours), None)
+    ours = {version.content for version in versions}
+    mine = next((fact for fact in consumed.values() if fact.content in ours), None)
 
     def is_final(fact: ConsumptionFact) -> bool:
-        return tip_height - fact.height + 1 >= settle_blocks
+        return anchor - fact.height + 1 >= settle_blocks
 
     if mine is not None:
         return _confirmed(state, place, mine, is_final=is_final(mine))
@@ -115,8 +113,11 @@ def _confirmed(
     if state is TransactionState.CONFIRMING:
         if place != there:
             return Mined(fact)
-        return Final(fact) if is_final else Stay()
+        if not is_final:
+            return Stay()
+        return Final(fact) if fact.succeeded else Failed(fact)
     if state is TransactionState.FINAL and place != there:
-        return Moved(fact) if is_final and place is not None and place[0] == fact.txid else Undone()
+        stays = is_final and fact.succeeded and place is not None and place[0] == fact.txid
+        return Moved(fact) if stays else Undone()
     # BUILT: the signer has signed, but we have not its answer yet; asking again brings it. Ends stay ends.
     return Stay()

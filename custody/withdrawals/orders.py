@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-from chains.btc.address import parse_address
-from chains.btc.network import NETWORKS
-from chains.btc.script import dust_limit_sats
-from chains.errors import InvalidValue
-from chains.types import Address
 from custody.errors import ExpiredOrder, OrderMismatch
+from custody.withdrawals.destinations import check_payable, destination_of, smallest_payment
 from custody.withdrawals.model import Withdrawal
 from policies.bundle import Bundle, Caller
 from policies.intent import Order, SignedOrder
 
 SIGNING_SCOPE = "withdrawals:sign"
 """Scope of callers whose key may sign orders."""
-
-
-def destination_of(bundle: Bundle, chain: str, text: str) -> Address:
-    """The destination, which must be written in its canonical form.
-
-    Raises:
-        InvalidAddress: no address of this network.
-        OrderMismatch: an address of this network, but written otherwise (upper case bech32).
-    """
-    network = bundle.network(chain)
-    address = parse_address(text, NETWORKS[network.network], chain)
-    if address.text != text:
-        raise OrderMismatch("destination", address.text, text)
-    return address
-
-
-def smallest_payment(address: Address) -> int:
-    """Base units below which nodes do not relay a payment to this address (dust)."""
-    return max(1, dust_limit_sats(address.script))
 
 
 def check_order(signed: SignedOrder, caller: Caller, bundle: Bundle, *, now: int) -> None:
@@ -42,8 +19,8 @@ def check_order(signed: SignedOrder, caller: Caller, bundle: Bundle, *, now: int
         OrderMismatch: its caller, chain or amount is not what it must be.
         ExpiredOrder: its time is over.
         BadSignature: not signed by the caller's key.
-        InvalidAddress: the destination is no address of the order's chain.
-        InvalidValue: the bundle does not know its asset.
+        InvalidAddress: the destination is no address of the order's chain, or one that nothing may be paid to.
+        InvalidValue: the bundle does not know its asset, or it cannot be paid.
     """
     order = signed.order
     if order.caller != caller.id:
@@ -58,8 +35,7 @@ def check_order(signed: SignedOrder, caller: Caller, bundle: Bundle, *, now: int
     asset = bundle.asset(order.asset)
     if order.chain != asset.chain:
         raise OrderMismatch("chain", asset.chain, order.chain)
-    if asset.contract is not None:
-        raise InvalidValue(f"asset {asset.id}: tokens cannot be paid yet")
+    check_payable(asset)
     smallest = smallest_payment(destination_of(bundle, order.chain, order.destination))
     if order.units < smallest:
         raise OrderMismatch("amount", f"at least {smallest} base units (less is not relayed)", order.amount)

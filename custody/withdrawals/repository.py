@@ -208,6 +208,17 @@ def wait(tx: Tx, withdrawal_id: UUID, reason: str, *, seconds: int) -> None:
     )
 
 
+def explain(tx: Tx, withdrawal_id: UUID, reason: str) -> None:
+    """Say why it is where it is, and tell the feed. Again changes nothing."""
+    row = tx.optional(
+        "UPDATE withdrawals w SET reason = %(reason)s, updated_at = now() WHERE id = %(id)s AND reason <> %(reason)s"
+        f" RETURNING {_COLUMNS}",
+        {"id": withdrawal_id, "reason": reason},
+    )
+    if row is not None:
+        tell(tx, _withdrawal(row))
+
+
 def explain_waiting(tx: Tx) -> None:
     """Say of withdrawals that a halt or their customer's freeze stops that it does. Again changes nothing.
 

@@ -11,9 +11,10 @@ from custody.storage import alerts, halts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
 from custody.withdrawals import repository, service
+from custody.withdrawals.destinations import destination_of
 from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
 from custody.withdrawals.model import Withdrawal
-from custody.withdrawals.orders import SIGNING_SCOPE, check_row, destination_of
+from custody.withdrawals.orders import SIGNING_SCOPE, check_row
 from custody.withdrawals.ownership import owner_of
 from policies import decision as decisions
 from policies import facts as known

@@ -89,8 +89,15 @@ def make_app(redis_url: Secret, services: Callable[[], Services] | None = None) 
     if services is not None:
         for step in Step:
             _register(app, step, services)
-        app.task(name=HEARTBEAT_TASK)(lambda: heard_the_beat(services()))
+        _register_heartbeat(app, services)
     return app
+
+
+def _register_heartbeat(app: Celery, services: Callable[[], Services]) -> None:
+    def task() -> None:
+        heard_the_beat(services())
+
+    app.task(name=HEARTBEAT_TASK)(task)
 
 
 def _register(app: Celery, step: Step, services: Callable[[], Services]) -> None:

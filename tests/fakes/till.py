@@ -30,11 +30,12 @@ from custody.reconcile.model import Report
 from custody.reconcile.service import reconcile
 from custody.signing import repository as transactions
 from custody.signing.broadcast import broadcast
+from custody.signing.btc.site import BtcSite, btc_site
 from custody.signing.build import build
 from custody.signing.losses import book_losses
 from custody.signing.model import OurTransaction
 from custody.signing.sign import sign
-from custody.signing.site import Pace, Site, site
+from custody.signing.site import Pace
 from custody.signing.track import track
 from custody.storage import halts
 from custody.storage.db import Database
@@ -158,8 +159,8 @@ class Till:
         self.adapter.close()
 
     @property
-    def site(self) -> Site:
-        return site(self.bundle, CHAIN, self.node, pace=self.pace)
+    def site(self) -> BtcSite:
+        return btc_site(self.bundle, CHAIN, self.node, pace=self.pace)
 
     @property
     def caller(self) -> Caller:

@@ -10,12 +10,11 @@ from uuid import UUID
 
 import pytest
 
-from chains.btc.fees import FeeRate
 from chains.btc.script import classify
 from chains.btc.tx import RBF_SEQUENCE
 from custody.ids import new_id
-from custody.signing.build import Raced
-from custody.signing.bump import BumpRefused, bump, bump_requested, bump_stuck
+from custody.signing.bump import bump, bump_requested, bump_stuck
+from custody.signing.errors import BumpRefused, Raced
 from policies.intent import Kind
 from tests.fakes.till import EAGER, Till
 
@@ -186,7 +185,7 @@ def test_a_bump_keeps_the_inputs_pays_the_same_and_takes_the_fee_from_the_change
     alice = till.customer("alice", 9_000_000)
     withdrawal = till.request(alice, 1_000_000)
     transaction_id = till.send()
-    assert bump(till.db, till.site, transaction_id, FeeRate(20_000)) == 2
+    assert bump(till.db, till.site, transaction_id, 20_000) == 2
     assert till.sign() == [transaction_id]
     till.broadcast()
     first, second = till.transaction(transaction_id).versions
@@ -208,7 +207,7 @@ def test_a_bump_without_change_takes_further_coins_and_keeps_the_old_ones(till: 
     till.request(alice, 500_000)
     transaction_id = till.send()
     assert till.transaction(transaction_id).change_index is None
-    bump(till.db, till.site, transaction_id, FeeRate(10_000))
+    bump(till.db, till.site, transaction_id, 10_000)
     till.sign()
     till.broadcast()
     old, new = till.bytes_of(transaction_id, 1), till.bytes_of(transaction_id, 2)
@@ -225,9 +224,9 @@ def test_a_bump_above_what_the_orders_allow_is_refused_and_changes_nothing(till:
     transaction_id = till.send()
     before = till.contents()
     with pytest.raises(BumpRefused, match="the orders allow 2000"):
-        bump(till.db, till.site, transaction_id, FeeRate(50_000))
+        bump(till.db, till.site, transaction_id, 50_000)
     with pytest.raises(BumpRefused, match="the cap is"):
-        bump(till.db, till.site, transaction_id, FeeRate(100_001))
+        bump(till.db, till.site, transaction_id, 100_001)
     assert till.contents() == before
 
 
@@ -238,7 +237,7 @@ def test_a_bump_to_no_more_than_it_pays_is_refused_and_changes_nothing(till: Til
     till.request(alice, 1_000_000)
     transaction = till.send()
     before = till.contents()
-    for feerate in (FeeRate(20), FeeRate(till.transaction(transaction).versions[0].feerate)):
+    for feerate in (20, till.transaction(transaction).versions[0].feerate):
         with pytest.raises(BumpRefused, match=r"pays .* already"):
             bump(till.db, till.site, transaction, feerate)
     assert till.contents() == before
@@ -251,19 +250,19 @@ def test_only_a_broadcast_unconfirmed_transaction_whose_change_is_unspent_is_bum
     transaction_id = till.build()
     assert transaction_id is not None
     with pytest.raises(BumpRefused, match="built"):
-        bump(till.db, till.site, transaction_id, FeeRate(20_000))
+        bump(till.db, till.site, transaction_id, 20_000)
     with pytest.raises(BumpRefused, match="there is no transaction"):
-        bump(till.db, till.site, new_id(), FeeRate(20_000))
+        bump(till.db, till.site, new_id(), 20_000)
     till.sign()
-    bump(till.db, till.site, transaction_id, FeeRate(20_000))
+    bump(till.db, till.site, transaction_id, 20_000)
     with pytest.raises(BumpRefused, match="waits for the signer"):
-        bump(till.db, till.site, transaction_id, FeeRate(30_000))
+        bump(till.db, till.site, transaction_id, 30_000)
     till.sign()
     till.broadcast()
     till.mine(1)
     till.track()
     with pytest.raises(BumpRefused, match="confirming"):
-        bump(till.db, till.site, transaction_id, FeeRate(30_000))
+        bump(till.db, till.site, transaction_id, 30_000)
 
 
 def test_of_two_workers_that_bump_at_once_one_makes_the_next_version(till: Till) -> None:
@@ -274,7 +273,7 @@ def test_of_two_workers_that_bump_at_once_one_makes_the_next_version(till: Till)
 
     def run() -> None:
         try:
-            outcomes.append(bump(till.db, till.site, transaction_id, FeeRate(20_000)))
+            outcomes.append(bump(till.db, till.site, transaction_id, 20_000))
         except (Raced, BumpRefused) as error:
             outcomes.append(type(error))
 

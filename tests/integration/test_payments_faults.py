@@ -10,7 +10,6 @@ from uuid import UUID
 import psycopg
 import pytest
 
-from chains.btc.fees import FeeRate
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
 from chains.errors import NodeUnavailable
@@ -213,7 +212,7 @@ def test_a_refused_bump_leaves_the_earlier_version_alive(till: Till) -> None:
     alice = till.customer("alice", 9_000_000)
     till.request(alice, 1_000_000)
     transaction_id = till.send()
-    bump(till.db, till.site, transaction_id, FeeRate(30_000))
+    bump(till.db, till.site, transaction_id, 30_000)
     till.adopt(2, network_fee_cap="1500")
     till.sign()
     assert till.transaction(transaction_id).state == "broadcast"
@@ -235,7 +234,7 @@ def test_fault_6_and_28_when_the_older_version_is_mined_there_is_one_payment_and
     destination = till.outside.address()
     till.request(alice, 1_000_000, destination=destination)
     transaction_id = till.send()
-    bump(till.db, till.site, transaction_id, FeeRate(20_000))
+    bump(till.db, till.site, transaction_id, 20_000)
     till.sign()
     if row == "6":
         till.broadcast()
@@ -260,7 +259,7 @@ def test_after_a_reorg_the_other_version_may_confirm_and_its_fee_replaces_the_fi
     alice = till.customer("alice", 9_000_000)
     till.request(alice, 1_000_000)
     transaction_id = till.send()
-    bump(till.db, till.site, transaction_id, FeeRate(20_000))
+    bump(till.db, till.site, transaction_id, 20_000)
     till.sign()
     first, second = till.transaction(transaction_id).versions
     assert first.signed is not None
@@ -447,7 +446,7 @@ def test_when_only_the_bumps_further_coin_is_double_spent_the_first_version_stil
     alice = till.customer("alice", 1_000_000, 500_150)
     till.request(alice, 500_000)
     transaction_id = till.send()
-    bump(till.db, till.site, transaction_id, FeeRate(10_000))
+    bump(till.db, till.site, transaction_id, 10_000)
     till.sign()
     first, _ = till.transaction(transaction_id).versions
     added = set(till.bytes_of(transaction_id, 2).resources) - set(till.bytes_of(transaction_id, 1).resources)
@@ -490,7 +489,7 @@ def test_change_of_a_transaction_with_several_versions_is_not_spent_before_it_is
     alice = till.customer("alice", 9_000_000)
     till.request(alice, 1_000_000)
     transaction_id = till.send()
-    bump(till.db, till.site, transaction_id, FeeRate(20_000))
+    bump(till.db, till.site, transaction_id, 20_000)
     till.sign()
     till.broadcast()
     till.mine(1)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from custody.signing import btc
+from custody.signing.requests import read_request
 from ops.devnet.bitcoind import Bitcoind
 from tests.fakes.signer import SignerBench
 from tests.fakes.till import open_till
@@ -80,7 +80,7 @@ def test_a_frozen_tier_does_not_free_a_withdrawal_whose_signature_was_lost_on_th
         assert transaction_id is not None
         [version] = till.transaction(transaction_id).versions
         # The worker dies with the answer in its hands.
-        signed, txid = btc.finish(version, till.service.sign(btc.read_request(version.request)))
+        signed, txid = till.site.finish(version, till.service.sign(read_request(version.request)))
         till.adopt(2, caps=())
         till.sign()
         assert till.withdrawal(withdrawal.id).state == "broadcast"

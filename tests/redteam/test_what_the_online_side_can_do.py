@@ -15,12 +15,11 @@ import msgspec
 import pytest
 
 from chains.btc.address import parse_address
-from chains.btc.fees import FeeRate
 from chains.btc.network import NETWORKS
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
 from chains.types import TxId
-from custody.signing.build import Raced
 from custody.signing.bump import bump, bump_stuck
+from custody.signing.errors import Raced
 from custody.signing.sign import sign
 from custody.withdrawals import service
 from custody.withdrawals.ending import settle_internal
@@ -202,7 +201,7 @@ def test_a_slow_bump_does_not_replace_what_is_mined_and_whose_change_is_spent_al
 
     slow = replace(site, node=Meanwhile(till, mined_and_spent))
     with pytest.raises(Raced):
-        bump(till.db, slow, first, FeeRate(20_000))
+        bump(till.db, slow, first, 20_000)
     assert later != [None]
     assert len(till.transaction(first).versions) == 1
 

@@ -147,6 +147,7 @@ CREATE TABLE deposits (
 );
 CREATE INDEX ON deposits (chain, state);
 CREATE INDEX ON deposits (customer_id, id);
+CREATE INDEX ON deposits (address_id);
 CREATE TRIGGER deposits_lifecycle BEFORE UPDATE OF state ON deposits
     FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('deposit');
 
@@ -350,7 +351,7 @@ CREATE TABLE transaction_versions (                       -- v1, and replacement
     version        integer NOT NULL CHECK (version >= 1),
     request        text NOT NULL,                         -- the signing request, verbatim: a retry sends the same
     unsigned       bytea NOT NULL,
-    content        text NOT NULL UNIQUE,                  -- hash of it without signatures; BTC: the txid
+    content        text NOT NULL,                         -- hash of it without signatures; BTC: the txid
     resources      text[] NOT NULL CHECK (cardinality(resources) > 0),   -- what it uses: outpoints, or sender:nonce
     signed         bytea,
     txid           text UNIQUE,
@@ -364,6 +365,9 @@ CREATE TABLE transaction_versions (                       -- v1, and replacement
     CHECK ((state = 'signed') = (signed IS NOT NULL)),
     CHECK ((signed IS NULL) = (txid IS NULL))
 );
+-- What a signer refused was never signed, and may be built again just the same.
+CREATE UNIQUE INDEX ON transaction_versions (content) WHERE state <> 'refused';
+CREATE INDEX ON transaction_versions (content);
 -- Signed bytes are never changed: what was recorded is what is sent.
 CREATE FUNCTION signed_bytes_stay() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
@@ -420,6 +424,7 @@ CREATE TABLE sweep_items (                                -- what it empties: an
     PRIMARY KEY (sweep_id, address_id, asset)
 );
 CREATE UNIQUE INDEX ON sweep_items (address_id, asset) WHERE open;   -- one sweep at a time for one address and asset
+CREATE INDEX ON sweep_items (address_id);
 CREATE TABLE sweep_events (
     id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     sweep_id   uuid NOT NULL REFERENCES sweeps (id),
@@ -434,18 +439,20 @@ CREATE INDEX ON sweep_events (sweep_id);
 -- EVM: what the node has at a finalised block beyond (+) or below (-) what our facts explain, once it is booked: money
 -- that came by no way we watch, fees that a token took in transfers, what a stranger moved with our key.
 CREATE TABLE variances (
-    id         uuid PRIMARY KEY,                          -- of its ledger transfer, too
+    id         uuid PRIMARY KEY,                          -- of its number in the wallet; of its ledger transfer, too
     chain      text NOT NULL,
     keyset     text NOT NULL,
     asset      text NOT NULL,
     kind       text NOT NULL CHECK (kind IN ('surplus', 'token_fee', 'loss')),
     units      numeric(78, 0) NOT NULL CHECK (units <> 0),
-    height     integer NOT NULL,
+    height     integer NOT NULL,                          -- of the finalised block at which it was found
     block_hash text NOT NULL,
+    state      text NOT NULL DEFAULT 'booked' CHECK (state IN ('booked', 'undone')),   -- undone: that block is gone
     at         timestamptz NOT NULL DEFAULT now(),
-    CHECK ((kind = 'surplus') = (units > 0)),
-    UNIQUE (chain, keyset, asset, block_hash)
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    CHECK ((kind = 'surplus') = (units > 0))
 );
+CREATE INDEX ON variances (chain, keyset, asset);
 
 CREATE TABLE losses (                                     -- coins of ours that a stranger's final transaction has used
     chain      text NOT NULL,
@@ -679,8 +686,6 @@ CREATE TRIGGER deposit_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER sweep_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON sweep_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER variances_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON variances
-    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER withdrawal_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON withdrawal_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON events
@@ -742,6 +747,7 @@ GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, variances TO strongro
 GRANT UPDATE (state, reason, transaction_id, updated_at) ON sweeps TO strongroom_worker;
 GRANT UPDATE (open, left_behind) ON sweep_items TO strongroom_worker;
 GRANT UPDATE (first) ON nonces TO strongroom_worker;
+GRANT UPDATE (state, updated_at) ON variances TO strongroom_worker;
 GRANT UPDATE (done_at, outcome) ON bump_requests TO strongroom_worker;
 GRANT INSERT ON addresses, address_indexes TO strongroom_worker;
 GRANT UPDATE (next) ON address_indexes TO strongroom_worker;

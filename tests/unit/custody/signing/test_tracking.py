@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
+import uuid
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from custody.signing.lifecycle import TRANSACTION, TransactionEvent, TransactionState
-from custody.signing.model import ConsumptionFact
+from custody.signing.model import ConsumptionFact, Version, VersionState
 from custody.signing.tracking import (
     Dead,
+    Failed,
     Final,
     Mined,
     Moved,
     Stay,
     Undone,
     Verdict,
-    VersionFootprint,
     judge,
 )
 
 S, E = TransactionState, TransactionEvent
 A, B = "aa:0", "bb:1"
-V1 = VersionFootprint("v1", frozenset({A}))
-V2 = VersionFootprint("v2", frozenset({A, B}))
 Place = tuple[str, int, str] | None
 
 
-def fact(resource: str, txid: str, height: int = 100, block: str = "block") -> ConsumptionFact:
-    return ConsumptionFact(resource, txid, height, block)
+def version(number: int, *resources: str) -> Version:
+    return Version(
+        transaction_id=uuid.UUID(int=1),
+        version=number,
+        request="",
+        unsigned=b"",
+        content=f"v{number}",
+        resources=frozenset(resources),
+        signed=None,
+        txid=None,
+        fee_units=1,
+        feerate=1,
+        size=1,
+        state=VersionState.BUILT,
+        created_at=datetime.fromtimestamp(0, UTC),
+        signed_at=None,
+    )
+
+
+V1, V2 = version(1, A), version(2, A, B)
+
+
+def fact(
+    resource: str, content: str, height: int = 100, block: str = "block", *, succeeded: bool = True
+) -> ConsumptionFact:
+    return ConsumptionFact(
+        resource=resource,
+        txid=content,
+        content=content,
+        succeeded=succeeded,
+        fee_units=None,
+        height=height,
+        block_hash=block,
+    )
 
 
 def verdict(
@@ -36,10 +69,10 @@ def verdict(
     *facts: ConsumptionFact,
     place: Place = None,
     tip: int = 100,
-    versions: tuple[VersionFootprint, ...] = (V1, V2),
+    versions: tuple[Version, ...] = (V1, V2),
 ) -> Verdict:
     consumed = {each.resource: each for each in facts}
-    return judge(state, place, versions, consumed, tip_height=tip, settle_blocks=6)
+    return judge(state, place, versions, consumed, anchor=tip, settle_blocks=6)
 
 
 def test_without_facts_nothing_happens_to_what_is_unconfirmed() -> None:
@@ -81,6 +114,14 @@ def test_a_final_version_that_only_moved_stays_final_if_it_is_deep_enough() -> N
     assert verdict(S.FINAL, fact(A, "v1"), place=("v1", 100, "block"), tip=100) == Stay()
 
 
+def test_a_version_whose_receipt_says_that_it_failed_is_dead_when_it_is_final_and_not_before() -> None:
+    failed = fact(A, "v1", succeeded=False)
+    assert verdict(S.BROADCAST, failed) == Mined(failed)
+    assert verdict(S.CONFIRMING, failed, place=("v1", 100, "block"), tip=104) == Stay()
+    assert verdict(S.CONFIRMING, failed, place=("v1", 100, "block"), tip=105) == Failed(failed)
+    assert verdict(S.FINAL, failed, place=("v1", 99, "block"), tip=200) == Undone()
+
+
 @pytest.mark.parametrize("state", [S.BUILT, S.BROADCAST])
 def test_a_foreign_use_of_a_common_input_is_death_only_when_it_is_final(state: TransactionState) -> None:
     assert verdict(state, fact(A, "thief"), tip=104) == Stay()
@@ -94,8 +135,15 @@ def test_a_foreign_use_of_an_input_that_only_one_version_has_kills_nothing() -> 
 
 facts = st.dictionaries(
     st.sampled_from([A, B]),
-    st.tuples(st.sampled_from(["v1", "v2", "thief"]), st.integers(90, 110), st.sampled_from("xy")),
-).map(lambda found: {r: ConsumptionFact(r, *rest) for r, rest in found.items()})
+    st.tuples(
+        st.sampled_from(["v1", "v2", "thief"]), st.integers(90, 110), st.sampled_from("xy"), st.booleans()
+    ),
+).map(
+    lambda found: {
+        r: fact(r, content, height, block, succeeded=succeeded)
+        for r, (content, height, block, succeeded) in found.items()
+    }
+)
 places = st.one_of(
     st.none(), st.tuples(st.sampled_from(["v1", "v2"]), st.integers(90, 110), st.sampled_from("xy"))
 )
@@ -110,7 +158,7 @@ def test_verdicts_are_possible_transitions_and_come_to_rest(
     elif place is None:
         place = ("v1", 95, "x")
     for _ in range(6):
-        found = judge(state, place, (V1, V2), consumed, tip_height=tip, settle_blocks=6)
+        found = judge(state, place, (V1, V2), consumed, anchor=tip, settle_blocks=6)
         match found:
             case Stay():
                 return
@@ -122,6 +170,10 @@ def test_verdicts_are_possible_transitions_and_come_to_rest(
                 continue
             case Dead():
                 assert all(each.txid == "thief" for each in found.facts)
+                state = TRANSACTION.next(state, E.DIE)
+                continue
+            case Failed():
+                assert not found.fact.succeeded
                 state = TRANSACTION.next(state, E.DIE)
                 continue
             case Mined(fact=there) | Final(fact=there):
@@ -136,7 +188,7 @@ def test_verdicts_are_possible_transitions_and_come_to_rest(
 def test_nothing_is_ever_dead_while_a_version_can_still_confirm(
     state: TransactionState, consumed: dict[str, ConsumptionFact], tip: int
 ) -> None:
-    found = judge(state, None, (V1, V2), consumed, tip_height=tip, settle_blocks=6)
+    found = judge(state, None, (V1, V2), consumed, anchor=tip, settle_blocks=6)
     if isinstance(found, Dead):
         for version in (V1, V2):
             lost = [consumed[r] for r in version.resources if r in consumed]

@@ -11,9 +11,10 @@ import pytest
 
 from chains.errors import InvalidAddress, InvalidValue
 from custody.errors import ExpiredOrder, OrderMismatch
+from custody.withdrawals.destinations import destination_of, smallest_payment
 from custody.withdrawals.lifecycle import WithdrawalState
 from custody.withdrawals.model import Withdrawal
-from custody.withdrawals.orders import check_order, check_row, destination_of, smallest_payment
+from custody.withdrawals.orders import check_order, check_row
 from policies.canonical import BadSignature
 from policies.keys import sign_order
 from tests.fakes.signing import CHAIN, DESTINATION, NOW, SoftKeys, World

@@ -1,0 +1,1 @@
+"""Transactions of the Bitcoin family: coins in, payments and change out."""

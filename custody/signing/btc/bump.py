@@ -1,0 +1,177 @@
+"""Replacing an unconfirmed transaction by a version with a higher fee (BIP125).
+
+A replacement keeps every input of every earlier version, so at most one of all versions can confirm, and pays
+the same intents with the same outputs; what grows is the fee, out of the change or of further inputs. It is
+recorded as the next version and goes to the signer like the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from chains.btc.coins import FeeAboveLimit, InsufficientFunds, Selection, TooManyInputs
+from chains.btc.fees import MAX_SAT_PER_KVB, FeeRate, minimum_replacement_fee
+from custody.signing import repository
+from custody.signing.btc import change, coins
+from custody.signing.btc.build import fetch_previous, present_feerate
+from custody.signing.btc.plan import MAX_PREVIOUS_BYTES, assemble, choose, previous_bytes
+from custody.signing.btc.site import BtcSite
+from custody.signing.errors import BumpRefused, Raced
+from custody.signing.lifecycle import TransactionState
+from custody.signing.model import OurTransaction, SpendableCoin, Version, VersionState
+from custody.signing.recording import record_next
+from custody.signing.requests import Payee, read_request
+from custody.storage import halts
+from custody.storage.db import Database, Tx
+from custody.withdrawals.destinations import destination_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the database said, at one moment."""
+
+    transaction: OurTransaction
+    newest: Version
+    pinned: Sequence[SpendableCoin]
+    others: Sequence[SpendableCoin]
+
+
+def replace(db: Database, site: BtcSite, transaction_id: UUID, feerate: int | None) -> int:
+    """Record a replacement at a feerate (sat/kvB), or at the present estimate; see `custody.signing.bump`."""
+    target = None if feerate is None else FeeRate(feerate)
+    with db.snapshot() as tx:
+        found = _find(tx, site, transaction_id)
+    payees = _payees(found.newest, site)
+    present = FeeRate(found.newest.feerate)
+    if target is not None and target <= present:
+        raise BumpRefused(f"it pays {present} already: a replacement must pay more than that, not {target}")
+    target = target if target is not None else present_feerate(site)[0]
+    selection = _choose(site, found, payees, target)
+    by_resource = {coin.resource: coin for coin in (*found.pinned, *found.others)}
+    previous = fetch_previous(site, [by_resource[coin.resource] for coin in selection.coins])
+    if previous_bytes(selection, by_resource, previous) > MAX_PREVIOUS_BYTES:
+        raise BumpRefused("its coins come from transactions too large to be shown to a signer together")
+    return _record(db, site, found, payees, selection, by_resource, previous)
+
+
+def _find(tx: Tx, site: BtcSite, transaction_id: UUID) -> _Found:
+    transaction = repository.find(tx, transaction_id)
+    if transaction is None or transaction.chain != site.chain or transaction.keyset != site.keyset.id:
+        raise BumpRefused(f"there is no transaction {transaction_id} of {site.keyset.id}")
+    if transaction.state is not TransactionState.BROADCAST:
+        raise BumpRefused(f"it is {transaction.state}: only an unconfirmed, broadcast one is replaced")
+    if any(version.state is VersionState.BUILT for version in transaction.versions):
+        raise BumpRefused("a version of it still waits for the signer")
+    reason = halts.halted(tx, site.chain)
+    if reason is not None:
+        raise BumpRefused(f"paying is halted: {reason}")
+    newest = transaction.newest_signed
+    assert newest is not None
+    txids = [version.txid for version in transaction.versions if version.txid is not None]
+    if coins.spends_outputs_of(tx, site.chain, txids):
+        raise BumpRefused("another transaction of ours spends its change")
+    resources = sorted(newest.resources)
+    pinned = coins.coins_of(tx, site.chain, resources)
+    if len(pinned) != len(resources):
+        raise BumpRefused("a reorg removed a coin that it spends")
+    others = coins.spendable(tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks)
+    return _Found(transaction, newest, pinned, others)
+
+
+def _payees(version: Version, site: BtcSite) -> tuple[Payee, ...]:
+    """The payments of a version, from its own request: the same orders word for word."""
+    request = read_request(version.request)
+    return tuple(
+        Payee(signed, destination_of(site.bundle, signed.order.chain, signed.order.destination))
+        for signed in request.evidence.orders
+    )
+
+
+def _choose(site: BtcSite, found: _Found, payees: Sequence[Payee], target: FeeRate) -> Selection:
+    """The cheapest choice that nodes take as a replacement, within the orders' ceilings and the caps."""
+    ceiling = sum(payee.fee_ceiling for payee in payees)
+    limit = min(ceiling, int(site.network.fee_cap))
+    old_fee = max(v.fee_units for v in found.transaction.versions if v.state is VersionState.SIGNED)
+    old_feerate = FeeRate(
+        max(v.feerate for v in found.transaction.versions if v.state is VersionState.SIGNED)
+    )
+    incremental = max(site.node.incremental_feerate(), FeeRate(1_000))
+    feerate = max(target, FeeRate(old_feerate.sat_per_kvb + 1))
+    while True:
+        if feerate > site.feerate_cap:
+            raise BumpRefused(f"a replacement needs {feerate}, the cap is {site.feerate_cap}")
+        try:
+            selection = choose(payees, found.others, feerate, site, max_fee_sats=limit, pinned=found.pinned)
+        except FeeAboveLimit as error:
+            raise BumpRefused(
+                f"at {feerate} the fee would be {error.fee_sats} sats; the orders allow {ceiling} together,"
+                f" the network's cap is {site.network.fee_cap}"
+            ) from error
+        except (InsufficientFunds, TooManyInputs) as error:
+            raise BumpRefused(f"no coins for a higher fee: {error}") from error
+        needed = minimum_replacement_fee(old_fee, old_feerate, selection.vsize_vb, incremental)
+        if selection.fee_sats >= needed:
+            return selection
+        # The least rate at which this size pays what is needed; strictly higher each time, so this ends.
+        wanted = -(-needed * 1000 // selection.vsize_vb)
+        if wanted > MAX_SAT_PER_KVB:
+            raise BumpRefused(f"a replacement needs {needed} sats of fee")
+        feerate = max(FeeRate(wanted), FeeRate(feerate.sat_per_kvb + 1))
+
+
+def _record(
+    db: Database,
+    site: BtcSite,
+    found: _Found,
+    payees: Sequence[Payee],
+    selection: Selection,
+    by_resource: dict[str, SpendableCoin],
+    previous: dict[str, bytes],
+) -> int:
+    transaction = found.transaction
+    added = sorted({coin.resource for coin in selection.coins} - {coin.resource for coin in found.pinned})
+    number = transaction.versions[-1].version + 1
+    with db.transaction() as tx:
+        current = repository.lock(tx, transaction.id)
+        if current.state is not TransactionState.BROADCAST or current.versions[-1].version != number - 1:
+            raise Raced(f"transaction {transaction.id} was confirmed or replaced meanwhile")
+        if halts.halted(tx, site.chain) is not None:
+            raise Raced("paying was halted meanwhile")
+        mined = repository.consumptions(tx, site.chain, [coin.resource for coin in found.pinned])
+        txids = [version.txid for version in current.versions if version.txid is not None]
+        if mined or coins.spends_outputs_of(tx, site.chain, txids):
+            raise Raced(f"transaction {transaction.id} was mined meanwhile, or its change is spent")
+        if not coins.still_spendable(
+            tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, added
+        ):
+            raise Raced("a coin was spent, reserved or undone meanwhile")
+        change_index = current.change_index
+        if selection.change_sats is None:
+            change_index = None
+        elif change_index is None:
+            change_index = change.allocate(tx, site.keyset, site.asset.id, site.account)
+            repository.set_change_index(tx, transaction.id, change_index)
+        intents = read_request(found.newest.request).intents
+        built = assemble(site, payees, intents, selection, by_resource, previous, change_index)
+        if not found.newest.resources <= set(built.resources):
+            raise BumpRefused("the replacement would drop an input of an earlier version")
+        if not repository.reserve(tx, site.chain, added, transaction.id):
+            raise Raced("a coin was reserved meanwhile")
+        record_next(tx, site, transaction.id, number, built)
+    return number
+
+
+def stuck(db: Database, site: BtcSite) -> Sequence[tuple[UUID, int]]:
+    """What has waited for blocks below the present estimate, and that estimate (sat/kvB)."""
+    with db.snapshot() as tx:
+        waiting = repository.unconfirmed_for(tx, site.chain, site.keyset.id, site.pace.bump_after_blocks)
+    if not waiting:
+        return ()
+    feerate, _ = present_feerate(site)
+    return [
+        (transaction_id, feerate.sat_per_kvb)
+        for transaction_id, paid in waiting
+        if paid < feerate.sat_per_kvb
+    ]

@@ -1,0 +1,83 @@
+"""Consolidations: many coins of ours become one, at a change address. No payments, one output.
+
+A replacement spends the same coins into the same address, and pays the higher fee out of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from chains.btc.codec import compact_size
+from chains.btc.coin_index import Coin
+from chains.btc.coins import Selection
+from chains.btc.fees import FeeRate
+from chains.btc.hd import CHANGE, agreed_address
+from chains.btc.script import P2WPKH_INPUT_WU, dust_limit_sats, output_size_vb
+from custody.signing.btc.plan import assemble
+from custody.signing.btc.site import BtcSite
+from custody.signing.model import SpendableCoin
+from custody.signing.requests import Built, house_intent
+from policies.intent import Kind
+
+_P2WPKH_SCRIPT: Final = b"\x00\x14" + bytes(20)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What gathering some coins takes."""
+
+    vsize_vb: int
+    """With signatures of the largest size."""
+    fee_sats: int
+
+
+def merged(count: int, feerate: FeeRate) -> Merged:
+    """Size and fee of a transaction that gathers so many coins into one."""
+    # version and locktime, the two counts, the output; segwit marker and flag
+    body_vb = 8 + len(compact_size(count)) + 1 + output_size_vb(_P2WPKH_SCRIPT)
+    vsize_vb = -(-(body_vb * 4 + 2 + count * P2WPKH_INPUT_WU) // 4)
+    return Merged(vsize_vb, feerate.fee_for(vsize_vb))
+
+
+def least_change_sats(long_term: FeeRate) -> int:
+    """The smallest coin worth making: nodes relay it, and spending it later leaves something."""
+    return max(dust_limit_sats(_P2WPKH_SCRIPT), long_term.fee_for_weight(P2WPKH_INPUT_WU) + 1)
+
+
+def assemble_consolidation(
+    site: BtcSite,
+    sweep_id: UUID,
+    coins: Sequence[SpendableCoin],
+    previous: Mapping[str, bytes],
+    fee_sats: int,
+    change_index: int,
+) -> Built:
+    """The unsigned transaction and its request.
+
+    Args:
+        site: the wallet.
+        sweep_id: of the intent.
+        coins: all that it spends.
+        previous: whole previous transactions by txid.
+        fee_sats: what it pays.
+        change_index: where everything goes.
+
+    Raises:
+        InvalidValue: the parts do not fit together.
+        DerivationDisagreement: two implementations derive different addresses; neither is used.
+    """
+    selection = Selection(
+        coins=tuple(Coin(coin.resource, coin.units, P2WPKH_INPUT_WU) for coin in coins),
+        change_sats=sum(coin.units for coin in coins) - fee_sats,
+        fee_sats=fee_sats,
+        vsize_vb=merged(len(coins), FeeRate(0)).vsize_vb,
+        waste_sats=0,
+        algorithm="pinned",
+    )
+    destination = agreed_address(site.account, CHANGE, change_index)
+    intent = house_intent(site, Kind.CONSOLIDATION, str(sweep_id), destination)
+    by_resource = {coin.resource: coin for coin in coins}
+    return assemble(site, (), (intent,), selection, by_resource, previous, change_index)

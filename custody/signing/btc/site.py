@@ -1,0 +1,85 @@
+"""A hot wallet of the Bitcoin family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chains.btc.fees import FeeRate
+from chains.btc.hd import AccountKey
+from chains.btc.network import NETWORKS
+from chains.errors import InvalidValue
+from chains.types import TxId
+from custody.signing.btc import coins
+from custody.signing.btc.finish import finish
+from custody.signing.model import OurTransaction, Version
+from custody.signing.site import Pace, SendingNode, Site
+from custody.storage.db import Tx
+from policies.bundle import BitcoinKeyset, BitcoinNetwork, Bundle
+from signers.ports import SignResponse
+
+
+class BtcPaymentNode(SendingNode, Protocol):
+    """What paying asks of a node of this family. Every call may raise NodeUnavailable."""
+
+    def raw_transaction(self, txid: TxId, block_hash: str | None = None) -> bytes:
+        """A transaction's bytes. Raises NodeRefused where it has none."""
+
+    def fee_estimate(self, target_blocks: int) -> FeeRate | None:
+        """Feerate to confirm within so many blocks; None without data."""
+
+    def mempool_min_feerate(self) -> FeeRate:
+        """Lowest feerate it takes in now."""
+
+    def incremental_feerate(self) -> FeeRate:
+        """What a replacement pays for its own relay."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BtcSite(Site):
+    """Everything the steps need to know of one hot wallet on one chain."""
+
+    network: BitcoinNetwork
+    keyset: BitcoinKeyset
+    node: BtcPaymentNode
+    account: AccountKey
+
+    @property
+    def feerate_floor(self) -> FeeRate:
+        """Lowest feerate we pay."""
+        return FeeRate(self.network.feerate_floor)
+
+    @property
+    def feerate_cap(self) -> FeeRate:
+        """Highest feerate we pay, and the signer signs."""
+        return FeeRate(self.network.feerate_cap)
+
+    def finish(self, version: Version, response: SignResponse) -> tuple[bytes, str]:
+        """See `Site`."""
+        return finish(version, response)
+
+    def vanished(self, tx: Tx, transaction: OurTransaction) -> Sequence[str]:
+        """Inputs that are no output of the best chain any more."""
+        inputs = frozenset[str]().union(*(version.resources for version in transaction.versions))
+        return coins.missing_receipts(tx, transaction.chain, sorted(inputs))
+
+
+def btc_site(bundle: Bundle, chain: str, node: BtcPaymentNode, *, pace: Pace | None = None) -> BtcSite:
+    """The hot wallet of a chain.
+
+    Raises:
+        InvalidValue: the bundle lacks the chain, its asset or a hot key-set, or they are of another family.
+    """
+    network, keyset = bundle.network(chain), bundle.keyset_for(chain, "hot")
+    if not isinstance(network, BitcoinNetwork) or not isinstance(keyset, BitcoinKeyset):
+        raise InvalidValue(f"{chain} is no chain of the Bitcoin family")
+    return BtcSite(
+        bundle=bundle,
+        network=network,
+        asset=bundle.asset(network.native_asset),
+        keyset=keyset,
+        account=AccountKey.parse(keyset.account, NETWORKS[network.network]),
+        node=node,
+        pace=pace or Pace(),
+    )

@@ -1,0 +1,17 @@
+"""Why a step of paying did not do what it was asked."""
+
+from __future__ import annotations
+
+from chains.errors import PermanentError, TransientError
+
+
+class Raced(TransientError):
+    """Another worker was quicker, or the chain has moved: nothing was recorded. The next call looks again."""
+
+
+class BumpRefused(PermanentError):
+    """No replacement is made, and why; the versions that exist stay as they are."""
+
+
+class DecodersDisagree(PermanentError):
+    """Two decoders read different things from the same signed bytes: nothing is sent."""

@@ -1,0 +1,36 @@
+"""The steps that each family of chains does in its own way. Everything else in this package is the same for all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from custody.signing.btc import build as btc_build
+from custody.signing.btc import bump as btc_bump
+from custody.signing.btc.site import BtcSite
+from custody.signing.site import Site
+from custody.storage.db import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """One family's own steps; `Any` is its kind of site."""
+
+    build: Callable[[Database, Any, int], UUID | None]
+    """Record one transaction that pays what can be paid at a time (UNIX seconds); None if nothing can be."""
+    replace: Callable[[Database, Any, UUID, int | None], int]
+    """Record a replacement at a feerate, or at the present one; returns its version number."""
+    stuck: Callable[[Database, Any], Sequence[tuple[UUID, int]]]
+    """Transactions that have waited long below the present fees, and at which feerate to replace each."""
+
+
+_STEPS: Final[Mapping[type[Site], Steps]] = {
+    BtcSite: Steps(btc_build.build, btc_bump.replace, btc_bump.stuck),
+}
+
+
+def steps_of(site: Site) -> Steps:
+    """The steps of a site's family."""
+    return _STEPS[type(site)]

@@ -1,0 +1,20 @@
+"""Which effects a transaction has, by its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from custody.signing.effects import Effects, NoEffects
+from custody.signing.payments import PaymentEffects
+from policies.intent import Kind
+
+_EFFECTS: Final[Mapping[str, Effects]] = {
+    Kind.PAYMENT: PaymentEffects(),
+    Kind.NONCE_FILL: NoEffects(),
+}
+
+
+def effects_of(kind: str) -> Effects:
+    """The effects of transactions of a kind."""
+    return _EFFECTS[kind]
