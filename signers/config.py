@@ -56,7 +56,7 @@ class SignerConfig(_Section, frozen=True):
     """The whole file."""
 
     directory: str
-    """Holds `journal.sqlite`, `pinned.json` and `KEYSET.seed.json`."""
+    """Holds `journal.sqlite`, `pinned.json`, and `KEYSET.seed.json` (BTC) or `KEYSET.key.json` (EVM)."""
     mark_directory: str
     """Another directory, in production of another user, for `journal.mark`."""
     bundle_path: str

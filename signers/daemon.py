@@ -2,18 +2,21 @@
 
 Making a signer (set-up, once; `SOFTHSM2_CONF` or the vendor's settings in the environment):
 
-    from signers.setup import NewKeyset, initialise, make_keys
-    records = make_keys(module_path, label, pin_callback, directory, [NewKeyset("btc-hot", "regtest")])
-    # -> [KeysetRecord(id, network, account, origin, attestation_key)]: copy these fields into the bundle's
-    #    BitcoinKeyset(id=..., chain=..., tier="hot", account=..., origin=..., attestation_key=...)
+    from signers.setup import NewBitcoinKeyset, NewEvmKeyset, initialise, make_keys
+    records = make_keys(module_path, label, pin_callback, directory,
+                        [NewBitcoinKeyset("btc-hot", "regtest"), NewEvmKeyset("eth-hot", chain_id=1)])
+    # -> [BitcoinKeysetRecord(id, network, account, origin, attestation_key),
+    #     EvmKeysetRecord(id, chain_id, address, attestation_key)]: copy these fields into the bundle's
+    #    BitcoinKeyset(id=..., chain=..., tier="hot", account=..., origin=..., attestation_key=...) and
+    #    EvmKeyset(id=..., chain=..., tier="hot", address=..., attestation_key=..., and the contracts of its chain)
     initialise(directory, mark_directory, trust_root)
 
 The configuration (TOML; every field is checked at start):
 
-    directory = "/var/lib/strongroom/signer"        # journal.sqlite, pinned.json, KEYSET.seed.json
+    directory = "/var/lib/strongroom/signer"        # journal.sqlite, pinned.json, KEYSET.{seed,key}.json
     mark_directory = "/var/lib/strongroom-mark"     # journal.mark; another directory, in production another user's
     bundle_path = "/etc/strongroom/bundle.json"     # the signed bundle; re-read when it changes, and on SIGHUP
-    keysets = ["btc-hot"]
+    keysets = ["btc-hot", "eth-hot"]
     [token]
     module = "/usr/lib/softhsm/libsofthsm2.so"
     label = "strongroom"
@@ -35,20 +38,21 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from chains.errors import StrongroomError
 from signers.clock import SteadyClock
 from signers.config import SignerConfig, pin_reader, read_config
+from signers.evm_keys import TokenKeys, key_path, read_key_file
 from signers.hardening import harden_process
 from signers.journal import Journal
 from signers.pkcs11 import Token
 from signers.sealed import SealedKeys, read_sealed, seed_path
-from signers.selfcheck import check_keys, check_libraries
+from signers.selfcheck import check_bitcoin_keys, check_evm_keys, check_libraries
 from signers.server import Server
 from signers.service import SignerService
 from signers.trust import PinnedBundle
-from signers.wallets import BitcoinWallet
+from signers.wallets import BitcoinWallet, EvmWallet, Wallet
 
 REFRESH_SECONDS: Final = 1.0
 """How often the bundle's file is looked at."""
@@ -69,11 +73,7 @@ def run(config: SignerConfig) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     check_libraries()
     token = Token(Path(config.token.module), config.token.label, pin_reader(config.token))
-    wallets = {}
-    for name in config.keysets:
-        keys = SealedKeys(token, read_sealed(seed_path(Path(config.directory), name)))
-        check_keys(keys)
-        wallets[name] = BitcoinWallet(keys)
+    wallets = {name: _opened(token, Path(config.directory), name) for name in config.keysets}
     journal = Journal.open(config.journal_path, config.mark_path)
     clock = SteadyClock(journal.write(lambda book: book.latest))
     trust = PinnedBundle(Path(config.bundle_path), config.pinned_path, journal, clock)
@@ -105,6 +105,22 @@ def run(config: SignerConfig) -> int:
     journal.close()
     token.close()
     return 0
+
+
+def _opened(token: Token, directory: Path, keyset: str) -> Wallet[Any]:
+    """A key-set by the file that its set-up has left, after its self-check.
+
+    Raises:
+        SealBroken: there is no such file, or keys and file don't belong together.
+        SelfCheckFailed: the keys do not do what they should.
+    """
+    if key_path(directory, keyset).exists():
+        key = TokenKeys(token, read_key_file(key_path(directory, keyset)))
+        check_evm_keys(key)
+        return EvmWallet(key)
+    keys = SealedKeys(token, read_sealed(seed_path(directory, keyset)))
+    check_bitcoin_keys(keys)
+    return BitcoinWallet(keys)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,7 +6,7 @@ PermanentError
 │   ├── JournalMismatch  journal and high-water mark disagree
 │   └── SelfCheckFailed  a known answer came out differently
 ├── TokenRefused         the HSM refused: wrong PIN, missing token, missing key
-├── SealBroken           a sealed seed that does not open under this token's key
+├── SealBroken           a sealed seed or a key's record that is not of this token
 └── BadConfiguration     the configuration says something impossible; the message says what to write
 TransientError
 ├── TokenLost            the HSM does not answer now
@@ -38,7 +38,7 @@ class TokenRefused(PermanentError):
 
 
 class SealBroken(PermanentError):
-    """A sealed seed that does not open: another token's, another key-set's, or damaged."""
+    """A sealed seed that does not open, or a record of other keys: another token's, another key-set's, or damaged."""
 
 
 class BadConfiguration(PermanentError):

@@ -85,7 +85,7 @@ class Token:
             TokenRefused: a key of that name exists.
             TokenLost: the token does not answer.
         """
-        self._must_be_free(PyKCS11.CKO_SECRET_KEY, name)
+        self.must_be_free(PyKCS11.CKO_SECRET_KEY, name)
         template = [
             (PyKCS11.CKA_CLASS, PyKCS11.CKO_SECRET_KEY),
             (PyKCS11.CKA_KEY_TYPE, PyKCS11.CKK_AES),
@@ -101,7 +101,7 @@ class Token:
             (PyKCS11.CKA_UNWRAP, False),
         ]
         mechanism = PyKCS11.Mechanism(PyKCS11.CKM_AES_KEY_GEN, None)
-        self._call(lambda session: session.generateKey(template, mechanism))
+        self.call(lambda session: session.generateKey(template, mechanism))
 
     def make_attestation_key(self, name: str) -> bytes:
         """Make an Ed25519 key pair whose private half never leaves the token; returns the public key (32 bytes).
@@ -110,7 +110,7 @@ class Token:
             TokenRefused: a key of that name exists.
             TokenLost: the token does not answer.
         """
-        self._must_be_free(PyKCS11.CKO_PRIVATE_KEY, name)
+        self.must_be_free(PyKCS11.CKO_PRIVATE_KEY, name)
         public = [
             (PyKCS11.CKA_KEY_TYPE, PyKCS11.CKK_EC_EDWARDS),
             (PyKCS11.CKA_EC_PARAMS, _ED25519_NAME),
@@ -128,27 +128,27 @@ class Token:
             (PyKCS11.CKA_SIGN, True),
         ]
         mechanism = PyKCS11.Mechanism(PyKCS11.CKM_EC_EDWARDS_KEY_PAIR_GEN, None)
-        self._call(lambda session: session.generateKeyPair(public, private, mechanism))
+        self.call(lambda session: session.generateKeyPair(public, private, mechanism))
         return self.attestation_public_key(name)
 
     def attestation_public_key(self, name: str) -> bytes:
         """The public half (32 bytes) of an attestation key. Raises TokenRefused (no such key), TokenLost."""
 
         def read(session: Any) -> bytes:
-            handle = self._handle(session, PyKCS11.CKO_PUBLIC_KEY, name)
+            handle = self.handle(session, PyKCS11.CKO_PUBLIC_KEY, name)
             # CKA_EC_POINT is an OCTET STRING of 32 bytes.
             return bytes(session.getAttributeValue(handle, [PyKCS11.CKA_EC_POINT])[0])[-32:]
 
-        return self._call(read)
+        return self.call(read)
 
     def sign(self, name: str, message: bytes) -> bytes:
         """Ed25519 signature (64 bytes) by an attestation key. Raises TokenRefused (no such key), TokenLost."""
 
         def sign(session: Any) -> bytes:
-            handle = self._handle(session, PyKCS11.CKO_PRIVATE_KEY, name)
+            handle = self.handle(session, PyKCS11.CKO_PRIVATE_KEY, name)
             return bytes(session.sign(handle, message, PyKCS11.EDDSA_Mechanism()))
 
-        return self._call(sign)
+        return self.call(sign)
 
     def seal(self, name: str, plaintext: bytes, associated: bytes) -> bytes:
         """AES-256-GCM under a sealing key: nonce (12 bytes), ciphertext, tag (16 bytes).
@@ -160,11 +160,11 @@ class Token:
         nonce = os.urandom(NONCE_BYTES)
 
         def seal(session: Any) -> bytes:
-            handle = self._handle(session, PyKCS11.CKO_SECRET_KEY, name)
+            handle = self.handle(session, PyKCS11.CKO_SECRET_KEY, name)
             mechanism = PyKCS11.AES_GCM_Mechanism(nonce, associated, TAG_BITS)
             return nonce + bytes(session.encrypt(handle, plaintext, mechanism))
 
-        return self._call(seal)
+        return self.call(seal)
 
     def unseal(self, name: str, sealed: bytes, associated: bytes) -> bytes | None:
         """The plaintext of `seal`, or None where the tag does not match (other key, other data, damage).
@@ -177,7 +177,7 @@ class Token:
             return None
 
         def unseal(session: Any) -> bytes | None:
-            handle = self._handle(session, PyKCS11.CKO_SECRET_KEY, name)
+            handle = self.handle(session, PyKCS11.CKO_SECRET_KEY, name)
             mechanism = PyKCS11.AES_GCM_Mechanism(sealed[:NONCE_BYTES], associated, TAG_BITS)
             try:
                 return bytes(session.decrypt(handle, sealed[NONCE_BYTES:], mechanism))
@@ -191,7 +191,7 @@ class Token:
                     return None
                 raise
 
-        return self._call(unseal)
+        return self.call(unseal)
 
     def close(self) -> None:
         """Close this object's sessions. Other users of the library in this process are not touched."""
@@ -202,12 +202,14 @@ class Token:
         for session in sessions:
             self._discard(session)
 
-    def _must_be_free(self, kind: int, name: str) -> None:
+    def must_be_free(self, kind: int, name: str) -> None:
+        """Check that no key has this name. Raises TokenRefused (one has: it is never replaced), TokenLost."""
         wanted = [(PyKCS11.CKA_CLASS, kind), (PyKCS11.CKA_LABEL, name)]
-        if self._call(lambda session: session.findObjects(wanted)):
+        if self.call(lambda session: session.findObjects(wanted)):
             raise TokenRefused(f"token {self.label!r} has a key {name!r} already; it is not replaced")
 
-    def _handle(self, session: Any, kind: int, name: str) -> Any:
+    def handle(self, session: Any, kind: int, name: str) -> Any:
+        """The one object of a class (CKO_...) and name, within an operation of `call`. Raises TokenRefused."""
         found = session.findObjects([(PyKCS11.CKA_CLASS, kind), (PyKCS11.CKA_LABEL, name)])
         if len(found) != 1:
             raise _NoSuchKey(
@@ -215,8 +217,13 @@ class Token:
             )
         return found[0]
 
-    def _call(self, operation: Callable[[Any], _T]) -> _T:
-        """Run `operation` with a session; once more after connecting anew if session, login or token was lost."""
+    def call(self, operation: Callable[[Any], _T]) -> _T:
+        """Run `operation` with a session; once more after connecting anew if session, login or token was lost.
+
+        Raises:
+            TokenRefused: the token refused, or has no such key.
+            TokenLost: the token does not answer.
+        """
         connection = self._connection
         try:
             with self._places:

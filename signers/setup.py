@@ -2,46 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from policies.bundle import TrustRoot
 from signers.config import JOURNAL_FILE, MARK_FILE, PINNED_FILE
 from signers.errors import BadConfiguration
+from signers.evm_keys import create_evm_keyset
 from signers.journal import Journal
-from signers.keyset import BitcoinKeysetRecord
+from signers.keyset import KeysetRecord
 from signers.pkcs11 import Token
 from signers.sealed import create_keyset
 from signers.trust import pin
 
 
 @dataclass(frozen=True, slots=True)
-class NewKeyset:
-    """A key-set to be made."""
+class NewBitcoinKeyset:
+    """An HD wallet to be made."""
 
     id: str
     network: str
     """`main`, `test`, `signet` or `regtest`."""
 
 
+@dataclass(frozen=True, slots=True)
+class NewEvmKeyset:
+    """A key for one EVM network to be made."""
+
+    id: str
+    chain_id: int
+    """EIP-155."""
+
+
+NewKeyset = NewBitcoinKeyset | NewEvmKeyset
+"""A key-set to be made."""
+
+
 def make_keys(
-    module: Path, label: str, pin_callback: Callable[[], str], directory: Path, keysets: list[NewKeyset]
-) -> list[BitcoinKeysetRecord]:
-    """Make key-sets in a token and their sealed seeds in `directory`; returns what the bundle has to say of them.
+    module: Path,
+    label: str,
+    pin_callback: Callable[[], str],
+    directory: Path,
+    keysets: Sequence[NewKeyset],
+) -> list[KeysetRecord]:
+    """Make key-sets in a token and their files in `directory`; returns what the bundle has to say of them.
 
     Run it in a process whose environment is the token's (`SOFTHSM2_CONF`). Again returns the same records.
 
     Raises:
-        TokenRefused: wrong PIN, no such token, or it has keys whose seeds are missing.
+        InvalidValue: a malformed name, or an unknown network.
+        SealBroken: a file of that name belongs to another network.
+        TokenRefused: wrong PIN, no such token, or it has keys whose files are missing.
         TokenLost: the token does not answer.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     token = Token(module, label, pin_callback)
     try:
-        return [create_keyset(token, keyset.id, keyset.network, directory) for keyset in keysets]
+        return [_made(token, keyset, directory) for keyset in keysets]
     finally:
         token.close()
+
+
+def _made(token: Token, keyset: NewKeyset, directory: Path) -> KeysetRecord:
+    if isinstance(keyset, NewEvmKeyset):
+        return create_evm_keyset(token, keyset.id, keyset.chain_id, directory)
+    return create_keyset(token, keyset.id, keyset.network, directory)
 
 
 def initialise(directory: Path, mark_directory: Path, root: TrustRoot) -> None:

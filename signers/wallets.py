@@ -14,11 +14,16 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from chains.btc.hd import HARDENED, AccountKey, agreed_address
 from chains.btc.tx import SIGHASH_ALL, SegwitDigests
-from policies.bundle import KeysetEntry
+from chains.eth.address import checksummed
+from chains.eth.forwarder import agreed_forwarder
+from chains.eth.tx import UnsignedTx
+from policies.bundle import EvmKeyset, KeysetEntry
 from signers.btc import BitcoinRules, BitcoinUnsigned
-from signers.errors import WrongSignature
+from signers.ecdsa import normalised
+from signers.errors import SignerStopped, WrongSignature
+from signers.evm import EvmRules, EvmUnsigned
 from signers.guard import FamilyRules, U
-from signers.keyset import BitcoinKeysetRecord, KeysetRecord
+from signers.keyset import BitcoinKeysetRecord, EvmKeysetRecord, KeysetRecord
 from signers.ports import InputSignature
 
 _LOW_S_LIMIT: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
@@ -66,6 +71,21 @@ class BitcoinKeys(Keys, Protocol):
 
     def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
         """Public key (33 bytes) and low-s DER signature of 32 bytes; the same for the same digest."""
+
+
+class EvmKeys(Keys, Protocol):
+    """One key of an EVM network."""
+
+    @property
+    def record(self) -> EvmKeysetRecord:
+        """The public half."""
+
+    @property
+    def pubkey(self) -> bytes:
+        """33 bytes."""
+
+    def sign(self, digest: bytes) -> bytes:
+        """r and s (64 bytes) for a digest of 32 bytes; they may be others each time, and s in either half."""
 
 
 class Wallet(Protocol[U]):
@@ -131,6 +151,51 @@ class BitcoinWallet:
                 )
             )
         return tuple(signatures)
+
+
+class EvmWallet:
+    """One key, and the forwarders that pay into its address. An HSM's signatures are random, so each is kept."""
+
+    own_addresses: Final = 1
+
+    def __init__(self, keys: EvmKeys) -> None:
+        self.keys = keys
+        self.rules = EvmRules(keys.record)
+
+    def address(self, keyset: KeysetEntry, branch: int, index: int) -> tuple[str, str]:
+        """The forwarder with an index as salt (branch 0), or the key's own address."""
+        assert isinstance(keyset, EvmKeyset)  # check_keyset has said so
+        path = f"m/{branch}/{index}"
+        if branch == 1:
+            return path, self.keys.record.address
+        return path, agreed_forwarder(keyset.factory, keyset.forwarder, index)
+
+    def sign(self, unsigned: EvmUnsigned, kept: Kept) -> tuple[InputSignature, ...]:
+        """The one signature of the transaction: kept on the disk before it is released, and given again for ever.
+
+        Raises:
+            SignerStopped: the one in the journal does not verify.
+        """
+        pubkey, tx = self.keys.pubkey, unsigned.tx
+        text = kept.before
+        if text is None:
+            made = normalised(self.keys.sign(tx.signing_hash), pubkey, tx.signing_hash).hex()
+            if not self._verified(tx, made):
+                raise WrongSignature("the signature is not the key-set's; it was not released")
+            text = kept.keep(made)
+        if not self._verified(tx, text):
+            raise SignerStopped(f"the journal's signature for {unsigned.content} is damaged")
+        return (InputSignature(index=0, pubkey=pubkey.hex(), signature=text),)
+
+    def _verified(self, tx: UnsignedTx, text: str) -> bool:
+        """Whether libsecp256k1 recovers the record's address from 65 bytes (hex), and OpenSSL verifies them."""
+        try:
+            signed = tx.signed(bytes.fromhex(text))
+            sender = checksummed(signed.sender())
+        except ValueError:
+            return False
+        der = utils.encode_dss_signature(signed.r, signed.s)
+        return sender == self.keys.record.address and verifies(self.keys.pubkey, tx.signing_hash, der)
 
 
 def verifies(pubkey: bytes, digest: bytes, der: bytes) -> bool:

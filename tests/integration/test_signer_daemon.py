@@ -29,7 +29,7 @@ from signers.keyset import BitcoinKeysetRecord
 from signers.pkcs11 import Token
 from signers.ports import AttestRequest, Refused, SignerUnavailable, SignRequest, SignResponse
 from signers.sealed import open_keyset, read_sealed
-from signers.setup import NewKeyset, initialise, make_keys
+from signers.setup import NewBitcoinKeyset, initialise, make_keys
 from signers.wire import Call, write_frame
 from tests.fakes.certificates import make_certificate
 from tests.fakes.signing import CHAIN, Coin, Draft, SoftKeys, World
@@ -42,15 +42,18 @@ def keys(softhsm: SoftHsmToken, tmp_path_factory: pytest.TempPathFactory) -> tup
     """A key-set in the token, and the directory with its sealed seed."""
     directory = tmp_path_factory.mktemp("keys")
     (record,) = make_keys(
-        softhsm.module_path, softhsm.label, softhsm.user_pin, directory, [NewKeyset(KEYSET, "regtest")]
+        softhsm.module_path, softhsm.label, softhsm.user_pin, directory, [NewBitcoinKeyset(KEYSET, "regtest")]
     )
+    assert isinstance(record, BitcoinKeysetRecord)
     return record, directory
 
 
 class Daemon:
     """One daemon with its directories."""
 
-    def __init__(self, token: SoftHsmToken, record: BitcoinKeysetRecord, seeds: Path, directory: Path) -> None:
+    def __init__(
+        self, token: SoftHsmToken, record: BitcoinKeysetRecord, seeds: Path, directory: Path
+    ) -> None:
         self.token, self.directory = token, directory
         self.world = World(record, now=int(time.time()))
         self.stores, self.marks = directory / "signer", directory / "mark"
@@ -422,7 +425,7 @@ def test_making_keys_again_returns_the_same_keys(
 ) -> None:
     record, directory = keys
     again = make_keys(
-        softhsm.module_path, softhsm.label, softhsm.user_pin, directory, [NewKeyset(KEYSET, "regtest")]
+        softhsm.module_path, softhsm.label, softhsm.user_pin, directory, [NewBitcoinKeyset(KEYSET, "regtest")]
     )
     assert again == [record]
     before = (daemon.stores / "journal.sqlite").read_bytes()

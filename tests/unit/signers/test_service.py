@@ -16,7 +16,7 @@ from policies.canonical import verify_ed25519
 from signers.errors import SelfCheckFailed, WrongSignature
 from signers.keyset import BitcoinKeysetRecord
 from signers.ports import AttestRequest, Refused
-from signers.selfcheck import check_keys, check_libraries
+from signers.selfcheck import check_bitcoin_keys, check_libraries
 from signers.wallets import BitcoinKeys, verifies
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY, KEYSET, SoftKeys
@@ -150,17 +150,17 @@ def test_known_answers_come_out_as_published() -> None:
 
 def test_the_self_check_finds_keys_that_sign_wrongly() -> None:
     good = SoftKeys.make()
-    check_keys(good)
+    check_bitcoin_keys(good)
     for bad in (FaultyKeys(good, ecdsa=flip_last_bit), FaultyKeys(good, ed25519=flip_last_bit)):
         with pytest.raises(SelfCheckFailed):
-            check_keys(bad)
+            check_bitcoin_keys(bad)
 
 
 def test_the_self_check_finds_keys_that_are_not_deterministic() -> None:
     good = SoftKeys.make()
     faults: Iterator[Callable[[bytes], bytes]] = iter([bytes, high_s])
     with pytest.raises(SelfCheckFailed):
-        check_keys(FaultyKeys(good, ecdsa=lambda der: next(faults)(der)))
+        check_bitcoin_keys(FaultyKeys(good, ecdsa=lambda der: next(faults)(der)))
 
 
 def test_verification_accepts_only_the_right_key_and_digest() -> None:

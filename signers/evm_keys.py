@@ -1,0 +1,157 @@
+"""One secp256k1 key of an EVM network, made in the HSM and never outside of it.
+
+Beside the token there is only `KEYSET.key.json`: the public record, signed by the token's attestation key so that
+nobody can turn a key made for one network into a key of another by editing a file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from chains.errors import InvalidValue
+from chains.eth.tx import address_text_of_key
+from policies.canonical import BadSignature, Document, Name, encode_signature, verify_ed25519
+from policies.intent import Signature
+from signers.ecdsa import make_signing_key, must_stay_inside, sign_digest, signing_public_key
+from signers.errors import SealBroken
+from signers.files import write_new
+from signers.keyset import EvmKeysetRecord
+from signers.pkcs11 import Token
+from signers.sealed import attestation_key_name
+
+
+class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The file `KEYSET.key.json`."""
+
+    v: int = 1
+    record: EvmKeysetRecord
+    signature: Signature
+    """Of the record by the token's attestation key."""
+
+
+class _Binding(Document, frozen=True):
+    """What the attestation key vouches for."""
+
+    domain = "evm-key"
+
+    keyset: Name
+    chain_id: int
+    address: str
+
+
+def _binding(record: EvmKeysetRecord) -> bytes:
+    return _Binding(keyset=record.id, chain_id=record.chain_id, address=record.address).digest()
+
+
+def signing_key_name(keyset: str) -> str:
+    """Label of the secp256k1 key in the token."""
+    return f"{keyset}-sign"
+
+
+def key_path(directory: Path, keyset: str) -> Path:
+    """Where a key-set's record is kept."""
+    return directory / f"{keyset}.key.json"
+
+
+def create_evm_keyset(token: Token, keyset_id: str, chain_id: int, directory: Path) -> EvmKeysetRecord:
+    """Make a key-set: both keys in the token, and the signed record beside it.
+
+    Again with the same `directory` returns the record of the key-set that is there.
+
+    Args:
+        token: logged in.
+        keyset_id: its name in the bundle.
+        chain_id: of its network (EIP-155).
+        directory: the signer's directory; gets `KEYSET.key.json` (0600).
+
+    Raises:
+        InvalidValue: a malformed name or chain id.
+        SealBroken: a key-set of this name is there, for another network.
+        TokenRefused: the token has keys of this name but the record is missing.
+        TokenLost: the token does not answer.
+    """
+    path = key_path(directory, keyset_id)
+    if path.exists():
+        found = read_key_file(path).record
+        if found.chain_id != chain_id:
+            raise SealBroken(
+                f"{path} is of chain id {found.chain_id}, not {chain_id}: give the new key-set another name"
+            )
+        return found
+    try:
+        blank = msgspec.convert(
+            {
+                "kind": "evm-key",
+                "id": keyset_id,
+                "chain_id": chain_id,
+                "address": "0x" + "00" * 20,
+                "attestation_key": "00" * 32,
+            },
+            EvmKeysetRecord,
+        )
+    except msgspec.ValidationError as error:
+        raise InvalidValue(f"key-set {keyset_id!r} with chain id {chain_id!r}: {error}") from None
+    pubkey = make_signing_key(token, signing_key_name(keyset_id))
+    attestation_key = token.make_attestation_key(attestation_key_name(keyset_id))
+    record = msgspec.structs.replace(
+        blank, address=address_text_of_key(pubkey), attestation_key=attestation_key.hex()
+    )
+    signature = token.sign(attestation_key_name(keyset_id), _binding(record))
+    file = KeyFile(record=record, signature=encode_signature(signature))
+    TokenKeys(token, file)
+    write_new(path, msgspec.json.encode(file))
+    return record
+
+
+def read_key_file(path: Path) -> KeyFile:
+    """Read a key-set's file. Raises SealBroken where it is missing or malformed."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=KeyFile)
+    except FileNotFoundError:
+        raise SealBroken(f"{path} is missing: create the key-set first, or restore the file") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise SealBroken(f"{path}: {error}") from None
+
+
+class TokenKeys:
+    """A key-set whose keys are both in the token.
+
+    Raises:
+        SealBroken: the token's keys are not those of the record, or the record was edited.
+        TokenRefused: the token has no such keys, or lets them out.
+        TokenLost: the token does not answer.
+    """
+
+    __slots__ = ("_token", "pubkey", "record")
+
+    record: EvmKeysetRecord
+    pubkey: bytes
+    """33 bytes."""
+
+    def __init__(self, token: Token, file: KeyFile) -> None:
+        self._token, self.record = token, file.record
+        self.pubkey = signing_public_key(token, signing_key_name(file.record.id))
+        attestation_key = token.attestation_public_key(attestation_key_name(file.record.id)).hex()
+        theirs = (file.record.address, file.record.attestation_key)
+        if (address_text_of_key(self.pubkey), attestation_key) != theirs:
+            raise SealBroken(f"key-set {file.record.id!r}: the token's keys are not the recorded ones")
+        try:
+            verify_ed25519(attestation_key, _binding(file.record), file.signature)
+        except BadSignature:
+            raise SealBroken(
+                f"key-set {file.record.id!r}: its record is not the one that token {token.label!r} signed"
+            ) from None
+        must_stay_inside(token, signing_key_name(file.record.id))
+
+    def __repr__(self) -> str:
+        return f"TokenKeys({self.record.id!r}, {self.record.address})"
+
+    def sign(self, digest: bytes) -> bytes:
+        """r and s (64 bytes) for a digest of 32 bytes; others each time."""
+        return sign_digest(self._token, signing_key_name(self.record.id), digest)
+
+    def attest(self, digest: bytes) -> bytes:
+        """Ed25519 signature (64 bytes) by the token's attestation key."""
+        return self._token.sign(attestation_key_name(self.record.id), digest)
