@@ -64,7 +64,7 @@ def plan(
     """
     due: dict[tuple[int, tuple[str, ...]], list[tuple[Candidate, frozenset[Reason]]]] = {}
     for candidate in sorted(candidates, key=lambda each: each.index):
-        if candidate.doubtful or _must_wait(candidate.failures, candidate.failed_at, pace, now):
+        if candidate.doubtful or must_wait(candidate.failures, candidate.failed_at, pace, now):
             continue
         reasons = {
             pile.asset: reason
@@ -104,6 +104,11 @@ def gas_of(candidate: Candidate, tokens: Sequence[str], native: str) -> int:
     return own + moved * TOKEN_GAS + empty + (NATIVE_GAS if candidate.units(native) else 0)
 
 
+def must_wait(times: int, last: int, pace: SweepPace, now: int) -> bool:
+    """Whether what went wrong so many times has to rest: twice as long each time."""
+    return times > 0 and now < last + pace.retry_seconds * 2 ** min(times - 1, _MAX_DOUBLINGS)
+
+
 def _why(
     candidate: Candidate,
     pile: Pile,
@@ -116,7 +121,7 @@ def _why(
 ) -> Reason | None:
     """Why a pile should be swept now; None if it should not."""
     known = terms.get(pile.asset)
-    if known is None or pile.units <= 0 or _must_wait(pile.left_behind, pile.left_at, pace, now):
+    if known is None or pile.units <= 0 or must_wait(pile.left_behind, pile.left_at, pace, now):
         return None
     old = now - pile.since >= pace.sweep_after_seconds
     wanted = pile.asset in needed
@@ -136,11 +141,6 @@ def _why(
     if reached:
         return Reason.FLOOR
     return Reason.OLD if old else None
-
-
-def _must_wait(times: int, last: int, pace: SweepPace, now: int) -> bool:
-    """Whether what went wrong so many times has to rest: twice as long each time."""
-    return times > 0 and now < last + pace.retry_seconds * 2 ** min(times - 1, _MAX_DOUBLINGS)
 
 
 def _ready(group: Sequence[tuple[Candidate, frozenset[Reason]]], pace: SweepPace, now: int) -> bool:
