@@ -83,7 +83,7 @@ class Connection(H11Protocol):
         self.answered = 0
         self._enter(Phase.NEW)
         most = self._most
-        if most is not None and len(self.connections) > most and not make_room(self.connections, self):
+        if most is not None and len(self.connections) > most and not make_room(self.connections, self, most):
             self.refuse(TooManyConnections(most))
 
     def data_received(self, data: bytes) -> None:
@@ -148,7 +148,12 @@ class Connection(H11Protocol):
             self._enter(Phase.ENDED)
             self.transport.close()
         else:
-            self.transport.abort()
+            self.drop()
+
+    def drop(self) -> None:
+        """End at once, without a word."""
+        self._enter(Phase.ENDED)
+        self.transport.abort()
 
     @property
     def waits_for_client(self) -> bool:
@@ -159,15 +164,19 @@ class Connection(H11Protocol):
         self.phase, self.since = phase, time.monotonic()
 
 
-def make_room(connections: Collection[Any], newcomer: Connection) -> bool:
+def make_room(connections: Collection[Any], newcomer: Connection, most: int) -> bool:
     """End the connection that is most likely to be missed by nobody. False if all are at work."""
     now = time.monotonic()
-    idle = [other for other in connections if other is not newcomer and other.waits_for_client]
+    # Those that are ending are still in the collection until the loop has seen to it.
+    staying = [other for other in connections if other.phase is not Phase.ENDED]
+    if len(staying) <= most:
+        return True
+    idle = [other for other in staying if other is not newcomer and other.waits_for_client]
     if not idle:
         return False
     # Never answered and old first: that is what a flood of connections that say nothing looks like.
     least = min(idle, key=lambda other: (now - other.since < FRESH_SECONDS, other.answered > 0, other.since))
-    least.transport.abort()
+    least.drop()
     return True
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,6 +133,13 @@ class RunningApi:
     now_offset: int = 0
     woken: list[Step] = field(default_factory=list)
     clients: list[ApiClient | httpx.Client] = field(default_factory=list)
+    connected: Callable[[], int] = lambda: 0
+    """How many connections the server has."""
+
+    @property
+    def port(self) -> int:
+        """On the loopback address."""
+        return int(self.url.rpartition(":")[2])
 
     def client(self, caller: str = "exchange", **changes: Any) -> ApiClient:
         """A client of one of the bundle's callers that does not retry."""
@@ -256,6 +263,7 @@ def running_api(superuser_dsn: str, **changes: Any) -> Iterator[RunningApi]:
     try:
         wait_until(lambda: server.started, timeout=10, what="uvicorn to serve")
         api.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        api.connected = lambda: len(server.server_state.connections)
         yield api
     finally:
         for client in api.clients:
