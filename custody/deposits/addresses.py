@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import msgspec
 
 from custody.deposits import repository
-from custody.deposits.attestation import address_path, verify
+from custody.deposits.attestation import DEPOSITS, address_path, verify
 from custody.deposits.model import AddressRow, Purpose
 from custody.errors import UnknownCustomer
 from custody.storage.db import Database, Tx
 from custody.storage.events import emit
 from policies.bundle import Bundle
 from signers.ports import AttestRequest, SignedAttestation, Signer
-
-DEPOSIT_BRANCH = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +66,21 @@ def attest(db: Database, signer: Signer, bundle: Bundle, customer: str, asset: s
     with db.transaction() as tx:
         if not repository.customer_exists(tx, customer):
             raise UnknownCustomer(customer)
-        index = repository.take_index(tx, keyset.id, DEPOSIT_BRANCH)
+        index = repository.take_index(tx, keyset.id, DEPOSITS)
     signed = signer.attest(
         AttestRequest(
             chain=entry.chain,
             keyset=keyset.id,
             customer=customer,
             asset=asset,
-            branch=DEPOSIT_BRANCH,
+            branch=DEPOSITS,
             index=index,
         )
     )
     text, script = verify(
-        signed, bundle, keyset=keyset.id, customer=customer, asset=asset, branch=DEPOSIT_BRANCH, index=index
+        signed, bundle, keyset=keyset.id, customer=customer, asset=asset, branch=DEPOSITS, index=index
     )
-    path = address_path(keyset, DEPOSIT_BRANCH, index)
+    path = address_path(keyset, DEPOSITS, index)
     return AttestedAddress(entry.chain, keyset.id, asset, customer, index, path, text, script, signed)
 
 
@@ -98,7 +96,7 @@ def record(tx: Tx, attested: AttestedAddress) -> AddressRow:
         asset=attested.asset,
         customer=attested.customer,
         purpose=Purpose.DEPOSIT,
-        branch=DEPOSIT_BRANCH,
+        branch=DEPOSITS,
         index=attested.index,
         address=attested.address,
         script=attested.script,

@@ -1,6 +1,6 @@
 """Is this address ours, and is it this customer's? Asked before it is shown and before it is credited.
 
-The answer never comes from the database: the address is derived again from the bundle's account key by two
+The answer never comes from the database: the address is derived again from the bundle's key-set by two
 implementations, and the customer is read from the signer's attestation.
 """
 
@@ -16,11 +16,17 @@ from chains.btc.address import parse_address
 from chains.btc.hd import AccountKey, agreed_address
 from chains.btc.network import NETWORKS
 from chains.errors import InvalidValue, PermanentError
+from chains.eth.address import raw_address
+from chains.eth.forwarder import agreed_forwarder
 from custody.deposits.model import AddressRow, Purpose
-from policies.bundle import Bundle, KeysetEntry
+from policies.bundle import BitcoinNetwork, Bundle, EvmKeyset, KeysetEntry
 from policies.canonical import BadSignature, verify_ed25519
 from signers.ports import SignedAttestation
 
+DEPOSITS: Final = 0
+"""The branch of addresses that customers are given."""
+HOUSE: Final = 1
+"""The branch of our own: change on BTC, the key's address (index 0) on EVM chains."""
 _MAX_REMEMBERED: Final = 100_000
 
 
@@ -33,22 +39,26 @@ class AttestationMismatch(PermanentError):
 
 
 def address_path(keyset: KeysetEntry, branch: int, index: int) -> str:
-    """Path from the master key, e.g. `m/84'/1'/0'/0/7`."""
+    """Path from the master key, e.g. `m/84'/1'/0'/0/7`; on EVM chains `m/0/7` is the forwarder with salt 7."""
     return f"{keyset.account_path}/{branch}/{index}"
 
 
 def derive(bundle: Bundle, keyset_id: str, branch: int, index: int) -> tuple[str, bytes]:
-    """The address text and script at a path of a key-set, agreed by two implementations.
+    """The address text and script (on EVM chains: the 20 bytes) at a path of a key-set, agreed by two implementations.
 
     Raises:
         InvalidValue: the bundle has no such key-set, or the path is impossible.
         DerivationDisagreement: the implementations differ.
     """
     keyset = bundle.keyset(keyset_id)
-    network = bundle.network(keyset.chain).network
-    account = _account(keyset.account, network)
+    if isinstance(keyset, EvmKeyset):
+        return _evm_address(keyset, branch, index)
+    network = bundle.network(keyset.chain)
+    if not isinstance(network, BitcoinNetwork):
+        raise InvalidValue(f"key-set {keyset_id} is of another family than {keyset.chain}")
+    account = _account(keyset.account, network.network)
     text = agreed_address(account, branch, index)
-    return text, parse_address(text, NETWORKS[network], keyset.chain).script
+    return text, parse_address(text, NETWORKS[network.network], keyset.chain).script
 
 
 def verify(
@@ -69,7 +79,7 @@ def verify(
         keyset: the key-set that was asked; the chain is the key-set's.
         customer: whose address it must be; None: the house's.
         asset: the asset it must be for.
-        branch: 0 for deposits, 1 for change.
+        branch: `DEPOSITS` or `HOUSE`.
         index: index on the branch.
 
     Raises:
@@ -177,6 +187,19 @@ class Prover:
             except PermanentError as error:
                 answers[row] = str(error)
         return answers[row]
+
+
+@lru_cache(maxsize=_MAX_REMEMBERED)
+def _evm_address(keyset: EvmKeyset, branch: int, index: int) -> tuple[str, bytes]:
+    if branch == DEPOSITS:
+        text = agreed_forwarder(keyset.factory, keyset.forwarder, index)
+    elif (branch, index) == (HOUSE, 0):
+        text = keyset.address
+    else:
+        raise InvalidValue(
+            f"{keyset.id} has no path {branch}/{index}: 0/n are its forwarders, 1/0 is its key"
+        )
+    return text, raw_address(text)
 
 
 @lru_cache(maxsize=64)

@@ -220,6 +220,42 @@ def unbook_loss(chain: str, resource: str, n: int) -> Reverse:
     )
 
 
+def variance_reference(variance_id: UUID) -> str:
+    """What all bookings of a variance have as reference."""
+    return f"variance:{variance_id}"
+
+
+def book_variance(
+    variance_id: UUID, *, asset: str, wallet: str, units: int, account: AccountKind
+) -> Transfer:
+    """A wallet has more (positive) or less than blocks explain: the house's `account` gains or bears it.
+
+    Args:
+        variance_id: of the variance; of the transfer, too.
+        asset: asset id.
+        wallet: key-set.
+        units: base units, not zero.
+        account: SUSPENSE for what came unexplained or was stolen; NETWORK_FEES for what a token kept.
+
+    Raises:
+        InvalidValue: no units.
+    """
+    kind = LineType.NETWORK_FEE if account is AccountKind.NETWORK_FEES else LineType.TRANSFER
+    return Transfer(
+        variance_id,
+        (
+            Leg(house(AccountKind.CHAIN_ASSETS, asset, wallet=wallet), -units, kind),
+            Leg(house(account, asset), units, kind),
+        ),
+        variance_reference(variance_id),
+    )
+
+
+def unbook_variance(variance_id: UUID) -> Reverse:
+    """The booking of a variance is undone: the block at which it was found left the best chain."""
+    return Reverse(derived_id("unbook-variance", variance_id), variance_id, variance_reference(variance_id))
+
+
 def _settle(
     withdrawal_id: UUID, n: int, customer: str, asset: str, units: int, fee_units: int, paid: Leg
 ) -> PostHold:

@@ -12,12 +12,12 @@ import msgspec
 
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
-from chains.errors import StrongroomError
+from chains.errors import InvalidValue, StrongroomError
 from custody.config import Process, Settings, load
 from custody.reconcile.model import Report, Statement
 from custody.reconcile.service import reconcile
 from custody.storage.db import Database
-from policies.bundle import Bundle, TrustRoot, read_bundle
+from policies.bundle import BitcoinNetwork, Bundle, TrustRoot, read_bundle
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,8 +58,10 @@ def _report(settings: Settings) -> Report:
 
 def _node(settings: Settings, bundle: Bundle, chain: str) -> BitcoinNode:
     node = settings.nodes[chain]
-    network = NETWORKS[bundle.network(chain).network]
-    return BitcoinNode(chain, network, node.rpc_url.reveal(), node.rest_url)
+    network = bundle.network(chain)
+    if not isinstance(network, BitcoinNetwork):
+        raise InvalidValue(f"{chain} is of another family")
+    return BitcoinNode(chain, NETWORKS[network.network], node.rpc_url.reveal(), node.rest_url)
 
 
 def render(report: Report) -> str:

@@ -3,24 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from custody.reconcile.model import (
     RULES,
+    Booking,
     Check,
     Coin,
     Facts,
-    InFlight,
+    NodeBalance,
     NodeCoins,
+    Records,
     Report,
+    StaleVariance,
     Statement,
+    VarianceKind,
     WalletFacts,
     WalletKey,
 )
 
 _SHOWN = 20
 
+Node = NodeCoins | NodeBalance
 
-def compare(facts: Facts, nodes: Mapping[WalletKey, NodeCoins]) -> Report:
+
+@dataclass(frozen=True, slots=True)
+class Unexplained:
+    """What a node has beyond our records of an EVM wallet, judged."""
+
+    differences: tuple[str, ...] = ()
+    """What must not be: money is missing."""
+    pending_units: int = 0
+    """What may be, and waits for being final."""
+    kind: VarianceKind | None = None
+    """How to book what is final."""
+    units: int = 0
+
+
+def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
     """Hold everything against everything.
 
     Args:
@@ -31,6 +51,8 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, NodeCoins]) -> Report:
         ValueError: a node's answer is for another block than the cursor: they cannot be compared.
     """
     statements: list[Statement] = []
+    bookings: list[Booking] = []
+    stale: list[StaleVariance] = []
     found: dict[int, list[str]] = {number: [] for number in RULES}
     for offence in facts.offences:
         found[offence.rule].append(offence.detail)
@@ -38,39 +60,93 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, NodeCoins]) -> Report:
         node = nodes[wallet.key]
         if node.tip != facts.cursors[wallet.key.chain]:
             raise ValueError(f"{wallet.key}: the node is at {node.tip}, the snapshot elsewhere")
-        statement = state(wallet, node)
+        judged = Unexplained()
+        if isinstance(node, NodeCoins):
+            found[3] += _coins(wallet, node)
+        else:
+            assert wallet.records is not None, "balances are compared with records"
+            judged = unexplained(wallet.key, wallet.records, node)
+            found[3] += judged.differences
+            found[7] += _foreign(wallet.key, wallet.records)
+            bookings += _booking(wallet.key, wallet.records, judged)
+            stale += wallet.records.stale
+        statement = state(wallet, node, judged.pending_units)
         statements.append(statement)
-        found[3] += _coins(wallet, node)
         if statement.difference_units:
             found[4].append(_identity(statement))
     checks = tuple(Check(number, title, _bounded(found[number])) for number, title in RULES.items())
     tips = {wallet.key.chain: facts.cursors[wallet.key.chain] for wallet in facts.wallets}
-    return Report(tips, tuple(statements), checks, facts.waiting)
+    return Report(tips, tuple(statements), checks, facts.waiting, tuple(bookings), tuple(stale))
 
 
-def state(wallet: WalletFacts, node: NodeCoins) -> Statement:
+def state(wallet: WalletFacts, node: Node, pending_units: int = 0) -> Statement:
     """The identity of one wallet, term by term."""
+    if isinstance(node, NodeCoins):
+        coins, there, gone = sum(coin.units for coin in wallet.coins), sum(c.units for c in node.coins), 0
+    else:
+        assert wallet.records is not None, "balances are compared with records"
+        coins, there = wallet.records.units, node.units
+        gone = sum(each.units for each in wallet.records.stale)
     return Statement(
         key=wallet.key,
         ledger_units=wallet.ledger_units,
         uncredited=dict(wallet.uncredited),
-        mined_not_settled_units=sum(_mined(each) for each in wallet.in_flight),
-        settled_not_mined_units=sum(_settled(each) for each in wallet.in_flight),
+        mined_not_settled_units=sum(each.mined_units for each in wallet.in_flight),
+        settled_not_mined_units=sum(each.booked_units for each in wallet.in_flight),
         lost_not_booked_units=sum(each.spent_units for each in wallet.lost),
-        booked_not_lost_units=sum(each.booked_units for each in wallet.lost),
-        coins_units=sum(coin.units for coin in wallet.coins),
-        node_units=sum(coin.units for coin in node.coins),
+        booked_not_lost_units=sum(each.booked_units for each in wallet.lost) - gone,
+        coins_units=coins,
+        node_units=there,
+        pending_units=pending_units,
     )
 
 
-def _mined(each: InFlight) -> int:
-    """What its mined version took out of the coins."""
-    return 0 if each.mined_txid is None else each.paid_units + each.mined_fee_units
+def unexplained(key: WalletKey, records: Records, node: NodeBalance) -> Unexplained:
+    """Judge what the node has beyond (+) or below (-) our records of an EVM wallet.
+
+    Anybody can send money in ways that leave no trace in what we read, so more than we know never stops paying: once it
+    is final it is booked to suspense. Less than we know is missing, and stops it, unless a token is known to keep fees.
+    """
+    now = node.units - records.units
+    final = 0 if node.final_units is None else node.final_units - records.final_units
+    where = f"{key.wallet} {key.asset}"
+    differences: tuple[str, ...] = ()
+    if now < 0 and not records.keeps_fees:
+        differences = (_short(where, "at its tip", node.units, records.units),)
+    pending = now if records.keeps_fees else max(now, 0)
+    if final == 0 or records.anchor is None:
+        return Unexplained(differences, pending)
+    if final > 0:
+        return Unexplained(differences, pending, VarianceKind.SURPLUS, final)
+    if records.keeps_fees:
+        return Unexplained(differences, pending, VarianceKind.TOKEN_FEE, final)
+    differences = (
+        _short(where, f"at {records.anchor}", node.final_units or 0, records.final_units),
+        *differences,
+    )
+    if any(records.explained_to < use.height <= records.anchor.height for use in records.foreign):
+        return Unexplained(differences, pending, VarianceKind.LOSS, final)
+    return Unexplained(differences, pending)
 
 
-def _settled(each: InFlight) -> int:
-    """What its settlement took out of the ledger."""
-    return 0 if each.booked_txid is None else each.paid_units + each.booked_fee_units
+def _short(where: str, when: str, has: int, expected: int) -> str:
+    return f"{where}: the node has {has} {when}, our records say {expected}: {has - expected:+d} base units"
+
+
+def _booking(key: WalletKey, records: Records, judged: Unexplained) -> list[Booking]:
+    if judged.kind is None or records.anchor is None:
+        return []
+    return [Booking(key, judged.kind, judged.units, records.anchor, records.variances + 1)]
+
+
+def _foreign(key: WalletKey, records: Records) -> list[str]:
+    """Foreign uses that are not final: what they took is not known yet."""
+    final = -1 if records.anchor is None else records.anchor.height
+    return [
+        f"{key.wallet}: {use.resource} was used in block {use.height} by {use.txid}, which is not ours"
+        for use in records.foreign
+        if use.height > final
+    ]
 
 
 def _coins(wallet: WalletFacts, node: NodeCoins) -> list[str]:
@@ -102,6 +178,7 @@ def _identity(statement: Statement) -> str:
 
 
 def _bounded(differences: list[str]) -> tuple[str, ...]:
-    """The first ones; a broken database has thousands, and an alert is for people."""
+    """The first ones, each once; a broken database has thousands, and an alert is for people."""
+    differences = list(dict.fromkeys(differences))
     more = len(differences) - _SHOWN
     return tuple(differences[:_SHOWN]) + ((f"and {more} more",) if more > 0 else ())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 from chains.types import BlockRef
 
@@ -32,14 +34,10 @@ class InFlight:
 
     transaction: str
     state: str
-    paid_units: int
-    """Sum of the withdrawals that it serves."""
-    mined_txid: str | None
-    """The version that the monitor has in the best chain."""
-    mined_fee_units: int
-    booked_txid: str | None
-    """The version by which it was settled in the ledger."""
-    booked_fee_units: int
+    mined_units: int
+    """What the version in the best chain took out of the wallet: what it paid, if it succeeded, and its fee."""
+    booked_units: int
+    """What its settlement took out of the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,56 @@ class Lost:
     """Of the coin, if a stranger's transaction in the best chain has used it."""
     booked_units: int
     """What is booked as its loss."""
+
+
+class VarianceKind(StrEnum):
+    """Why what a node has of an EVM wallet can differ from what blocks said, and where it is booked."""
+
+    SURPLUS = "surplus"
+    """Money that came by no way we watch: to an address before we knew it, by a contract's end, as a reward.
+    Suspense."""
+    TOKEN_FEE = "token_fee"
+    """What a fee-on-transfer token kept while we moved it between our own addresses. The house's network fees."""
+    LOSS = "loss"
+    """What a final transaction of a stranger moved with our key. Suspense."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """The use of a nonce of ours by a transaction that is none of ours."""
+
+    resource: str
+    txid: str
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class StaleVariance:
+    """A booked variance whose block has left the best chain: its booking is to be reversed."""
+
+    id: UUID
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """EVM: what the blocks that we have read say a wallet has; coins there are none."""
+
+    units: int
+    """At the cursor: receipts, less what our transactions moved out and paid for being mined, and booked variances."""
+    final_units: int
+    """The same at the anchor."""
+    anchor: BlockRef | None
+    """The newest finalised block; None while there is none that we have read."""
+    keeps_fees: bool
+    """Whether it is a token that is known to keep a part of what is moved."""
+    foreign: tuple[Foreign, ...]
+    """Foreign uses of our nonces, oldest first."""
+    explained_to: int
+    """Foreign uses up to this height are booked as a loss; -1: none."""
+    stale: tuple[StaleVariance, ...]
+    variances: int
+    """How many were ever recorded: numbers the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +113,9 @@ class WalletFacts:
     in_flight: tuple[InFlight, ...]
     lost: tuple[Lost, ...]
     coins: tuple[Coin, ...]
+    """BTC: the unspent receipts."""
+    records: Records | None = None
+    """EVM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +153,23 @@ class NodeCoins:
     coins: tuple[Coin, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class NodeBalance:
+    """What a node has of one asset at all addresses of a wallet, exactly at `tip`; where asked, also at the anchor."""
+
+    tip: BlockRef
+    units: int
+    final_units: int | None
+
+
 RULES: Mapping[int, str] = {
     1: "every account is the replay of its lines, and each asset sums to zero",
     2: "frozen money is held money, and each withdrawal has the hold that its state asks for",
-    3: "our unspent receipts are the node's unspent outputs",
-    4: "the ledger's chain assets and what is in flight are the coins",
+    3: "what blocks have brought and taken is what the node has",
+    4: "the ledger's chain assets and what is in flight are what blocks have brought and taken",
     5: "each deposit is booked once if credited, else not at all",
     6: "each settled withdrawal is paid by one transaction, each transaction spends what it pays",
-    7: "our coins are used by our transactions, or booked as lost, and each receipt is a deposit or our change",
+    7: "coins and nonces are used by our transactions, or booked as lost; each receipt is a deposit or our change",
 }
 
 
@@ -139,7 +199,11 @@ class Statement:
     lost_not_booked_units: int
     booked_not_lost_units: int
     coins_units: int
+    """What blocks have brought and taken: unspent coins on BTC, balances on EVM chains."""
     node_units: int
+    pending_units: int = 0
+    """EVM: of the node's units, what no block explains and what is booked once it is final: a surplus, or (negative)
+    fees that a token kept."""
 
     @property
     def expected_units(self) -> int:
@@ -160,6 +224,20 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
+class Booking:
+    """A variance that is final and not booked."""
+
+    key: WalletKey
+    kind: VarianceKind
+    units: int
+    """Positive: the node has more than we knew; negative: less."""
+    block: BlockRef
+    """The finalised block at which the node was asked."""
+    number: int
+    """Of the variances of its wallet and asset, from 1: two workers that find the same one book it once."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The outcome."""
 
@@ -167,6 +245,10 @@ class Report:
     statements: tuple[Statement, ...]
     checks: tuple[Check, ...]
     waiting: tuple[Waiting, ...]
+    bookings: tuple[Booking, ...] = ()
+    """What is final and explained by no block: to be booked."""
+    stale: tuple[StaleVariance, ...] = ()
+    """Bookings to be reversed."""
 
     @property
     def ok(self) -> bool:
@@ -196,6 +278,7 @@ class Report:
                     "expected": str(each.expected_units),
                     "coins": str(each.coins_units),
                     "node": str(each.node_units),
+                    "pending": str(each.pending_units),
                     "difference": str(each.difference_units),
                 }
                 for each in self.statements

@@ -111,7 +111,7 @@ def test_the_identity_holds_in_whatever_order_things_happen(
                 coins, stolen = coins + stolen, 0
             case "unbook" if lost and not stolen:
                 ledger, lost = ledger + lost, 0
-    flight = InFlight("t", "any", paid, mined, fees.get(mined or "", 0), booked, fees.get(booked or "", 0))
+    flight = InFlight("t", "any", paid + fees[mined] if mined else 0, paid + fees[booked] if booked else 0)
     found = wallet(
         ledger,
         [coins],
