@@ -110,6 +110,7 @@ class Step(StrEnum):
     TRACK = "track"
     BUMP = "bump"
     BOOK_LOSSES = "book_losses"
+    SWEEP = "sweep"
     RECONCILE = "reconcile"
 
 

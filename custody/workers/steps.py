@@ -14,6 +14,9 @@ from custody.signing.losses import book_losses
 from custody.signing.sign import sign
 from custody.signing.site import Site
 from custody.signing.track import track
+from custody.sweeps.model import SweepPace
+from custody.sweeps.service import sweep
+from custody.treasury.holdings import watch_excess
 from custody.wiring import Services
 from custody.withdrawals.ending import expire, settle_internal
 from custody.withdrawals.routing import cool, route
@@ -79,6 +82,14 @@ def _book_losses(services: Services) -> int:
     return sum(book_losses(services.database, site) for site in services.sites())
 
 
+def _sweep(services: Services) -> int:
+    gather = services.settings.gather_seconds
+    pace = SweepPace() if gather is None else SweepPace(gather_seconds=gather)
+    with services.database.transaction() as tx:
+        watch_excess(tx, services.bundle())
+    return sum(sweep(services.database, site, pace, now=services.clock()) for site in services.sites())
+
+
 def _reconcile(services: Services) -> int:
     report = reconcile(services.database, services.bundle(), services.nodes)
     enforce(services.database, report)
@@ -95,6 +106,7 @@ _STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
     Step.TRACK: _track,
     Step.BUMP: _bump,
     Step.BOOK_LOSSES: _book_losses,
+    Step.SWEEP: _sweep,
     Step.RECONCILE: _reconcile,
 }
 
@@ -103,5 +115,7 @@ FOLLOWED_BY: Final[Mapping[Step, tuple[Step, ...]]] = {
     Step.BUILD: (Step.SIGN,),
     Step.SIGN: (Step.BROADCAST,),
     Step.BUMP: (Step.SIGN,),
+    Step.SWEEP: (Step.SIGN,),
+    Step.TRACK: (Step.SWEEP,),
 }
 """What a step that did something makes possible: rung for at once, instead of waiting for the next beat."""

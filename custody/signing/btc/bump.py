@@ -16,6 +16,7 @@ from chains.btc.fees import MAX_SAT_PER_KVB, FeeRate, minimum_replacement_fee
 from custody.signing import repository
 from custody.signing.btc import change, coins
 from custody.signing.btc.build import fetch_previous, present_feerate
+from custody.signing.btc.consolidate import replaced
 from custody.signing.btc.plan import MAX_PREVIOUS_BYTES, assemble, choose, previous_bytes
 from custody.signing.btc.site import BtcSite
 from custody.signing.errors import BumpRefused, Raced
@@ -26,6 +27,7 @@ from custody.signing.requests import Payee, read_request
 from custody.storage import halts
 from custody.storage.db import Database, Tx
 from custody.withdrawals.destinations import destination_of
+from policies.intent import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,15 @@ def _choose(site: BtcSite, found: _Found, payees: Sequence[Payee], target: FeeRa
     )
     incremental = max(site.node.incremental_feerate(), FeeRate(1_000))
     feerate = max(target, FeeRate(old_feerate.sat_per_kvb + 1))
+    if found.transaction.kind == Kind.CONSOLIDATION:
+        return replaced(
+            site,
+            found.pinned,
+            feerate,
+            old_fee_sats=old_fee,
+            old_feerate=old_feerate,
+            incremental=incremental,
+        )
     while True:
         if feerate > site.feerate_cap:
             raise BumpRefused(f"a replacement needs {feerate}, the cap is {site.feerate_cap}")
@@ -167,11 +178,20 @@ def stuck(db: Database, site: BtcSite) -> Sequence[tuple[UUID, int]]:
     """What has waited for blocks below the present estimate, and that estimate (sat/kvB)."""
     with db.snapshot() as tx:
         waiting = repository.unconfirmed_for(tx, site.chain, site.keyset.id, site.pace.bump_after_blocks)
+        leisurely = _consolidations(tx, waiting)
     if not waiting:
         return ()
     feerate, _ = present_feerate(site)
+    if feerate.sat_per_kvb <= site.pace.long_term_sat_per_kvb:
+        leisurely = frozenset()
     return [
         (transaction_id, feerate.sat_per_kvb)
         for transaction_id, paid in waiting
-        if paid < feerate.sat_per_kvb
+        if paid < feerate.sat_per_kvb and transaction_id not in leisurely
     ]
+
+
+def _consolidations(tx: Tx, waiting: Sequence[tuple[UUID, int]]) -> frozenset[UUID]:
+    """Those that pay nobody: made because fees were low, they wait until fees are low again."""
+    found = (repository.find(tx, transaction_id) for transaction_id, _ in waiting)
+    return frozenset(each.id for each in found if each is not None and each.kind == Kind.CONSOLIDATION)

@@ -13,11 +13,12 @@ from uuid import UUID
 from chains.btc.codec import compact_size
 from chains.btc.coin_index import Coin
 from chains.btc.coins import Selection
-from chains.btc.fees import FeeRate
+from chains.btc.fees import FeeRate, minimum_replacement_fee
 from chains.btc.hd import CHANGE, agreed_address
 from chains.btc.script import P2WPKH_INPUT_WU, dust_limit_sats, output_size_vb
 from custody.signing.btc.plan import assemble
 from custody.signing.btc.site import BtcSite
+from custody.signing.errors import BumpRefused
 from custody.signing.model import SpendableCoin
 from custody.signing.requests import Built, house_intent
 from policies.intent import Kind
@@ -47,6 +48,55 @@ def least_change_sats(long_term: FeeRate) -> int:
     return max(dust_limit_sats(_P2WPKH_SCRIPT), long_term.fee_for_weight(P2WPKH_INPUT_WU) + 1)
 
 
+def all_of(coins: Sequence[SpendableCoin], fee_sats: int) -> Selection:
+    """All of these coins, and what they are worth beyond the fee as the only output."""
+    return Selection(
+        coins=tuple(Coin(coin.resource, coin.units, P2WPKH_INPUT_WU) for coin in coins),
+        change_sats=sum(coin.units for coin in coins) - fee_sats,
+        fee_sats=fee_sats,
+        vsize_vb=merged(len(coins), FeeRate(0)).vsize_vb,
+        waste_sats=0,
+        algorithm="pinned",
+    )
+
+
+def replaced(
+    site: BtcSite,
+    coins: Sequence[SpendableCoin],
+    target: FeeRate,
+    *,
+    old_fee_sats: int,
+    old_feerate: FeeRate,
+    incremental: FeeRate,
+) -> Selection:
+    """The same coins with a higher fee.
+
+    Args:
+        site: the wallet.
+        coins: what every version spends.
+        target: feerate that it should pay at least.
+        old_fee_sats, old_feerate: the highest among the versions there are.
+        incremental: what nodes want for relaying a replacement.
+
+    Raises:
+        BumpRefused: a cap, or what the coins are worth, does not allow it.
+    """
+    vsize_vb = merged(len(coins), target).vsize_vb
+    fee_sats = max(
+        target.fee_for(vsize_vb), minimum_replacement_fee(old_fee_sats, old_feerate, vsize_vb, incremental)
+    )
+    most = min(int(site.network.fee_cap), site.feerate_cap.fee_for(vsize_vb))
+    if fee_sats > most:
+        raise BumpRefused(f"a replacement needs {fee_sats} sats of fee, the caps allow {most}")
+    left = sum(coin.units for coin in coins) - fee_sats
+    least = least_change_sats(FeeRate(site.pace.long_term_sat_per_kvb))
+    if left < least:
+        raise BumpRefused(
+            f"a fee of {fee_sats} sats would leave {left}, less than {least} is not worth having"
+        )
+    return all_of(coins, fee_sats)
+
+
 def assemble_consolidation(
     site: BtcSite,
     sweep_id: UUID,
@@ -69,14 +119,7 @@ def assemble_consolidation(
         InvalidValue: the parts do not fit together.
         DerivationDisagreement: two implementations derive different addresses; neither is used.
     """
-    selection = Selection(
-        coins=tuple(Coin(coin.resource, coin.units, P2WPKH_INPUT_WU) for coin in coins),
-        change_sats=sum(coin.units for coin in coins) - fee_sats,
-        fee_sats=fee_sats,
-        vsize_vb=merged(len(coins), FeeRate(0)).vsize_vb,
-        waste_sats=0,
-        algorithm="pinned",
-    )
+    selection = all_of(coins, fee_sats)
     destination = agreed_address(site.account, CHANGE, change_index)
     intent = house_intent(site, Kind.CONSOLIDATION, str(sweep_id), destination)
     by_resource = {coin.resource: coin for coin in coins}
