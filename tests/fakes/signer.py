@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import pytest
@@ -15,16 +16,18 @@ from signers.journal import Journal
 from signers.ports import InputSignature, Refused, SignRequest
 from signers.service import SignerService
 from signers.trust import PinnedBundle, pin
-from signers.wallets import BitcoinKeys, BitcoinWallet
-from tests.fakes.signing import NOW, Draft, SoftKeys, World
+from signers.wallets import BitcoinKeys, BitcoinWallet, EvmKeys, EvmWallet, Wallet
+from tests.fakes.evm_signing import EvmDraft, EvmWorld, SoftEvmKeys
+from tests.fakes.signing import NOW, Draft, House, SoftKeys, World
+
+W = TypeVar("W", bound=House)
 
 
-class SignerBench:
-    """A signer in this process with soft keys, a real journal, and a clock to turn."""
+class Bench(Generic[W]):
+    """A signer in this process with a real journal, and a clock to turn."""
 
-    def __init__(self, directory: Path) -> None:
-        self.keys: BitcoinKeys = SoftKeys.make()
-        self.world = World(self.keys.record)
+    def __init__(self, directory: Path, world: W) -> None:
+        self.world = world
         self.time = NOW
         self.directory = directory
         (directory / "mark").mkdir()
@@ -32,6 +35,10 @@ class SignerBench:
         pin(self.world.root, directory / "pinned.json")
         self.publish(self.world.bundle())
         self.start()
+
+    def wallets(self) -> Mapping[str, Wallet[Any]]:
+        """What the signer serves."""
+        raise NotImplementedError
 
     def start(self) -> None:
         """Open everything as a daemon does when it starts."""
@@ -43,8 +50,7 @@ class SignerBench:
         self.trust = PinnedBundle(
             directory / "bundle.json", directory / "pinned.json", self.journal, self.clock
         )
-        wallets = {self.keys.record.id: BitcoinWallet(self.keys)}
-        self.service = SignerService(wallets, self.trust, self.journal, self.clock)
+        self.service = SignerService(self.wallets(), self.trust, self.journal, self.clock)
 
     def restart(self) -> None:
         """Close everything and open it again."""
@@ -71,6 +77,20 @@ class SignerBench:
         assert self.service.status().signed == before
         return {reason.code for reason in refused.value.reasons}
 
+    def with_orders(self, request: SignRequest, *orders: SignedOrder) -> SignRequest:
+        return msgspec.structs.replace(request, evidence=Evidence(orders=orders))
+
+
+class SignerBench(Bench[World]):
+    """A signer of one BTC key-set with soft keys."""
+
+    def __init__(self, directory: Path) -> None:
+        self.keys: BitcoinKeys = SoftKeys.make()
+        super().__init__(directory, World(self.keys.record))
+
+    def wallets(self) -> Mapping[str, Wallet[Any]]:
+        return {self.keys.record.id: BitcoinWallet(self.keys)}
+
     def draft(self, *units: int, **changes: Any) -> Draft:
         """An honest draft: one coin that suffices, one order for each of `units`."""
         units = units or (1_000_000,)
@@ -80,5 +100,22 @@ class SignerBench:
     def request(self, *units: int, **changes: Any) -> SignRequest:
         return self.world.request(self.draft(*units, **changes))
 
-    def with_orders(self, request: SignRequest, *orders: SignedOrder) -> SignRequest:
-        return msgspec.structs.replace(request, evidence=Evidence(orders=orders))
+
+class EvmBench(Bench[EvmWorld]):
+    """A signer of two EVM key-sets, on two networks of one bundle, with soft keys."""
+
+    def __init__(self, directory: Path) -> None:
+        keys, other = SoftEvmKeys.make(), SoftEvmKeys.make("xeth-hot", 31338)
+        self.keys: EvmKeys = keys
+        self.other: EvmKeys = other
+        super().__init__(directory, EvmWorld(keys.record, other.record))
+
+    def wallets(self) -> Mapping[str, Wallet[Any]]:
+        return {keys.record.id: EvmWallet(keys) for keys in (self.keys, self.other)}
+
+    def draft(self, *units: int, asset: str = "ETH", **changes: Any) -> EvmDraft:
+        """An honest draft: one order for each of `units`."""
+        return EvmDraft([self.world.order(n, asset=asset) for n in units or (10**17,)], **changes)
+
+    def request(self, *units: int, asset: str = "ETH", **changes: Any) -> SignRequest:
+        return self.world.request(self.draft(*units, asset=asset, **changes))

@@ -95,20 +95,16 @@ class Coin:
         return self.previous.outputs[self.vout].units
 
 
-@dataclass
-class World:
-    """Officers, a caller, and a bundle that names them and one hot key-set."""
+@dataclass(kw_only=True)
+class House:
+    """Officers and callers: what signs bundles and orders, whatever the chain."""
 
-    record: BitcoinKeysetRecord
     now: int = NOW
     officers: dict[str, SigningKey] = field(
         default_factory=lambda: {name: SigningKey.generate() for name in ("olga", "felix", "sanna")}
     )
     caller: SigningKey = field(default_factory=SigningKey.generate)
     stranger: SigningKey = field(default_factory=SigningKey.generate)
-
-    def __post_init__(self) -> None:
-        self.account = AccountKey.parse(self.record.account, REGTEST)
 
     @property
     def root(self) -> TrustRoot:
@@ -118,6 +114,47 @@ class World:
             organisations={name: f"org-{name}" for name in self.officers},
             minimum_version=1,
         )
+
+    def caller_entry(
+        self, name: str, key: SigningKey, *, scopes: Sequence[str] = ("withdrawals:sign",), not_after: int = 0
+    ) -> Caller:
+        return Caller(
+            id=name,
+            key=key.public_hex,
+            organisation="exchange",
+            scopes=tuple(scopes),
+            not_after=not_after or self.now + 365 * DAY,
+        )
+
+    def people(self) -> dict[str, Any]:
+        """Callers and officers as fields of a bundle."""
+        return {
+            "callers": (
+                self.caller_entry("exchange", self.caller),
+                self.caller_entry("reader", self.stranger, scopes=("withdrawals:read",)),
+            ),
+            "officers": tuple(
+                Officer(id=name, key=key.public_hex, organisation=f"org-{name}", not_after=self.now + DAY)
+                for name, key in self.officers.items()
+            ),
+        }
+
+    def signed(self, bundle: Bundle, names: Sequence[str] = ("olga", "felix")) -> SignedBundle:
+        return sign_bundle(bundle, {name: self.officers[name] for name in names})
+
+    def bundle(self, version: int = 1, **changes: Any) -> Bundle:
+        """The bundle of a version, with changes."""
+        raise NotImplementedError
+
+
+@dataclass
+class World(House):
+    """A bundle that names the people of the house and one hot key-set for BTC."""
+
+    record: BitcoinKeysetRecord
+
+    def __post_init__(self) -> None:
+        self.account = AccountKey.parse(self.record.account, REGTEST)
 
     def bundle(self, version: int = 1, **changes: Any) -> Bundle:
         """The bundle; `changes` are fields of the bundle, its network (`network_...`) or cap (`cap_...`)."""
@@ -164,14 +201,7 @@ class World:
             ),
             "keysets": (self.keyset_entry(),),
             "caps": (TierCap(**(cap | named("cap_"))),),
-            "callers": (
-                self.caller_entry("exchange", self.caller),
-                self.caller_entry("reader", self.stranger, scopes=("withdrawals:read",)),
-            ),
-            "officers": tuple(
-                Officer(id=name, key=key.public_hex, organisation=f"org-{name}", not_after=self.now + DAY)
-                for name, key in self.officers.items()
-            ),
+            **self.people(),
             "rules": (
                 Rules(
                     asset="BTC",
@@ -195,20 +225,6 @@ class World:
             "attestation_key": self.record.attestation_key,
         }
         return BitcoinKeyset(**(fields | changes))
-
-    def caller_entry(
-        self, name: str, key: SigningKey, *, scopes: Sequence[str] = ("withdrawals:sign",), not_after: int = 0
-    ) -> Caller:
-        return Caller(
-            id=name,
-            key=key.public_hex,
-            organisation="exchange",
-            scopes=tuple(scopes),
-            not_after=not_after or self.now + 365 * DAY,
-        )
-
-    def signed(self, bundle: Bundle, names: Sequence[str] = ("olga", "felix")) -> SignedBundle:
-        return sign_bundle(bundle, {name: self.officers[name] for name in names})
 
     def coin(self, units: int = 5_000_000, branch: int = 0, index: int = 0) -> Coin:
         """A coin of ours in a fresh previous transaction."""
