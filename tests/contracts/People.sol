@@ -78,13 +78,13 @@ contract GasBurner {
     }
 }
 
-/// @notice Calls somebody back when it is paid, and notes whether that succeeded.
+/// @notice Calls somebody back when it is paid, and says whether that succeeded.
 contract ReentrantReceiver {
     address public target;
     bytes public data;
     uint256 public value;
-    uint256 public entered;
-    uint256 public tried;
+
+    event Entered(bool succeeded);
 
     function setCallback(address target_, bytes calldata data_, uint256 value_) external {
         target = target_;
@@ -92,16 +92,10 @@ contract ReentrantReceiver {
         value = value_;
     }
 
-    function fund() external payable {}
-
     receive() external payable {
-        if (target != address(0) && gasleft() > 10_000) {
-            address once = target;
-            target = address(0);
-            tried += 1;
-            (bool called,) = once.call{value: value}(data);
-            if (called) entered += 1;
-            target = once;
+        if (target != address(0)) {
+            (bool called,) = target.call{value: value}(data);
+            emit Entered(called);
         }
     }
 }
