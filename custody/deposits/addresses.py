@@ -7,13 +7,31 @@ from dataclasses import dataclass
 import msgspec
 
 from custody.deposits import repository
-from custody.deposits.attestation import DEPOSITS, address_path, verify
+from custody.deposits.attestation import DEPOSITS, HOUSE, address_path, derive, verify
 from custody.deposits.model import AddressRow, Purpose
 from custody.errors import UnknownCustomer
 from custody.storage.db import Database, Tx
 from custody.storage.events import emit
-from policies.bundle import Bundle
+from policies.bundle import Bundle, EvmKeyset
 from signers.ports import AttestRequest, SignedAttestation, Signer
+
+
+def evm_keysets(bundle: Bundle, chain: str) -> list[EvmKeyset]:
+    """The key-sets of an EVM chain; none on others."""
+    return [each for each in bundle.keysets if isinstance(each, EvmKeyset) and each.chain == chain]
+
+
+def ensure_house(tx: Tx, bundle: Bundle, chain: str) -> None:
+    """Store the addresses of the keys themselves, which pay and hold what was swept. Again changes nothing.
+
+    What arrives there is nobody's: it goes to suspense, and is how operators bring the money for gas.
+    """
+    for keyset in evm_keysets(bundle, chain):
+        address, script = derive(bundle, keyset.id, HOUSE, 0)
+        native = bundle.network(chain).native_asset
+        repository.ensure_house_address(
+            tx, chain=chain, keyset=keyset.id, asset=native, branch=HOUSE, address=address, script=script
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,17 @@ def insert_address(
     return _address(row)
 
 
+def ensure_house_address(
+    tx: Tx, *, chain: str, keyset: str, asset: str, branch: int, address: str, script: bytes
+) -> None:
+    """Store the address of a key itself, which has index 0, unless it is there."""
+    tx.execute(
+        "INSERT INTO addresses (chain, keyset, asset, purpose, branch, index, address, script)"
+        " VALUES (%s, %s, %s, %s, %s, 0, %s, %s) ON CONFLICT DO NOTHING",
+        [chain, keyset, asset, Purpose.CHANGE, branch, address, script],
+    )
+
+
 def addresses_by_script(tx: Tx, chain: str, scripts: Iterable[bytes]) -> dict[bytes, AddressRow]:
     """Our addresses of `chain` among `scripts`."""
     rows = tx.all(

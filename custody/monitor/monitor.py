@@ -17,6 +17,7 @@ from chains.errors import Reorganised
 from chains.ports import ChainAdapter, Header
 from chains.types import BlockRef, TxId
 from custody.deposits import service as deposits
+from custody.deposits.addresses import ensure_house
 from custody.deposits.attestation import Prover
 from custody.deposits.model import DepositFacts
 from custody.deposits.repository import addresses_after
@@ -86,6 +87,7 @@ class Monitor:
         self._watch = Watch(self.chain, resource_set)
         self._prover = Prover(bundle())
         self._looked_at: set[TxId] = set()
+        self._housed = False
         self._audited = 0
         self._held_at = 0
         self._beat_at = 0
@@ -317,6 +319,12 @@ class Monitor:
         bundle = self._bundle()
         if bundle is not self._prover.bundle:
             self._prover = Prover(bundle)
+            self._watch.forget()  # a key-set's own address may be new
+            self._housed = False
+        if not self._housed:
+            with self._session.transaction() as tx:
+                ensure_house(tx, bundle, self.chain)
+            self._housed = True
 
     def _audit(self) -> None:
         """Check the next stored addresses, round and round: an edited one is noticed before anybody pays."""

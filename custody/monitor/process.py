@@ -15,15 +15,18 @@ import structlog
 from chains.btc.block import WatchedOutpoints
 from chains.btc.node import BlockAnnouncements
 from chains.errors import InvalidValue, StrongroomError
+from chains.eth.watch import WatchedSenders
 from custody.config import Process, load
+from custody.deposits.addresses import evm_keysets
 from custody.deposits.service import quarantine
 from custody.errors import Conflict, InvalidConfiguration
 from custody.logs import log_to_stderr
 from custody.monitor.lead import Chain, lead, lock_name
 from custody.monitor.monitor import Options
 from custody.monitor.rescan import rescan
+from custody.monitor.watch import ResourceSet
 from custody.wiring import Services, wire
-from policies.bundle import BitcoinNetwork
+from policies.bundle import BitcoinNetwork, Bundle, EvmNetwork
 
 _log = structlog.get_logger("monitor")
 
@@ -117,8 +120,15 @@ def _chain(
         screening=services.screening,
         wait=wait,
         options=Options(start_height=start_height),
-        resource_set=WatchedOutpoints,
+        resource_set=_resource_set(services.bundle, chain_id),
     )
+
+
+def _resource_set(bundle: Callable[[], Bundle], chain_id: str) -> Callable[[], ResourceSet]:
+    """What makes the set of resources that a chain's adapter scans fastest."""
+    if isinstance(bundle().network(chain_id), EvmNetwork):
+        return lambda: WatchedSenders(key.address for key in evm_keysets(bundle(), chain_id))
+    return WatchedOutpoints
 
 
 def _rescan(services: Services, arguments: argparse.Namespace) -> None:
@@ -134,6 +144,7 @@ def _rescan(services: Services, arguments: argparse.Namespace) -> None:
             services.bundle(),
             services.screening,
             arguments.rescan_from,
+            resource_set=_resource_set(services.bundle, chain_id),
             progress=lambda height: print(f"read again down to block {height}", file=sys.stderr),
         )
     print(

@@ -14,7 +14,7 @@ from custody.deposits.screening import Screening
 from custody.monitor import repository
 from custody.monitor.observe import Attributed, attribute, read_blocks
 from custody.monitor.repository import Known
-from custody.monitor.watch import Watch
+from custody.monitor.watch import ResourceSet, Watch
 from custody.storage.db import Session, Tx
 from custody.storage.events import emit
 from policies.bundle import Bundle
@@ -47,6 +47,7 @@ def rescan(
     screening: Screening,
     height: int,
     *,
+    resource_set: Callable[[], ResourceSet] = set,
     progress: Callable[[int], None] = lambda height: None,
 ) -> Added:
     """Read the blocks from `height` to the cursor again and add what is missing. Again adds nothing.
@@ -61,6 +62,7 @@ def rescan(
         bundle: in force now.
         screening: asked before a credit.
         height: first block to read, from 0.
+        resource_set: makes the set of resources that the adapter scans fastest.
         progress: called with the height reached after each commit.
 
     Raises:
@@ -78,7 +80,7 @@ def rescan(
     # From the top down, so that our blocks never have a gap, wherever this ends.
     for top in range(cursor.block.height, height - 1, -_BLOCKS_AT_ONCE):
         bottom = max(height, top - _BLOCKS_AT_ONCE + 1)
-        added += _chunk(adapter, session, prover, bottom, top)
+        added += _chunk(adapter, session, prover, Watch(adapter.chain, resource_set), bottom, top)
         progress(bottom)
     with session.transaction() as tx:
         facts = deposits.due(tx, adapter.chain, cursor.anchor)
@@ -92,7 +94,9 @@ def rescan(
     return added
 
 
-def _chunk(adapter: ChainAdapter, session: Session, prover: Prover, bottom: int, top: int) -> Added:
+def _chunk(
+    adapter: ChainAdapter, session: Session, prover: Prover, watch: Watch, bottom: int, top: int
+) -> Added:
     headers: list[Header] = []
     for height in range(bottom, top + 2):  # one more, which must be the child of our last
         header = adapter.header_at(height)
@@ -102,7 +106,6 @@ def _chunk(adapter: ChainAdapter, session: Session, prover: Prover, bottom: int,
             raise Reorganised(f"the best chain changed at height {height} while it was read")
         headers.append(header)
     chain = adapter.chain
-    watch = Watch(chain)
     with session.transaction() as tx:
         _check_ours(tx, chain, headers)
         headers = headers[: top - bottom + 1]

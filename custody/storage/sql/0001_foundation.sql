@@ -730,6 +730,8 @@ GRANT INSERT, UPDATE, DELETE ON blocks, cursors, receipts, consumptions TO stron
 GRANT INSERT, UPDATE ON deposits TO strongroom_monitor;
 GRANT INSERT ON deposit_events TO strongroom_monitor;
 GRANT UPDATE (state, reason) ON customers TO strongroom_monitor;
+-- A key's own address, of the house: a row with a customer has an attestation, and neither is the monitor's to write.
+GRANT INSERT (chain, keyset, asset, purpose, branch, index, address, script) ON addresses TO strongroom_monitor;
 -- At the first sight of a foreign use of our keys paying halts in the commit that records it. Lifting is another's.
 GRANT INSERT ON halts TO strongroom_monitor;
 
