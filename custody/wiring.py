@@ -21,7 +21,7 @@ from custody.errors import InvalidConfiguration
 from custody.ports import Clock, Wake, system_clock, wake_nobody
 from custody.signing.btc.site import btc_site
 from custody.signing.site import Pace, Site
-from custody.storage.db import Database
+from custody.storage.db import WAIT_SECONDS, Database
 from custody.withdrawals.routing import Screen
 from custody.withdrawals.screening import DestinationList, clear
 from policies.bundle import BitcoinNetwork, Bundle, TrustRoot, UntrustedBundle, read_bundle
@@ -144,13 +144,22 @@ class Services:
         self.close()
 
 
-def wire(settings: Settings, *, clock: Clock = system_clock, pool_size: int = 8) -> Services:
+def wire(
+    settings: Settings,
+    *,
+    clock: Clock = system_clock,
+    pool_size: int = 8,
+    wait_seconds: float = WAIT_SECONDS,
+    waiting_at_most: int = 0,
+) -> Services:
     """The services of one process.
 
     Args:
         settings: as `custody.config.load` gives them.
         clock: the present, UNIX seconds.
         pool_size: most database connections.
+        wait_seconds: how long a transaction waits for one.
+        waiting_at_most: how many wait for one, see `Database`.
 
     Raises:
         InvalidConfiguration: bundle, trust root, nodes and signers do not fit together.
@@ -161,7 +170,11 @@ def wire(settings: Settings, *, clock: Clock = system_clock, pool_size: int = 8)
     return Services(
         settings=settings,
         database=Database(
-            settings.database_url.reveal(), application=f"strongroom-{settings.process}", pool_size=pool_size
+            settings.database_url.reveal(),
+            application=f"strongroom-{settings.process}",
+            pool_size=pool_size,
+            wait_seconds=wait_seconds,
+            waiting_at_most=waiting_at_most,
         ),
         bundle=bundle,
         clock=clock,

@@ -14,6 +14,10 @@ from custody.logs import log_to_stderr
 from custody.wiring import Services, wire
 
 POOL_SIZE = 16
+WAIT_SECONDS = 2.0
+"""A request waits no longer for a database that is away: its caller is told, and repeats it."""
+WAITING_AT_MOST = 24
+"""Fewer than there are threads: some are always free to say that the database is away."""
 
 
 def api_services(services: Services) -> ApiServices:
@@ -38,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_to_stderr()
     try:
         settings = load(Process.API)
-        services = wire(settings, pool_size=POOL_SIZE)
+        services = wire(
+            settings, pool_size=POOL_SIZE, wait_seconds=WAIT_SECONDS, waiting_at_most=WAITING_AT_MOST
+        )
     except StrongroomError as error:
         print(error, file=sys.stderr)
         return 2

@@ -30,7 +30,8 @@ Params = Sequence[Any] | Mapping[str, Any]
 _Connection = psycopg.Connection[Row]
 
 _CONNECT_SECONDS: Final = 5
-_WAIT_FOR_CONNECTION_SECONDS: Final = 5.0
+WAIT_SECONDS: Final = 5.0
+"""How long a transaction waits for a connection, unless said otherwise."""
 _SESSION_OPTIONS: Final = (
     # A stopped or lost process must not keep its locks for ever: its session ends, the work is taken again.
     "-c timezone=UTC -c lock_timeout=30s -c idle_in_transaction_session_timeout=60s"
@@ -151,6 +152,7 @@ class Database:
         application: shown in `pg_stat_activity`.
         pool_size: most connections at once.
         wait_seconds: how long a transaction waits for a connection before DatabaseUnavailable.
+        waiting_at_most: who comes when so many wait for one is told so at once; 0: all wait.
     """
 
     def __init__(
@@ -159,12 +161,14 @@ class Database:
         *,
         application: str,
         pool_size: int = 8,
-        wait_seconds: float = _WAIT_FOR_CONNECTION_SECONDS,
+        wait_seconds: float = WAIT_SECONDS,
+        waiting_at_most: int = 0,
     ) -> None:
         self._dsn = dsn
         self._application = application
         self._pool_size = pool_size
         self._wait_seconds = wait_seconds
+        self._waiting_at_most = waiting_at_most
         self._lock = threading.Lock()
         self._opened: tuple[int, ConnectionPool[_Connection]] | None = None
 
@@ -230,6 +234,7 @@ class Database:
                     min_size=1,
                     max_size=self._pool_size,
                     timeout=self._wait_seconds,
+                    max_waiting=self._waiting_at_most,
                     reconnect_timeout=1,
                     # One round trip, so that a restarted server costs a reconnect and not a failed request.
                     check=ConnectionPool.check_connection,

@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from chains.errors import InvalidValue
+from custody.api.__main__ import WAIT_SECONDS, WAITING_AT_MOST
 from custody.api.app import create_app
 from custody.api.calls import Scope
 from custody.api.server import make_server
@@ -234,7 +235,11 @@ def running_api(superuser_dsn: str, **changes: Any) -> Iterator[RunningApi]:
         signer,
     )
     database = Database(
-        as_role(superuser_dsn, "strongroom_api"), application="api", pool_size=8, wait_seconds=3
+        as_role(superuser_dsn, "strongroom_api"),
+        application="api",
+        pool_size=8,
+        wait_seconds=WAIT_SECONDS,
+        waiting_at_most=WAITING_AT_MOST,
     )
     api = RunningApi("", superuser_dsn, database, bundle, signer, keys)
 

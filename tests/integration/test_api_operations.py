@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,10 @@ def test_a_lost_database_is_a_retryable_503_and_service_resumes(tmp_path: Path) 
                 == 201
             )
             server.kill()
+            begun = time.monotonic()
             away = client.send("POST", "/v1/customers", None, {"id": "b"}, idempotency_key="l")
+            assert time.monotonic() - begun < 5
+            assert away.headers["retry-after"] == "1"
             assert (away.status_code, kind(away)) == (503, "database-unavailable")
             assert away.json()["retryable"] is True
             assert "127.0.0.1" not in away.text
