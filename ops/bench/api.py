@@ -33,6 +33,7 @@ from ops.devnet.files import part_directory
 from ops.devnet.postgres import Durability, EmbeddedPostgres
 from ops.devnet.process import ManagedProcess, free_port, release_port
 from ops.stack.keys import person
+from ops.stack.listing import bitcoin
 from ops.stack.quorum import CallerGrant, make_bundle, make_quorum, publish
 from policies.bundle import BitcoinKeyset, TrustRoot, read_bundle
 from policies.keys import SigningKey
@@ -91,7 +92,7 @@ def _prepare(directory: Path, dsn: str) -> SigningKey:
         attestation_key=caller.key.public_hex,
     )
     grants = [CallerGrant(caller, ("customers:write",))]
-    bundle = make_bundle(version=1, keyset=keyset, callers=grants, quorum=quorum)
+    bundle = make_bundle(version=1, listings=[bitcoin(keyset)], callers=grants, quorum=quorum)
     publish(directory, quorum.sign(bundle), quorum.trust_root(minimum_version=1))
     return caller.key
 

@@ -28,9 +28,10 @@ from ops.devnet.process import ManagedProcess
 from ops.devnet.softhsm import SoftHsmToken
 from ops.stack import config
 from ops.stack.keys import Person, person
-from ops.stack.keyset import HOT_KEYSET, make_signer, mark_directory, signer_directory
-from ops.stack.quorum import ASSET, BTC_SATS, CHAIN, CallerGrant, make_bundle, make_quorum, publish
-from policies.bundle import Bundle, KeysetEntry
+from ops.stack.keyset import BTC_KEYSET, bitcoin_keyset, make_signer, mark_directory, signer_directory
+from ops.stack.listing import ASSET, BTC_SATS, CHAIN, bitcoin
+from ops.stack.quorum import CallerGrant, make_bundle, make_quorum, publish
+from policies.bundle import BitcoinKeyset
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import sign_order
 from signers.client import SignerClient, UnixAddress
@@ -57,7 +58,7 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
         token = SoftHsmToken(directory / "softhsm", "bench")
         token.create()
         os.environ.update(token.env)  # before this process loads the library, for the peer
-        caller, bundle = _ceremony(directory, token)
+        caller, keyset = _ceremony(directory, token)
         socket = directory / "signer.sock"
         signer = ManagedProcess(
             "signer",
@@ -68,7 +69,7 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
         with signer:
             signer.wait_ready(socket.exists)
             client, bare = SignerClient(UnixAddress(socket)), _bare_session(token)
-            desk = _Desk(bundle.keysets[0], caller)
+            desk = _Desk(keyset, caller)
             try:
                 yield _compare("signing", 1, client, bare, desk, progress)
                 yield _compare("signing-batches-of-10", 10, client, bare, desk, progress)
@@ -79,14 +80,15 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
         shutil.rmtree(directory)
 
 
-def _ceremony(directory: Path, token: SoftHsmToken) -> tuple[Person, Bundle]:
+def _ceremony(directory: Path, token: SoftHsmToken) -> tuple[Person, BitcoinKeyset]:
     """A bundle whose caps let thousands of payments through in one run."""
     quorum = make_quorum(directory / "officers")
     root = quorum.trust_root(minimum_version=1)
     caller = person(directory / "callers", "bench", organisation="bench")
     grants = [CallerGrant(caller, ("withdrawals:sign",))]
-    keyset = make_signer(directory, token, root)
-    bundle = make_bundle(version=1, keyset=keyset, callers=grants, quorum=quorum)
+    [record] = make_signer(directory, token, root)
+    keyset = bitcoin_keyset(record)
+    bundle = make_bundle(version=1, listings=[bitcoin(keyset)], callers=grants, quorum=quorum)
     replace = msgspec.structs.replace
     bundle = replace(
         bundle,
@@ -94,7 +96,7 @@ def _ceremony(directory: Path, token: SoftHsmToken) -> tuple[Person, Bundle]:
         caps=(replace(bundle.caps[0], window_cap=_ENOUGH),),
     )
     publish(directory, quorum.sign(bundle), root)
-    return caller, bundle
+    return caller, keyset
 
 
 def _config(directory: Path, token: SoftHsmToken, socket: Path) -> Path:
@@ -103,7 +105,7 @@ def _config(directory: Path, token: SoftHsmToken, socket: Path) -> Path:
         "directory": str(signer_directory(directory)),
         "mark_directory": str(mark_directory(directory)),
         "bundle_path": str(directory / "bundle.json"),
-        "keysets": [HOT_KEYSET],
+        "keysets": [BTC_KEYSET],
         "token": {
             "module": str(token.module_path),
             "label": token.label,
@@ -152,7 +154,7 @@ def _compare(
 class _Desk:
     """Writes requests as the workers would: coins of ours, payments that customers ordered, and change."""
 
-    def __init__(self, keyset: KeysetEntry, caller: Person) -> None:
+    def __init__(self, keyset: BitcoinKeyset, caller: Person) -> None:
         self._keyset, self._caller = keyset, caller
         self._account = AccountKey.parse(keyset.account, NETWORKS["regtest"])
         self._root = tuple(int(step[:-1]) + _HARDENED for step in keyset.account_path.split("/")[1:])

@@ -9,8 +9,8 @@ import msgspec
 from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
 from ops.demo.record import expect
-from ops.demo.world import CONFIRMATIONS, World, btc, sats
-from ops.stack.quorum import ASSET, CHAIN
+from ops.demo.world import CONFIRMATIONS, World
+from ops.stack.listing import ASSET, CHAIN
 from policies.canonical import verify_ed25519
 from signers.ports import SignedAttestation
 
@@ -46,7 +46,7 @@ def customers(world: World) -> dict[str, Any]:
 
 def addresses(world: World) -> dict[str, Any]:
     """Each gets an address, which the caller believes only after checking the signer's word and its keys."""
-    keyset = world.bundle.keyset_for(CHAIN, "hot")
+    keyset = world.btc_keyset
     account = AccountKey.parse(keyset.account, NETWORKS["regtest"])
     found: dict[str, Any] = {}
     for name in CUSTOMERS:
@@ -70,9 +70,9 @@ def addresses(world: World) -> dict[str, Any]:
 def deposit_confirmed(world: World) -> dict[str, Any]:
     """Seen in the mempool, mined, buried under six blocks, credited."""
     txid = world.pay("alice", ALICE_SATS)
-    world.note(f"somebody pays alice {btc(ALICE_SATS)} in {txid}")
+    world.note(f"somebody pays alice {world.btc.show(ALICE_SATS)} in {txid}")
     seen = world.await_deposit("alice", txid, "seen")
-    expect(world.available_sats("alice") == 0, "an unconfirmed deposit is not in the balance")
+    expect(world.available("alice") == 0, "an unconfirmed deposit is not in the balance")
     block = world.mine(1)[0]
     world.await_deposit("alice", txid, "confirming")
     world.mine(CONFIRMATIONS - 2)
@@ -85,12 +85,14 @@ def deposit_confirmed(world: World) -> dict[str, Any]:
     expect(early["state"] == "confirming", "five confirmations do not credit", state=early["state"])
     world.mine(1)
     credited = world.await_deposit("alice", txid, "credited")
-    expect(sats(credited["amount"]) == ALICE_SATS, "the deposit's amount", amount=credited["amount"])
-    world.balances_sats["alice"] = ALICE_SATS
+    expect(
+        world.btc.read(credited["amount"]) == ALICE_SATS, "the deposit's amount", amount=credited["amount"]
+    )
+    world.btc.balances["alice"] = ALICE_SATS
     return {
         "deposit": seen["id"],
         "txid": txid,
-        "amount": btc(ALICE_SATS),
+        "amount": world.btc.show(ALICE_SATS),
         "block": block,
         "confirmations": CONFIRMATIONS,
         "balances": world.expect_balances("alice"),
@@ -100,7 +102,7 @@ def deposit_confirmed(world: World) -> dict[str, Any]:
 def deposit_replaced(world: World) -> dict[str, Any]:
     """Shown to us in the mempool, then double-spent by RBF before any block has it: never credited."""
     txid = world.pay("bob", BOB_SATS)
-    world.note(f"somebody pays bob {btc(BOB_SATS)} in {txid}, replaceable")
+    world.note(f"somebody pays bob {world.btc.show(BOB_SATS)} in {txid}, replaceable")
     seen = world.await_deposit("bob", txid, "seen")
     replacement = world.double_spend(txid)
     world.note(f"and takes it back with a higher fee in {replacement}")
@@ -111,7 +113,7 @@ def deposit_replaced(world: World) -> dict[str, Any]:
     return {
         "deposit": seen["id"],
         "txid": txid,
-        "amount": btc(BOB_SATS),
+        "amount": world.btc.show(BOB_SATS),
         "replaced_by": replacement,
         "state": final["state"],
         "balances": world.expect_balances("bob"),
@@ -121,7 +123,7 @@ def deposit_replaced(world: World) -> dict[str, Any]:
 def deposit_reorganised(world: World) -> dict[str, Any]:
     """Mined, undone by a longer chain without it, mined again: credited once."""
     txid = world.pay("carol", CAROL_SATS)
-    world.note(f"somebody pays carol {btc(CAROL_SATS)} in {txid}")
+    world.note(f"somebody pays carol {world.btc.show(CAROL_SATS)} in {txid}")
     first = world.mine(2)
     deposit = world.await_deposit("carol", txid, "confirming")
     world.node.rpc("invalidateblock", first[0])
@@ -130,18 +132,18 @@ def deposit_reorganised(world: World) -> dict[str, Any]:
         world.node.rpc("generateblock", world.miner.address(), [])["hash"] for _ in range(len(first) + 1)
     ]
     world.await_deposit("carol", txid, "seen")
-    expect(world.available_sats("carol") == 0, "an undone deposit is not in the balance")
+    expect(world.available("carol") == 0, "an undone deposit is not in the balance")
     again = world.mine(CONFIRMATIONS)
     credited = world.await_deposit("carol", txid, "credited")
     lines = world.statement("carol")
     arrived = [line for line in lines if line["type"] == "deposit"]
     expect(len(arrived) == 1, "one line of the statement credits it", lines=lines)
-    world.balances_sats["carol"] = CAROL_SATS
+    world.btc.balances["carol"] = CAROL_SATS
     return {
         "deposit": credited["id"],
         "same_deposit": credited["id"] == deposit["id"],
         "txid": txid,
-        "amount": btc(CAROL_SATS),
+        "amount": world.btc.show(CAROL_SATS),
         "undone_blocks": first,
         "other_branch": branch,
         "mined_again_in": again[0],

@@ -8,7 +8,7 @@ from typing import Any
 
 from ops.demo.arrivals import ALICE_SATS, CAROL_SATS
 from ops.demo.record import expect
-from ops.demo.world import CONFIRMATIONS, World, btc, sats
+from ops.demo.world import CONFIRMATIONS, World
 from ops.devnet.bitcoind import btc_to_sats
 
 MAIN_NETWORK_ADDRESS = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
@@ -23,7 +23,7 @@ def batch(world: World) -> dict[str, Any]:
     )
     with ThreadPoolExecutor(2) as both:
         made = list(both.map(lambda wish: world.withdraw(*wish), wishes))
-    world.note("ordered " + " and ".join(f"{btc(wish[2])} for {wish[0]}" for wish in wishes))
+    world.note("ordered " + " and ".join(f"{world.btc.show(wish[2])} for {wish[0]}" for wish in wishes))
     sent = [world.await_withdrawal(entry["id"], "broadcast") for entry in made]
     expect(
         sent[0]["txids"] == sent[1]["txids"],
@@ -38,7 +38,7 @@ def batch(world: World) -> dict[str, Any]:
     return {
         "withdrawals": [entry["id"] for entry in settled],
         "txid": settled[0]["confirmed_txid"],
-        "amounts": [btc(wish[2]) for wish in wishes],
+        "amounts": [world.btc.show(wish[2]) for wish in wishes],
         "destinations": [wish[1] for wish in wishes],
         "customer_fees": [entry["fee"] for entry in settled],
         "network_fee": settled[0]["versions"][-1]["network_fee"],
@@ -75,7 +75,7 @@ def bumped(world: World) -> dict[str, Any]:
     world.paid("alice", settled, address, amount_sats)
     return {
         "withdrawal": made["id"],
-        "amount": btc(amount_sats),
+        "amount": world.btc.show(amount_sats),
         "destination": address,
         "first_txid": old,
         "txid": new,
@@ -94,7 +94,7 @@ def over_limit(world: World) -> dict[str, Any]:
     expect(not rejected["txids"], "nothing was signed", txids=rejected["txids"])
     return {
         "withdrawal": made["id"],
-        "amount": btc(amount_sats),
+        "amount": world.btc.show(amount_sats),
         "state": rejected["state"],
         "reason": rejected["reason"],
         "balances": world.expect_balances("alice"),
@@ -136,7 +136,7 @@ def repeated(world: World) -> dict[str, Any]:
     return {
         "withdrawal": first["id"],
         "idempotency_key": key,
-        "amount": btc(amount_sats),
+        "amount": world.btc.show(amount_sats),
         "txid": settled["confirmed_txid"],
         "network_fee": settled["versions"][-1]["network_fee"],
         "other_body": {"status": refused.status_code, "problem": refused.json()},
@@ -152,12 +152,12 @@ def internal(world: World) -> dict[str, Any]:
     settled = world.await_withdrawal(made["id"], "settled")
     expect(settled["settlement"] == "internal", "settled in the ledger", withdrawal=settled)
     expect(world.node.rpc("getrawmempool") == before, "nothing was broadcast")
-    world.balances_sats["alice"] -= amount_sats + sats(settled["fee"])
-    world.balances_sats["bob"] = world.balances_sats.get("bob", 0) + amount_sats
-    world.fees_earned_sats += sats(settled["fee"])
+    world.btc.balances["alice"] -= amount_sats + world.btc.read(settled["fee"])
+    world.btc.balances["bob"] = world.btc.balances.get("bob", 0) + amount_sats
+    world.btc.fees_earned += world.btc.read(settled["fee"])
     return {
         "withdrawal": made["id"],
-        "amount": btc(amount_sats),
+        "amount": world.btc.show(amount_sats),
         "destination": world.addresses["bob"],
         "customer_fee": settled["fee"],
         "balances": world.expect_balances("alice", "bob"),
@@ -167,56 +167,55 @@ def internal(world: World) -> dict[str, Any]:
 def statements(world: World) -> dict[str, Any]:
     """Each customer's statement, replayed from zero, ends at the balance."""
     found: dict[str, Any] = {}
-    for customer in sorted(world.balances_sats):
+    for customer in sorted(world.btc.balances):
         lines = world.statement(customer)
         ends: dict[str, int] = {}
         for line in lines:
             before = ends.get(line["account"], 0)
-            expect(sats(line["balance_before"]) == before, "lines continue each other", line=line)
-            ends[line["account"]] = before + sats(line["amount"])
-            expect(sats(line["balance_after"]) == ends[line["account"]], "lines add up", line=line)
+            expect(world.btc.read(line["balance_before"]) == before, "lines continue each other", line=line)
+            ends[line["account"]] = before + world.btc.read(line["amount"])
+            expect(world.btc.read(line["balance_after"]) == ends[line["account"]], "lines add up", line=line)
         expect(
-            (ends.get("available", 0), ends.get("frozen", 0)) == (world.balances_sats[customer], 0),
+            (ends.get("available", 0), ends.get("frozen", 0)) == (world.btc.balances[customer], 0),
             f"the statement of {customer} ends at the balance",
             ends=ends,
         )
-        found[customer] = {"lines": len(lines), "balance": btc(world.balances_sats[customer])}
+        found[customer] = {"lines": len(lines), "balance": world.btc.show(world.btc.balances[customer])}
     return {"statements": found}
 
 
 def reconcile(world: World) -> dict[str, Any]:
     """Ledger against chain, to the satoshi: by `strongroom reconcile` and by our own sum of the coins."""
-    keyset = world.bundle.keysets[0]
-    descriptors = [f"wpkh({keyset.account}/{branch}/*)" for branch in (0, 1)]
+    descriptors = [f"wpkh({world.btc_keyset.account}/{branch}/*)" for branch in (0, 1)]
     scan = world.node.rpc("scantxoutset", "start", [{"desc": text, "range": 1000} for text in descriptors])
     on_chain = btc_to_sats(scan["total_amount"])
     arrived = ALICE_SATS + CAROL_SATS
-    network_fees_sats = sum(world.network_fees.values())
+    network_fees_sats = sum(world.btc.network_fees.values())
     expect(
-        on_chain == arrived - world.paid_out_sats - network_fees_sats,
+        on_chain == arrived - world.btc.paid_out - network_fees_sats,
         "coins on the chain are what arrived less what was paid and its network fees",
         on_chain=on_chain,
         arrived=arrived,
-        paid=world.paid_out_sats,
+        paid=world.btc.paid_out,
         network_fees=network_fees_sats,
     )
-    owed = sum(world.balances_sats.values())
+    owed = sum(world.btc.balances.values())
     expect(
-        on_chain == owed + world.fees_earned_sats - network_fees_sats,
+        on_chain == owed + world.btc.fees_earned - network_fees_sats,
         "coins on the chain are what customers have and what the house has earned",
         on_chain=on_chain,
         owed=owed,
-        fees=world.fees_earned_sats,
+        fees=world.btc.fees_earned,
     )
     report = world.reconcile()
     expect(report["ok"], "strongroom reconcile finds no difference", report=report)
     alerts = [a for a in world.operator.items("/v1/alerts") if a["resolved_at"] is None]
     expect(not [a for a in alerts if a["severity"] == "critical"], "no critical alert is open", alerts=alerts)
     return {
-        "coins_on_chain": btc(on_chain),
-        "owed_to_customers": btc(owed),
-        "fees_earned": btc(world.fees_earned_sats),
-        "network_fees": btc(network_fees_sats),
+        "coins_on_chain": world.btc.show(on_chain),
+        "owed_to_customers": world.btc.show(owed),
+        "fees_earned": world.btc.show(world.btc.fees_earned),
+        "network_fees": world.btc.show(network_fees_sats),
         "difference_sats": 0,
         "report": report,
     }

@@ -1,23 +1,26 @@
-"""Who acts in the tour: somebody outside with a wallet of their own, a miner, and a caller of the API."""
+"""Who acts in the tour: people outside with wallets of their own, miners, and a caller of the API."""
 
 from __future__ import annotations
 
 import operator
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Self, TypeVar
 
+from chains.types import Amount, Asset
 from custody.console.client import ApiClient, ApiUnavailable
+from ops.demo.evm import EvmSide
 from ops.demo.record import StepFailed, expect
 from ops.devnet.bitcoind import Bitcoind, OutsideWallet, btc_to_sats, sats_to_btc
 from ops.stack.keys import Person
-from ops.stack.quorum import ASSET, CHAIN
+from ops.stack.listing import ASSET, CHAIN
+from ops.stack.networks import ETHEREUM
 from ops.stack.stack import Stack
-from policies.bundle import Bundle
+from policies.bundle import BitcoinKeyset, Bundle
 from policies.intent import Order
 from policies.keys import sign_order
 
@@ -26,14 +29,55 @@ _LOOK_AGAIN_SECONDS: Final = 0.1
 PATIENCE_SECONDS: Final = 60.0
 """Deadline of one wait. What it waits for takes a few seconds; a slow machine gets its time."""
 CONFIRMATIONS: Final = 6
-FEE_CEILING_SATS: Final = 200_000
+FEE_CEILINGS: Final = {8: 200_000, 18: 10**16}
+"""Highest network fee of an order by the decimals of its chain's native asset: 0.002 BTC, 0.01 ETH."""
+
+
+@dataclass(slots=True)
+class Books:
+    """One asset by our own books, beside the ledger's; base units."""
+
+    asset: Asset
+    balances: dict[str, int] = field(default_factory=dict)
+    """What each customer must have."""
+    fees_earned: int = 0
+    paid_out: int = 0
+    suspense: int = 0
+    """Sent to the house itself: gas for a hot key."""
+    network_fees: dict[str, int] = field(default_factory=dict)
+    """Fee of each confirmed transaction of the service, by txid; of a chain's native asset only."""
+
+    @property
+    def owed(self) -> int:
+        """What all customers must have."""
+        return sum(self.balances.values())
+
+    @property
+    def on_chain(self) -> int:
+        """What the service must have on the chain."""
+        return self.owed + self.fees_earned + self.suspense - sum(self.network_fees.values())
+
+    def credit(self, customer: str, units: int) -> None:
+        """A customer has more; less where `units` is negative."""
+        self.balances[customer] = self.balances.get(customer, 0) + units
+
+    def show(self, units: int) -> str:
+        """An amount for people: `0.50000000 BTC`."""
+        return str(Amount(self.asset, units))
+
+    def read(self, decimal: str) -> int:
+        """Base units of a decimal string as the API writes it; negative ones too."""
+        sign = -1 if decimal.startswith("-") else 1
+        return sign * Amount.parse(self.asset, decimal.removeprefix("-")).units
 
 
 @dataclass(slots=True)
 class World:
-    """Everything the tour may touch: the node's own wallets, the API, and the bundle a caller has."""
+    """Everything the tour may touch: the nodes' own wallets, the API, and the bundle a caller has."""
 
     node: Bitcoind
+    chains: Mapping[str, EvmSide]
+    """The outside world on each EVM network, by chain id."""
     api: ApiClient
     """The exchange's trading core: the caller of nearly everything."""
     operator: ApiClient
@@ -44,19 +88,15 @@ class World:
     note: Callable[[str], None] = lambda _: None
     outside: OutsideWallet = field(init=False)
     miner: OutsideWallet = field(init=False)
+    books: dict[str, Books] = field(init=False)
     addresses: dict[str, str] = field(default_factory=dict)
-    """Deposit address of each customer."""
-    balances_sats: dict[str, int] = field(default_factory=dict)
-    """What each customer must have, by our own books beside the ledger's."""
-    fees_earned_sats: int = 0
-    paid_out_sats: int = 0
-    network_fees: dict[str, int] = field(default_factory=dict)
-    """Fee in satoshis of each confirmed transaction of the service, by txid."""
+    """Bitcoin deposit address of each customer."""
 
     def __post_init__(self) -> None:
-        """Opens the outside wallets."""
+        """Opens the outside wallets, and empty books."""
         self.outside = self.node.wallet("outside")
         self.miner = self.node.wallet("miner")
+        self.books = {entry.id: Books(entry.asset()) for entry in self.bundle.assets}
 
     @classmethod
     @contextmanager
@@ -65,12 +105,33 @@ class World:
         with stack.client("exchange") as api, stack.client("operator") as operator_client:
             yield cls(
                 node=stack.node,
+                chains={
+                    network.chain: EvmSide.of(anvil, stack.bundle, network.chain)
+                    for network, anvil in stack.chains.items()
+                },
                 api=api,
                 operator=operator_client,
                 exchange=stack.trust.callers["exchange"],
                 bundle=stack.bundle,
                 reconcile=stack.reconcile,
             )
+
+    @property
+    def btc(self) -> Books:
+        """Our books of BTC."""
+        return self.books[ASSET]
+
+    @property
+    def btc_keyset(self) -> BitcoinKeyset:
+        """The hot wallet on Bitcoin, as the bundle has it."""
+        keyset = self.bundle.keyset_for(CHAIN, "hot")
+        assert isinstance(keyset, BitcoinKeyset)
+        return keyset
+
+    @property
+    def ethereum(self) -> EvmSide:
+        """The outside world on Ethereum."""
+        return self.chains[ETHEREUM.chain]
 
     # ------------------------------------------------------------------------------------------- waiting
 
@@ -132,40 +193,42 @@ class World:
             return None
         return dict(answer.json()["parts"]) if answer.status_code == 200 else None
 
-    def await_monitor(self) -> None:
-        """Waits until the monitor has read the node's last block."""
-        height = self.node.rpc("getblockcount")
-        part = f"monitor {CHAIN}"
+    def await_monitor(self, chain: str = CHAIN) -> None:
+        """Waits until the monitor has read the last block of a chain's node."""
+        height = self.node.rpc("getblockcount") if chain == CHAIN else self.chains[chain].node.height()
+        part = f"monitor {chain}"
         self.until(
             lambda: (self.ready() or {}).get(part, {}).get("detail", ""),
             lambda detail: str(detail).endswith(f" {height}"),
-            f"the monitor to have read block {height}",
+            f"the monitor to have read block {height} of {chain}",
         )
 
-    def available_sats(self, customer: str) -> int:
-        """The customer's available balance."""
-        return self._balance(customer)[0]
+    def available(self, customer: str, asset: str = ASSET) -> int:
+        """The customer's available balance in base units."""
+        return self._balance(customer, asset)[0]
 
-    def _balance(self, customer: str) -> tuple[int, int]:
+    def _balance(self, customer: str, asset: str) -> tuple[int, int]:
+        books = self.books[asset]
         for entry in self.api.balances(customer):
-            if entry["asset"] == ASSET:
-                return sats(entry["available"]), sats(entry["frozen"])
+            if entry["asset"] == asset:
+                return books.read(entry["available"]), books.read(entry["frozen"])
         return 0, 0
 
-    def expect_balances(self, *customers: str) -> dict[str, str]:
+    def expect_balances(self, *customers: str, asset: str = ASSET) -> dict[str, str]:
         """Waits until customers have exactly what they must have by our own books, nothing of it frozen."""
+        books = self.books[asset]
         for customer in customers:
-            due = (self.balances_sats.get(customer, 0), 0)
+            due = (books.balances.get(customer, 0), 0)
             self.until(
-                partial(self._balance, customer),
+                partial(self._balance, customer, asset),
                 partial(operator.eq, due),
-                f"{customer} to have {due[0]} sats available and none frozen",
+                f"{customer} to have {books.show(due[0])} available and none frozen",
             )
-        return {customer: btc(self.balances_sats.get(customer, 0)) for customer in customers}
+        return {customer: books.show(books.balances.get(customer, 0)) for customer in customers}
 
-    def statement(self, customer: str) -> list[dict[str, Any]]:
+    def statement(self, customer: str, asset: str = ASSET) -> list[dict[str, Any]]:
         """All lines of the customer's statement."""
-        return list(self.api.statement(customer, ASSET))
+        return list(self.api.statement(customer, asset))
 
     def deposit(self, customer: str, txid: str) -> dict[str, Any] | None:
         """The customer's deposit made by a transaction, if the service knows it."""
@@ -182,18 +245,20 @@ class World:
         self.note(f"deposit {found['id']} is {state}")
         return found
 
-    def order(self, customer: str, destination: str, amount_sats: int) -> Order:
+    def order(self, customer: str, destination: str, units: int, asset: str = ASSET) -> Order:
         """A fresh order of the exchange, good for an hour."""
+        chain = self.bundle.asset(asset).chain
+        native = self.bundle.asset(self.bundle.network(chain).native_asset)
         return Order(
             v=1,
             id=str(uuid.uuid4()),
             caller=self.exchange.id,
             customer=customer,
-            chain=CHAIN,
-            asset=ASSET,
+            chain=chain,
+            asset=asset,
             destination=destination,
-            amount=str(amount_sats),
-            fee_ceiling=str(FEE_CEILING_SATS),
+            amount=str(units),
+            fee_ceiling=str(FEE_CEILINGS[native.decimals]),
             expires_at=int(time.time()) + 3600,
         )
 
@@ -201,9 +266,9 @@ class World:
         """The body of a withdrawal: the order, signed by the exchange's key."""
         return {"order": order.to_object(), "signature": sign_order(order, self.exchange.key).signature}
 
-    def withdraw(self, customer: str, destination: str, amount_sats: int) -> dict[str, Any]:
+    def withdraw(self, customer: str, destination: str, units: int, asset: str = ASSET) -> dict[str, Any]:
         """Orders a withdrawal and returns it as accepted."""
-        return self.api.withdraw(self.order(customer, destination, amount_sats))
+        return self.api.withdraw(self.order(customer, destination, units, asset))
 
     def await_pending(self, *txids: str) -> None:
         """Waits until the node has these transactions in its mempool."""
@@ -214,18 +279,23 @@ class World:
         )
 
     def paid(self, customer: str, withdrawal: dict[str, Any], address: str, amount_sats: int) -> None:
-        """Checks that a settled withdrawal arrived outside exactly once, and books it in our own books."""
+        """Checks that a settled withdrawal of BTC arrived outside exactly once, and books it in our own books."""
         arrived = btc_to_sats(self.outside.rpc("getreceivedbyaddress", address, 1))
         expect(
             arrived == amount_sats, f"{address} received the amount once", arrived=arrived, due=amount_sats
         )
-        fee = sats(withdrawal["fee"])
-        self.balances_sats[customer] -= amount_sats + fee
-        self.fees_earned_sats += fee
-        self.paid_out_sats += amount_sats
+        self.book_payment(customer, withdrawal, amount_sats)
         confirmed = withdrawal["confirmed_txid"]
         version = next(entry for entry in withdrawal["versions"] if entry["txid"] == confirmed)
-        self.network_fees[confirmed] = sats(version["network_fee"]["amount"])
+        self.btc.network_fees[confirmed] = self.btc.read(version["network_fee"]["amount"])
+
+    def book_payment(self, customer: str, withdrawal: dict[str, Any], units: int) -> None:
+        """Books a settled withdrawal, but for the network fee, in our own books."""
+        books = self.books[withdrawal["asset"]]
+        fee = books.read(withdrawal["fee"])
+        books.credit(customer, -units - fee)
+        books.fees_earned += fee
+        books.paid_out += units
 
     def await_withdrawal(self, identity: str, state: str) -> dict[str, Any]:
         """Waits until the withdrawal is in this state."""
@@ -236,14 +306,3 @@ class World:
         )
         self.note(f"withdrawal {identity} is {state}")
         return found
-
-
-def sats(decimal: str) -> int:
-    """Satoshis of a decimal string of BTC such as `0.50000000`."""
-    whole, _, fraction = decimal.partition(".")
-    return int(whole + fraction.ljust(8, "0"))
-
-
-def btc(amount_sats: int) -> str:
-    """The decimal string of an amount: `0.50000000 BTC`."""
-    return f"{sats_to_btc(amount_sats)} {ASSET}"

@@ -14,8 +14,8 @@ from custody.console.settings import FILE_VARIABLE as CLIENT_VARIABLE
 from ops.devnet.files import write_private
 from ops.devnet.tools import TOOLS, bitcoind_program
 from ops.stack.keys import private_directory
-from ops.stack.keyset import HOT_KEYSET, mark_directory, signer_directory
-from ops.stack.quorum import CHAIN
+from ops.stack.keyset import mark_directory, signer_directory
+from ops.stack.listing import CHAIN
 
 if TYPE_CHECKING:
     from ops.stack.stack import Stack
@@ -85,11 +85,14 @@ def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]
     if name in ("monitor", "worker", "reconcile"):
         node = stack.node
         urls = {"rpc_url": node.rpc_url, "rest_url": node.rest_url, "zmq_url": node.zmq_url}
-        found["nodes"] = {CHAIN: urls}
+        evm = {network.chain: {"rpc_url": anvil.rpc_url} for network, anvil in stack.chains.items()}
+        found["nodes"] = {CHAIN: urls, **evm}
     if name == "worker":
         found["gather_seconds"] = 2  # enough for orders that come together; a tour should not wait for more
     if name in ("api", "worker"):
-        found["signers"] = {HOT_KEYSET: {"socket": str(stack.signer_socket)}}
+        found["signers"] = {
+            keyset.id: {"socket": str(stack.signer_socket)} for keyset in trust.bundle.keysets
+        }
     return found
 
 
@@ -98,7 +101,7 @@ def _signer(stack: Stack, trust: Trust) -> dict[str, Any]:
         "directory": str(signer_directory(stack.directory)),
         "mark_directory": str(mark_directory(stack.directory)),
         "bundle_path": str(trust.bundle_path),
-        "keysets": [HOT_KEYSET],
+        "keysets": [keyset.id for keyset in trust.bundle.keysets],
         "token": {
             "module": str(stack.token.module_path),
             "label": stack.token.label,

@@ -1,4 +1,4 @@
-"""The hot key-set of a trial installation, made by the signers' own set-up in a process of its own."""
+"""The hot key-sets of a trial installation, made by the signers' own set-up in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,12 +15,13 @@ import msgspec
 from ops.devnet.errors import StartFailed
 from ops.devnet.softhsm import SoftHsmToken
 from ops.stack.keys import private_directory
-from ops.stack.quorum import CHAIN
-from policies.bundle import BitcoinKeyset, KeysetEntry, TrustRoot
-from signers.keyset import BitcoinKeysetRecord
-from signers.setup import NewKeyset, initialise, make_keys
+from ops.stack.listing import CHAIN
+from ops.stack.networks import TrialNetwork
+from policies.bundle import BitcoinKeyset, TrustRoot
+from signers.keyset import BitcoinKeysetRecord, KeysetRecord
+from signers.setup import NewBitcoinKeyset, NewEvmKeyset, NewKeyset, initialise, make_keys
 
-HOT_KEYSET: Final = "btc-hot"
+BTC_KEYSET: Final = "btc-hot"
 
 
 def signer_directory(directory: Path) -> Path:
@@ -32,8 +34,10 @@ def mark_directory(directory: Path) -> Path:
     return private_directory(directory / "signer-mark")
 
 
-def make_signer(directory: Path, token: SoftHsmToken, root: TrustRoot) -> KeysetEntry:
-    """Makes the signer's key-set and journal, or finds them; returns what the bundle says of the key-set.
+def make_signer(
+    directory: Path, token: SoftHsmToken, root: TrustRoot, networks: Sequence[TrialNetwork] = ()
+) -> list[KeysetRecord]:
+    """Makes the signer's key-sets and journal, or finds them; returns their public halves, that of BTC first.
 
     Raises:
         StartFailed: the signers' set-up refused.
@@ -45,6 +49,7 @@ def make_signer(directory: Path, token: SoftHsmToken, root: TrustRoot) -> Keyset
         "directory": str(signer_directory(directory)),
         "mark_directory": str(mark_directory(directory)),
         "root": msgspec.to_builtins(root),
+        "evm": {network.keyset: network.chain_id for network in networks},
     }
     # A process can load one configuration of SoftHSM only, and this one is to hold no PKCS#11 session.
     done = subprocess.run(
@@ -57,7 +62,12 @@ def make_signer(directory: Path, token: SoftHsmToken, root: TrustRoot) -> Keyset
     )
     if done.returncode != 0:
         raise StartFailed("the signer's set-up", f"it ended with {done.returncode}", done.stderr)
-    record = msgspec.json.decode(done.stdout.encode(), type=BitcoinKeysetRecord)
+    return msgspec.json.decode(done.stdout.encode(), type=list[KeysetRecord])
+
+
+def bitcoin_keyset(record: KeysetRecord) -> BitcoinKeyset:
+    """What the bundle says of the HD wallet with this public half."""
+    assert isinstance(record, BitcoinKeysetRecord)
     return BitcoinKeyset(
         id=record.id,
         chain=CHAIN,
@@ -68,14 +78,15 @@ def make_signer(directory: Path, token: SoftHsmToken, root: TrustRoot) -> Keyset
     )
 
 
-def _make(order: dict[str, Any]) -> BitcoinKeysetRecord:
+def _make(order: dict[str, Any]) -> list[KeysetRecord]:
     directory, pin_file = Path(order["directory"]), Path(order["pin_file"])
-    keysets = [NewKeyset(HOT_KEYSET, "regtest")]
+    keysets: list[NewKeyset] = [NewBitcoinKeyset(BTC_KEYSET, "regtest")]
+    keysets += [NewEvmKeyset(keyset, chain_id) for keyset, chain_id in order["evm"].items()]
     records = make_keys(
         Path(order["module"]), order["label"], lambda: pin_file.read_text().strip(), directory, keysets
     )
     initialise(directory, Path(order["mark_directory"]), msgspec.convert(order["root"], TrustRoot))
-    return records[0]
+    return records
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The small quorum of a trial installation, and the bundle that it signs.
 
-Three officers of three organisations, any two of whom sign. Numbers are DESIGN's defaults; confirmations and
-depths are those of the main network, for on regtest six blocks cost nothing.
+Three officers of three organisations, any two of whom sign.
 """
 
 from __future__ import annotations
@@ -16,29 +15,11 @@ import msgspec
 
 from ops.devnet.files import write_private
 from ops.stack.keys import Person, person
-from policies.bundle import (
-    AssetEntry,
-    BitcoinNetwork,
-    Bundle,
-    Caller,
-    Confirmations,
-    KeysetEntry,
-    NetworkEntry,
-    Officer,
-    Rules,
-    SignedBundle,
-    TierCap,
-    TrustRoot,
-)
+from ops.stack.listing import DAY, Listing
+from policies.bundle import Bundle, Caller, Officer, SignedBundle, TrustRoot
 from policies.keys import sign_bundle
 
-CHAIN: Final = "bitcoin-regtest"
-ASSET: Final = "BTC"
-REGTEST_GENESIS: Final = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
-BTC_SATS: Final = 100_000_000
-
-_DAY: Final = 24 * 3600
-_YEAR: Final = 365 * _DAY
+_YEAR: Final = 365 * DAY
 _OFFICERS: Final = (("olga", "operations"), ("felix", "finance"), ("sanna", "security"))
 THRESHOLD: Final = 2
 
@@ -81,13 +62,13 @@ class CallerGrant:
 
 
 def make_bundle(
-    *, version: int, keyset: KeysetEntry, callers: Sequence[CallerGrant], quorum: Quorum
+    *, version: int, listings: Sequence[Listing], callers: Sequence[CallerGrant], quorum: Quorum
 ) -> Bundle:
-    """The bundle of a regtest installation with one hot key-set for BTC.
+    """The bundle of a trial installation.
 
     Args:
         version: from 1, rising.
-        keyset: the public half of the hot key-set.
+        listings: its networks with all that belongs to them.
         callers: who may call the API.
         quorum: whose officers are listed.
     """
@@ -97,18 +78,10 @@ def make_bundle(
         version=version,
         issued_at=now,
         expires_at=now + _YEAR,
-        networks=(_regtest(),),
-        assets=(_bitcoin(),),
-        keysets=(keyset,),
-        caps=(
-            TierCap(
-                tier="hot",
-                asset=ASSET,
-                payment_below=str(BTC_SATS // 10),
-                window_cap=str(5 * BTC_SATS),
-                window_seconds=_DAY,
-            ),
-        ),
+        networks=tuple(each.network for each in listings),
+        assets=tuple(asset for each in listings for asset in each.assets),
+        keysets=tuple(each.keyset for each in listings),
+        caps=tuple(cap for each in listings for cap in each.caps),
         callers=tuple(
             Caller(
                 id=grant.person.id,
@@ -128,43 +101,7 @@ def make_bundle(
             )
             for officer in quorum.officers
         ),
-        rules=(
-            Rules(
-                asset=ASSET,
-                hot_below=str(BTC_SATS // 10),
-                warm_below=str(10 * BTC_SATS),
-                hot_window_cap=str(5 * BTC_SATS),
-                customer_window_cap=str(2 * BTC_SATS),
-                window_seconds=_DAY,
-            ),
-        ),
-    )
-
-
-def _regtest() -> NetworkEntry:
-    return BitcoinNetwork(
-        chain=CHAIN,
-        network="regtest",
-        genesis=REGTEST_GENESIS,
-        native_asset=ASSET,
-        settle_blocks=6,
-        feerate_floor=1_000,
-        feerate_cap=500_000,
-        fee_cap=str(BTC_SATS // 100),
-        fee_window_cap=str(BTC_SATS // 10),
-        fee_window_seconds=_DAY,
-    )
-
-
-def _bitcoin() -> AssetEntry:
-    return AssetEntry(
-        id=ASSET,
-        chain=CHAIN,
-        decimals=8,
-        contract=None,
-        minimum_deposit="1000",
-        withdrawal_fee="50000",
-        confirmations=(Confirmations(from_units="0", blocks=6),),
+        rules=tuple(rules for each in listings for rules in each.rules),
     )
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, Self, TextIO
 import httpx
 
 from custody.console.client import ApiClient
+from ops.devnet.anvil import Anvil
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.errors import DevnetError
 from ops.devnet.external import VARIABLE, ExternalPostgres, postgres_for
@@ -31,6 +32,7 @@ from ops.devnet.redis import RedisServer
 from ops.devnet.softhsm import SoftHsmToken
 from ops.stack import config, trust
 from ops.stack.keys import private_directory
+from ops.stack.networks import TrialNetwork
 from policies.bundle import Bundle
 
 PROCESSES: Final = ("signer", "api", "monitor", "worker", "beat")
@@ -60,7 +62,7 @@ class OwnPort(enum.IntEnum):
 
 
 class Stack:
-    """PostgreSQL, Redis, bitcoind, SoftHSM and the five processes of Strongroom, below one directory.
+    """PostgreSQL, Redis, bitcoind, anvils, SoftHSM and the five processes of Strongroom, below one directory.
 
     Starting again in the same directory continues where it was; only ports change.
     """
@@ -72,6 +74,7 @@ class Stack:
         api_port: int = OwnPort.FREE,
         durability: Durability = Durability.FULL,
         database_url: str | None = None,
+        networks: Sequence[TrialNetwork] = (),
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Prepares the stack; `up` starts it.
@@ -81,6 +84,7 @@ class Stack:
             api_port: port of the API on 127.0.0.1; 0 takes a free one.
             durability: of the embedded PostgreSQL.
             database_url: a database that somebody else runs, in its place; its user may create roles and tables.
+            networks: the EVM networks, each with a node of its own; the same as at the first start.
             tell: is told what happens, a line at a time.
         """
         self.directory = directory.absolute()
@@ -92,6 +96,16 @@ class Stack:
         self.postgres = postgres_for(self.directory / "postgres", database_url, durability)
         self.redis = RedisServer(self.directory / "redis")
         self.node = Bitcoind(self.directory / "bitcoind")
+        # The newest block but one is finalised: people who try things should not mine for long.
+        self.chains = {
+            network: Anvil(
+                self.directory / network.chain,
+                chain_id=network.chain_id,
+                slots_in_an_epoch=1,
+                save_every_seconds=1,
+            )
+            for network in networks
+        }
         self.token = SoftHsmToken(self.directory / "softhsm", "strongroom-hot")
         self._run = _short_directory(self.directory)
         self.signer_socket = self._run / "signer.sock"
@@ -123,9 +137,14 @@ class Stack:
         for name, part in (("PostgreSQL", self.postgres), ("Redis", self.redis), ("bitcoind", self.node)):
             self.tell(f"starting {name}")
             part.start()
+        for network, anvil in self.chains.items():
+            self.tell(f"starting anvil as {network.chain}")
+            anvil.start()
         self.token.create()
-        self.tell("the key ceremony: officers, key-set in the HSM, bundle")
-        self._trust = trust.prepare(self.directory, self.token)
+        self.tell(
+            "the key ceremony: officers, key-sets in the HSM, contracts read back from the chain, bundle"
+        )
+        self._trust = trust.prepare(self.directory, self.token, self.chains)
         self.tell("the database: schema and roles")
         passwords = self._migrate()
         files = config.write(self, self._trust, passwords)
@@ -150,7 +169,8 @@ class Stack:
         """Stops our processes, then the parts they need. The data stay. Again changes nothing."""
         with ThreadPoolExecutor(len(PROCESSES)) as together:
             list(together.map(lambda process: process.stop(timeout=10), self.processes.values()))
-            list(together.map(lambda part: part.close(), (self.node, self.redis, self.postgres)))
+            servers = (self.node, *self.chains.values(), self.redis, self.postgres)
+            list(together.map(lambda part: part.close(), servers))
         if self._own_port:
             release_port(self.api_port)
         if self._run.parent != self.directory:
@@ -181,7 +201,7 @@ class Stack:
     # --------------------------------------------------------------------------------------------- parts
 
     def part(self, name: str) -> Part:
-        """A part by name: `postgres`, `redis`, `bitcoind` or one of `PROCESSES`.
+        """A part by name: `postgres`, `redis`, `bitcoind`, an EVM chain's name, or one of `PROCESSES`.
 
         Raises:
             DevnetError: there is none of that name.
@@ -190,6 +210,7 @@ class Stack:
             "postgres": self.postgres,
             "redis": self.redis,
             "bitcoind": self.node,
+            **{network.chain: anvil for network, anvil in self.chains.items()},
             **self.processes,
         }
         if name not in parts:

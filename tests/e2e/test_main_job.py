@@ -8,7 +8,7 @@ may be lost, credited twice or paid twice, and nobody restores anything by hand.
 from __future__ import annotations
 
 from ops.demo import arrivals
-from ops.demo.world import CONFIRMATIONS, World, sats
+from ops.demo.world import CONFIRMATIONS, World
 from ops.stack.stack import Stack
 
 DEPOSIT_SATS = 40_000_000
@@ -45,8 +45,8 @@ def test_the_main_job_survives_a_kill_of_every_process_between_its_steps(stack: 
     stack.restart("monitor")
     world.await_deposit("alice", txid, "credited")
     assert [line["type"] for line in world.statement("alice")] == ["deposit"]
-    assert world.available_sats("alice") == DEPOSIT_SATS
-    world.balances_sats["alice"] = DEPOSIT_SATS
+    assert world.available("alice") == DEPOSIT_SATS
+    world.btc.balances["alice"] = DEPOSIT_SATS
 
     # Signed order, accepted while nobody can work on it; the API dies right after its answer.
     stack.kill("worker")
@@ -56,8 +56,8 @@ def test_the_main_job_survives_a_kill_of_every_process_between_its_steps(stack: 
     stack.restart("api")
     stack.await_ready()
     assert world.api.withdrawal(made["id"])["state"] == "requested"
-    fee_sats = sats(made["fee"])
-    assert world.available_sats("alice") == DEPOSIT_SATS - PAYMENT_SATS - fee_sats
+    fee_sats = world.btc.read(made["fee"])
+    assert world.available("alice") == DEPOSIT_SATS - PAYMENT_SATS - fee_sats
 
     # The transaction is recorded while the signer is dead; Redis loses everything meanwhile.
     stack.kill("signer")

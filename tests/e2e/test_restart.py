@@ -23,7 +23,7 @@ def test_a_stack_started_again_in_its_directory_knows_everything(stack: Stack, w
         assert again.bundle.keysets == (keyset,)
         shown = [entry["address"] for entry in later.api.items("/v1/customers/alice/addresses")]
         assert shown == [world.addresses["alice"]]
-        later.addresses, later.balances_sats = world.addresses, world.balances_sats
+        later.addresses, later.books = world.addresses, world.books
         later.await_pending(*sent["txids"])
         later.mine(CONFIRMATIONS)
         settled = later.await_withdrawal(made["id"], "settled")

@@ -65,14 +65,8 @@ class Plant(Till):
             organisations={name: f"org-{name}" for name in officers},
             minimum_version=1,
         )
-        entry = make_signer(self.directory, self.token, root)
-        record = BitcoinKeysetRecord(
-            id=entry.id,
-            network="regtest",
-            account=entry.account,
-            origin=entry.origin,
-            attestation_key=entry.attestation_key,
-        )
+        [record] = make_signer(self.directory, self.token, root)
+        assert isinstance(record, BitcoinKeysetRecord)
         return World(record, now=int(time.time()), officers=officers)
 
     def _make_signer(self) -> Signer:

@@ -13,12 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chains.eth.address import is_checksummed
 from ops.bench.compare import Row
 from ops.demo.record import Record, StepFailed, StepRecord, expect
 from ops.stack.config import to_toml
+from ops.stack.ethereum import admin_address
 from ops.stack.keys import person
-from ops.stack.quorum import ASSET, CHAIN, CallerGrant, Quorum, make_bundle, make_quorum, publish
-from policies.bundle import BitcoinKeyset, Bundle, TrustRoot, UntrustedBundle, read_bundle
+from ops.stack.listing import ASSET, CHAIN, bitcoin, evm
+from ops.stack.networks import TRIAL_NETWORKS
+from ops.stack.quorum import CallerGrant, Quorum, make_bundle, make_quorum, publish
+from policies.bundle import BitcoinKeyset, Bundle, EvmKeyset, TrustRoot, UntrustedBundle, read_bundle
 
 KEYSET = BitcoinKeyset(
     id="btc-hot",
@@ -28,12 +32,33 @@ KEYSET = BitcoinKeyset(
     origin="d34db33f/84'/1'/0'",
     attestation_key="00" * 32,
 )
+CONTRACT = "0x" + "11" * 20
+EVM_KEYSETS = {
+    network: EvmKeyset(
+        id=network.keyset,
+        chain=network.chain,
+        tier="hot",
+        attestation_key="00" * 32,
+        address=CONTRACT,
+        factory=CONTRACT,
+        forwarder="22" * 32,
+        payout=CONTRACT,
+    )
+    for network in TRIAL_NETWORKS
+}
+LISTINGS = [
+    bitcoin(KEYSET),
+    *(
+        evm(network, "33" * 32, keyset, {token.asset: CONTRACT for token in network.tokens})
+        for network, keyset in EVM_KEYSETS.items()
+    ),
+]
 
 
 def bundle_of(directory: Path, quorum: Quorum) -> Bundle:
     caller = person(directory / "callers", "exchange", organisation="trading")
     grants = [CallerGrant(caller, ("withdrawals:sign", "operator"))]
-    return make_bundle(version=1, keyset=KEYSET, callers=grants, quorum=quorum)
+    return make_bundle(version=1, listings=LISTINGS, callers=grants, quorum=quorum)
 
 
 def test_a_published_bundle_is_believed_under_the_published_root(tmp_path: Path) -> None:
@@ -59,6 +84,29 @@ def test_the_hot_tier_has_the_default_limits(tmp_path: Path) -> None:
     assert made.rules_for(ASSET).hot_below == cap.payment_below
     assert made.asset(ASSET).withdrawal_fee == "50000"
     assert made.asset(ASSET).confirmations_for(1) == 6
+
+
+@pytest.mark.parametrize(
+    ("asset", "below", "window"),
+    [
+        ("ETH", 2 * 10**18, 100 * 10**18),
+        ("XETH", 2 * 10**18, 100 * 10**18),
+        ("USDX", 5_000 * 10**6, 250_000 * 10**6),
+    ],
+)
+def test_each_asset_has_a_cap_and_the_same_rules(tmp_path: Path, asset: str, below: int, window: int) -> None:
+    made = bundle_of(tmp_path, make_quorum(tmp_path / "officers"))
+    cap, rules = made.cap("hot", asset), made.rules_for(asset)
+    assert (int(cap.payment_below), int(cap.window_cap)) == (below, window)
+    assert (rules.hot_below, rules.hot_window_cap) == (cap.payment_below, cap.window_cap)
+    assert made.asset(asset).confirmations_for(1) == 1
+
+
+def test_the_factorys_admin_is_somebody_whose_private_key_is_kept(tmp_path: Path) -> None:
+    address = admin_address(tmp_path)
+    assert admin_address(tmp_path) == address
+    assert is_checksummed(address)
+    assert stat.S_IMODE((tmp_path / "factory-admin.key").stat().st_mode) == 0o600
 
 
 def test_a_persons_key_is_private_and_again_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,127 @@
+"""The outside world on an EVM network: people who pay, contracts that pay, and what the chain itself says."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from chains.eth.address import checksummed
+from chains.eth.forwarder import Flush, decode_flush
+from ops.demo.record import expect
+from ops.devnet.anvil import Anvil
+from ops.stack.contracts import OUTSIDE, ask, calldata, deploy, mined
+from policies.bundle import Bundle, EvmKeyset, EvmNetwork
+
+GAS_MONEY_WEI = 10**18
+"""What an operator sends to a hot key, so that it can pay for its first transactions."""
+
+
+@dataclass(slots=True)
+class EvmSide:
+    """One EVM network as people outside see it; the node holds their keys."""
+
+    node: Anvil
+    network: EvmNetwork
+    keyset: EvmKeyset
+    """The service's hot wallet, as the bundle has it."""
+    house: str = field(init=False)
+    """An account of the exchange's operators, outside of Strongroom: sends gas, nothing else."""
+    payer: str = field(init=False)
+    """Somebody with money."""
+
+    def __post_init__(self) -> None:
+        """Gives the node's accounts their parts."""
+        self.house, self.payer = self.node.accounts()[1:3]
+
+    @classmethod
+    def of(cls, node: Anvil, bundle: Bundle, chain: str) -> Self:
+        """The side of a chain of the bundle, through its node."""
+        network, keyset = bundle.network(chain), bundle.keyset_for(chain, "hot")
+        assert isinstance(network, EvmNetwork)
+        assert isinstance(keyset, EvmKeyset)
+        return cls(node, network, keyset)
+
+    @staticmethod
+    def stranger() -> str:
+        """An address that nobody has used yet (EIP-55)."""
+        return checksummed(secrets.token_bytes(20))
+
+    # --- what people do ---
+
+    def pay(self, address: str, amount_wei: int) -> str:
+        """Somebody pays with a plain transfer, pending until a block is mined; returns the txid without `0x`."""
+        return self.node.send_eth(self.payer, address, amount_wei)[2:]
+
+    def pay_token(self, contract: str, address: str, units: int) -> str:
+        """Somebody pays with a token, freshly minted for that; returns the txid without `0x`."""
+        self.call(contract, "mint(address,uint256)", self.payer, units)
+        return self.call(contract, "transfer(address,uint256)", address, units)
+
+    def call(self, contract: str, signature: str, *arguments: object, value_wei: int = 0) -> str:
+        """Somebody calls a contract, pending until a block is mined; returns the txid without `0x`."""
+        data = calldata(signature, *arguments)
+        # No estimate: it would not see what is pending, and some calls here are meant to fail.
+        return self.node.transact(self.payer, contract, data, value_wei=value_wei, gas=500_000)[2:]
+
+    def contract(self, name: str, *arguments: object) -> str:
+        """Somebody deploys a contract of `tests/contracts`; returns its address."""
+        return deploy(self.node, self.payer, name, arguments, directory=OUTSIDE)
+
+    def send_gas(self) -> str:
+        """An operator sends gas to the hot key, in a block of its own; returns the txid without `0x`."""
+        txid = self.node.send_eth(self.house, self.keyset.address, GAS_MONEY_WEI)
+        mined(self.node, txid)
+        return txid[2:]
+
+    # --- what the chain says ---
+
+    def token_units(self, contract: str, address: str) -> int:
+        """What an address has of a token."""
+        return int(ask(self.node, contract, "balanceOf(address)", "uint256", address))
+
+    def receipt(self, txid: str) -> dict[str, Any]:
+        """The receipt of a mined transaction. Raises StepFailed if it is in no block."""
+        found = self.node.receipt(f"0x{txid}")
+        expect(found is not None, f"{txid} is mined")
+        assert found is not None
+        return found
+
+    def fee_wei(self, txid: str) -> int:
+        """What a mined transaction has paid for its gas."""
+        receipt = self.receipt(txid)
+        return int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
+
+    def transaction(self, txid: str) -> dict[str, Any]:
+        """A transaction as the node has it, pending or mined. Raises StepFailed if it has not."""
+        found = self.node.rpc("eth_getTransactionByHash", f"0x{txid}")
+        expect(found is not None, f"the node has {txid}")
+        return dict(found)
+
+    def pending(self, txid: str) -> bool:
+        """Whether a transaction waits in the node's pool."""
+        found = self.node.rpc("eth_getTransactionByHash", f"0x{txid}")
+        return found is not None and found["blockNumber"] is None
+
+    def sent(self) -> list[str]:
+        """Txids, without `0x`, of all mined transactions of the hot key, oldest first."""
+        found = []
+        for height in range(self.node.height() + 1):
+            block = self.node.rpc("eth_getBlockByNumber", hex(height), True)
+            found += [
+                str(tx["hash"])[2:]
+                for tx in block["transactions"]
+                if tx["from"] == self.keyset.address.lower()
+            ]
+        return found
+
+    def flush(self, txid: str) -> Flush | None:
+        """What a transaction empties, if it is a flush of the hot key's factory."""
+        found = self.transaction(txid)
+        if found["to"] != self.keyset.factory.lower():
+            return None
+        return decode_flush(bytes.fromhex(found["input"][2:]))
+
+    def balance_wei(self, *addresses: str) -> int:
+        """What the hot key and these addresses have of the native asset."""
+        return sum(self.node.balance_wei(address) for address in (self.keyset.address, *addresses))

@@ -1,0 +1,126 @@
+"""The part of the ceremony that happens on an EVM chain: contracts are deployed, and believed only as read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from chains.eth.address import checksummed, keccak256
+from chains.eth.contracts import artifact
+from chains.eth.forwarder import agreed_forwarder, salt_of
+from ops.devnet.anvil import Anvil
+from ops.devnet.errors import DevnetError
+from ops.devnet.files import write_private
+from ops.stack.contracts import OUTSIDE, ask, deploy
+from ops.stack.listing import Listing, evm
+from ops.stack.networks import TrialNetwork
+from policies.bundle import EvmKeyset, EvmNetwork
+from signers.keyset import EvmKeysetRecord
+
+_ZERO: Final = "0x" + "00" * 20
+
+
+def admin_address(officers: Path) -> str:
+    """Address of the factories' admin, whose key is made here if there is none (hex, 0600).
+
+    The only one who may propose another treasury, 48 hours ahead. Nothing of Strongroom needs the key: in a real
+    installation it is offline, with the officers.
+    """
+    import coincurve
+
+    path = officers / "factory-admin.key"
+    if not path.exists():
+        write_private(path, coincurve.PrivateKey().to_hex())
+    public = coincurve.PrivateKey.from_hex(path.read_text()).public_key.format(compressed=False)
+    return checksummed(keccak256(public[1:])[12:])
+
+
+def prepare(node: Anvil, trial: TrialNetwork, record: EvmKeysetRecord, *, admin: str) -> Listing:
+    """Deploys factory, payout contract and tokens, checks them, and returns what the bundle says of the network.
+
+    Args:
+        node: of the chain; its first account pays for the deployment.
+        trial: the network.
+        record: the public half of its hot key.
+        admin: of the factory.
+
+    Raises:
+        DevnetError: what was read back from the chain is not what was meant.
+    """
+    deployer = node.accounts()[0]
+    factory = deploy(node, deployer, "ForwarderFactory", (record.address, admin))
+    payout = deploy(node, deployer, "BatchPayout")
+    tokens = {
+        token.asset: deploy(
+            node, deployer, "Token", (token.name, token.asset, token.decimals), directory=OUTSIDE
+        )
+        for token in trial.tokens
+    }
+    keyset = EvmKeyset(
+        id=record.id,
+        chain=trial.chain,
+        tier="hot",
+        attestation_key=record.attestation_key,
+        address=record.address,
+        factory=factory,
+        forwarder=bytes(ask(node, factory, "initcodeHash()", "bytes32")).hex(),
+        payout=payout,
+    )
+    node.finalize()
+    check(node, keyset, admin=admin)
+    return evm(trial, node.block_hash(0)[2:], keyset, tokens)
+
+
+def check(node: Anvil, keyset: EvmKeyset, *, admin: str) -> None:
+    """Reads a key-set's contracts back from the chain: their code, treasury, admin, and no change under way.
+
+    Raises:
+        DevnetError: something is not as it must be; says what was found.
+    """
+    _check_code(node, "ForwarderFactory", keyset.factory)
+    logic = ask(node, keyset.factory, "logic()", "address")
+    _check_code(node, "ForwarderLogic", logic)
+    if keyset.payout is not None:
+        _check_code(node, "BatchPayout", keyset.payout)
+    salt = salt_of(7)
+    expected = {
+        ("treasury()", "address"): keyset.address.lower(),
+        ("admin()", "address"): admin.lower(),
+        ("initcodeHash()", "bytes32"): bytes.fromhex(keyset.forwarder),
+        ("proposedTreasury()", "address"): _ZERO,
+        ("proposedAdmin()", "address"): _ZERO,
+        ("forwarderOf(bytes32)", "address"): agreed_forwarder(keyset.factory, keyset.forwarder, 7).lower(),
+    }
+    for (signature, returns), due in expected.items():
+        arguments = (salt,) if "bytes32)" in signature else ()
+        found = ask(node, keyset.factory, signature, returns, *arguments)
+        if found != due:
+            raise DevnetError(
+                f"{keyset.id}: {signature} of its factory {keyset.factory} is {found!r}, not {due!r}"
+            )
+    if ask(node, logic, "factory()", "address") != keyset.factory.lower():
+        raise DevnetError(f"{keyset.id}: {logic} serves another factory than {keyset.factory}")
+
+
+def check_still_there(node: Anvil, keyset: EvmKeyset, network: EvmNetwork, *, admin: str) -> None:
+    """The same when a stack starts again: an anvil that was killed may have lost the chain that the bundle names.
+
+    Raises:
+        DevnetError: it has.
+    """
+    if node.block_hash(0)[2:] != network.genesis:
+        raise DevnetError(
+            f"{network.chain}: anvil has lost the chain that this installation began with (it was killed before it "
+            "could save it): begin anew in another directory"
+        )
+    check(node, keyset, admin=admin)
+
+
+def _check_code(node: Anvil, name: str, address: str) -> None:
+    """Compares the code at an address with the committed one, but for what the constructor fills in."""
+    found = artifact(name)
+    code = bytearray.fromhex(node.rpc("eth_getCode", address, "latest")[2:])
+    for offset, length in found.immutables:
+        code[offset : offset + length] = bytes(length)
+    if bytes(code) != found.runtime:
+        raise DevnetError(f"the code at {address} is not that of {name}")

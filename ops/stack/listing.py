@@ -1,0 +1,145 @@
+"""What the bundle of a trial says of each network: assets, key-set, caps and rules, with DESIGN's numbers.
+
+Confirmations and depths are those of the main networks, for here six blocks cost nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ops.stack.networks import TrialNetwork
+from policies.bundle import (
+    AssetEntry,
+    BitcoinNetwork,
+    Confirmations,
+    EvmNetwork,
+    GasCaps,
+    KeysetEntry,
+    NetworkEntry,
+    Rules,
+    TierCap,
+)
+
+CHAIN: Final = "bitcoin-regtest"
+ASSET: Final = "BTC"
+REGTEST_GENESIS: Final = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
+BTC_SATS: Final = 100_000_000
+ETH_WEI: Final = 10**18
+GWEI_WEI: Final = 10**9
+DAY: Final = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One network with all that belongs to it."""
+
+    network: NetworkEntry
+    assets: tuple[AssetEntry, ...]
+    keyset: KeysetEntry
+    caps: tuple[TierCap, ...]
+    rules: tuple[Rules, ...]
+
+
+def bitcoin(keyset: KeysetEntry) -> Listing:
+    """Regtest with one hot key-set: below 0.1 BTC a payment, 5 BTC a day."""
+    network = BitcoinNetwork(
+        chain=CHAIN,
+        network="regtest",
+        genesis=REGTEST_GENESIS,
+        native_asset=ASSET,
+        settle_blocks=6,
+        feerate_floor=1_000,
+        feerate_cap=500_000,
+        fee_cap=str(BTC_SATS // 100),
+        fee_window_cap=str(BTC_SATS // 10),
+        fee_window_seconds=DAY,
+    )
+    asset = AssetEntry(
+        id=ASSET,
+        chain=CHAIN,
+        decimals=8,
+        contract=None,
+        minimum_deposit="1000",
+        withdrawal_fee="50000",
+        confirmations=(Confirmations(from_units="0", blocks=6),),
+    )
+    cap, rules = _limits(ASSET, BTC_SATS // 10)
+    return Listing(network, (asset,), keyset, (cap,), (rules,))
+
+
+def evm(trial: TrialNetwork, genesis: str, keyset: KeysetEntry, tokens: dict[str, str]) -> Listing:
+    """An EVM network with one hot key: below 2 of its native asset or 5,000 of a token a payment.
+
+    Args:
+        trial: the network.
+        genesis: hash of its block 0, 64 hex digits.
+        keyset: its hot key-set.
+        tokens: address of each token's contract by asset id.
+    """
+    network = EvmNetwork(
+        chain=trial.chain,
+        chain_id=trial.chain_id,
+        genesis=genesis,
+        native_asset=trial.native,
+        native_mode=trial.native_mode,
+        settle_blocks=1,  # confirmations count from the newest finalised block
+        feerate_floor=GWEI_WEI // 100,
+        feerate_cap=500 * GWEI_WEI,
+        fee_cap=str(ETH_WEI // 2),
+        fee_window_cap=str(20 * ETH_WEI),
+        fee_window_seconds=DAY,
+        # No transaction may have more than 2^24 gas (EIP-7825).
+        gas_caps=GasCaps(transfer=100_000, token=200_000, payout=6_000_000, sweep=12_000_000),
+    )
+    native = AssetEntry(
+        id=trial.native,
+        chain=trial.chain,
+        decimals=18,
+        contract=None,
+        minimum_deposit=str(ETH_WEI // 1000),
+        withdrawal_fee=str(ETH_WEI // 1000),
+        confirmations=(Confirmations(from_units="0", blocks=1),),
+        sweep_above=str(ETH_WEI // 20),
+    )
+    limits = [_limits(trial.native, 2 * ETH_WEI)]
+    assets = [native]
+    for token in trial.tokens:
+        one = 10**token.decimals
+        assets.append(
+            AssetEntry(
+                id=token.asset,
+                chain=trial.chain,
+                decimals=token.decimals,
+                contract=tokens[token.asset],
+                minimum_deposit=str(one),
+                withdrawal_fee=str(one),
+                confirmations=native.confirmations,
+                sweep_above=str(20 * one),
+            )
+        )
+        limits.append(_limits(token.asset, 5_000 * one))
+    caps, rules = zip(*limits, strict=True)
+    return Listing(network, tuple(assets), keyset, caps, rules)
+
+
+def _limits(asset: str, payment_below: int) -> tuple[TierCap, Rules]:
+    """The signer's caps of the hot tier and the rules that the online side keeps to, in DESIGN's proportions."""
+    window, customer = 50 * payment_below, 20 * payment_below
+    cap = TierCap(
+        tier="hot",
+        asset=asset,
+        payment_below=str(payment_below),
+        window_cap=str(window),
+        window_seconds=DAY,
+        holding_cap=str(1000 * payment_below),
+    )
+    rules = Rules(
+        asset=asset,
+        hot_below=str(payment_below),
+        warm_below=str(100 * payment_below),
+        hot_window_cap=str(window),
+        customer_window_cap=str(customer),
+        window_seconds=DAY,
+    )
+    return cap, rules

@@ -1,0 +1,38 @@
+"""The EVM networks of a trial: two chains that differ in id, native asset and key, and in nothing of our code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class TrialToken:
+    """A token that stands on a trial's chain from its beginning."""
+
+    asset: str
+    name: str
+    """As the contract tells it."""
+    decimals: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialNetwork:
+    """An EVM network of a trial."""
+
+    chain: str
+    chain_id: int
+    """EIP-155."""
+    native: str
+    """Id of its native asset."""
+    keyset: str
+    """Id of its hot key-set."""
+    native_mode: Literal["trace", "balance"]
+    """How native deposits are found."""
+    tokens: tuple[TrialToken, ...] = ()
+
+
+USDX: Final = TrialToken("USDX", "Example Dollar", 6)
+ETHEREUM: Final = TrialNetwork("ethereum-devnet", 31337, "ETH", "eth-hot", "trace", (USDX,))
+POLYGON: Final = TrialNetwork("polygon-devnet", 31338, "XETH", "xeth-hot", "balance")
+TRIAL_NETWORKS: Final = (ETHEREUM, POLYGON)
