@@ -52,7 +52,8 @@ def consolidate(db: Database, site: BtcSite, pace: SweepPace, now: int) -> int:
     if too_high is not None:
         return 0
     long_term = FeeRate(site.pace.long_term_sat_per_kvb)
-    means = Means(queued, int(site.network.fee_cap), feerate, long_term)
+    fee_cap = int(site.network.fee_cap)
+    means = Means(queued + fee_cap if queued else 0, fee_cap, feerate, long_term)
     try:
         chosen, previous = _shown_to_a_signer(site, choose(found, means, pace))
         if not pays(chosen, means):

@@ -22,7 +22,7 @@ class Means:
     """What a consolidation must leave and may cost, in satoshis."""
 
     queued_sats: int
-    """What withdrawals on their way ask for together."""
+    """What withdrawals on their way ask for together, with fees."""
     fee_cap_sats: int
     """Most that a signer signs."""
     feerate: FeeRate
