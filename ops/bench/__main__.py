@@ -19,6 +19,7 @@ ROWS: Final = {
     "ledger": "ops.bench.ledger",
     "signing": "ops.bench.signing",
     "addresses": "ops.bench.addresses",
+    "sweep-gas": "ops.bench.sweeps",
     "api": "ops.bench.api",
 }
 """Name for `--only`, and the module whose `rows(progress)` yields the row."""
