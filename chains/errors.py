@@ -10,6 +10,7 @@ StrongroomError
     ├── AssetMismatch     amounts of two assets were combined
     ├── DerivationDisagreement  two implementations derived different addresses
     ├── NodeRefused       the node understood and refused
+    ├── WrongNetwork      the node follows another network than configured
     └── Reorganised       what was read is no longer on the best chain (re-read, then decide again)
 ```
 """
@@ -62,6 +63,10 @@ class NodeRefused(PermanentError):
         super().__init__(f"node refused ({code}): {message}")
         self.code = code
         self.reason = message
+
+
+class WrongNetwork(PermanentError):
+    """The node follows another network than configured; nothing it says may be used."""
 
 
 class Reorganised(TransientError):

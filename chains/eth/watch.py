@@ -18,12 +18,14 @@ class WatchedSenders:
     It cannot grow or shrink by single resources; being told of one changes nothing.
     """
 
-    __slots__ = ("senders",)
+    __slots__ = ("senders", "texts")
 
     def __init__(self, senders: Iterable[str]) -> None:
         """Watches these addresses (EIP-55). Raises InvalidAddress: one is written otherwise."""
         self.senders = frozenset(raw_address(sender) for sender in senders)
         """As 20 bytes each."""
+        self.texts = frozenset("0x" + sender.hex() for sender in self.senders)
+        """As JSON-RPC writes them: in lower case."""
 
     def update(self, resources: Iterable[str]) -> None:
         """Changes nothing: all nonces are watched."""

@@ -232,6 +232,10 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
     chain_errors.NodeRefused: Rule(
         "node-refused", 502, "A chain node refused", "", public=_inside("the node refused a call of ours.")
     ),
+    chain_errors.WrongNetwork: Rule(
+        "wrong-network", 502, "A chain node follows another network", "",
+        public=_inside("an operator must look at the node."),
+    ),
     chain_errors.Reorganised: Rule("reorganised", 503, "The chain was reorganised meanwhile", _REPEAT),
     signer_ports.SignerUnavailable: Rule(
         "signer-unavailable", 503, "The signer does not answer", _REPEAT,

@@ -14,8 +14,8 @@ import pytest
 
 from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
-from chains.btc.node import BitcoinNode, BlockAnnouncements, ScanDescriptor, WrongNetwork
-from chains.errors import NodeRefused, NodeUnavailable
+from chains.btc.node import BitcoinNode, BlockAnnouncements, ScanDescriptor
+from chains.errors import NodeRefused, NodeUnavailable, WrongNetwork
 from chains.types import BlockRef, TxId
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.process import wait_until

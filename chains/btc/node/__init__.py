@@ -2,7 +2,6 @@
 
 from chains.btc.node.adapter import BitcoinNode, ScanDescriptor, UnspentOutput, UtxoScan
 from chains.btc.node.announce import BlockAnnouncements
-from chains.btc.node.transport import WrongNetwork
 
 __all__ = [
     "BitcoinNode",
@@ -10,5 +9,4 @@ __all__ = [
     "ScanDescriptor",
     "UnspentOutput",
     "UtxoScan",
-    "WrongNetwork",
 ]

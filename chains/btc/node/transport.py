@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from bitcoinrpc.authproxy import AuthServiceProxy, JSONRPCException
 
 from chains.btc.network import BtcNetwork
-from chains.errors import NodeRefused, NodeUnavailable, PermanentError
+from chains.errors import NodeRefused, NodeUnavailable, WrongNetwork
 
 # Codes of bitcoind's src/rpc/protocol.h, and those that python-bitcoinrpc makes up.
 INVALID_ADDRESS_OR_KEY: Final = -5
@@ -36,10 +36,6 @@ _BROKEN: Final = (OSError, http.client.HTTPException, ValueError)
 """A connection that can't be used any further; ValueError is a reply cut short, so no JSON."""
 
 _Result = TypeVar("_Result")
-
-
-class WrongNetwork(PermanentError):
-    """The node follows another network than configured; nothing it says may be used."""
 
 
 class Transport:

@@ -1,1 +1,5 @@
-"""The only part of the EVM family that meets the network."""
+"""One EVM node as a chain adapter. The only part of the EVM family that meets the network."""
+
+from chains.eth.node.adapter import EvmNode, MinedReceipt
+
+__all__ = ["EvmNode", "MinedReceipt"]

@@ -22,7 +22,6 @@ NEVER_IN_A_REQUEST = {
     # Of the workers, the monitor and their nodes; the API has no node.
     "chains.btc.coins": "coin selection",
     "chains.btc.psbt": "building and finalising transactions",
-    "chains.btc.node.transport": "the connection to a node",
     "custody.signing": "building, signing, bumping and tracking transactions",
     "custody.deposits.screening": "screening of deposits",
     "custody.withdrawals.screening": "screening of destinations",

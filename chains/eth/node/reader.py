@@ -1,0 +1,245 @@
+"""Reading one block: two requests, and a few more where much of it concerns us.
+
+The first asks for the block, its token events and its traces; the second, only if something was found, for receipts,
+transactions and balances before and after. Whatever comes must name the block that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from chains.errors import InvalidValue, NodeUnavailable, Reorganised
+from chains.eth.abi import WORD_BYTES
+from chains.eth.address import raw_address
+from chains.eth.block import (
+    Transfer,
+    arriving,
+    balance_receipts,
+    check_traces,
+    consumption,
+    flushed,
+    native_receipts,
+    paid_by_us,
+    token_receipts,
+    transfers,
+    used_nonces,
+)
+from chains.eth.erc20 import TRANSFER_TOPIC, balance_of_calldata
+from chains.eth.forwarder import ETHER_FLUSHED_TOPIC
+from chains.eth.network import NativeMode
+from chains.eth.node.transport import Call, Reply, Transport
+from chains.eth.watch import WatchedSenders
+from chains.eth.wire import Block, BlockTx, Log, MinedTx, Trace, TxReceipt, octets, quantity
+from chains.ports import Observation, Receipt
+from chains.types import BlockRef
+
+_BLOCK: Final[msgspec.json.Decoder[Block | None]] = msgspec.json.Decoder(Block | None)
+_LOGS: Final = msgspec.json.Decoder(list[Log])
+_TRACES: Final = msgspec.json.Decoder(list[Trace])
+_RECEIPT: Final[msgspec.json.Decoder[TxReceipt | None]] = msgspec.json.Decoder(TxReceipt | None)
+_TX: Final[msgspec.json.Decoder[MinedTx | None]] = msgspec.json.Decoder(MinedTx | None)
+_TEXT: Final = msgspec.json.Decoder(str)
+
+Holding = tuple[bytes, str | None]
+"""An address, and the contract of a token; None for the native asset."""
+
+_Use = tuple[MinedTx, TxReceipt]
+
+
+class Questions:
+    """Calls that go to the node together; each has a number by which its reply is found."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._replies: list[Reply] = []
+
+    def ask(self, method: str, *params: Any) -> int:
+        """Add a call; returns its number."""
+        self.calls.append((method, list(params)))
+        return len(self.calls) - 1
+
+    def send(self, transport: Transport) -> None:
+        """Ask the node, unless there is nothing to ask. Raises like `Transport.batch`."""
+        self._replies = transport.batch(self.calls) if self.calls else []
+
+    def __getitem__(self, number: int) -> Reply:
+        return self._replies[number]
+
+
+class BlockReader:
+    """Observes blocks through a node. Threads may share it."""
+
+    def __init__(self, transport: Transport, mode: NativeMode, tokens: Callable[[], Iterable[str]]) -> None:
+        """Reads nothing yet.
+
+        Args:
+            transport: to the node.
+            mode: how arrivals of the native asset are found.
+            tokens: tells the listed contracts (EIP-55); others are never asked for.
+        """
+        self._transport = transport
+        self._mode = mode
+        self._tokens = tokens
+        self._last: tuple[str, Mapping[bytes, int]] = ("", {})
+        """Hash of the block that was read last, and the balances after it, where balances are compared."""
+
+    def observe(self, ref: BlockRef, scripts: Collection[bytes], resources: Container[str]) -> Observation:
+        """What one block means to us; see `ChainAdapter.observe_block`.
+
+        Raises:
+            Reorganised: the node does not have it (any more).
+            InvalidValue: the answers are malformed, or contradict each other.
+            NodeUnavailable, NodeRefused: see `Transport`.
+        """
+        contracts = _by_address(tuple(self._tokens()))
+        questions = Questions()
+        block_at = questions.ask("eth_getBlockByHash", f"0x{ref.hash}", True)
+        tokens_at: int | None = None
+        if contracts:
+            wanted = {"address": list(contracts.values()), "topics": [TRANSFER_TOPIC]}
+            tokens_at = questions.ask("eth_getLogs", {"blockHash": f"0x{ref.hash}", **wanted})
+        if self._mode is NativeMode.TRACE:
+            native_at = questions.ask("trace_block", hex(ref.height))
+        else:
+            native_at = questions.ask(
+                "eth_getLogs", {"blockHash": f"0x{ref.hash}", "topics": [ETHER_FLUSHED_TOPIC]}
+            )
+        questions.send(self._transport)
+        block = _the_block(questions[block_at], ref)
+        if ref.height == 0:
+            return Observation((), ())
+        logs = [] if tokens_at is None else _logs_of(questions[tokens_at], block)
+        claims = transfers(logs, scripts, contracts)
+        tokens, uses = self._details(block, claims, used_nonces(block, resources), scripts)
+        if self._mode is NativeMode.TRACE:
+            traces = questions[native_at].read(_TRACES)
+            check_traces(traces, block)
+            native = native_receipts(traces, scripts)
+        else:
+            own = resources.senders if isinstance(resources, WatchedSenders) else frozenset()
+            left = flushed(_logs_of(questions[native_at], block), scripts)
+            native = self._by_balances(block, [s for s in scripts if s not in own], left, uses)
+        return Observation((*native, *tokens), tuple(consumption(tx, receipt) for tx, receipt in uses))
+
+    def balances(self, holdings: Sequence[Holding], block_hash: str) -> list[int]:
+        """What each address has after a block, in base units of the native asset or of the token.
+
+        A token that cannot say counts as nothing: what cannot be shown has not arrived.
+
+        Raises:
+            NodeUnavailable: the node cannot tell, for it does not have the block or its state.
+        """
+        questions = Questions()
+        for holding in holdings:
+            _ask_balance(questions, holding, block_hash)
+        questions.send(self._transport)
+        return [_units(questions[number], holding) for number, holding in enumerate(holdings)]
+
+    def _details(
+        self, block: Block, claims: Sequence[Transfer], spent: Sequence[BlockTx], scripts: Collection[bytes]
+    ) -> tuple[list[Receipt], list[_Use]]:
+        """Receipts of tokens, and the transactions that used nonces with their receipts."""
+        coming = arriving(claims, scripts)
+        questions = Questions()
+        txids = dict.fromkeys([claim.txid for claim in coming] + [tx.hash for tx in spent])
+        receipts_at = {txid: questions.ask("eth_getTransactionReceipt", txid) for txid in txids}
+        spent_at = {tx.hash: questions.ask("eth_getTransactionByHash", tx.hash) for tx in spent}
+        holdings = dict.fromkeys((claim.to, claim.contract) for claim in coming)
+        before_at = {key: _ask_balance(questions, key, block.parent[2:]) for key in holdings}
+        after_at = {key: _ask_balance(questions, key, block.hash[2:]) for key in holdings}
+        questions.send(self._transport)
+
+        receipts = {txid: _receipt(questions[at], txid, block) for txid, at in receipts_at.items()}
+        places = {log.index: place for receipt in receipts.values() for place, log in enumerate(receipt.logs)}
+        if any(claim.index not in places or not receipts[claim.txid].succeeded for claim in coming):
+            raise InvalidValue(f"block {block.hash}: an event that no receipt has")
+        balances = {
+            key: (_units(questions[before_at[key]], key), _units(questions[after_at[key]], key))
+            for key in holdings
+        }
+        uses = [(_transaction(questions[at], txid, block), receipts[txid]) for txid, at in spent_at.items()]
+        return token_receipts(claims, scripts, balances, places), uses
+
+    def _by_balances(
+        self, block: Block, forwarders: Sequence[bytes], left: Mapping[bytes, int], uses: Sequence[_Use]
+    ) -> list[Receipt]:
+        known_hash, known = self._last
+        if known_hash != block.parent:
+            known = {}
+        after = self._native_balances(forwarders, block.hash)
+        unknown = [address for address in forwarders if address not in known]
+        before = {**known, **self._native_balances(unknown, block.parent)}
+        self._last = (block.hash, after)
+        pairs = {address: (before[address], after[address]) for address in forwarders}
+        return balance_receipts(block.hash[2:], pairs, left, paid_by_us(uses))
+
+    def _native_balances(self, addresses: Sequence[bytes], block_hash: str) -> dict[bytes, int]:
+        units = self.balances([(address, None) for address in addresses], block_hash[2:])
+        return dict(zip(addresses, units, strict=True))
+
+
+@lru_cache(maxsize=8)
+def _by_address(tokens: tuple[str, ...]) -> Mapping[bytes, str]:
+    return {raw_address(token): token for token in tokens}
+
+
+def _ask_balance(questions: Questions, holding: Holding, block_hash: str) -> int:
+    """By the block's hash (EIP-1898), so that the answer belongs to it whatever happens to the chain."""
+    address, contract = holding
+    block = {"blockHash": f"0x{block_hash}"}
+    if contract is None:
+        return questions.ask("eth_getBalance", f"0x{address.hex()}", block)
+    call = {"to": contract, "data": f"0x{balance_of_calldata(address).hex()}"}
+    return questions.ask("eth_call", call, block)
+
+
+def _units(reply: Reply, holding: Holding) -> int:
+    """The balance in an answer; 0 where a token's contract fails, is not there (yet), or talks nonsense."""
+    contract, failure = holding[1], reply.failure
+    if contract is not None and failure is not None and failure.is_revert:
+        return 0
+    if failure is not None:
+        # Also "unknown block" and "missing state" have codes that other errors have too.
+        raise NodeUnavailable(f"{reply.method}: {failure.message[:300]} ({failure.code})")
+    if contract is None:
+        return quantity(reply.read(_TEXT))
+    answer = octets(reply.read(_TEXT))
+    return int.from_bytes(answer[:WORD_BYTES], "big") if len(answer) >= WORD_BYTES else 0
+
+
+def _the_block(reply: Reply, ref: BlockRef) -> Block:
+    block = reply.read(_BLOCK)
+    if block is None:
+        raise Reorganised(f"the node does not have block {ref}")
+    if block.hash != f"0x{ref.hash}" or quantity(block.number) != ref.height:
+        raise InvalidValue(f"block {block.number} {block.hash} instead of {ref}")
+    return block
+
+
+def _logs_of(reply: Reply, block: Block) -> list[Log]:
+    logs = reply.read(_LOGS)
+    if any(log.block != block.hash for log in logs):
+        raise InvalidValue(f"events of another block than {block.hash}")
+    return logs
+
+
+def _receipt(reply: Reply, txid: str, block: Block) -> TxReceipt:
+    receipt = reply.read(_RECEIPT)
+    if receipt is None or receipt.block != block.hash:
+        raise Reorganised(f"transaction {txid} is no longer in block {block.hash}")
+    if receipt.txid != txid:
+        raise InvalidValue(f"receipt of {receipt.txid} instead of {txid}")
+    return receipt
+
+
+def _transaction(reply: Reply, txid: str, block: Block) -> MinedTx:
+    tx = reply.read(_TX)
+    if tx is None or tx.block != block.hash:
+        raise Reorganised(f"transaction {txid} is no longer in block {block.hash}")
+    if tx.hash != txid:
+        raise InvalidValue(f"transaction {tx.hash} instead of {txid}")
+    return tx
