@@ -20,7 +20,7 @@ from chains.eth.forwarder import decode_flush, index_of
 from chains.eth.payout import decode_payout
 from chains.eth.tx import UnsignedTx
 from policies.bundle import Bundle, EvmKeyset, EvmNetwork, GasCaps, KeysetEntry, NetworkEntry
-from policies.intent import Intent, Kind
+from policies.intent import Kind
 from signers.guard import Findings, Grounds, Reach, Unreadable, Unsigned
 from signers.keyset import EvmKeysetRecord
 from signers.ports import Reason, SignRequest
@@ -115,6 +115,8 @@ class EvmRules:
             reasons.append(
                 Reason("feerate-cap", f"{tx.max_fee_per_gas_wei} wei per gas: at most {network.feerate_cap}")
             )
+        wanted, objections = _wanted(request, keyset, grounds.bundle)
+        reasons += objections
         deposits: frozenset[int] = frozenset()
         try:
             call = self._call(request, tx, keyset, network.gas_caps, grounds.bundle)
@@ -126,7 +128,7 @@ class EvmRules:
                 reasons.append(
                     Reason("gas-cap", f"gas limit {tx.gas_limit}: at most {call.gas_cap} for this call")
                 )
-            reasons += _transfer_reasons(request, call, keyset, grounds.bundle)
+            reasons += _transfer_reasons(Counter(call.transfers), wanted)
         return Findings(Reach(tx.nonce, MAX_NONCE_AHEAD, "nonce"), deposits, reasons)
 
     def _call(
@@ -194,36 +196,45 @@ def _sweep(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: frozenset[by
     return _Call(gas.sweep, deposits=deposits)
 
 
-def _transfer_reasons(request: SignRequest, call: _Call, keyset: EvmKeyset, bundle: Bundle) -> list[Reason]:
-    """Every transfer pays exactly one intent, and every payment is paid exactly once."""
-    reasons: list[Reason] = []
+def _wanted(
+    request: SignRequest, keyset: EvmKeyset, bundle: Bundle
+) -> tuple[Counter[_Transfer], list[Reason]]:
+    """What the payments ask for, and objections to where they go."""
     wanted: Counter[_Transfer] = Counter()
+    reasons: list[Reason] = []
+    nowhere = {_NOBODY, *_tokens(bundle, request.chain)}
+    ours = (keyset.address, keyset.factory, keyset.payout)
     for intent in request.intents:
         if intent.kind is not Kind.PAYMENT:
             continue
         try:
-            wanted[_wanted(intent, keyset, bundle)] += 1
+            to = parse_address(intent.destination, request.chain)
         except InvalidValue as error:
             reasons.append(Reason("bad-destination", str(error)))
-    paid = Counter(call.transfers)
-    reasons += [
-        Reason(
-            "unknown-output", f"{transfer.units} units to {checksummed(transfer.to)} that no intent asks for"
-        )
-        for transfer in (paid - wanted).elements()
-    ]
-    reasons += [
-        Reason("unpaid-intent", f"{count} intents of {transfer.units} units to {checksummed(transfer.to)}")
-        for transfer, count in (wanted - paid).items()
-    ]
-    return reasons
+            continue
+        if to.script in nowhere or to.text in ours:
+            reasons.append(
+                Reason(
+                    "bad-destination", f"{to.text} is the zero address, a listed token's contract or our own"
+                )
+            )
+        contract = bundle.asset(intent.asset).contract
+        wanted[_Transfer(raw_address(contract) if contract else None, to.script, intent.units)] += 1
+    return wanted, reasons
 
 
-def _wanted(intent: Intent, keyset: EvmKeyset, bundle: Bundle) -> _Transfer:
-    """What a payment asks for. Raises InvalidValue: where nobody can be paid."""
-    to = parse_address(intent.destination, intent.chain)
-    ours = (keyset.address, keyset.factory, keyset.payout)
-    if to.script == _NOBODY or to.text in ours or to.script in _tokens(bundle, intent.chain):
-        raise InvalidValue(f"{to.text} is the zero address, a listed token's contract or our own")
-    contract = bundle.asset(intent.asset).contract
-    return _Transfer(None if contract is None else raw_address(contract), to.script, intent.units)
+def _transfer_reasons(paid: Counter[_Transfer], wanted: Counter[_Transfer]) -> list[Reason]:
+    """Every transfer pays exactly one intent, and every payment is paid exactly once."""
+    return [
+        *(
+            Reason(
+                "unknown-output",
+                f"{count} of {of.units} units to {checksummed(of.to)} that no intent asks for",
+            )
+            for of, count in (paid - wanted).items()
+        ),
+        *(
+            Reason("unpaid-intent", f"{count} intents of {of.units} units to {checksummed(of.to)}")
+            for of, count in (wanted - paid).items()
+        ),
+    ]

@@ -114,8 +114,8 @@ class EvmWorld(House):
             "issued_at": self.now - 10,
             "expires_at": self.now + 30 * DAY,
             "networks": (
-                self.network_entry(EVM_CHAIN, EVM_CHAIN_ID, "ETH", **named("network_")),
-                self.network_entry(OTHER_EVM_CHAIN, OTHER_EVM_CHAIN_ID, "XETH"),
+                self.network_entry(**named("network_")),
+                self.network_entry(chain=OTHER_EVM_CHAIN, chain_id=OTHER_EVM_CHAIN_ID, native_asset="XETH"),
             ),
             "assets": (
                 self.asset_entry("ETH", EVM_CHAIN, 18, None),
@@ -138,18 +138,18 @@ class EvmWorld(House):
         }
         return Bundle(**(fields | plain))
 
-    def network_entry(self, chain: str, chain_id: int, native: str, **changes: Any) -> EvmNetwork:
+    def network_entry(self, **changes: Any) -> EvmNetwork:
         fields: dict[str, Any] = {
-            "chain": chain,
-            "genesis": keccak256(chain.encode()).hex(),
-            "native_asset": native,
+            "chain": EVM_CHAIN,
+            "genesis": keccak256(b"genesis").hex(),
+            "native_asset": "ETH",
             "settle_blocks": 1,
             "feerate_floor": GWEI // 10,
             "feerate_cap": 200 * GWEI,
             "fee_cap": str(ETHER // 5),
             "fee_window_cap": str(5 * ETHER),
             "fee_window_seconds": DAY,
-            "chain_id": chain_id,
+            "chain_id": EVM_CHAIN_ID,
             "native_mode": "trace",
             "gas_caps": GAS_CAPS,
         }
@@ -243,13 +243,14 @@ class EvmWorld(House):
     def fill(self, nonce: int = 0, **changes: Any) -> EvmDraft:
         """A transaction of nothing to oneself."""
         intents = [self.house_intent(Kind.NONCE_FILL)]
-        plain = {"to": raw_address(self.record.address), "gas_limit": 21_000, "nonce": nonce}
+        to = raw_address(self.record.address)
+        plain = {"to": to, "value_wei": 0, "data": b"", "gas_limit": 21_000, "nonce": nonce}
         return EvmDraft([], intents=intents, **(plain | changes))
 
     def sweep(self, indexes: Sequence[int], tokens: Sequence[str] = (), **changes: Any) -> EvmDraft:
         """A flush of the forwarders with these indexes."""
         data = flush_calldata([salt_of(index) for index in indexes], [raw_address(t) for t in tokens])
-        plain = {"to": raw_address(FACTORY), "data": data, "gas_limit": 500_000}
+        plain = {"to": raw_address(FACTORY), "value_wei": 0, "data": data, "gas_limit": 500_000}
         return EvmDraft([], intents=[self.house_intent(Kind.SWEEP)], **(plain | changes))
 
     def attestation(self, index: int, **changes: Any) -> AttestRequest:
@@ -276,7 +277,8 @@ class EvmWorld(House):
 
     def tx(self, draft: EvmDraft) -> UnsignedTx:
         """The draft's transaction."""
-        to, value, data = _honest(draft.orders) if draft.orders else (bytes(20), 0, b"")
+        given = draft.to is not None and draft.value_wei is not None and draft.data is not None
+        to, value, data = (b"", 0, b"") if given else _honest(draft.orders)
         return UnsignedTx(
             chain_id=draft.chain_id,
             nonce=draft.nonce,
