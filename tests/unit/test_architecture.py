@@ -88,7 +88,9 @@ def test_custody_knows_the_signer_only_by_its_client_and_its_ports(imports: grim
     assert found == set()
 
 
-def test_policies_import_nothing_of_ours_but_types_and_errors_of_chains(imports: grimp.ImportGraph) -> None:
+def test_policies_import_nothing_of_ours_but_types_errors_and_how_addresses_are_written(
+    imports: grimp.ImportGraph,
+) -> None:
     found = {
         imported
         for module in imports.modules
@@ -96,7 +98,7 @@ def test_policies_import_nothing_of_ours_but_types_and_errors_of_chains(imports:
         for imported in imports.find_modules_directly_imported_by(module)
         if imported.split(".")[0] in {"custody", "signers", "chains", "ops"}
     }
-    assert found <= {"chains.types", "chains.errors"}
+    assert found <= {"chains.types", "chains.errors", "chains.eth.address"}
 
 
 def test_the_signer_daemon_loads_no_custody_and_no_web_or_database_library() -> None:
