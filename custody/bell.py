@@ -61,3 +61,16 @@ class CeleryBell:
                 app.conf.update(broker_transport_options=BROKER_OPTIONS, task_serializer="json")
                 self._celery = app
             return self._celery
+
+
+def answers(redis_url: Secret) -> bool:
+    """Whether the broker answers at once."""
+    from redis import Redis, RedisError
+
+    connection = Redis.from_url(redis_url.reveal(), socket_connect_timeout=0.3, socket_timeout=0.3)  # seconds
+    try:
+        return bool(connection.ping())
+    except RedisError:
+        return False
+    finally:
+        connection.close()

@@ -9,6 +9,7 @@ from chains.errors import StrongroomError
 from custody.api.app import create_app
 from custody.api.server import make_server
 from custody.api.services import ApiServices
+from custody.bell import answers
 from custody.config import Process, load
 from custody.logs import log_to_stderr
 from custody.wiring import Services, wire
@@ -28,6 +29,7 @@ def api_services(services: Services) -> ApiServices:
         signer=services.signer,
         audience=services.settings.audience,
         wake=services.wake,
+        broker=lambda: answers(services.settings.redis_url),
         clock=services.clock,
     )
 

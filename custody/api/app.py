@@ -17,12 +17,23 @@ from custody.api import errors, openapi, repository
 from custody.api.gate import Gate
 from custody.api.metrics import ApiMetrics
 from custody.api.problems import describe
-from custody.api.routers import accounts, catalogue, customers, deposits, feed, health, withdrawals
+from custody.api.routers import (
+    accounts,
+    catalogue,
+    customers,
+    deposits,
+    feed,
+    health,
+    operations,
+    sweeps,
+    withdrawals,
+)
 from custody.api.services import ApiServices
 from custody.deposits.attestation import derive
 
 ROUTERS: Final = tuple(
-    module.router for module in (health, customers, accounts, deposits, withdrawals, catalogue, feed)
+    module.router
+    for module in (health, customers, accounts, deposits, withdrawals, sweeps, catalogue, feed, operations)
 )
 NONCE_CLEANING_SECONDS: Final = 30
 MAX_FIELD_ERRORS: Final = 20

@@ -99,6 +99,21 @@ _WITHDRAWAL: Final = {
     "created_at": _AT,
     "updated_at": _AT,
 }
+_SWEEP: Final = {
+    "id": "0192f0c1-6a0f-7c11-9b3a-6f2d1e0c9a87",
+    "chain": "bitcoin-regtest",
+    "keyset": "btc-hot",
+    "kind": "consolidation",
+    "state": "confirmed",
+    "reason": "many",
+    "addresses": 240,
+    "amounts": [{"asset": "BTC", "amount": "0.31200000"}],
+    "transaction": _TRANSACTION,
+    "txid": _FIRST_TXID,
+    "network_fee": {"asset": "BTC", "amount": "0.00016380"},
+    "created_at": _AT,
+    "updated_at": _AT,
+}
 _EVENT: Final = {
     "type": "deposit.credited",
     "subject": _DEPOSIT,
@@ -143,6 +158,8 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "Page_DepositOut_": _page(_DEPOSIT_OUT),
     "WithdrawalOut": _WITHDRAWAL,
     "Page_WithdrawalOut_": _page(_WITHDRAWAL),
+    "SweepOut": _SWEEP,
+    "Page_SweepOut_": _page(_SWEEP),
     "BumpOut": {
         "id": "0192f0c1-7b20-7a11-8c3d-5e6f7a8b9c0d",
         "withdrawal": _ORDER,
@@ -175,6 +192,9 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
                 "payment_below": "0.10000000",
                 "window_cap": "5.00000000",
                 "window_seconds": 86400,
+                "holds": "12.40000000",
+                "holding_cap": "10.00000000",
+                "excess": "2.40000000",
             }
         ],
     },

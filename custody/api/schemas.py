@@ -278,6 +278,26 @@ class Assets(Out):
     items: list[AssetOut]
 
 
+class SweepOut(Out):
+    """Money that moves between addresses of ours."""
+
+    id: UUID
+    chain: str
+    keyset: str
+    kind: Literal["sweep", "consolidation"] = Field(
+        description="Forwarders emptied into the treasury, or small coins gathered into one."
+    )
+    state: str = Field(examples=["broadcast"])
+    reason: str = Field(description="Why it was planned, or why it was abandoned.")
+    addresses: int = Field(description="How many it empties.")
+    amounts: list[Money] = Field(description="Expected; what is there when it is mined is moved.")
+    transaction: UUID | None
+    txid: str | None = Field(description="Of the confirmed version, else of the newest signed one.")
+    network_fee: Money | None = Field(description="Paid; until it is mined, what it may cost at most.")
+    created_at: datetime
+    updated_at: datetime
+
+
 class TierOut(Out):
     """What a tier may pay of an asset."""
 
@@ -288,6 +308,9 @@ class TierOut(Out):
     payment_below: DecimalText
     window_cap: DecimalText
     window_seconds: int
+    holds: DecimalText = Field(description="What the ledger says of its wallet.")
+    holding_cap: DecimalText | None = Field(description="What it should hold at most; null: no limit.")
+    excess: DecimalText = Field(description="What it holds beyond that: kept where it is.")
 
 
 class Tiers(Out):
@@ -295,6 +318,66 @@ class Tiers(Out):
 
     bundle_version: int
     items: list[TierOut]
+
+
+class PartOut(Out):
+    """One part of the service."""
+
+    name: str = Field(examples=["monitor bitcoin-regtest"])
+    ok: bool
+    detail: str
+
+
+class ChainStatusOut(Out):
+    """How far a chain is followed."""
+
+    chain: str
+    family: str = Field(examples=["btc"])
+    height: int | None = Field(description="Last block committed; null: no monitor has begun.")
+    node_tip: int | None = Field(description="Height of the node's best block; null: not known now.")
+    behind_blocks: int | None = Field(description="How far we are behind the node.")
+    final_height: int | None = Field(
+        description="From where confirmations count: the tip on BTC, the newest finalised block on EVM."
+    )
+    heard_seconds: int | None = Field(description="Since the monitor was last heard of.")
+    trouble: str | None = Field(description="Why the node cannot be read, if it cannot.")
+    halted: str | None = Field(description="Why nothing is paid on this chain, if so.")
+
+
+class ReasonOut(Out):
+    """Why some wait."""
+
+    reason: str = Field(description="Of one of them; what stands before the colon is the same for all.")
+    count: int
+
+
+class WaitingOut(Out):
+    """Deposits or withdrawals of one asset in one state."""
+
+    asset: str
+    state: str
+    count: int
+    amount: DecimalText = Field(description="All of them together.")
+    oldest_at: datetime
+    reasons: list[ReasonOut] = Field(description="The commonest ones.")
+
+
+class UnderWayOut(Out):
+    """Sweeps or transactions of one chain and kind in one state."""
+
+    chain: str
+    kind: str = Field(examples=["payment"])
+    state: str = Field(examples=["broadcast"])
+    count: int
+    oldest_at: datetime
+
+
+class HaltOut(Out):
+    """Paying is stopped."""
+
+    scope: str = Field(description="`all`, or the id of a chain.")
+    reason: str
+    at: datetime
 
 
 class EventOut(Out):
@@ -329,3 +412,20 @@ class ProblemOut(BaseModel):
     status: int
     detail: str
     retryable: bool = Field(description="Whether the same request can succeed later.")
+
+
+class StatusOut(Out):
+    """What runs, how far it is, what waits and why."""
+
+    at: datetime
+    ready: bool = Field(description="Every part is there.")
+    attention: bool = Field(description="Paying is halted somewhere, or a critical alert is open.")
+    parts: list[PartOut]
+    chains: list[ChainStatusOut]
+    deposits: list[WaitingOut] = Field(description="Not credited yet.")
+    withdrawals: list[WaitingOut] = Field(description="Not ended yet.")
+    sweeps: list[UnderWayOut] = Field(description="Not final yet.")
+    transactions: list[UnderWayOut] = Field(description="Ours, not final yet.")
+    tiers: list[TierOut]
+    halts: list[HaltOut]
+    alerts: list[AlertOut] = Field(description="Open ones, oldest first; at most 50.")

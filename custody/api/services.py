@@ -25,6 +25,8 @@ class ApiServices:
     """Our name: tokens made for another are refused."""
     wake: Wake = wake_nobody
     """Rung after the answer to a request that gave workers something to do."""
+    broker: Callable[[], bool] | None = None
+    """Whether what carries the bell answers; None where there is no bell to ring."""
     clock: Clock = system_clock
     requests_per_second: int = 2000
     """Most requests of one caller; twice as many in a burst."""

@@ -16,8 +16,10 @@ from custody.deposits.model import AddressRow, Deposit
 from custody.ledger.statements import Balances, StatementPage
 from custody.storage.alerts import Alert
 from custody.storage.events import Event
+from custody.sweeps.model import Sweep
+from custody.treasury.holdings import Holding
 from custody.withdrawals.model import Withdrawal
-from policies.bundle import AssetEntry, Bundle, TierCap
+from policies.bundle import AssetEntry, Bundle
 
 T = TypeVar("T")
 
@@ -160,22 +162,44 @@ def _asset(bundle: Bundle, entry: AssetEntry) -> schemas.AssetOut:
     )
 
 
-def tiers(bundle: Bundle) -> schemas.Tiers:
-    """The bundle's caps."""
-    return schemas.Tiers(bundle_version=bundle.version, items=[_tier(bundle, cap) for cap in bundle.caps])
+def sweep(bundle: Bundle, found: Sweep) -> schemas.SweepOut:
+    """A sweep."""
+    native = bundle.network(found.chain).native_asset
+    return schemas.SweepOut(
+        id=found.id,
+        chain=found.chain,
+        keyset=found.keyset,
+        kind="sweep" if found.kind == "sweep" else "consolidation",
+        state=found.state,
+        reason=found.reason,
+        addresses=found.addresses,
+        amounts=[money(bundle, asset, amount) for asset, amount in sorted(found.units.items()) if amount],
+        transaction=found.transaction_id,
+        txid=found.txid,
+        network_fee=None if found.fee_units is None else money(bundle, native, found.fee_units),
+        created_at=found.created_at,
+        updated_at=found.updated_at,
+    )
 
 
-def _tier(bundle: Bundle, cap: TierCap) -> schemas.TierOut:
-    chain = bundle.asset(cap.asset).chain
-    keysets = [entry.id for entry in bundle.keysets if (entry.chain, entry.tier) == (chain, cap.tier)]
+def tiers(bundle: Bundle, found: Sequence[Holding]) -> schemas.Tiers:
+    """The bundle's caps, with what each tier holds."""
+    return schemas.Tiers(bundle_version=bundle.version, items=[_tier(bundle, holding) for holding in found])
+
+
+def _tier(bundle: Bundle, holding: Holding) -> schemas.TierOut:
+    cap, asset = bundle.cap(holding.tier, holding.asset), holding.asset
     return schemas.TierOut(
         tier=cap.tier,
-        asset=cap.asset,
-        chain=chain,
-        keyset=keysets[0] if keysets else None,
-        payment_below=decimal(bundle, cap.asset, int(cap.payment_below)),
-        window_cap=decimal(bundle, cap.asset, int(cap.window_cap)),
+        asset=asset,
+        chain=bundle.asset(asset).chain,
+        keyset=holding.wallet,
+        payment_below=decimal(bundle, asset, int(cap.payment_below)),
+        window_cap=decimal(bundle, asset, int(cap.window_cap)),
         window_seconds=cap.window_seconds,
+        holding_cap=None if holding.cap_units is None else decimal(bundle, asset, holding.cap_units),
+        holds=decimal(bundle, asset, holding.units),
+        excess=decimal(bundle, asset, holding.excess_units),
     )
 
 

@@ -44,6 +44,10 @@ _WITHDRAWAL = (
     "confirmations", "expires_at",
 )  # fmt: skip
 _DEPOSIT = ("id", "customer", "asset", "amount", "state", "confirmations", "confirmations_needed", "resource")
+_SWEEP = ("id", "chain", "kind", "state", "reason", "addresses", "amounts", "network_fee", "txid")
+_TIER = (
+    "tier", "asset", "holds", "holding_cap", "excess", "payment_below", "window_cap", "window_seconds", "keyset",
+)  # fmt: skip
 _LINE = ("seq", "account", "type", "asset", "amount", "balance_before", "balance_after", "reference", "at")
 
 
@@ -69,6 +73,7 @@ accounts = _group("account", "Balances and statements of customers.")
 addresses = _group("address", "Deposit addresses.")
 deposits = _group("deposit", "Deposits.")
 withdrawals = _group("withdrawal", "Withdrawals.")
+sweeps = _group("sweep", "Sweeps: money that moves between addresses of ours.")
 events = _group("event", "The event feed.")
 ledger = _group("ledger", "The ledger.")
 
@@ -327,14 +332,40 @@ def follow_events(
         shown.line({"next": cursor}, f"go on with: --after {cursor}")
 
 
+@sweeps.command("list")
+def list_sweeps(state: StateOption = None, *, as_json: AsJson = False) -> None:
+    """List sweeps, oldest first."""
+    shown = output(as_json=as_json)
+    with connected(shown) as client:
+        shown.many(client.sweeps(state=state), _SWEEP, none="There are no sweeps.")
+
+
+@sweeps.command("show")
+def show_sweep(sweep: IdArgument, *, as_json: AsJson = False) -> None:
+    """Show a sweep."""
+    shown = output(as_json=as_json)
+    with connected(shown) as client:
+        shown.one(client.sweep(_uuid(sweep)), (*_SWEEP, "created_at", "updated_at"))
+
+
 @app.command("tier")
 def show_tiers(*, as_json: AsJson = False) -> None:
-    """Show what each tier may pay."""
+    """Show what each tier may pay, and what it holds."""
     shown = output(as_json=as_json)
     with connected(shown) as client:
         shown.many(
             client.get("/v1/tiers")["items"],
-            ("tier", "asset", "payment_below", "window_cap", "window_seconds", "keyset"),
+            (
+                "tier",
+                "asset",
+                "holds",
+                "holding_cap",
+                "excess",
+                "payment_below",
+                "window_cap",
+                "window_seconds",
+                "keyset",
+            ),
             none="The bundle has no caps: nothing may be paid.",
         )
 

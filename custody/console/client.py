@@ -184,6 +184,14 @@ class ApiClient:
         """One deposit."""
         return self.get(f"/v1/deposits/{deposit}")
 
+    def sweeps(self, *, state: str | None = None) -> Iterator[Json]:
+        """Sweeps, oldest first."""
+        return self.items("/v1/sweeps", {"state": state})
+
+    def sweep(self, sweep: str) -> Json:
+        """One sweep."""
+        return self.get(f"/v1/sweeps/{sweep}")
+
     def withdraw(self, order: Order, *, idempotency_key: str | None = None) -> Json:
         """Sign the order and request the withdrawal; the idempotency key is the order's id unless given."""
         signed = sign_order(order, self._key)

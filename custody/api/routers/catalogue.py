@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Response
 
 from custody.api import schemas, views
 from custody.api.calls import Call, Scope, needs
+from custody.treasury.holdings import holdings
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
@@ -23,6 +24,6 @@ def list_assets(call: Reader) -> Response:
 
 @router.get("/tiers", response_model=schemas.Tiers)
 def list_tiers(call: Reader) -> Response:
-    """What each tier may pay; signers enforce the same numbers by their own counters."""
-    with call.reading():
-        return views.answer(views.tiers(call.bundle))
+    """What each tier may pay, which signers enforce by their own counters, and what it holds."""
+    with call.reading() as tx:
+        return views.answer(views.tiers(call.bundle, holdings(tx, call.bundle)))

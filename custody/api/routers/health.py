@@ -8,11 +8,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from chains.errors import StrongroomError
-from custody.api import gauges
+from custody.api import parts
 from custody.api.metrics import ApiMetrics
 from custody.api.services import ApiServices
-from policies.bundle import Bundle
 
 router = APIRouter(tags=["operations"])
 
@@ -41,6 +39,10 @@ _PARTS: Final = {
     "bundle": {"ok": True, "detail": "version 1"},
     "database": {"ok": True, "detail": "answers"},
     "monitor bitcoin-regtest": {"ok": True, "detail": "at height 242"},
+    "node bitcoin-regtest": {"ok": True, "detail": "tip at height 242"},
+    "workers": {"ok": True, "detail": "at work"},
+    "beat": {"ok": True, "detail": "at work"},
+    "redis": {"ok": True, "detail": "answers"},
 }
 _THERE: Final = {"signer btc-hot": {"ok": True, "detail": "bundle version 1"}}
 _AWAY: Final = {"signer btc-hot": {"ok": False, "detail": "SignerUnavailable: the signer does not answer"}}
@@ -55,59 +57,13 @@ _AWAY: Final = {"signer btc-hot": {"ok": False, "detail": "SignerUnavailable: th
 )
 def ready(services: Annotated[ApiServices, Depends(_services)]) -> JSONResponse:
     """Whether every part that requests need is there; 503 and which one is missing otherwise."""
-    parts: dict[str, Any] = {}
-    bundle = _bundle(services, parts)
-    _database(services, bundle, parts)
-    if bundle is not None:
-        _signers(services, bundle, parts)
-    ok = all(part["ok"] for part in parts.values())
-    return JSONResponse({"ready": ok, "parts": parts}, 200 if ok else 503)
+    found = parts.look(services)
+    ok = all(part.ok for part in found)
+    told = {part.name: {"ok": part.ok, "detail": part.detail} for part in found}
+    return JSONResponse({"ready": ok, "parts": told}, 200 if ok else 503)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 def metrics(found: Annotated[ApiMetrics, Depends(_metrics)]) -> Response:
     """Prometheus text format."""
     return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)
-
-
-def _bundle(services: ApiServices, parts: dict[str, Any]) -> Bundle | None:
-    try:
-        bundle = services.bundle()
-    except StrongroomError as error:
-        parts["bundle"] = {"ok": False, "detail": str(error)}
-        return None
-    parts["bundle"] = {"ok": True, "detail": f"version {bundle.version}"}
-    return bundle
-
-
-def _database(services: ApiServices, bundle: Bundle | None, parts: dict[str, Any]) -> None:
-    try:
-        with services.database.snapshot() as tx:
-            chains = {chain.chain: chain for chain in gauges.chains(tx)}
-    except StrongroomError:
-        parts["database"] = {"ok": False, "detail": "the database does not answer"}
-        return
-    parts["database"] = {"ok": True, "detail": "answers"}
-    for network in bundle.networks if bundle is not None else ():
-        found = chains.get(network.chain)
-        if found is None:
-            part = {"ok": False, "detail": "no monitor has begun with this chain"}
-        elif found.age_seconds > services.monitor_lag_seconds:
-            part = {"ok": False, "detail": f"the monitor was last heard of {found.age_seconds:.0f} s ago"}
-        else:
-            part = {"ok": True, "detail": f"at height {found.height}"}
-        parts[f"monitor {network.chain}"] = part
-
-
-def _signers(services: ApiServices, bundle: Bundle, parts: dict[str, Any]) -> None:
-    for keyset in bundle.keysets:
-        if keyset.tier != "hot":
-            continue
-        try:
-            status = services.signer(keyset.id).status()
-        except StrongroomError as error:
-            part = {"ok": False, "detail": f"{type(error).__name__}: the signer does not answer"}
-        else:
-            same = status.bundle_version == bundle.version and keyset.id in status.keysets
-            part = {"ok": same, "detail": f"bundle version {status.bundle_version}"}
-        parts[f"signer {keyset.id}"] = part
