@@ -16,6 +16,9 @@ rpc_url = "http://user:...@127.0.0.1:8332"
 rest_url = "http://127.0.0.1:8332"
 zmq_url = "tcp://127.0.0.1:28332"
 
+[nodes.ethereum]
+rpc_url = "http://user:...@127.0.0.1:8545"
+
 [signers.btc-hot]
 socket = "/run/strongroom/signer.sock"
 ```
@@ -97,8 +100,9 @@ class NodeSettings:
 
     rpc_url: Secret
     rest_url: str
+    """Of a BTC node; empty for an EVM node."""
     zmq_url: str
-    """Empty: no announcements; the node is asked every second."""
+    """Of a BTC node. Empty: no announcements; the node is asked every second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,11 +307,11 @@ class _Reader:
         for chain, table in self._tables(field, raw, "chain"):
             where = f"{field}.{chain}"
             self._only(where, table, {"rpc_url", "rest_url", "zmq_url"})
-            rpc, rest, zmq = table.get("rpc_url"), table.get("rest_url"), table.get("zmq_url", "")
+            rpc, rest, zmq = table.get("rpc_url"), table.get("rest_url", ""), table.get("zmq_url", "")
             if self._url(rpc, "http", "https") is None:
                 self.problem(f"{where}.rpc_url: write http://USER:PASSWORD@HOST:PORT")
-            elif self._url(rest, "http", "https") is None:
-                self.problem(f"{where}.rest_url: write http://HOST:PORT")
+            elif rest != "" and self._url(rest, "http", "https") is None:
+                self.problem(f"{where}.rest_url: write http://HOST:PORT (BTC), or leave it out (EVM)")
             elif zmq and self._url(zmq, "tcp", "ipc") is None:
                 self.problem(f"{where}.zmq_url: write tcp://HOST:PORT, or leave it out")
             else:

@@ -14,19 +14,32 @@ from chains.btc.fees import FeeRate
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
 from chains.errors import InvalidValue
+from chains.eth.network import EthNetwork, NativeMode
+from chains.eth.node import EvmNode
 from custody.bell import CeleryBell
-from custody.config import Settings, SignerSettings, SocketSigner
+from custody.config import NodeSettings, Settings, SignerSettings, SocketSigner
 from custody.deposits.screening import ListScreening, NoScreening, Screening
 from custody.errors import InvalidConfiguration
 from custody.ports import Clock, Wake, system_clock, wake_nobody
 from custody.signing.btc.site import btc_site
+from custody.signing.evm.site import evm_site
 from custody.signing.site import Pace, Site
 from custody.storage.db import WAIT_SECONDS, Database
 from custody.withdrawals.routing import Screen
 from custody.withdrawals.screening import DestinationList, clear
-from policies.bundle import BitcoinNetwork, Bundle, TrustRoot, UntrustedBundle, read_bundle
+from policies.bundle import (
+    Bundle,
+    EvmNetwork,
+    NetworkEntry,
+    TrustRoot,
+    UntrustedBundle,
+    read_bundle,
+)
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.ports import Signer
+
+Node = BitcoinNode | EvmNode
+"""A chain's own node."""
 
 
 class BundleFile:
@@ -93,7 +106,7 @@ class Services:
     bundle: Callable[[], Bundle]
     """The bundle in force now. Raises UntrustedBundle."""
     clock: Clock
-    nodes: Mapping[str, BitcoinNode]
+    nodes: Mapping[str, Node]
     """By chain."""
     signers: Mapping[str, Signer]
     """By key-set."""
@@ -103,7 +116,7 @@ class Services:
     """Of destinations."""
     wake: Wake
 
-    def node(self, chain: str) -> BitcoinNode:
+    def node(self, chain: str) -> Node:
         """The node of a chain. Raises InvalidValue if none is configured."""
         if chain not in self.nodes:
             raise InvalidValue(f"no node is configured for {chain}")
@@ -123,7 +136,7 @@ class Services:
         pace = Pace() if gather is None else Pace(gather_seconds=gather)
         hot = {keyset.chain: keyset.id for keyset in reversed(bundle.keysets) if keyset.tier == "hot"}
         return tuple(
-            btc_site(bundle, network.chain, self.nodes[network.chain], pace=pace)
+            _site(bundle, network, self.nodes[network.chain], pace)
             for network in bundle.networks
             if network.chain in self.nodes and hot.get(network.chain) in self.signers
         )
@@ -178,7 +191,7 @@ def wire(
         ),
         bundle=bundle,
         clock=clock,
-        nodes=_nodes(settings, bundle()),
+        nodes=_nodes(settings, bundle),
         signers={keyset: _signer(entry) for keyset, entry in settings.signers.items()},
         screening=ListScreening(settings.screening_path) if settings.screening_path else NoScreening(),
         screen=DestinationList(settings.screening_path) if settings.screening_path else clear,
@@ -194,28 +207,49 @@ def read_trust_root(path: Path) -> TrustRoot:
         raise InvalidConfiguration([f"trust_root_path is {path}, which is no trust root: {error}"]) from None
 
 
-def _nodes(settings: Settings, bundle: Bundle) -> dict[str, BitcoinNode]:
-    nodes: dict[str, BitcoinNode] = {}
+def _nodes(settings: Settings, bundle: Callable[[], Bundle]) -> dict[str, Node]:
+    nodes: dict[str, Node] = {}
     problems = []
     for chain, entry in settings.nodes.items():
         try:
-            network = bundle.network(chain)
+            nodes[chain] = _node(bundle, bundle().network(chain), entry)
         except InvalidValue as error:
             problems.append(f"nodes.{chain}: {error}")
-            continue
-        if not isinstance(network, BitcoinNetwork):
-            problems.append(f"nodes.{chain}: no chain of the Bitcoin family")
-            continue
-        nodes[chain] = BitcoinNode(
-            chain,
-            NETWORKS[network.network],
-            entry.rpc_url.reveal(),
-            entry.rest_url,
-            max_feerate=FeeRate(network.feerate_cap + 1_000),
-        )
     if problems:
         raise InvalidConfiguration(problems)
     return nodes
+
+
+def _node(bundle: Callable[[], Bundle], network: NetworkEntry, entry: NodeSettings) -> Node:
+    """The node of a network, by its family. Raises InvalidValue: the settings are for another one."""
+    if isinstance(network, EvmNetwork):
+        if entry.rest_url or entry.zmq_url:
+            raise InvalidValue("its network is of the EVM family: leave rest_url and zmq_url out")
+        chain = network.chain
+        return EvmNode(
+            chain,
+            EthNetwork(network.chain_id, network.genesis, NativeMode(network.native_mode)),
+            entry.rpc_url.reveal(),
+            tokens=lambda: [
+                a.contract for a in bundle().assets if a.chain == chain and a.contract is not None
+            ],
+        )
+    if not entry.rest_url:
+        raise InvalidValue("its network is of the Bitcoin family: write rest_url as http://HOST:PORT, too")
+    return BitcoinNode(
+        network.chain,
+        NETWORKS[network.network],
+        entry.rpc_url.reveal(),
+        entry.rest_url,
+        max_feerate=FeeRate(network.feerate_cap + 1_000),
+    )
+
+
+def _site(bundle: Bundle, network: NetworkEntry, node: Node, pace: Pace) -> Site:
+    """The hot wallet on a network, by its family."""
+    if isinstance(node, EvmNode):
+        return evm_site(bundle, network.chain, node, pace=pace)
+    return btc_site(bundle, network.chain, node, pace=pace)
 
 
 def _signer(entry: SignerSettings) -> SignerClient:

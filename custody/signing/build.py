@@ -21,3 +21,13 @@ def build(db: Database, site: Site, *, now: int) -> UUID | None:
         NodeUnavailable, DatabaseUnavailable, Conflict: try again; nothing was recorded.
     """
     return steps_of(site).build(db, site, now)
+
+
+def fill_gap(db: Database, site: Site) -> UUID | None:
+    """Record a transaction that only fills a gap for which others wait; None if there is none.
+
+    Raises:
+        NodeUnavailable, DatabaseUnavailable, Conflict: try again; nothing was recorded.
+    """
+    fill = steps_of(site).fill
+    return None if fill is None else fill(db, site)

@@ -15,3 +15,7 @@ class BumpRefused(PermanentError):
 
 class DecodersDisagree(PermanentError):
     """Two decoders read different things from the same signed bytes: nothing is sent."""
+
+
+class WrongSignature(PermanentError):
+    """What a signer answered is no signature of what it was asked for: never recorded, never sent."""

@@ -10,6 +10,10 @@ from uuid import UUID
 from custody.signing.btc import build as btc_build
 from custody.signing.btc import bump as btc_bump
 from custody.signing.btc.site import BtcSite
+from custody.signing.evm import build as evm_build
+from custody.signing.evm import bump as evm_bump
+from custody.signing.evm import fill as evm_fill
+from custody.signing.evm.site import EvmSite
 from custody.signing.site import Site
 from custody.storage.db import Database
 
@@ -22,12 +26,16 @@ class Steps:
     """Record one transaction that pays what can be paid at a time (UNIX seconds); None if nothing can be."""
     replace: Callable[[Database, Any, UUID, int | None], int]
     """Record a replacement at a feerate, or at the present one; returns its version number."""
-    stuck: Callable[[Database, Any], Sequence[tuple[UUID, int]]]
-    """Transactions that have waited long below the present fees, and at which feerate to replace each."""
+    stuck: Callable[[Database, Any], Sequence[tuple[UUID, int | None]]]
+    """Transactions that have waited long below the present fees, and at which feerate to replace each (None: the
+    present one)."""
+    fill: Callable[[Database, Any], UUID | None] | None
+    """Record what fills a gap that stops others, if there is one. None: this family has no gaps."""
 
 
 _STEPS: Final[Mapping[type[Site], Steps]] = {
-    BtcSite: Steps(btc_build.build, btc_bump.replace, btc_bump.stuck),
+    BtcSite: Steps(btc_build.build, btc_bump.replace, btc_bump.stuck, None),
+    EvmSite: Steps(evm_build.build, evm_bump.replace_transaction, evm_bump.stuck, evm_fill.fill),
 }
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
+import structlog
+
+from chains.errors import TransientError
 from custody.ports import Step
 from custody.reconcile.service import enforce, reconcile
 from custody.signing.broadcast import broadcast
-from custody.signing.build import build
+from custody.signing.build import build, fill_gap
 from custody.signing.bump import bump_requested, bump_stuck
 from custody.signing.losses import book_losses
 from custody.signing.sign import sign
@@ -20,6 +23,8 @@ from custody.treasury.holdings import watch_excess
 from custody.wiring import Services
 from custody.withdrawals.ending import expire, settle_internal
 from custody.withdrawals.routing import cool, route
+
+_log = structlog.get_logger("strongroom.workers")
 
 MAX_TRANSACTIONS: Final = 20
 """So many are built in one go, so that signing need not wait for all of them."""
@@ -47,39 +52,58 @@ def _settle_internal(services: Services) -> int:
     return settle_internal(services.database, services.bundle())
 
 
+def _at_each_site(services: Services, do: Callable[[Site], int]) -> int:
+    """How much was done at all sites together. One chain whose node or signer is away must not stop the others.
+
+    Raises:
+        TransientError: the first trouble, if nothing was done anywhere.
+    """
+    done = 0
+    trouble: TransientError | None = None
+    for site in services.sites():
+        try:
+            done += do(site)
+        except TransientError as error:
+            _log.warning("chain postponed", chain=site.chain, reason=str(error))
+            trouble = trouble or error
+    if trouble is not None and not done:
+        raise trouble
+    return done
+
+
 def _build(services: Services) -> int:
     def one_site(site: Site) -> int:
         for built in range(MAX_TRANSACTIONS):
             if build(services.database, site, now=services.clock()) is None:
-                return built
+                # Payments fill gaps between nonces by themselves; what is left of those has waited for one.
+                return built + (fill_gap(services.database, site) is not None)
         return MAX_TRANSACTIONS
 
-    return sum(one_site(site) for site in services.sites())
+    return _at_each_site(services, one_site)
 
 
 def _sign(services: Services) -> int:
-    return sum(
-        len(sign(services.database, site, services.signer(site.keyset.id))) for site in services.sites()
+    return _at_each_site(
+        services, lambda site: len(sign(services.database, site, services.signer(site.keyset.id)))
     )
 
 
 def _broadcast(services: Services) -> int:
-    return sum(broadcast(services.database, site) for site in services.sites())
+    return _at_each_site(services, lambda site: broadcast(services.database, site))
 
 
 def _track(services: Services) -> int:
-    return sum(track(services.database, site) for site in services.sites())
+    return _at_each_site(services, lambda site: track(services.database, site))
 
 
 def _bump(services: Services) -> int:
-    return sum(
-        bump_requested(services.database, site) + bump_stuck(services.database, site)
-        for site in services.sites()
+    return _at_each_site(
+        services, lambda site: bump_requested(services.database, site) + bump_stuck(services.database, site)
     )
 
 
 def _book_losses(services: Services) -> int:
-    return sum(book_losses(services.database, site) for site in services.sites())
+    return _at_each_site(services, lambda site: book_losses(services.database, site))
 
 
 def _sweep(services: Services) -> int:
@@ -87,7 +111,7 @@ def _sweep(services: Services) -> int:
     pace = SweepPace() if gather is None else SweepPace(gather_seconds=gather)
     with services.database.transaction() as tx:
         watch_excess(tx, services.bundle())
-    return sum(sweep(services.database, site, pace, now=services.clock()) for site in services.sites())
+    return _at_each_site(services, lambda site: sweep(services.database, site, pace, now=services.clock()))
 
 
 def _reconcile(services: Services) -> int:

@@ -1,0 +1,134 @@
+"""Replacing an unconfirmed transaction by the same call with the same nonce at a higher price (EIP-1559).
+
+Only one transaction with a nonce can be in a chain, so a replacement conflicts with every earlier version by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from chains.eth import gas
+from chains.eth.gas import FeeOffer
+from chains.eth.tx import UnsignedTx
+from custody.signing import repository
+from custody.signing.errors import BumpRefused, Raced
+from custody.signing.evm import nonces
+from custody.signing.evm.assemble import version_of
+from custody.signing.evm.site import EvmSite
+from custody.signing.lifecycle import TransactionState
+from custody.signing.model import OurTransaction, Version, VersionState
+from custody.signing.recording import record_next
+from custody.signing.requests import read_request
+from custody.storage import halts
+from custody.storage.db import Database, Tx
+from signers.ports import SignRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What is to be replaced."""
+
+    transaction: OurTransaction
+    tx: UnsignedTx
+    """The version that offers most."""
+    request: SignRequest
+
+    @property
+    def offer(self) -> FeeOffer:
+        """What it offers."""
+        return FeeOffer(self.tx.max_fee_per_gas_wei, self.tx.max_priority_fee_per_gas_wei)
+
+
+def replace_transaction(db: Database, site: EvmSite, transaction_id: UUID, feerate: int | None) -> int:
+    """Record a replacement at a feerate (`maxFeePerGas`, wei), or at the present price; see `custody.signing.bump`."""
+    with db.snapshot() as tx:
+        found = _find(tx, site, transaction_id)
+    offer = _choose(site, found, feerate)
+    built = version_of(
+        site,
+        replace(
+            found.tx,
+            max_fee_per_gas_wei=offer.max_fee_wei,
+            max_priority_fee_per_gas_wei=offer.priority_wei,
+        ),
+        found.request.intents,
+        found.request.evidence.orders,
+    )
+    number = found.transaction.versions[-1].version + 1
+    with db.transaction() as tx:
+        current = repository.lock(tx, transaction_id)
+        if current.state is not TransactionState.BROADCAST or current.versions[-1].version != number - 1:
+            raise Raced(f"transaction {transaction_id} was confirmed or replaced meanwhile")
+        if halts.halted(tx, site.chain) is not None:
+            raise Raced("paying was halted meanwhile")
+        if repository.consumptions(tx, site.chain, built.resources):
+            raise Raced(f"transaction {transaction_id} was mined meanwhile")
+        record_next(tx, site, transaction_id, number, built)
+    return number
+
+
+def _find(tx: Tx, site: EvmSite, transaction_id: UUID) -> _Found:
+    transaction = repository.find(tx, transaction_id)
+    if transaction is None or transaction.chain != site.chain or transaction.keyset != site.keyset.id:
+        raise BumpRefused(f"there is no transaction {transaction_id} of {site.keyset.id}")
+    if transaction.state is not TransactionState.BROADCAST:
+        raise BumpRefused(f"it is {transaction.state}: only an unconfirmed, broadcast one is replaced")
+    if any(version.state is VersionState.BUILT for version in transaction.versions):
+        raise BumpRefused("a version of it still waits for the signer")
+    reason = halts.halted(tx, site.chain)
+    if reason is not None:
+        raise BumpRefused(f"paying is halted: {reason}")
+    dearest = max(_signed(transaction), key=lambda version: (version.feerate, version.version))
+    return _Found(transaction, UnsignedTx.decode(dearest.unsigned), read_request(dearest.request))
+
+
+def _signed(transaction: OurTransaction) -> list[Version]:
+    return [version for version in transaction.versions if version.state is VersionState.SIGNED]
+
+
+def _choose(site: EvmSite, found: _Found, feerate: int | None) -> FeeOffer:
+    """The cheapest offer that nodes take as a replacement, within the orders' ceilings and the caps."""
+    if feerate is not None and feerate <= found.offer.max_fee_wei:
+        raise BumpRefused(
+            f"it offers {found.offer.max_fee_wei} wei per gas already: a replacement must offer more than that, not"
+            f" {feerate}"
+        )
+    cap_wei = _cap(site, found)
+    offer = gas.replacement(found.offer, site.node.gas_price(), cap_wei=cap_wei)
+    if offer is None or (feerate is not None and feerate > cap_wei):
+        raise BumpRefused(
+            f"a replacement needs more than the {found.offer.max_fee_wei} wei per gas that it offers; at most {cap_wei}"
+            f" are allowed (the network's cap is {site.network.feerate_cap}, the rest is what orders allow)"
+        )
+    return replace(offer, max_fee_wei=max(offer.max_fee_wei, feerate or 0))
+
+
+def _cap(site: EvmSite, found: _Found) -> int:
+    """Most that it may offer per gas."""
+    most = int(site.network.fee_cap)
+    orders = found.request.evidence.orders
+    if orders:
+        most = min(most, sum(signed.order.fee_ceiling_units for signed in orders))
+    return min(site.network.feerate_cap, most // found.tx.gas_limit)
+
+
+def stuck(db: Database, site: EvmSite) -> Sequence[tuple[UUID, int | None]]:
+    """The head of the queue, if it has waited for blocks and does not offer what gas costs now.
+
+    All others wait for it: it alone is replaced, and then the next.
+    """
+    with db.snapshot() as tx:
+        head = nonces.head(tx, site.chain, site.keyset.id)
+        waiting = repository.unconfirmed_for(tx, site.chain, site.keyset.id, site.pace.bump_after_blocks)
+        transaction = None if head is None else repository.find(tx, head)
+    if transaction is None or transaction.id not in {each for each, _ in waiting}:
+        return ()
+    price = site.node.gas_price()
+    offers = [UnsignedTx.decode(version.unsigned) for version in _signed(transaction)]
+    enough = any(
+        tx.max_fee_per_gas_wei >= price.now_wei and tx.max_priority_fee_per_gas_wei >= price.priority_wei
+        for tx in offers
+    )
+    return () if enough else [(transaction.id, None)]

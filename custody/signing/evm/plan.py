@@ -1,0 +1,183 @@
+"""Which payments the next transaction makes, with how much gas at which price; which have to wait, and why.
+
+The oldest payment goes first. One of the native asset to an address without code takes along all others of that kind,
+through the contract for batches, where the key-set has one: any of them failing would undo all, and what has no code
+cannot fail. Every other payment has a transaction of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from chains.eth import gas
+from chains.eth.abi import MAX_ITEMS
+from chains.eth.address import checksummed
+from chains.eth.call import Reverted
+from chains.eth.gas import TRANSFER_GAS, FeeOffer, GasPrice
+from custody.signing.evm.assemble import Draft
+from custody.signing.evm.site import EvmSite
+from custody.signing.requests import Payee
+from policies.decision import Reason
+
+WOULD_REVERT = "would-revert"
+"""Reason code of payments whose call would fail now: they are not signed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """Payments that one call makes within everybody's limits."""
+
+    payees: tuple[Payee, ...]
+    draft: Draft
+    gas_limit: int
+    offer: FeeOffer
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the next transaction does, if anything can be done, and who has to wait."""
+
+    fitted: Fitted | None
+    waiting: tuple[tuple[Payee, Reason], ...]
+
+
+def plan(site: EvmSite, payees: Sequence[Payee], price: GasPrice, available: Mapping[str, int]) -> Plan:
+    """Pay the oldest that can be paid, with all that can share its transaction.
+
+    Args:
+        site: the wallet; its node is asked for code and gas.
+        payees: oldest first, none of them known to be wrong.
+        price: what the network asks for, at most the network's cap.
+        available: base units by asset, see `funds`.
+
+    Raises:
+        NodeUnavailable: try again.
+    """
+    waiting: list[tuple[Payee, Reason]] = []
+    left = list(payees)
+    while left:
+        group = _group(site, left)
+        fitted = _fit(site, group, price, available, waiting)
+        if fitted is not None:
+            return Plan(fitted, tuple(waiting))
+        settled = {id(payee) for payee, _ in waiting}
+        left = [payee for payee in left if id(payee) not in settled]
+    return Plan(None, tuple(waiting))
+
+
+def _group(site: EvmSite, payees: Sequence[Payee]) -> list[Payee]:
+    """The oldest, and those that go with it."""
+    if site.keyset.payout is None or not _is_plain(site, payees[0]):
+        return [payees[0]]
+    return [payee for payee in payees if _is_plain(site, payee)][:MAX_ITEMS]
+
+
+def _is_plain(site: EvmSite, payee: Payee) -> bool:
+    return payee.signed.order.asset == site.asset.id and not site.node.code(payee.destination.script)
+
+
+def _fit(
+    site: EvmSite,
+    group: Sequence[Payee],
+    price: GasPrice,
+    available: Mapping[str, int],
+    waiting: list[tuple[Payee, Reason]],
+) -> Fitted | None:
+    """As many of a group as one transaction can pay; those that must wait are added to `waiting`. None: nobody."""
+    chosen = list(group)
+
+    def drop(payee: Payee, reason: Reason) -> None:
+        waiting.append((payee, reason))
+        chosen.remove(payee)
+
+    while chosen:
+        largest = max(chosen, key=lambda payee: payee.units)
+        draft = Draft.paying(site, chosen)
+        short = _short(site, chosen, available, gas_wei=0)
+        if short is not None:
+            drop(largest, short)
+            continue
+        limit = _gas_limit(site, draft)
+        if isinstance(limit, Reason):
+            if len(chosen) == 1:
+                drop(largest, limit)
+            else:
+                # Too many for one call, or one that spoils it: fewer now, the others with the next transaction.
+                del chosen[len(chosen) // 2 :]
+            continue
+        found = offer_for(site, price, limit, sum(payee.fee_ceiling for payee in chosen))
+        if isinstance(found, Reason):
+            # Together they may pay a fee up to the sum of what their orders allow.
+            drop(min(chosen, key=lambda payee: payee.fee_ceiling), found)
+            continue
+        short = _short(site, chosen, available, gas_wei=limit * found.max_fee_wei)
+        if short is not None:
+            drop(largest, short)
+            continue
+        return Fitted(tuple(chosen), draft, limit, found)
+    return None
+
+
+def offer_for(site: EvmSite, price: GasPrice, gas_limit: int, ceiling_wei: int) -> FeeOffer | Reason:
+    """What to offer for gas, or why to wait.
+
+    Args:
+        site: the wallet.
+        price: what the network asks for.
+        gas_limit: of the transaction.
+        ceiling_wei: most that it may cost by what it serves.
+    """
+    fee_cap = int(site.network.fee_cap)
+    cap_wei = min(site.network.feerate_cap, ceiling_wei // gas_limit, fee_cap // gas_limit)
+    found = gas.offer(price, floor_wei=site.network.feerate_floor, cap_wei=cap_wei)
+    if found is not None:
+        return found
+    least = gas_limit * max(price.now_wei, site.network.feerate_floor)
+    if least > fee_cap:
+        return Reason("fees-above-cap", f"it would cost {least} wei now, the network's cap is {fee_cap}")
+    return Reason("fee-ceiling", f"it would cost {least} wei now, its order allows {ceiling_wei}")
+
+
+def too_high(site: EvmSite, price: GasPrice) -> Reason | None:
+    """Why nothing is paid at this price, if so."""
+    least = max(price.now_wei, site.network.feerate_floor)
+    if least <= site.network.feerate_cap:
+        return None
+    return Reason(
+        "fees-above-cap",
+        f"gas costs {price.now_wei} wei (base fee {price.base_fee_wei}), the cap is {site.network.feerate_cap}",
+    )
+
+
+def _short(
+    site: EvmSite, payees: Sequence[Payee], available: Mapping[str, int], *, gas_wei: int
+) -> Reason | None:
+    """What is missing to make these payments, which are of one asset, and to pay for the gas."""
+    asset = payees[0].signed.order.asset
+    needed = {site.asset.id: gas_wei}
+    needed[asset] = needed.get(asset, 0) + sum(payee.units for payee in payees)
+    for each, units in needed.items():
+        if units > available[each]:
+            return Reason(
+                "insufficient-hot-funds",
+                f"{units} base units of {each} are needed, gas included; {available[each]} can be paid now",
+            )
+    return None
+
+
+def _gas_limit(site: EvmSite, draft: Draft) -> int | Reason:
+    """How much gas to allow: the exact 21,000 of a plain transfer, else what the node estimates and a third more."""
+    if not draft.data and not site.node.code(draft.to):
+        return TRANSFER_GAS
+    estimate = site.node.estimate_gas(draft.call(site.sender))
+    if isinstance(estimate, Reverted):
+        return Reason(
+            WOULD_REVERT, f"the call to {checksummed(draft.to)} would fail: {estimate.reason}"[:500]
+        )
+    limit = gas.gas_limit(estimate, draft.gas_cap)
+    if limit is None:
+        return Reason(
+            "gas-cap", f"it would take {estimate} gas, at most {draft.gas_cap} is signed for such a call"
+        )
+    return limit

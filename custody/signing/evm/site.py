@@ -1,0 +1,85 @@
+"""A hot wallet of the EVM family: one key's address, which pays, and the forwarders that pay into it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from chains.errors import InvalidValue
+from chains.eth.address import raw_address
+from chains.eth.call import Call, Reverted
+from chains.eth.gas import GasPrice
+from chains.ports import Header
+from chains.types import BlockRef
+from custody.signing.evm.finish import finish
+from custody.signing.model import OurTransaction, Version
+from custody.signing.site import Pace, SendingNode, Site
+from custody.storage.db import Tx
+from policies.bundle import Bundle, EvmKeyset, EvmNetwork
+from signers.ports import SignResponse
+
+
+class EvmPaymentNode(SendingNode, Protocol):
+    """What paying asks of a node of this family. Every call may raise NodeUnavailable."""
+
+    def tip(self) -> BlockRef:
+        """Its best block now."""
+
+    def header_at(self, height: int) -> Header | None:
+        """Header of the best chain at a height, None above the tip."""
+
+    def nonce(self, address: bytes, at: BlockRef) -> int:
+        """How many transactions an address (20 bytes) has sent up to a block. Raises Reorganised."""
+
+    def balances(self, wanted: Sequence[tuple[bytes, str | None]], at: BlockRef) -> list[int]:
+        """Base units that addresses have after a block, of a token (contract) or of the native asset (None).
+        Raises Reorganised."""
+
+    def gas_price(self) -> GasPrice:
+        """What the network asks for now."""
+
+    def estimate_gas(self, call: Call) -> int | Reverted:
+        """Gas that a call would take on top of the tip, or why it would fail."""
+
+    def code(self, address: bytes) -> bytes:
+        """The code of a contract; empty for an address without any."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvmSite(Site):
+    """Everything the steps need to know of one hot wallet on one chain."""
+
+    network: EvmNetwork
+    keyset: EvmKeyset
+    node: EvmPaymentNode
+    sender: bytes
+    """The key's address, 20 bytes."""
+
+    def finish(self, version: Version, response: SignResponse) -> tuple[bytes, str]:
+        """See `Site`."""
+        return finish(version, response, self.sender)
+
+    def vanished(self, tx: Tx, transaction: OurTransaction) -> Sequence[str]:
+        """A nonce cannot vanish: what a reorg takes away can be sent again."""
+        return ()
+
+
+def evm_site(bundle: Bundle, chain: str, node: EvmPaymentNode, *, pace: Pace | None = None) -> EvmSite:
+    """The hot wallet of a chain.
+
+    Raises:
+        InvalidValue: the bundle lacks the chain, its asset or a hot key-set, or they are of another family.
+    """
+    network, keyset = bundle.network(chain), bundle.keyset_for(chain, "hot")
+    if not isinstance(network, EvmNetwork) or not isinstance(keyset, EvmKeyset):
+        raise InvalidValue(f"{chain} is no chain of the EVM family")
+    return EvmSite(
+        bundle=bundle,
+        network=network,
+        asset=bundle.asset(network.native_asset),
+        keyset=keyset,
+        sender=raw_address(keyset.address),
+        node=node,
+        pace=pace or Pace(),
+    )
