@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from custody.signing.btc.site import BtcSite
+from custody.signing.evm.site import EvmSite
 from custody.signing.site import Site
 from custody.storage.db import Database
-from custody.sweeps import btc
+from custody.sweeps import btc, evm
 from custody.sweeps.model import SweepPace
 
 _SWEEP: Final[Mapping[type[Site], Callable[[Database, Any, SweepPace, int], int]]] = {
     BtcSite: btc.consolidate,
+    EvmSite: evm.flush,
 }
 
 

@@ -1,0 +1,345 @@
+"""Flushing forwarders: what final flushes left is looked at, and new flushes are recorded, signed later like payments.
+
+A deposit that comes to a forwarder between plan and flush is moved with the rest, whatever screening will say of it: a
+flush takes all there is. The books do not change by that. The wallet is the key's address and all forwarders together,
+the deposit keeps its own state, and is credited, held or returned as it would be had it stayed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+from chains.errors import Reorganised
+from chains.eth import gas
+from chains.eth.address import raw_address
+from chains.eth.call import Reverted
+from chains.eth.forwarder import flush_calldata, salt_of
+from chains.eth.gas import FeeOffer, GasPrice
+from chains.types import BlockRef
+from custody.deposits.lifecycle import DepositEvent
+from custody.ids import new_id
+from custody.signing import repository as transactions
+from custody.signing.errors import Raced
+from custody.signing.evm import funds, nonces
+from custody.signing.evm.assemble import Draft, assemble
+from custody.signing.evm.funds import Committed
+from custody.signing.evm.plan import offer_for, too_high
+from custody.signing.evm.site import EvmSite
+from custody.signing.recording import record_first
+from custody.signing.requests import house_intent
+from custody.storage import alerts, halts
+from custody.storage.alerts import Severity
+from custody.storage.db import Database, Tx
+from custody.sweeps import repository
+from custody.sweeps.lifecycle import SweepEvent, SweepState
+from custody.sweeps.model import Batch, Candidate, Item, SweepPace, Terms
+from custody.sweeps.planner import Market, plan
+from custody.sweeps.settling import gone
+from policies.decision import Reason
+from policies.intent import Kind
+
+NO_GAS = "sweep.no_gas"
+WOULD_REVERT = "sweep.would_revert"
+LEFT_BEHIND = "sweep.left_behind"
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the database said, at one moment."""
+
+    candidates: Sequence[Candidate]
+    needed: frozenset[str]
+    committed: Committed
+    anchor: BlockRef
+
+
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """A flush within all limits."""
+
+    batch: Batch
+    draft: Draft
+    gas_limit: int
+    offer: FeeOffer
+
+
+def flush(db: Database, site: EvmSite, pace: SweepPace, now: int) -> int:
+    """Look at what final flushes left, then record what is due; returns how many of both.
+
+    Args:
+        db: the database, as the worker's role.
+        site: the hot wallet.
+        pace: how much, how often.
+        now: UNIX seconds.
+
+    Raises:
+        NodeUnavailable, DatabaseUnavailable, Conflict: try again; what was recorded before stays.
+    """
+    try:
+        done = look_back(db, site)
+        for _ in range(pace.max_open):
+            if _record_next(db, site, pace, now) is None:
+                break
+            done += 1
+    except (Raced, Reorganised):
+        return 0  # another worker was quicker, or the chain moves: the next call looks again
+    return done
+
+
+def look_back(db: Database, site: EvmSite) -> int:
+    """Ask the node what final flushes have left, and mark the deposits that are gone; returns how many flushes it was.
+
+    Raises:
+        NodeUnavailable, Reorganised, Raced: nothing was marked.
+    """
+    with db.snapshot() as tx:
+        items = repository.to_look_at(tx, site.chain, site.keyset.id)
+        anchor = _anchor(tx, site)
+    if not items or anchor is None:
+        return 0
+    left = _balances(site, [(item.address_id, item.asset, address) for _, item, address in items], anchor)
+    with db.transaction() as tx:
+        if repository.to_look_at(tx, site.chain, site.keyset.id) != items:
+            raise Raced("another worker has looked, or a reorg has undone a sweep, meanwhile")
+        moved = _mark(tx, site.chain, left, anchor)
+        for sweep_id, item, address in items:
+            place = (item.address_id, item.asset)
+            stayed = left[place] if item.units and not moved[place] else 0
+            repository.close_item(tx, sweep_id, *place, left_units=stayed)
+            _tell_of_what_stayed(tx, sweep_id, item, address, stayed)
+    return len({sweep_id for sweep_id, _, _ in items})
+
+
+def _tell_of_what_stayed(tx: Tx, sweep_id: UUID, item: Item, address: str, stayed: int) -> None:
+    subject = f"{address}:{item.asset}"
+    if not stayed:
+        alerts.resolve_alert(tx, LEFT_BEHIND, subject)
+        return
+    alerts.raise_alert(
+        tx,
+        Severity.WARNING,
+        LEFT_BEHIND,
+        subject,
+        f"sweep {sweep_id} is final, and {address} still has {stayed} base units of {item.asset}: the token refuses to"
+        " move them (paused, or the address is on its blacklist). The next attempt waits, longer each time",
+        {"sweep": str(sweep_id), "asset": item.asset, "units": str(stayed)},
+    )
+
+
+def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID | None:
+    """Record the most urgent flush that is due and can be made; None if there is none."""
+    found = _find(db, site, pace)
+    if found is None:
+        return None
+    price = site.node.gas_price()
+    if too_high(site, price) is not None:
+        return None
+    wei = max(price.now_wei, site.network.feerate_floor)
+    batches = plan(
+        found.candidates,
+        _terms(site),
+        Market(wei, pace.long_term_wei_per_gas),
+        pace,
+        native=site.asset.id,
+        # The limit is a third more than what is expected.
+        gas_cap=site.network.gas_caps.sweep * gas.ESTIMATE_DENOMINATOR // gas.ESTIMATE_NUMERATOR,
+        now=now,
+        needed=found.needed,
+    )
+    if not batches:
+        return None
+    available = funds.available(site, found.committed, ())[site.asset.id]
+    for batch in batches:
+        there = _still_there(db, site, batch, found.anchor)
+        for fitted in _fit(db, site, there, price) if there is not None else ():
+            cost = fitted.gas_limit * fitted.offer.max_fee_wei
+            if cost > available:
+                # A flush that its sender cannot pay for would wait in front of every payment.
+                _lacks_gas(db, site, cost, available)
+                return None
+            if _brings_more_than_it_costs(site, fitted, wei):
+                return _record(db, site, fitted, found.committed)
+    return None
+
+
+def _find(db: Database, site: EvmSite, pace: SweepPace) -> _Found | None:
+    with db.snapshot() as tx:
+        chain, keyset = site.chain, site.keyset.id
+        if halts.halted(tx, chain) is not None:
+            return None
+        if repository.open_count(tx, chain, keyset, Kind.SWEEP) >= pace.max_open:
+            return None
+        if nonces.unconfirmed(tx, chain, keyset) >= site.pace.unconfirmed_at_most:
+            return None
+        committed, anchor = funds.committed(tx, site), _anchor(tx, site)
+        if committed is None or anchor is None:
+            return None
+        candidates = repository.candidates(tx, chain, keyset, anchor.height)
+        if not candidates:
+            return None
+        return _Found(candidates, repository.needed(tx, chain), committed, anchor)
+
+
+def _anchor(tx: Tx, site: EvmSite) -> BlockRef | None:
+    """The newest final block, as the monitor has committed it."""
+    height = transactions.anchor(tx, site.chain)
+    if height is None or height < 0:
+        return None
+    row = tx.optional("SELECT hash FROM blocks WHERE chain = %s AND height = %s", [site.chain, height])
+    return None if row is None else BlockRef(height, row["hash"])
+
+
+def _terms(site: EvmSite) -> Mapping[str, Terms]:
+    """What may be swept. Tokens that take a fee on transfers stay: moving them loses some, and nothing is paid out of
+    them."""
+    return {
+        entry.id: Terms(entry.id, max(int(entry.sweep_above), int(entry.minimum_deposit)), entry.contract)
+        for entry in site.bundle.assets
+        if entry.chain == site.chain and "fee-on-transfer" not in entry.traits
+    }
+
+
+def _balances(
+    site: EvmSite, places: Sequence[tuple[int, str, str]], at: BlockRef
+) -> dict[tuple[int, str], int]:
+    """What addresses (id, asset, text) have at a block, by id and asset."""
+    wanted = [(raw_address(text), site.bundle.asset(asset).contract) for _, asset, text in places]
+    found = site.node.balances(wanted, at)
+    return {(id, asset): units for (id, asset, _), units in zip(places, found, strict=True)}
+
+
+def _mark(
+    tx: Tx, chain: str, left: Mapping[tuple[int, str], int], anchor: BlockRef
+) -> dict[tuple[int, str], tuple[UUID, ...]]:
+    """Mark the deposits that have left their forwarders up to the anchor; returns them by address and asset."""
+    row = tx.optional(
+        "SELECT 1 FROM blocks WHERE chain = %s AND height = %s AND hash = %s",
+        [chain, anchor.height, anchor.hash],
+    )
+    if row is None:
+        raise Raced("a reorg replaced the block that was asked about")
+    arrived = repository.arrived(tx, [address_id for address_id, _ in left], anchor.height)
+    moved = {place: gone(arrived.get(place, ()), units) for place, units in left.items()}
+    repository.move_deposits(tx, [id for ids in moved.values() for id in ids], DepositEvent.SWEEP, {})
+    return moved
+
+
+def _still_there(db: Database, site: EvmSite, batch: Batch, anchor: BlockRef) -> Batch | None:
+    """The batch without forwarders that somebody else has flushed; their deposits are marked. None if that is all."""
+    places = [
+        (candidate.address_id, asset, candidate.address)
+        for candidate in batch.candidates
+        for asset in (*batch.tokens, site.asset.id)
+    ]
+    left = _balances(site, places, anchor)
+    short = {
+        candidate.address_id
+        for candidate in batch.candidates
+        for asset in (*batch.tokens, site.asset.id)
+        if left[candidate.address_id, asset] < candidate.units(asset)
+    }
+    if not short:
+        return batch
+    with db.transaction() as tx:
+        _mark(tx, site.chain, {place: units for place, units in left.items() if place[0] in short}, anchor)
+    kept = tuple(each for each in batch.candidates if each.address_id not in short)
+    return replace(batch, candidates=kept) if kept else None
+
+
+def _fit(db: Database, site: EvmSite, batch: Batch, price: GasPrice) -> Iterator[_Fitted]:
+    """The batch with its gas limit and price; in parts where it would fail as a whole, without those that always do."""
+    draft = _draft(site, batch)
+    estimate = site.node.estimate_gas(draft.call(site.sender))
+    # What a token refuses is left behind, so a flush may seem to succeed with too little gas for its tokens.
+    limit = None if isinstance(estimate, Reverted) else gas.gas_limit(max(estimate, batch.gas), draft.gas_cap)
+    if limit is None:
+        if len(batch.candidates) == 1:
+            why = estimate.reason if isinstance(estimate, Reverted) else f"it takes {estimate} gas"
+            _would_revert(db, batch.candidates[0], why)
+            return
+        half = len(batch.candidates) // 2
+        for part in (batch.candidates[:half], batch.candidates[half:]):
+            yield from _fit(db, site, replace(batch, candidates=part, gas=batch.gas // 2), price)
+        return
+    offer = offer_for(site, price, limit, int(site.network.fee_cap))
+    if not isinstance(offer, Reason):
+        yield _Fitted(batch, draft, limit, offer)
+
+
+def _draft(site: EvmSite, batch: Batch) -> Draft:
+    contracts = [site.bundle.asset(asset).contract for asset in batch.tokens]
+    tokens = [raw_address(contract) for contract in contracts if contract is not None]
+    calldata = flush_calldata([salt_of(candidate.index) for candidate in batch.candidates], tokens)
+    return Draft(raw_address(site.keyset.factory), 0, calldata, site.network.gas_caps.sweep)
+
+
+def _brings_more_than_it_costs(site: EvmSite, fitted: _Fitted, wei_per_gas: int) -> bool:
+    """The planner's rule again, with what the node says of the gas."""
+    if fitted.batch.tokens:
+        return True
+    brought = sum(candidate.units(site.asset.id) for candidate in fitted.batch.candidates)
+    expected = fitted.gas_limit * gas.ESTIMATE_DENOMINATOR // gas.ESTIMATE_NUMERATOR
+    return brought > expected * wei_per_gas
+
+
+def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed) -> UUID:
+    """The one database transaction that records the sweep, its items, its nonce, its transaction and its request.
+
+    Raises:
+        Raced: another worker was quicker, or something has changed: nothing was recorded.
+    """
+    used = site.node.nonce(site.sender, site.node.tip())
+    sweep_id, transaction_id = new_id(), new_id()
+    batch = fitted.batch
+    with db.transaction() as tx:
+        if halts.halted(tx, site.chain) is not None:
+            raise Raced("paying was halted meanwhile")
+        nonce = nonces.take(tx, site.chain, site.sender, used=used)
+        # Whoever takes a nonce waits for the one before, so money that is on its way is counted by everybody.
+        if funds.committed(tx, site) != seen:
+            raise Raced("another transaction was recorded, or a block was read, meanwhile")
+        if repository.doubtful(tx, [candidate.address_id for candidate in batch.candidates]):
+            raise Raced("a deposit to one of the forwarders is held meanwhile")
+        intent = house_intent(site, Kind.SWEEP, str(sweep_id), site.keyset.address)
+        built = assemble(
+            site, fitted.draft, (intent,), (), nonce=nonce, gas_limit=fitted.gas_limit, offer=fitted.offer
+        )
+        why = ", ".join(sorted(batch.reasons))
+        items = batch.items(site.asset.id)
+        if not repository.insert(tx, sweep_id, site.chain, site.keyset.id, Kind.SWEEP, why, items):
+            raise Raced("another sweep has claimed one of the forwarders")
+        record_first(tx, site, transaction_id, Kind.SWEEP, built)
+        repository.attach(tx, sweep_id, transaction_id)
+        detail = {"transaction": str(transaction_id), "forwarders": len(batch.candidates)}
+        repository.apply(tx, sweep_id, SweepState.PLANNED, SweepEvent.RECORD, detail=detail)
+        alerts.resolve_alert(tx, NO_GAS, site.keyset.id)
+        for candidate in batch.candidates:
+            alerts.resolve_alert(tx, WOULD_REVERT, candidate.address)
+    return sweep_id
+
+
+def _lacks_gas(db: Database, site: EvmSite, cost: int, available: int) -> None:
+    with db.transaction() as tx:
+        alerts.raise_alert(
+            tx,
+            Severity.WARNING,
+            NO_GAS,
+            site.keyset.id,
+            f"a sweep may cost {cost} wei, {site.keyset.address} can pay {available}: nothing is swept before there is"
+            f" more {site.asset.id}. Send some to it, or wait for what is on its way",
+            {"needed_units": str(cost), "available_units": str(available), "asset": site.asset.id},
+        )
+
+
+def _would_revert(db: Database, candidate: Candidate, reason: str) -> None:
+    with db.transaction() as tx:
+        alerts.raise_alert(
+            tx,
+            Severity.WARNING,
+            WOULD_REVERT,
+            candidate.address,
+            f"forwarder {candidate.index} ({candidate.address}) cannot be flushed: {reason}"[:1000],
+            {"address": candidate.address},
+        )
