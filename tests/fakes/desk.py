@@ -31,6 +31,7 @@ from custody.ledger.bookings import hold_withdrawal
 from custody.ledger.model import AccountKind, Leg, LineType, Transfer, available, house
 from custody.ledger.service import post_all
 from custody.monitor.monitor import Monitor, Options
+from custody.monitor.watch import ResourceSet
 from custody.storage.db import Database
 from custody.storage.migrate import set_role_password
 from policies.bundle import AssetEntry, BitcoinKeyset, BitcoinNetwork, Bundle, Confirmations, KeysetEntry
@@ -163,8 +164,7 @@ class Desk:
     ) -> None:
         self.dsn = dsn
         self.adapter = adapter
-        self.keys = Keys()
-        self.bundle = make_bundle(self.keys, confirmations=confirmations)
+        self.bundle = self._make_bundle(confirmations)
         self.screening = screening or NoScreening()
         self.options = options or Options(held_again_seconds=0, heartbeat_seconds=0, mempool_seconds=0)
         self.admin = Database(dsn, application="test", pool_size=2)
@@ -172,9 +172,23 @@ class Desk:
         self._stack = ExitStack()
         self.monitor = self._monitor(self._stack)
 
+    def _make_bundle(self, confirmations: int) -> Bundle:
+        self.keys = Keys()
+        return make_bundle(self.keys, confirmations=confirmations)
+
+    def _resource_set(self) -> ResourceSet:
+        return set()
+
     def _monitor(self, stack: ExitStack) -> Monitor:
         session = stack.enter_context(self.db.session())
-        return Monitor(self.adapter, session, lambda: self.bundle, self.screening, options=self.options)
+        return Monitor(
+            self.adapter,
+            session,
+            lambda: self.bundle,
+            self.screening,
+            options=self.options,
+            resource_set=self._resource_set,
+        )
 
     def close(self) -> None:
         self._stack.close()
