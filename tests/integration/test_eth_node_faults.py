@@ -1,0 +1,285 @@
+"""The EVM adapter where nodes misbehave: stopped, stalled, on another network, contradicting themselves."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import coincurve
+import pytest
+
+from chains.errors import InvalidValue, NodeRefused, NodeUnavailable, Reorganised, WrongNetwork
+from chains.eth.address import raw_address
+from chains.eth.call import Call, Reverted
+from chains.eth.network import EthNetwork, NativeMode
+from chains.eth.node import EvmNode
+from chains.eth.tx import UnsignedTx
+from chains.eth.watch import WatchedSenders
+from chains.ports import BroadcastState, Presence
+from chains.types import BlockRef, TxId
+from ops.devnet.anvil import Anvil
+from ops.devnet.process import wait_until
+from tests.support.evm import deploy, outside_artifact
+
+CHAIN = "ethereum-devnet"
+
+
+def node_of(anvil: Anvil, url: str = "", *, timeout_s: float = 30.0, tokens: tuple[str, ...] = ()) -> EvmNode:
+    network = EthNetwork(anvil.chain_id, anvil.block_hash(0)[2:], NativeMode.TRACE)
+    return EvmNode(CHAIN, network, url or anvil.rpc_url, tokens=lambda: tokens, timeout_s=timeout_s)
+
+
+def test_fault_46_a_node_of_another_chain_id_or_genesis_is_not_listened_to(anvil: Anvil) -> None:
+    genesis = anvil.block_hash(0)[2:]
+    for network in (
+        EthNetwork(anvil.chain_id + 1, genesis, NativeMode.TRACE),
+        EthNetwork(anvil.chain_id, "ab" * 32, NativeMode.TRACE),
+    ):
+        node = EvmNode(CHAIN, network, anvil.rpc_url, tokens=tuple)
+        for call in (node.tip, node.gas_price, lambda: node.presence(TxId("ab" * 32))):  # noqa: B023
+            with pytest.raises(WrongNetwork):
+                call()
+
+
+def test_fault_46_a_transaction_for_another_network_is_not_handed_on(anvil: Anvil) -> None:
+    tx = UnsignedTx(anvil.chain_id + 1, 0, 1, 10**10, 21_000, bytes(19) + b"\x01", 1)
+    key = coincurve.PrivateKey(bytes(range(1, 33)))
+    raw = tx.signed(key.sign_recoverable(tx.signing_hash, hasher=None)).encode()
+    with pytest.raises(InvalidValue, match="for chain id"):
+        node_of(anvil).broadcast(raw)
+
+
+def test_fault_17_a_stalled_node_is_unavailable_after_the_timeout(fresh_anvil: Callable[..., Anvil]) -> None:
+    anvil = fresh_anvil()
+    impatient = node_of(anvil, timeout_s=1.0)
+    impatient.tip()
+    pid = anvil.process.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        # The threads of a busy machine stop one by one, so the first answers may still come.
+        wait_until(lambda: not _answers(impatient), timeout=30, what="the node to stop answering")
+        for call in (impatient.gas_price, lambda: impatient.observe_block(BlockRef(1, "ab" * 32), {b""}, ())):
+            with pytest.raises(NodeUnavailable):
+                call()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: _answers(impatient), timeout=30, what="the node to answer again")
+
+
+def _answers(node: EvmNode) -> bool:
+    try:
+        node.tip()
+    except NodeUnavailable:
+        return False
+    return True
+
+
+def test_a_restarted_node_is_found_again_by_the_same_adapter(fresh_anvil: Callable[..., Anvil]) -> None:
+    anvil = fresh_anvil()
+    anvil.mine(2)
+    node = node_of(anvil)
+    tip = node.tip()
+    anvil.stop()
+    with pytest.raises(NodeUnavailable):
+        node.tip()
+    anvil.start()
+    assert node.tip() == tip
+
+
+def test_its_address_is_not_printed() -> None:
+    network = EthNetwork(1, "ab" * 32, NativeMode.TRACE)
+    node = EvmNode(CHAIN, network, "http://user:hunter2@127.0.0.1:9/v3/apikey", tokens=tuple)
+    with pytest.raises(NodeUnavailable) as caught:
+        node.tip()
+    for text in (repr(node), str(caught.value)):
+        assert "hunter2" not in text
+        assert "apikey" not in text
+
+
+def test_what_would_revert_is_said_before_it_is_signed(anvil: Anvil) -> None:
+    payer, other, *_ = anvil.accounts()
+    pausable = deploy(anvil, payer, outside_artifact("PausableToken"))
+    pausable.do(payer, "mint", payer, 100)
+    node = node_of(anvil)
+    call = Call(raw_address(payer), raw_address(pausable.address), 0, pausable.data("transfer", other, 5))
+    estimate = node.estimate_gas(call)
+    assert isinstance(estimate, int)
+    assert 30_000 < estimate < 100_000
+    assert node.simulate(call) == (1).to_bytes(32, "big")
+    pausable.do(payer, "setPaused", True)
+    assert isinstance(node.estimate_gas(call), Reverted)
+    assert isinstance(node.simulate(call), Reverted)
+    assert node.estimate_gas(Call(raw_address(payer), raw_address(other), 1)) == 21_000
+
+
+def test_the_price_of_gas_is_that_of_the_next_block(anvil: Anvil) -> None:
+    anvil.set_next_base_fee(77 * 10**9)
+    anvil.mine()
+    base = int(anvil.rpc("eth_getBlockByNumber", "latest", False)["baseFeePerGas"], 16)
+    assert base == 77 * 10**9
+    price = node_of(anvil).gas_price()
+    assert base * 7 // 8 <= price.base_fee_wei < base, "the block was empty, so the next is cheaper"
+    assert price.priority_wei > 0
+
+
+def test_a_transaction_and_its_receipt_are_found_by_id(anvil: Anvil) -> None:
+    payer, other, *_ = anvil.accounts()
+    node = node_of(anvil)
+    txid = TxId(anvil.send_eth(payer, other, 5)[2:])
+    assert node.transaction_receipt(txid) is None
+    assert node.presence(txid) is Presence.MEMPOOL
+    anvil.mine()
+    receipt = node.transaction_receipt(txid)
+    assert receipt is not None
+    assert (receipt.txid, receipt.block, receipt.succeeded) == (txid, node.tip(), True)
+    assert node.presence(txid) is Presence.MINED
+    raw = node.raw_transaction(txid)
+    assert node.broadcast(raw).state is BroadcastState.ALREADY_KNOWN
+    with pytest.raises(NodeRefused):
+        node.raw_transaction(TxId("ab" * 32))
+
+
+class Liar:
+    """A node that passes calls on and changes what comes back."""
+
+    def __init__(self, anvil: Anvil) -> None:
+        self.anvil = anvil
+        self.change: Callable[[str, Any], Any] = lambda method, result: result
+        self.body: bytes | None = None
+        self.status = 200
+        liar = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = (
+                    liar.body
+                    if liar.body is not None
+                    else json.dumps([liar.answer(a) for a in asked]).encode()
+                )
+                self.send_response(liar.status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
+        result = self.anvil.rpc(asked["method"], *asked["params"])
+        return {"jsonrpc": "2.0", "id": asked["id"], "result": self.change(asked["method"], result)}
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def liar(anvil: Anvil) -> Iterator[Liar]:
+    server = Liar(anvil)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def seen(anvil: Anvil, liar: Liar) -> Iterator[Callable[[], object]]:
+    """Reads a block in which a forwarder got ETH and tokens and our key paid, through the liar."""
+    key, payer, *_ = anvil.accounts()
+    token = deploy(anvil, payer, outside_artifact("Token"), "T", "T", 6)
+    target = "0x" + os.urandom(20).hex()
+    anvil.send_eth(payer, target, 5)
+    anvil.transact(payer, token.address, token.data("mint", target, 7), gas=200_000)
+    anvil.send_eth(key, payer, 3)
+    anvil.mine()
+    node = node_of(anvil, liar.url, tokens=(token.address,))
+    tip = node.tip()
+    scripts, senders = {bytes.fromhex(target[2:])}, WatchedSenders([key])
+    honest = node.observe_block(tip, scripts, senders)
+    assert (len(honest.receipts), len(honest.consumptions)) == (2, 1)
+    yield lambda: node.observe_block(tip, scripts, senders)
+    node.close()
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("eth_getBlockByHash", lambda block: {**block, "hash": "0x" + "ab" * 32}),
+        ("eth_getBlockByHash", lambda block: {**block, "number": "0x0"}),
+        ("eth_getBlockByHash", lambda block: {**block, "number": "seven"}),
+        ("eth_getBlockByHash", lambda block: []),
+        ("eth_getLogs", lambda logs: [{**log, "blockHash": "0x" + "ab" * 32} for log in logs]),
+        ("eth_getLogs", lambda logs: logs + logs),
+        ("eth_getLogs", lambda logs: [{**log, "logIndex": "0x77"} for log in logs]),
+        ("eth_getLogs", lambda logs: None),
+        ("trace_block", lambda traces: []),
+        ("trace_block", lambda traces: [{**t, "blockHash": "0x" + "ab" * 32} for t in traces]),
+        ("trace_block", lambda traces: traces[1:]),
+        ("eth_getTransactionReceipt", lambda receipt: {**receipt, "status": "0x0", "logs": []}),
+        ("eth_getTransactionReceipt", lambda receipt: {**receipt, "blockHash": "0x" + "ab" * 32}),
+        ("eth_getTransactionReceipt", lambda receipt: {**receipt, "transactionHash": "0x" + "ab" * 32}),
+        ("eth_getTransactionReceipt", lambda receipt: None),
+        ("eth_getTransactionByHash", lambda tx: {**tx, "hash": "0x" + "ab" * 32}),
+        ("eth_getTransactionByHash", lambda tx: {**tx, "blockHash": None}),
+        ("eth_call", lambda balance: 7),
+    ],
+)
+def test_answers_that_contradict_each_other_are_not_believed(
+    liar: Liar, seen: Callable[[], object], method: str, change: Callable[[Any], Any]
+) -> None:
+    liar.change = lambda asked, result: change(result) if asked == method else result
+    with pytest.raises((NodeUnavailable, Reorganised)):
+        seen()
+
+
+def test_a_mined_transaction_whose_fields_do_not_hash_to_its_id_is_none_of_ours(
+    liar: Liar, seen: Callable[[], Any]
+) -> None:
+    honest = seen().consumptions[0]
+    for change in ({"value": "0x4"}, {"chainId": "0x1"}, {"type": "0x0"}, {"nonce": "0xffff"}, {"r": "0x1"}):
+        liar.change = lambda asked, result, change=change: (  # type: ignore[misc]
+            {**result, **change} if asked == "eth_getTransactionByHash" else result
+        )
+        content = seen().consumptions[0].content
+        assert content == honest.txid.hex != honest.content
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "error"),
+    [
+        (200, b"", NodeUnavailable),
+        (200, b"[]", NodeUnavailable),
+        (200, b"<html>", NodeUnavailable),
+        (200, b'[{"jsonrpc":"2.0","id":0,"result":"0x1"}', NodeUnavailable),
+        (200, b'{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"slow down"}}', NodeUnavailable),
+        (200, b'[{"jsonrpc":"2.0","id":0,"error":{"code":-32603,"message":"internal"}}]', NodeUnavailable),
+        (200, b'[{"jsonrpc":"2.0","id":0,"error":{"code":-32601,"message":"no such method"}}]', NodeRefused),
+        (200, b'[{"jsonrpc":"2.0","id":5,"result":null}]', NodeUnavailable),
+        (429, b"slow down", NodeUnavailable),
+        (503, b"starting", NodeUnavailable),
+        (401, b"who are you", NodeRefused),
+    ],
+)
+def test_answers_that_are_none_are_told_apart(
+    anvil: Anvil, liar: Liar, status: int, body: bytes, error: type[Exception]
+) -> None:
+    node = node_of(anvil, liar.url)
+    node.tip()
+    liar.status, liar.body = status, body
+    with pytest.raises(error):
+        node.tip()
+    liar.status, liar.body = 200, None
+    node.tip()
