@@ -274,6 +274,23 @@ class World(House):
         }
         return Intent(**(fields | changes))
 
+    def house_intent(self, kind: Kind, **changes: Any) -> Intent:
+        """An intent of the house's own: a consolidation."""
+        fields: dict[str, Any] = {
+            "v": 1,
+            "kind": kind,
+            "id": str(uuid.uuid4()),
+            "chain": CHAIN,
+            "keyset": self.record.id,
+            "tier": "hot",
+            "asset": "BTC",
+            "destination": self.account.address(1, 0),
+            "amount": "0",
+            "order": None,
+            "policy_version": 1,
+        }
+        return Intent(**(fields | changes))
+
     def path(self, branch: int, index: int) -> tuple[int, ...]:
         return (84 + HARDENED, 1 + HARDENED, 0 + HARDENED, branch, index)
 

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -219,6 +220,81 @@ def test_two_change_outputs_are_refused(bench: SignerBench) -> None:
 
 def test_dust_is_refused(bench: SignerBench) -> None:
     assert bench.codes(bench.request(293)) == {"dust"}
+
+
+# Consolidations.
+
+
+def consolidation(bench: SignerBench, **changes: Any) -> Draft:
+    """An honest one: three coins of ours into one change output."""
+    world = bench.world
+    coins = [world.coin(100_000, index=n) for n in range(3)]
+    fields: dict[str, Any] = {"destination": world.account.address(1, changes.get("change_index", 0))}
+    intent = world.house_intent(Kind.CONSOLIDATION, **fields)
+    return Draft(coins, [], intents=[intent], **changes)
+
+
+def test_a_consolidation_into_one_change_output_is_signed_once(bench: SignerBench) -> None:
+    draft = consolidation(bench)
+    request = bench.world.request(draft)
+    first = bench.signatures(request)
+    assert len(first) == 3
+    assert bench.signatures(request) == first
+    elsewhere = replace(draft, coins=[bench.world.coin(100_000, index=9)])
+    assert bench.codes(bench.world.request(elsewhere)) == {"conflicting-version"}
+    bench.signatures(bench.world.request(replace(draft, fee_sats=3_000)))
+
+
+def test_a_consolidation_that_pays_anybody_is_refused(bench: SignerBench) -> None:
+    draft = consolidation(bench)
+    thief = TxOut(10_000, p2wpkh_script_from_hash(b"\x66" * 20))
+    request = bench.world.request(replace(draft, extra_outputs=[thief]))
+    assert bench.codes(request) == {"unknown-output", "consolidation-output"}
+    all_of_it = replace(draft, outputs=[TxOut(298_000, thief.script)])
+    assert bench.codes(bench.world.request(all_of_it)) == {"unknown-output", "consolidation-output"}
+
+
+def test_a_consolidation_to_another_change_address_than_it_names_is_refused(bench: SignerBench) -> None:
+    draft = replace(consolidation(bench), change_index=1)
+    assert bench.codes(bench.world.request(draft)) == {"consolidation-output"}
+    elsewhere = [bench.world.house_intent(Kind.CONSOLIDATION, destination=OTHER_DESTINATION)]
+    assert bench.codes(bench.world.request(replace(draft, intents=elsewhere))) == {"consolidation-output"}
+
+
+def test_the_fee_of_a_consolidation_is_capped_and_counts(bench: SignerBench) -> None:
+    assert bench.codes(bench.world.request(consolidation(bench, fee_sats=100_001))) >= {"fee-cap"}
+    bench.adopt(2, network_fee_window_cap="3000")
+
+    def decided() -> SignRequest:
+        draft = consolidation(bench)
+        draft.intents = [msgspec.structs.replace(draft.intents[0], policy_version=2)]
+        return bench.world.request(draft)
+
+    bench.signatures(decided())
+    assert bench.codes(decided()) == {"fee-window"}
+
+
+@pytest.mark.parametrize("change", [{"amount": "1"}, {"order": "ab" * 32}])
+def test_a_consolidation_with_an_amount_or_order_is_refused(
+    bench: SignerBench, change: dict[str, str]
+) -> None:
+    draft = consolidation(bench)
+    draft.intents = [msgspec.structs.replace(draft.intents[0], **change)]
+    assert bench.codes(bench.world.request(draft)) == {"house-intent"}
+
+
+def test_a_payment_beside_a_consolidation_or_an_order_with_it_is_refused(bench: SignerBench) -> None:
+    draft, order = consolidation(bench), bench.world.order(10_000)
+    with_order = replace(draft, orders=[order], outputs=[])
+    assert bench.codes(bench.world.request(with_order)) == {"stray-order"}
+    both = replace(draft, orders=[order], intents=[*draft.intents, bench.world.intent(order)])
+    assert {"mixed-intents", "consolidation-output"} <= bench.codes(bench.world.request(both))
+
+
+def test_a_payment_that_calls_itself_a_consolidation_is_refused(bench: SignerBench) -> None:
+    draft = bench.draft()
+    draft.intents = [bench.world.intent(draft.orders[0], kind=Kind.CONSOLIDATION, order=None)]
+    assert bench.codes(bench.world.request(draft)) >= {"stray-order", "house-intent", "unknown-output"}
 
 
 # Inputs.

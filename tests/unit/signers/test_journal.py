@@ -244,3 +244,11 @@ def test_marks_take_turns_between_two_slots(tmp_path: Path) -> None:
     assert MarkFile.open(path).last.batch == 3
     assert path.stat().st_size == 2 * SLOT_BYTES
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_journal_of_another_format_is_not_read(paths: tuple[Path, Path]) -> None:
+    with sqlite3.connect(paths[0]) as sql:
+        sql.execute("UPDATE journal SET format = 1")
+    sql.close()
+    with pytest.raises(JournalMismatch, match="format 1"):
+        Journal.open(*paths)
