@@ -142,6 +142,79 @@ def _page(item: dict[str, Any]) -> dict[str, Any]:
     return {"items": [item], "next": None}
 
 
+_TIER: Final = {
+    "tier": "hot",
+    "asset": "BTC",
+    "chain": "bitcoin-regtest",
+    "keyset": "btc-hot",
+    "payment_below": "0.10000000",
+    "window_cap": "5.00000000",
+    "window_seconds": 86400,
+    "holds": "12.40000000",
+    "holding_cap": "10.00000000",
+    "excess": "2.40000000",
+}
+_STATUS: Final = {
+    "at": _AT,
+    "ready": True,
+    "attention": False,
+    "parts": [
+        {"name": "api", "ok": True, "detail": "answers"},
+        {"name": "monitor bitcoin-regtest", "ok": True, "detail": "at height 242"},
+    ],
+    "chains": [
+        {
+            "chain": "bitcoin-regtest",
+            "family": "btc",
+            "height": 242,
+            "node_tip": 242,
+            "behind_blocks": 0,
+            "final_height": 242,
+            "heard_seconds": 2,
+            "trouble": None,
+            "halted": None,
+        }
+    ],
+    "deposits": [
+        {
+            "asset": "BTC",
+            "state": "confirming",
+            "count": 3,
+            "amount": "0.75000000",
+            "oldest_at": _AT,
+            "reasons": [],
+        }
+    ],
+    "withdrawals": [
+        {
+            "asset": "BTC",
+            "state": "queued",
+            "count": 2,
+            "amount": "0.15000000",
+            "oldest_at": _AT,
+            "reasons": [
+                {"reason": "insufficient-hot-funds: 0.15010000 BTC are needed with fees", "count": 2}
+            ],
+        }
+    ],
+    "sweeps": [
+        {
+            "chain": "bitcoin-regtest",
+            "kind": "consolidation",
+            "state": "broadcast",
+            "count": 1,
+            "oldest_at": _AT,
+        }
+    ],
+    "transactions": [
+        {"chain": "bitcoin-regtest", "kind": "payment", "state": "confirming", "count": 4, "oldest_at": _AT}
+    ],
+    "tiers": [_TIER],
+    "halts": [],
+    "alerts": [_ALERT],
+}
+
+
 ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "CustomerOut": _CUSTOMER,
     "Page_CustomerOut_": _page(_CUSTOMER),
@@ -181,23 +254,8 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
             }
         ],
     },
-    "Tiers": {
-        "bundle_version": 1,
-        "items": [
-            {
-                "tier": "hot",
-                "asset": "BTC",
-                "chain": "bitcoin-regtest",
-                "keyset": "btc-hot",
-                "payment_below": "0.10000000",
-                "window_cap": "5.00000000",
-                "window_seconds": 86400,
-                "holds": "12.40000000",
-                "holding_cap": "10.00000000",
-                "excess": "2.40000000",
-            }
-        ],
-    },
+    "Tiers": {"bundle_version": 1, "items": [_TIER]},
+    "StatusOut": _STATUS,
     "Page_EventOut_": {"items": [_EVENT], "next": "ZXZlbnRzOjgyMy01"},
     "Page_AlertOut_": _page(_ALERT),
 }

@@ -17,7 +17,7 @@ import typer
 
 from chains.errors import InvalidValue
 from chains.types import Amount, Asset
-from custody.console import settings
+from custody.console import settings, status
 from custody.console.client import ApiClient
 from custody.console.outcome import Exit, Form, Output, outcome, output
 from custody.ids import new_id
@@ -388,20 +388,15 @@ def show_alerts(
 
 @app.command("status")
 def show_status(*, as_json: AsJson = False) -> None:
-    """Show which parts run; exit 3 if one is missing."""
+    """Show what runs, how far each chain is, what waits and why.
+
+    Exit 3: a part is missing. Exit 1: paying is halted, or a critical alert is open.
+    """
     shown = output(as_json=as_json)
     with connected(shown) as client:
-        answer = client.ready()
-        if shown.form is Form.PROGRAMS:
-            shown.one(answer, ())
-        else:
-            parts = [
-                {"part": name, "ok": "yes" if part["ok"] else "NO", "detail": part["detail"]}
-                for name, part in answer["parts"].items()
-            ]
-            shown.many(parts, ("part", "ok", "detail"), none="")
-    if not answer["ready"]:
-        raise typer.Exit(int(Exit.UNAVAILABLE))
+        code = status.show(client, shown)
+    if code:
+        raise typer.Exit(int(code))
 
 
 def _asset(client: ApiClient, asset: str) -> Asset:

@@ -234,6 +234,10 @@ class ApiClient:
         page = self.get("/v1/events", {"after": after, "limit": limit})
         return page["items"], page["next"]
 
+    def status(self) -> Json:
+        """What runs, how far each chain is, what waits and why."""
+        return self.get("/v1/status")
+
     def ready(self) -> Json:
         """What `/readyz` says, ready or not: `{"ready", "parts": {name: {"ok", "detail"}}}`.
 

@@ -14,6 +14,7 @@ import httpx
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.types.json import Jsonb
 
 from chains.errors import InvalidValue
 from custody.api.__main__ import WAIT_SECONDS, WAITING_AT_MOST
@@ -178,6 +179,25 @@ class RunningApi:
                     )
                 ],
             )
+
+    def others_run(self, *, ago: str = "1 second", tip: int = 7) -> None:
+        """Let a monitor at height 7, its node, a worker and the beat have been heard of so long ago."""
+        with psycopg.connect(self.superuser_dsn) as connection:
+            for network in self.bundle.networks:
+                connection.execute(
+                    "INSERT INTO cursors (chain, height, hash, anchor, updated_at)"
+                    " VALUES (%s, 7, %s, 7, now() - %s::interval)"
+                    " ON CONFLICT (chain) DO UPDATE SET updated_at = excluded.updated_at",
+                    [network.chain, "a" * 64, ago],
+                )
+            beats = [("monitor", network.chain, {"tip": tip}) for network in self.bundle.networks]
+            for process, instance, detail in [*beats, ("worker", "host:1", {}), ("beat", "beat", {})]:
+                connection.execute(
+                    "INSERT INTO heartbeats (process, instance, detail, at)"
+                    " VALUES (%s, %s, %s, now() - %s::interval) ON CONFLICT (process, instance)"
+                    " DO UPDATE SET at = excluded.at, detail = excluded.detail",
+                    [process, instance, Jsonb(detail), ago],
+                )
 
     def query(self, text: str, *params: Any) -> list[tuple[Any, ...]]:
         """Rows, read as superuser."""

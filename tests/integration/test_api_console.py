@@ -170,11 +170,13 @@ def test_what_may_pass_ends_with_3(api: RunningApi, run: Run) -> None:
 
 
 def test_status_ends_with_0_when_everything_is_there(api: RunningApi, run: Run) -> None:
-    with psycopg.connect(api.superuser_dsn) as connection:
-        connection.execute(
-            "INSERT INTO cursors (chain, height, hash, anchor) VALUES ('bitcoin-regtest', 7, %s, 7)", ["a" * 64]
-        )
-    assert as_json(run("status", "--json"))["ready"] is True
+    api.others_run()
+    found = as_json(run("status", "--json"))
+    assert (found["ready"], found["attention"]) == (True, False)
+    shown = run("status")
+    assert shown.exit_code == 0
+    assert shown.stdout.startswith("Everything runs.")
+    assert "Nothing waits." in shown.stdout
 
 
 def test_a_falsified_statement_ends_with_1(api: RunningApi, run: Run) -> None:

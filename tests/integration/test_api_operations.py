@@ -28,16 +28,6 @@ def api(database: str) -> Iterator[RunningApi]:
         yield running
 
 
-def heard_of_monitor(api: RunningApi, *, ago: str) -> None:
-    with psycopg.connect(api.superuser_dsn) as connection:
-        connection.execute(
-            "INSERT INTO cursors (chain, height, hash, anchor, updated_at)"
-            " VALUES ('bitcoin-regtest', 7, %s, 7, now() - %s::interval)"
-            " ON CONFLICT (chain) DO UPDATE SET updated_at = excluded.updated_at",
-            ["a" * 64, ago],
-        )
-
-
 def test_health_says_only_that_the_process_runs(api: RunningApi) -> None:
     api.trusted, api.signer.down = False, True
     assert api.raw().get("/healthz").json() == {"status": "ok"}
@@ -51,10 +41,11 @@ def test_readiness_names_the_part_that_is_missing(api: RunningApi) -> None:
         assert (answer.status_code, answer.json()["ready"]) == ((503, False) if names else (200, True))
         return names
 
-    assert missing() == ["monitor bitcoin-regtest"]
-    heard_of_monitor(api, ago="2 hours")
-    assert missing() == ["monitor bitcoin-regtest"]
-    heard_of_monitor(api, ago="1 second")
+    others = ["monitor bitcoin-regtest", "node bitcoin-regtest", "workers", "beat"]
+    assert missing() == others
+    api.others_run(ago="2 hours")
+    assert missing() == others
+    api.others_run()
     assert missing() == []
     api.signer.down = True
     assert missing() == ["signer hot-btc"]
@@ -74,7 +65,7 @@ def test_metrics_show_chains_states_alerts_and_requests(api: RunningApi) -> None
     client.create_customer("alice")
     api.fund("alice", BTC)
     client.withdraw(api.order())
-    heard_of_monitor(api, ago="5 seconds")
+    api.others_run(ago="5 seconds")
     counted = 'strongroom_api_request_seconds_count{method="POST",route="/v1/withdrawals"} 1.0'
     wait_until(
         lambda: counted in api.raw().get("/metrics").text,
