@@ -10,16 +10,13 @@ from typing import Self
 
 import msgspec
 
-from chains.btc.fees import FeeRate
-from chains.btc.network import NETWORKS
-from chains.btc.node import BitcoinNode
 from chains.errors import InvalidValue
-from chains.eth.network import EthNetwork, NativeMode
 from chains.eth.node import EvmNode
 from custody.bell import CeleryBell
-from custody.config import NodeSettings, Settings, SignerSettings, SocketSigner
+from custody.config import Settings, SignerSettings, SocketSigner
 from custody.deposits.screening import ListScreening, NoScreening, Screening
 from custody.errors import InvalidConfiguration
+from custody.nodes import Node, open_node
 from custody.ports import Clock, Wake, system_clock, wake_nobody
 from custody.signing.btc.site import btc_site
 from custody.signing.evm.site import evm_site
@@ -29,7 +26,6 @@ from custody.withdrawals.routing import Screen
 from custody.withdrawals.screening import DestinationList, clear
 from policies.bundle import (
     Bundle,
-    EvmNetwork,
     NetworkEntry,
     TrustRoot,
     UntrustedBundle,
@@ -37,9 +33,6 @@ from policies.bundle import (
 )
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.ports import Signer
-
-Node = BitcoinNode | EvmNode
-"""A chain's own node."""
 
 
 class BundleFile:
@@ -212,37 +205,12 @@ def _nodes(settings: Settings, bundle: Callable[[], Bundle]) -> dict[str, Node]:
     problems = []
     for chain, entry in settings.nodes.items():
         try:
-            nodes[chain] = _node(bundle, bundle().network(chain), entry)
+            nodes[chain] = open_node(bundle, chain, entry)
         except InvalidValue as error:
             problems.append(f"nodes.{chain}: {error}")
     if problems:
         raise InvalidConfiguration(problems)
     return nodes
-
-
-def _node(bundle: Callable[[], Bundle], network: NetworkEntry, entry: NodeSettings) -> Node:
-    """The node of a network, by its family. Raises InvalidValue: the settings are for another one."""
-    if isinstance(network, EvmNetwork):
-        if entry.rest_url or entry.zmq_url:
-            raise InvalidValue("its network is of the EVM family: leave rest_url and zmq_url out")
-        chain = network.chain
-        return EvmNode(
-            chain,
-            EthNetwork(network.chain_id, network.genesis, NativeMode(network.native_mode)),
-            entry.rpc_url.reveal(),
-            tokens=lambda: [
-                a.contract for a in bundle().assets if a.chain == chain and a.contract is not None
-            ],
-        )
-    if not entry.rest_url:
-        raise InvalidValue("its network is of the Bitcoin family: write rest_url as http://HOST:PORT, too")
-    return BitcoinNode(
-        network.chain,
-        NETWORKS[network.network],
-        entry.rpc_url.reveal(),
-        entry.rest_url,
-        max_feerate=FeeRate(network.feerate_cap + 1_000),
-    )
 
 
 def _site(bundle: Bundle, network: NetworkEntry, node: Node, pace: Pace) -> Site:

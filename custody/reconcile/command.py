@@ -10,14 +10,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from chains.btc.network import NETWORKS
-from chains.btc.node import BitcoinNode
-from chains.errors import InvalidValue, StrongroomError
+from chains.errors import StrongroomError
 from custody.config import Process, Settings, load
+from custody.nodes import open_node
 from custody.reconcile.model import Report, Statement
 from custody.reconcile.service import reconcile
 from custody.storage.db import Database
-from policies.bundle import BitcoinNetwork, Bundle, TrustRoot, read_bundle
+from policies.bundle import TrustRoot, read_bundle
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,17 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _report(settings: Settings) -> Report:
     root = msgspec.json.decode(settings.trust_root_path.read_bytes(), type=TrustRoot)
     bundle = read_bundle(settings.bundle_path.read_bytes(), root, now=int(time.time()))
-    nodes = {chain: _node(settings, bundle, chain) for chain in settings.nodes}
+    nodes = {chain: open_node(lambda: bundle, chain, entry) for chain, entry in settings.nodes.items()}
     with Database(settings.database_url.reveal(), application="strongroom-reconcile", pool_size=2) as db:
         return reconcile(db, bundle, nodes)
-
-
-def _node(settings: Settings, bundle: Bundle, chain: str) -> BitcoinNode:
-    node = settings.nodes[chain]
-    network = bundle.network(chain)
-    if not isinstance(network, BitcoinNetwork):
-        raise InvalidValue(f"{chain} is of another family")
-    return BitcoinNode(chain, NETWORKS[network.network], node.rpc_url.reveal(), node.rest_url)
 
 
 def render(report: Report) -> str:
@@ -83,15 +74,24 @@ def render(report: Report) -> str:
 
 
 def _terms(statement: Statement) -> list[tuple[str, int]]:
+    """The identity; terms that are zero most of the time are left out when they are."""
+    moving = [
+        *((f"+ mined deposits in no balance: {state}", n) for state, n in statement.uncredited.items()),
+        ("- mined, not settled", statement.mined_not_settled_units),
+        ("+ settled, no longer mined", statement.settled_not_mined_units),
+        ("- spent by strangers, not booked as lost", statement.lost_not_booked_units),
+        ("+ booked as lost or found, no longer so", statement.booked_not_lost_units),
+    ]
+    rest = [
+        ("= what there must be", statement.expected_units),
+        ("what blocks have brought and taken", statement.coins_units),
+        ("difference", statement.difference_units),
+        ("what the node has", statement.node_units),
+    ]
+    pending = [("of it not in any block, booked when final", statement.pending_units)]
     return [
         ("what the ledger says we own", statement.ledger_units),
-        *((f"+ mined deposits in no balance: {state}", n) for state, n in statement.uncredited.items()),
-        ("- payments mined, not settled", statement.mined_not_settled_units),
-        ("+ payments settled, no longer mined", statement.settled_not_mined_units),
-        ("- spent by strangers, not booked as lost", statement.lost_not_booked_units),
-        ("+ booked as lost, no longer spent", statement.booked_not_lost_units),
-        ("= coins that there must be", statement.expected_units),
-        ("coins that we have seen", statement.coins_units),
-        ("coins that the node has", statement.node_units),
-        ("difference", statement.difference_units),
+        *((label, n) for label, n in moving if n),
+        *rest,
+        *((label, n) for label, n in pending if n),
     ]
