@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,18 @@ def test_a_directory_gets_its_artifacts_and_loses_stale_ones_and_again_changes_n
     first = (tmp_path / "One.json").read_bytes()
     assert main(argv) == 0
     assert (tmp_path / "One.json").read_bytes() == first
+
+
+def test_the_compilers_input_is_printed_for_explorers_and_compiles_to_the_artifacts(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["--print-input", str(HERE)]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert sorted(printed["sources"]) == sorted(path.name for path in HERE.glob("*.sol"))
+    compiled = json.loads((HERE / "ForwarderFactory.json").read_text())["compiler"]["settings"]
+    assert {name: printed["settings"][name] for name in compiled} == compiled
+    with pytest.raises(SystemExit):
+        main([str(HERE)])
 
 
 @pytest.mark.parametrize(

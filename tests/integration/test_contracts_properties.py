@@ -35,6 +35,8 @@ TOKENS: dict[str, tuple[object, ...]] = {
 ETH = "ETH"
 
 indexes = st.lists(st.sampled_from(FORWARDERS), max_size=5)
+some = st.lists(st.sampled_from(FORWARDERS), min_size=1, max_size=3)
+waits = st.sampled_from([0, 1, 47, 48, 49, 14 * 24, 17 * 24])
 names = st.lists(st.sampled_from([*TOKENS, "no token"]), max_size=6)
 outsiders = st.sampled_from(["stranger", "payer", "treasury"])
 
@@ -43,8 +45,8 @@ def test_nothing_leaves_a_forwarder_except_to_the_treasury_whoever_calls_whateve
     fresh_anvil: Callable[..., Anvil],
 ) -> None:
     node = fresh_anvil()
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: Forwarders(node),
+    run_state_machine_as_test(
+        lambda: Forwarders(node),  # type: ignore[arg-type] # any factory of machines will do
         settings=settings(
             max_examples=15,
             stateful_step_count=30,
@@ -75,7 +77,8 @@ class Forwarders(RuleBasedStateMachine):
         ]
         assert succeeded(mined(node, node.send_eth(self.payer, self.wallet.address, 10**18)))
         # The model.
-        self.treasury, self.manager = TREASURIES[0], self.admin
+        self.treasury: str = TREASURIES[0]
+        self.manager = self.admin
         self.next_treasury: tuple[str, int] = (ZERO, 0)
         self.next_admin: tuple[str, int] = (ZERO, 0)
         self.held: Counter[tuple[str, str]] = Counter()  # (holder, asset) -> units
@@ -100,10 +103,17 @@ class Forwarders(RuleBasedStateMachine):
         self.held[self.forwarders[index], ETH] += amount
         self.wallet.do(self.stranger, "payByTransfer", self.forwarders[index], amount)
 
-    @rule(index=st.sampled_from(FORWARDERS), name=st.sampled_from([*TOKENS]), amount=st.integers(1, 10**9))
-    def pay_tokens(self, index: int, name: str, amount: int) -> None:
-        self.held[self.forwarders[index], name] += amount
-        self.tokens[name].do(self.payer, "mint", self.forwarders[index], amount)
+    @rule(chosen=some, amount=st.integers(1, 10**9))
+    def pay_every_token(self, chosen: list[int], amount: int) -> None:
+        txids = []
+        for index in chosen:
+            for name, token in self.tokens.items():
+                self.held[self.forwarders[index], name] += amount
+                data = token.data("mint", self.forwarders[index], amount)
+                txids.append(self.node.transact(self.payer, token.address, data, gas=200_000))
+        self.node.mine()
+        receipts = [self.node.receipt(txid) for txid in txids]
+        assert all(receipt is not None and succeeded(receipt) for receipt in receipts)
 
     # --- moods of tokens ---
 
@@ -160,8 +170,10 @@ class Forwarders(RuleBasedStateMachine):
                 "cancelAdmin",
             ]
         ),
+        hours=waits,
     )
-    def meddle_with_the_factory(self, sender: str, function: str) -> None:
+    def meddle_with_the_factory(self, sender: str, function: str, hours: int) -> None:
+        self.node.increase_time(hours * 3600)
         arguments = [self._address(sender)] if function.startswith("propose") else []
         assert not succeeded(self._charge(self.factory.attempt(self._address(sender), function, *arguments)))
 
@@ -193,8 +205,9 @@ class Forwarders(RuleBasedStateMachine):
         receipt = self.factory.do(self.manager, "proposeTreasury", candidate)
         self.next_treasury = (candidate, self._time(receipt) + DELAY)
 
-    @rule()
-    def accept_the_treasury(self) -> None:
+    @rule(hours=waits)
+    def accept_the_treasury(self, hours: int) -> None:
+        self.node.increase_time(hours * 3600)
         receipt = self.factory.attempt(self.manager, "acceptTreasury")
         assert succeeded(receipt) == self._ripe(self.next_treasury, receipt)
         if succeeded(receipt):
@@ -212,18 +225,15 @@ class Forwarders(RuleBasedStateMachine):
         receipt = self.factory.do(self.manager, "proposeAdmin", other)
         self.next_admin = (other, self._time(receipt) + DELAY)
 
-    @rule()
-    def accept_the_admin(self) -> None:
+    @rule(hours=waits)
+    def accept_the_admin(self, hours: int) -> None:
+        self.node.increase_time(hours * 3600)
         for sender in (self.admin, self.heir):
             receipt = self.factory.attempt(sender, "acceptAdmin")
             right = sender == self.next_admin[0] and self._ripe(self.next_admin, receipt)
             assert succeeded(receipt) == right
             if right:
                 self.manager, self.next_admin = sender, (ZERO, 0)
-
-    @rule(hours=st.sampled_from([1, 24, 47, 48, 49, 14 * 24, 16 * 24]))
-    def time_passes(self, hours: int) -> None:
-        self.node.increase_time(hours * 3600)
 
     # --- what is always so ---
 

@@ -28,6 +28,18 @@ class Artifact:
     immutables: tuple[tuple[int, int], ...]
     """Places in `runtime` that the constructor fills: offset and length in bytes."""
 
+    def is_code(self, code: bytes) -> bool:
+        """Whether code found on a chain is this contract, whatever its immutables are.
+
+        Immutables hold addresses and hashes that the contract itself tells; compare those too.
+        """
+        blank = bytearray(code)
+        if len(blank) != len(self.runtime):
+            return False
+        for start, length in self.immutables:
+            blank[start : start + length] = bytes(length)
+        return bytes(blank) == self.runtime
+
 
 def artifact(name: str, directory: Path = HERE) -> Artifact:
     """Reads a compiled contract.

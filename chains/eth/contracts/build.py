@@ -38,6 +38,15 @@ class CompilationFailed(Exception):
     """The compiler found an error or a warning; the message is the compiler's."""
 
 
+def compiler_input(directory: Path) -> str:
+    """The compiler's standard JSON input for all Solidity files of a directory, as explorers ask for it too."""
+    sources = {
+        path.name: {"content": path.read_text(encoding="utf-8")} for path in sorted(directory.glob("*.sol"))
+    }
+    settings = {**SETTINGS, "outputSelection": {"*": {"*": _OUTPUTS}}}
+    return json.dumps({"language": "Solidity", "sources": sources, "settings": settings}, indent=1)
+
+
 def compile_directory(directory: Path, *, node: Path, solc: Path) -> dict[str, str]:
     """Compiles all Solidity files of a directory, and writes nothing.
 
@@ -53,11 +62,7 @@ def compile_directory(directory: Path, *, node: Path, solc: Path) -> dict[str, s
         CompilationFailed: an error or a warning.
         subprocess.CalledProcessError, OSError: the compiler could not run.
     """
-    sources = {
-        path.name: {"content": path.read_text(encoding="utf-8")} for path in sorted(directory.glob("*.sol"))
-    }
-    settings = {**SETTINGS, "outputSelection": {"*": {"*": _OUTPUTS}}}
-    question = json.dumps({"language": "Solidity", "sources": sources, "settings": settings})
+    question = compiler_input(directory)
     done = subprocess.run(
         [node, HERE / "compile.js", solc], input=question, capture_output=True, text=True, check=True
     )
@@ -92,10 +97,18 @@ def _artifact(name: str, source: str, contract: Mapping[str, Any], version: str)
 def main(argv: Sequence[str] | None = None) -> int:
     """Compiles the directories, replaces their artifacts, and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m chains.eth.contracts.build", description=__doc__)
-    parser.add_argument("--node", type=Path, required=True, help="the program Node.js")
-    parser.add_argument("--solc", type=Path, required=True, help="soljson.js, the compiler as WebAssembly")
+    parser.add_argument("--node", type=Path, help="the program Node.js")
+    parser.add_argument("--solc", type=Path, help="soljson.js, the compiler as WebAssembly")
+    parser.add_argument(
+        "--print-input", action="store_true", help="print the compiler's input and do no more"
+    )
     parser.add_argument("directories", type=Path, nargs="+", metavar="DIRECTORY")
     options = parser.parse_args(argv)
+    if options.print_input:
+        print("\n".join(map(compiler_input, options.directories)))
+        return 0
+    if options.node is None or options.solc is None:
+        parser.error("--node and --solc are needed to compile")
     for directory in options.directories:
         try:
             artifacts = compile_directory(directory, node=options.node, solc=options.solc)
