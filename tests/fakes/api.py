@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import msgspec
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -158,10 +159,12 @@ class RunningApi:
         return client
 
     def raw(self) -> httpx.Client:
-        """A client without tokens."""
-        client = httpx.Client(base_url=self.url, trust_env=False)
-        self.clients.append(client)
-        return client
+        """The client without tokens."""
+        found = next((client for client in self.clients if isinstance(client, httpx.Client)), None)
+        if found is None:
+            found = httpx.Client(base_url=self.url, trust_env=False)
+            self.clients.append(found)
+        return found
 
     def fund(self, customer: str, units: int) -> None:
         """Credit a customer as the monitor would for a deposit."""
@@ -198,6 +201,10 @@ class RunningApi:
                     " DO UPDATE SET at = excluded.at, detail = excluded.detail",
                     [process, instance, Jsonb(detail), ago],
                 )
+
+    def now(self) -> int:
+        """The API's clock."""
+        return int(time.time()) + self.now_offset
 
     def query(self, text: str, *params: Any) -> list[tuple[Any, ...]]:
         """Rows, read as superuser."""
@@ -241,19 +248,25 @@ class RunningApi:
 
 
 @contextmanager
-def running_api(superuser_dsn: str, **changes: Any) -> Iterator[RunningApi]:
-    """Serve the API for this database until the block ends."""
-    scopes = tuple(str(scope) for scope in Scope)
-    keys = {name: SigningKey.generate() for name in ("exchange", "other", "reader")}
+def running_api(
+    superuser_dsn: str, *, callers: Mapping[str, tuple[str, ...]] | None = None, **changes: Any
+) -> Iterator[RunningApi]:
+    """Serve the API for this database until the block ends.
+
+    Args:
+        superuser_dsn: of the database.
+        callers: further callers with their scopes, beside `exchange`, `other` (all scopes), `reader` (customers only)
+            and `past` (all scopes, whose time is over).
+        changes: of the `ApiServices`.
+    """
+    every = tuple(str(scope) for scope in Scope)
+    scopes = {"exchange": every, "other": every, "past": every, "reader": (str(Scope.CUSTOMERS_READ),)}
+    scopes |= callers or {}
+    keys = {name: SigningKey.generate() for name in scopes}
     signer = AttestingSigner()
-    bundle = make_bundle(
-        {
-            "exchange": (keys["exchange"], scopes),
-            "other": (keys["other"], scopes),
-            "reader": (keys["reader"], (str(Scope.CUSTOMERS_READ),)),
-        },
-        signer,
-    )
+    bundle = make_bundle({name: (keys[name], scopes[name]) for name in scopes}, signer)
+    past = tuple(msgspec.structs.replace(c, not_after=1) if c.id == "past" else c for c in bundle.callers)
+    bundle = msgspec.structs.replace(bundle, callers=past)
     database = Database(
         as_role(superuser_dsn, "strongroom_api"),
         application="api",
