@@ -19,10 +19,10 @@ the ledger by P + F when it is settled. Between those two moments (either may co
 is one of the two terms in the middle. Each is read from the facts (consumptions, receipts) on one side and from what
 was booked on the other, so no lag of a worker or of the monitor makes a difference, and nothing else moves either side.
 
-On EVM chains a wallet is a key's address and all its forwarders, and has no coins but a balance. "Coins" in the identity
-are then what blocks have brought and taken: receipts, less what our mined transactions paid (if they succeeded) and
-their gas, and the variances that were booked. A sweep moves nothing between them but its gas. What the node has at the
-same block (its balances, asked by the block's hash) is held against that:
+On EVM chains a wallet is a key's address and all its forwarders, and has no coins but a balance. "Coins" in the
+identity are then what blocks have brought and taken: receipts, less what our mined transactions paid (if they
+succeeded) and their gas, and the variances that were booked. A sweep moves nothing between them but its gas. What the
+node has at the same block (its balances, asked by the block's hash) is held against that:
 
 - More than we know is money that came by a way which leaves no trace in what we read (to an address before we gave it
   out, by a contract's end, as a reward). Anybody can send it, so it stops nothing: once it is final it is booked to

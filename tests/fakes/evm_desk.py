@@ -25,6 +25,7 @@ from chains.eth.network import EthNetwork, NativeMode
 from chains.eth.node import EvmNode
 from chains.eth.tx import SignedTx, UnsignedTx, address_text_of_key
 from chains.eth.watch import WatchedSenders
+from custody.deposits import repository
 from custody.deposits.addresses import allocate
 from custody.deposits.model import AddressRow
 from custody.ids import new_id
@@ -343,6 +344,14 @@ class EvmDesk(Desk):
         return evm_site(self.bundle, CHAIN, self.node)
 
     # What there is.
+
+    def addresses(self) -> list[AddressRow]:
+        with self.admin.snapshot() as tx:
+            return repository.addresses_after(tx, CHAIN, 0, 1_000)
+
+    def transaction_state(self, transaction: UUID) -> str:
+        [row] = self.query("SELECT state FROM transactions WHERE id = %s", transaction)
+        return str(row["state"])
 
     def spend(self, customer: str, units: int, asset: str = "ETH") -> None:
         legs = (
