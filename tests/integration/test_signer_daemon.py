@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import resource
-import shutil
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,8 +20,9 @@ from chains.btc.tx import Transaction
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
+from policies.bundle import SignedBundle
 from policies.canonical import verify_ed25519
-from signers.client import SignerClient, TlsAddress, UnixAddress
+from signers.client import SignerClient, TlsAddress
 from signers.keyset import BitcoinKeysetRecord
 from signers.pkcs11 import Token
 from signers.ports import AttestRequest, Refused, SignerUnavailable, SignRequest, SignResponse
@@ -32,6 +30,7 @@ from signers.sealed import open_keyset, read_sealed
 from signers.setup import NewBitcoinKeyset, initialise, make_keys
 from signers.wire import Call, write_frame
 from tests.fakes.certificates import make_certificate
+from tests.fakes.signer_daemon import SignerDaemon
 from tests.fakes.signing import CHAIN, Coin, Draft, SoftKeys, World
 
 KEYSET = "daemon-test"
@@ -48,69 +47,17 @@ def keys(softhsm: SoftHsmToken, tmp_path_factory: pytest.TempPathFactory) -> tup
     return record, directory
 
 
-class Daemon:
-    """One daemon with its directories."""
+class Daemon(SignerDaemon):
+    """One daemon with a BTC key-set."""
 
     def __init__(
         self, token: SoftHsmToken, record: BitcoinKeysetRecord, seeds: Path, directory: Path
     ) -> None:
-        self.token, self.directory = token, directory
         self.world = World(record, now=int(time.time()))
-        self.stores, self.marks = directory / "signer", directory / "mark"
-        initialise(self.stores, self.marks, self.world.root)
-        shutil.copy(seeds / f"{KEYSET}.seed.json", self.stores)
-        self.settings = {"pin": f'pin_file = "{token.pin_path}"', "listen": f'unix = "{directory}/s.sock"'}
-        self.publish(1)
-        self.process: subprocess.Popen[str] | None = None
-        self.log = directory / "log"
-        self.client = SignerClient(UnixAddress(directory / "s.sock"), timeout_s=20)
+        super().__init__(token, [KEYSET], seeds, self.world.root, self.signed_bundle, directory)
 
-    def publish(self, version: int) -> None:
-        signed = self.world.signed(self.world.bundle(version))
-        (self.directory / "bundle.json").write_bytes(signed.encode())
-
-    def run(self, *, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[str]:
-        config = self.directory / "signer.toml"
-        config.write_text(
-            f'directory = "{self.stores}"\nmark_directory = "{self.marks}"\n'
-            f'bundle_path = "{self.directory}/bundle.json"\nkeysets = ["{KEYSET}"]\n'
-            f'[token]\nmodule = "{self.token.module_path}"\nlabel = "{self.token.label}"\n{self.settings["pin"]}\n'
-            f"[listen]\n{self.settings['listen']}\n"
-        )
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "signers.daemon", "--config", str(config)],
-                env={**os.environ, **self.token.env},
-                stdout=log,
-                stderr=log,
-                text=True,
-                pass_fds=pass_fds,
-            )
-        return self.process
-
-    def start(self, *, pass_fds: tuple[int, ...] = ()) -> None:
-        seen = self.printed().count("ready on")
-        process = self.run(pass_fds=pass_fds)
-        wait_until(
-            lambda: self.printed().count("ready on") > seen or process.poll() is not None,
-            timeout=60,
-            what="the signer to be ready",
-        )
-        assert process.poll() is None, self.printed()
-
-    def printed(self) -> str:
-        return self.log.read_text() if self.log.exists() else ""
-
-    def refuses_to_start(self) -> str:
-        """Starts it, expects it to end with 1, and returns what it said."""
-        before = len(self.printed())
-        assert self.run().wait(60) == 1
-        return self.printed()[before:]
-
-    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
-        assert self.process is not None
-        self.process.send_signal(how)
-        return self.process.wait(30)
+    def signed_bundle(self, version: int) -> SignedBundle:
+        return self.world.signed(self.world.bundle(version))
 
     def request(self, units: int = 1_000_000, coins: int = 1, **changes: object) -> SignRequest:
         world = self.world
@@ -124,10 +71,7 @@ class Daemon:
 def daemon(softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path], tmp_path: Path) -> Iterator[Daemon]:
     made = Daemon(softhsm, *keys, tmp_path)
     yield made
-    made.client.close()
-    if made.process is not None and made.process.poll() is None:
-        made.process.kill()
-        made.process.wait()
+    made.close()
 
 
 def test_it_signs_attests_and_ends_cleanly(daemon: Daemon) -> None:
@@ -359,15 +303,9 @@ def test_nothing_secret_is_in_its_files_log_or_answers(daemon: Daemon) -> None:
     assert private.hex() not in answers
 
 
-def test_fault_30_a_token_that_goes_away_is_transient_and_comes_back(
-    daemon: Daemon, softhsm: SoftHsmToken
-) -> None:
+def test_fault_30_a_token_that_goes_away_is_transient_and_comes_back(daemon: Daemon) -> None:
     """Its own copy of the token's store is moved away under the running daemon, then put back."""
-    copy = daemon.directory / "token"
-    shutil.copytree(softhsm.directory, copy)
-    conf = (copy / "softhsm2.conf").read_text().replace(str(softhsm.directory), str(copy))
-    (copy / "softhsm2.conf").write_text(conf)
-    daemon.token = SoftHsmToken(copy, softhsm.label)
+    copy = daemon.with_a_token_of_its_own()
     daemon.start()
     request = AttestRequest(chain=CHAIN, keyset=KEYSET, customer="alice", asset="BTC", branch=0, index=4)
     first = daemon.client.attest(request)

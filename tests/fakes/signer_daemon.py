@@ -1,0 +1,113 @@
+"""The signer daemon as a process of its own, with its directories; tests start, kill, restore and misconfigure it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ops.devnet.process import wait_until
+from ops.devnet.softhsm import SoftHsmToken
+from policies.bundle import SignedBundle, TrustRoot
+from signers.client import SignerClient, UnixAddress
+from signers.setup import initialise
+
+
+class SignerDaemon:
+    """One daemon.
+
+    Args:
+        token: with the keys.
+        keysets: their names.
+        files: directory with the files that making them has left; they are copied.
+        root: the quorum to pin.
+        bundle: the signed bundle of a version.
+        directory: for everything of this daemon.
+    """
+
+    def __init__(
+        self,
+        token: SoftHsmToken,
+        keysets: Sequence[str],
+        files: Path,
+        root: TrustRoot,
+        bundle: Callable[[int], SignedBundle],
+        directory: Path,
+    ) -> None:
+        self.token, self.keysets, self.directory, self._bundle = token, keysets, directory, bundle
+        self.stores, self.marks = directory / "signer", directory / "mark"
+        initialise(self.stores, self.marks, root)
+        for path in files.glob("*.json"):
+            shutil.copy(path, self.stores)
+        self.settings = {"pin": f'pin_file = "{token.pin_path}"', "listen": f'unix = "{directory}/s.sock"'}
+        self.publish(1)
+        self.process: subprocess.Popen[str] | None = None
+        self.log = directory / "log"
+        self.client = SignerClient(UnixAddress(directory / "s.sock"), timeout_s=20)
+
+    def publish(self, version: int) -> None:
+        (self.directory / "bundle.json").write_bytes(self._bundle(version).encode())
+
+    def run(self, *, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[str]:
+        config = self.directory / "signer.toml"
+        names = ", ".join(f'"{name}"' for name in self.keysets)
+        config.write_text(
+            f'directory = "{self.stores}"\nmark_directory = "{self.marks}"\n'
+            f'bundle_path = "{self.directory}/bundle.json"\nkeysets = [{names}]\n'
+            f'[token]\nmodule = "{self.token.module_path}"\nlabel = "{self.token.label}"\n{self.settings["pin"]}\n'
+            f"[listen]\n{self.settings['listen']}\n"
+        )
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "signers.daemon", "--config", str(config)],
+                env={**os.environ, **self.token.env},
+                stdout=log,
+                stderr=log,
+                text=True,
+                pass_fds=pass_fds,
+            )
+        return self.process
+
+    def start(self, *, pass_fds: tuple[int, ...] = ()) -> None:
+        seen = self.printed().count("ready on")
+        process = self.run(pass_fds=pass_fds)
+        wait_until(
+            lambda: self.printed().count("ready on") > seen or process.poll() is not None,
+            timeout=60,
+            what="the signer to be ready",
+        )
+        assert process.poll() is None, self.printed()
+
+    def printed(self) -> str:
+        return self.log.read_text() if self.log.exists() else ""
+
+    def refuses_to_start(self) -> str:
+        """Starts it, expects it to end with 1, and returns what it said."""
+        before = len(self.printed())
+        assert self.run().wait(60) == 1
+        return self.printed()[before:]
+
+    def end(self, how: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(how)
+        return self.process.wait(30)
+
+    def close(self) -> None:
+        """Ends it, however it is."""
+        self.client.close()
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+    def with_a_token_of_its_own(self) -> Path:
+        """Gives it a copy of the token, which a test may take away; returns the directory of the copy."""
+        copy = self.directory / "token"
+        shutil.copytree(self.token.directory, copy)
+        conf = (copy / "softhsm2.conf").read_text().replace(str(self.token.directory), str(copy))
+        (copy / "softhsm2.conf").write_text(conf)
+        self.token = SoftHsmToken(copy, self.token.label)
+        return copy
