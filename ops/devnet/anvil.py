@@ -7,7 +7,7 @@ import http.client
 import json
 import time
 from collections.abc import Sequence
-from itertools import count
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,6 @@ class Anvil(Part):
         self.chain_id = chain_id
         self.slots_in_an_epoch = slots_in_an_epoch
         self.port = free_port()
-        self._ids = count(1)
         saving = [] if save_every_seconds is None else ["--state-interval", str(save_every_seconds)]
         mining = ["--no-mining"] if block_time_seconds is None else ["--block-time", str(block_time_seconds)]
         self.process = ManagedProcess(
@@ -163,17 +162,31 @@ class Anvil(Part):
             AnvilRefused: the node answered with an error.
             OSError, http.client.HTTPException: the node cannot be reached, or the connection broke.
         """
-        question = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
+        [result] = self.rpc_batch([(method, params)])
+        return result
+
+    def rpc_batch(self, calls: Sequence[tuple[str, Sequence[object]]]) -> list[Any]:
+        """Makes many calls in one request and returns their results in the order of the calls.
+
+        Raises:
+            AnvilRefused: the node answered one with an error; the others may have been done.
+            OSError, http.client.HTTPException: the node cannot be reached, or the connection broke.
+        """
+        questions = [
+            {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+            for number, (method, params) in enumerate(calls)
+        ]
         # A connection each: there is nothing to share between threads, and on loopback it costs little.
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_RPC_TIMEOUT_SECONDS)
         try:
-            connection.request("POST", "/", json.dumps(question), {"Content-Type": "application/json"})
-            answer = json.loads(connection.getresponse().read())
+            connection.request("POST", "/", json.dumps(questions), {"Content-Type": "application/json"})
+            answers = sorted(json.loads(connection.getresponse().read()), key=itemgetter("id"))
         finally:
             connection.close()
-        if "error" in answer:
-            raise AnvilRefused(method, answer["error"])
-        return answer["result"]
+        for (method, _), answer in zip(calls, answers, strict=True):
+            if "error" in answer:
+                raise AnvilRefused(method, answer["error"])
+        return [answer["result"] for answer in answers]
 
     # --- the chain ---
 

@@ -239,11 +239,14 @@ class Forwarders(RuleBasedStateMachine):
 
     @invariant()
     def balances_are_the_models(self) -> None:
-        for holder in (*self.forwarders, *TREASURIES):
-            for name, token in self.tokens.items():
-                assert token.call("balanceOf", holder) == self.held[holder, name], (holder, name)
-            own = self.node.balance_wei(holder) - self.before.get(holder, 0)
-            assert own == self.held[holder, ETH], holder
+        holders = (*self.forwarders, *TREASURIES)
+        native = [("eth_getBalance", (holder, "latest")) for holder in holders]
+        asked = [(holder, name) for holder in holders for name in self.tokens]
+        found = self.node.rpc_batch([*native, *(self._balance_call(*pair) for pair in asked)])
+        for holder, balance in zip(holders, found, strict=False):
+            assert int(balance, 16) - self.before.get(holder, 0) == self.held[holder, ETH], holder
+        for pair, balance in zip(asked, found[len(holders) :], strict=True):
+            assert int(balance, 16) == self.held[pair], pair
 
     def teardown(self) -> None:
         """Nobody else has anything in the end: nothing that once got there could have been taken back."""
@@ -297,6 +300,11 @@ class Forwarders(RuleBasedStateMachine):
         if sender in self.before:
             self.before[sender] -= int(receipt["gasUsed"], 16) * int(receipt["effectiveGasPrice"], 16)
         return receipt
+
+    def _balance_call(self, holder: str, name: str) -> tuple[str, tuple[object, ...]]:
+        token = self.tokens[name]
+        data = "0x" + token.data("balanceOf", holder).hex()
+        return "eth_call", ({"to": token.address, "data": data}, "latest")
 
     def _exists(self, address: str) -> bool:
         return str(self.node.rpc("eth_getCode", address, "latest")) != "0x"
