@@ -28,6 +28,8 @@ class Draft:
     data: bytes
     gas_cap: int
     """Highest gas limit that a signer signs for it."""
+    is_token: bool = False
+    """Whether `to` is a token, which may say no without failing."""
 
     @classmethod
     def paying(cls, site: EvmSite, payees: Sequence[Payee]) -> Self:
@@ -44,7 +46,7 @@ class Draft:
             if contract is None:
                 return cls(payee.destination.script, payee.units, b"", caps.transfer)
             data = transfer_calldata(payee.destination.script, payee.units)
-            return cls(raw_address(contract), 0, data, caps.token)
+            return cls(raw_address(contract), 0, data, caps.token, is_token=True)
         if site.keyset.payout is None or any(p.signed.order.asset != site.asset.id for p in payees):
             raise InvalidValue("only payments of the native asset go together, through a contract for that")
         data = payout_calldata([Payout(payee.destination.script, payee.units) for payee in payees])

@@ -170,14 +170,24 @@ def _gas_limit(site: EvmSite, draft: Draft) -> int | Reason:
     """How much gas to allow: the exact 21,000 of a plain transfer, else what the node estimates and a third more."""
     if not draft.data and not site.node.code(draft.to):
         return TRANSFER_GAS
-    estimate = site.node.estimate_gas(draft.call(site.sender))
+    call = draft.call(site.sender)
+    estimate = site.node.estimate_gas(call)
     if isinstance(estimate, Reverted):
-        return Reason(
-            WOULD_REVERT, f"the call to {checksummed(draft.to)} would fail: {estimate.reason}"[:500]
-        )
+        return _would_revert(draft, estimate.reason)
+    if draft.is_token and not _agrees(site.node.simulate(call)):
+        return _would_revert(draft, "the token says no, without failing")
     limit = gas.gas_limit(estimate, draft.gas_cap)
     if limit is None:
         return Reason(
             "gas-cap", f"it would take {estimate} gas, at most {draft.gas_cap} is signed for such a call"
         )
     return limit
+
+
+def _agrees(answer: bytes | Reverted) -> bool:
+    """Whether a token says that a transfer succeeds: with true, or like the oldest ones with nothing."""
+    return not isinstance(answer, Reverted) and (not answer or int.from_bytes(answer[:32], "big") == 1)
+
+
+def _would_revert(draft: Draft, why: str) -> Reason:
+    return Reason(WOULD_REVERT, f"the call to {checksummed(draft.to)} would fail: {why}"[:500])

@@ -42,6 +42,9 @@ class EvmPaymentNode(SendingNode, Protocol):
     def estimate_gas(self, call: Call) -> int | Reverted:
         """Gas that a call would take on top of the tip, or why it would fail."""
 
+    def simulate(self, call: Call) -> bytes | Reverted:
+        """What a call would return on top of the tip, or why it would fail."""
+
     def code(self, address: bytes) -> bytes:
         """The code of a contract; empty for an address without any."""
 

@@ -1,0 +1,342 @@
+"""The paying side of a small world on an EVM chain: see `tests.fakes.till`. Contracts of its own, on a shared anvil."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from chains.eth.address import checksummed, raw_address
+from chains.eth.call import Call, Reverted
+from chains.eth.contracts import artifact
+from chains.eth.gas import GasPrice
+from chains.eth.network import EthNetwork
+from chains.eth.node import EvmNode
+from chains.eth.tx import SignedTx, UnsignedTx
+from chains.eth.watch import WatchedSenders
+from chains.ports import BroadcastResult, Header, Presence
+from chains.types import BlockRef, TxId
+from custody.deposits.addresses import allocate
+from custody.ids import new_id
+from custody.monitor.monitor import Options
+from custody.monitor.watch import ResourceSet
+from custody.signing.evm.site import EvmPaymentNode, EvmSite, evm_site
+from policies.bundle import (
+    AssetEntry,
+    Bundle,
+    Confirmations,
+    EvmNetwork,
+    GasCaps,
+    Rules,
+    TierCap,
+    Trait,
+)
+from policies.intent import SignedOrder
+from policies.keys import sign_order
+from signers.ecdsa import normalised
+from signers.wallets import EvmWallet, Wallet
+from tests.fakes.evm_desk import ETHER, GWEI, Outside
+from tests.fakes.evm_signing import EVM_CHAIN, EVM_KEYSET, EvmWorld, SoftEvmKeys
+from tests.fakes.signing import DAY
+from tests.fakes.teller import Teller
+from tests.support.evm import deploy
+
+WITHDRAWAL_FEE = {"ETH": ETHER // 1000, "USDX": 10**6}
+CEILING_WEI = ETHER // 50
+TRAITS: dict[str, tuple[Trait, ...]] = {"FEEX": ("fee-on-transfer",), "NORX": ("no-return",)}
+
+
+class PricedNode:
+    """A node whose price of gas is the test's."""
+
+    def __init__(self, node: EvmPaymentNode) -> None:
+        self.node = node
+        self.price: GasPrice | None = None
+        """None: the node's own."""
+
+    def tip(self) -> BlockRef:
+        return self.node.tip()
+
+    def header_at(self, height: int) -> Header | None:
+        return self.node.header_at(height)
+
+    def nonce(self, address: bytes, at: BlockRef) -> int:
+        return self.node.nonce(address, at)
+
+    def balances(self, wanted: Any, at: BlockRef) -> list[int]:
+        return self.node.balances(wanted, at)
+
+    def gas_price(self) -> GasPrice:
+        return self.price or self.node.gas_price()
+
+    def estimate_gas(self, call: Call) -> int | Reverted:
+        return self.node.estimate_gas(call)
+
+    def simulate(self, call: Call) -> bytes | Reverted:
+        return self.node.simulate(call)
+
+    def code(self, address: bytes) -> bytes:
+        return self.node.code(address)
+
+    def broadcast(self, raw: bytes) -> BroadcastResult:
+        return self.node.broadcast(raw)
+
+    def presence(self, txid: TxId) -> Presence:
+        return self.node.presence(txid)
+
+
+@dataclass
+class TillWorld(EvmWorld):
+    """The bundle of one key-set with the contracts that really stand on the chain."""
+
+    outside: Outside
+    factory: str
+    forwarder: str
+    payout: str
+
+    def bundle(self, version: int = 1, **changes: Any) -> Bundle:
+        """`changes` are fields of the bundle, its network (`network_...`) or key-set (`keyset_...`)."""
+
+        def named(prefix: str) -> dict[str, Any]:
+            return {name.removeprefix(prefix): v for name, v in changes.items() if name.startswith(prefix)}
+
+        network: dict[str, Any] = {
+            "chain": EVM_CHAIN,
+            "genesis": self.outside.node.block_hash(0)[2:],
+            "native_asset": "ETH",
+            "settle_blocks": 1,
+            "feerate_floor": 1,
+            "feerate_cap": 200 * GWEI,
+            "fee_cap": str(ETHER // 5),
+            "fee_window_cap": str(100 * ETHER),
+            "fee_window_seconds": DAY,
+            "chain_id": self.outside.node.chain_id,
+            "native_mode": self.outside.mode.value,
+            "gas_caps": GasCaps(transfer=100_000, token=200_000, payout=3_000_000, sweep=6_000_000),
+        }
+        keyset: dict[str, Any] = {
+            "factory": self.factory,
+            "forwarder": self.forwarder,
+            "payout": self.payout,
+            **named("keyset_"),
+        }
+        plain = {k: v for k, v in changes.items() if not k.startswith(("network_", "keyset_"))}
+        contracts = {"ETH": None} | {id_: token.address for id_, token in self.outside.listed().items()}
+        fields: dict[str, Any] = {
+            "v": 1,
+            "version": version,
+            "issued_at": self.now - 10,
+            "expires_at": self.now + 30 * DAY,
+            "networks": (EvmNetwork(**(network | named("network_"))),),
+            "assets": tuple(self._asset(id_, contract) for id_, contract in contracts.items()),
+            "keysets": (self.keyset_entry(self.record, **keyset),),
+            "caps": tuple(self._cap(id_) for id_ in contracts),
+            **self.people(),
+            "rules": tuple(self._rules(id_) for id_ in contracts),
+        }
+        return Bundle(**(fields | plain))
+
+    def _asset(self, id_: str, contract: str | None) -> AssetEntry:
+        return AssetEntry(
+            id=id_,
+            chain=EVM_CHAIN,
+            decimals=6 if id_ == "USDX" else 18,
+            contract=contract,
+            minimum_deposit="1",
+            withdrawal_fee=str(WITHDRAWAL_FEE.get(id_, 0)),
+            confirmations=(Confirmations(from_units="0", blocks=1),),
+            traits=TRAITS.get(id_, ()),
+        )
+
+    def _cap(self, id_: str) -> TierCap:
+        most = str(1_000_000 * ETHER)
+        return TierCap(tier="hot", asset=id_, payment_below=most, window_cap=most, window_seconds=DAY)
+
+    def _rules(self, id_: str) -> Rules:
+        most = str(1_000_000 * ETHER)
+        return Rules(
+            asset=id_,
+            hot_below=most,
+            warm_below=most,
+            hot_window_cap=most,
+            customer_window_cap=most,
+            window_seconds=DAY,
+        )
+
+
+class EvmTill(Teller):
+    """One installation on an EVM chain, driven by the test.
+
+    Args:
+        dsn: superuser's address of a migrated database.
+        outside: the chain, and who is on it beside us.
+        directory: for the signer's files.
+        changes: of the bundle, as `TillWorld.bundle` takes them.
+    """
+
+    adapter: EvmNode
+
+    def __init__(self, dsn: str, outside: Outside, directory: Path, **changes: Any) -> None:
+        self.outside, self.anvil = outside, outside.node
+        self.keys = SoftEvmKeys.make(EVM_KEYSET, self.anvil.chain_id)
+        admin = self.anvil.accounts()[9]
+        self.factory = deploy(
+            self.anvil, outside.payer, artifact("ForwarderFactory"), self.keys.record.address, admin
+        )
+        payout = deploy(self.anvil, outside.payer, artifact("BatchPayout"))
+        self.world = TillWorld(
+            record=self.keys.record,
+            other=self.keys.record,
+            now=int(time.time()),
+            outside=outside,
+            factory=self.factory.address,
+            forwarder=bytes(self.factory.call("initcodeHash")).hex(),
+            payout=payout.address,
+        )
+        network = EthNetwork(self.anvil.chain_id, self.anvil.block_hash(0)[2:], outside.mode)
+        self.tokens = [token.address for token in outside.listed().values()]
+        adapter = EvmNode(EVM_CHAIN, network, self.anvil.rpc_url, tokens=lambda: self.tokens)
+        self.node = PricedNode(adapter)
+        quick = Options(start_height=self.anvil.height(), held_again_seconds=0, heartbeat_seconds=0)
+        super().__init__(dsn, directory, adapter, self.world, self.world.bundle(**changes), quick)
+
+    def _wallets(self) -> dict[str, Wallet[Any]]:
+        return {self.keys.record.id: EvmWallet(self.keys)}
+
+    def _resource_set(self) -> ResourceSet:
+        return WatchedSenders([self.keys.record.address])
+
+    def close(self) -> None:
+        super().close()
+        self.adapter.close()
+
+    @property
+    def site(self) -> EvmSite:
+        return evm_site(self.bundle, EVM_CHAIN, self.node, pace=self.pace)
+
+    # What customers, callers and the chain do.
+
+    def customer(self, name: str, **deposits: int) -> str:
+        """A customer with these credited deposits, units by asset. They lie at the customer's forwarder."""
+        with self.admin.transaction() as tx:
+            tx.execute("INSERT INTO customers (id) VALUES (%s)", [name])
+        for asset, units in deposits.items():
+            self.outside.send(asset, self.address(name), units)
+        if deposits:
+            self.finalize()
+        return name
+
+    def address(self, customer: str, asset: str = "ETH") -> str:
+        return allocate(self.admin, self.signer, self.bundle, customer, asset).address
+
+    def fund(self, asset: str = "ETH", units: int = 100 * ETHER) -> None:
+        """Operators bring money to the key's address: it is in suspense once it is final."""
+        self.outside.send(asset, self.keys.record.address, units)
+        self.finalize()
+
+    def order(self, customer: str, units: int, /, **changes: Any) -> SignedOrder:
+        """A signed order to a fresh address outside, unless `changes` say otherwise."""
+        fields: dict[str, Any] = {
+            "customer": customer,
+            "destination": changes.get("destination") or self.nobody(),
+            "fee_ceiling": str(CEILING_WEI),
+            "expires_at": int(time.time()) + 3600,
+        }
+        return sign_order(self.world.order(units, **(fields | changes)), self.world.caller)
+
+    def nobody(self) -> str:
+        """An address that was never used, and has no code."""
+        return checksummed(new_id().bytes + b"\x07" * 4)
+
+    def mine(self, blocks: int = 1) -> None:
+        self.anvil.mine(blocks)
+        self.catch_up()
+
+    def finalize(self) -> None:
+        """Blocks until what is the tip now is final, read by the monitor."""
+        self.anvil.finalize()
+        self.catch_up()
+
+    def settle(self) -> None:
+        """Enough blocks, and what follows from them."""
+        self.mine()
+        self.finalize()
+        self.track()
+
+    def reorg(self, depth: int) -> list[str]:
+        """Replace the last blocks by empty ones; returns what was in them."""
+        removed = self.anvil.reorg(depth)
+        self.catch_up()
+        return removed
+
+    def price(self, base_fee_gwei: int, priority_gwei: int = 1) -> None:
+        """What the node says of gas from now on."""
+        self.node.price = GasPrice(base_fee_gwei * GWEI, priority_gwei * GWEI)
+
+    def sign_with_the_key(self, to: str, value_wei: int, *, nonce: int, max_fee_gwei: int = 100) -> bytes:
+        """A transaction that is no version of ours: as if the key had leaked."""
+        tx = UnsignedTx(
+            chain_id=self.anvil.chain_id,
+            nonce=nonce,
+            max_priority_fee_per_gas_wei=2 * GWEI,
+            max_fee_per_gas_wei=max_fee_gwei * GWEI,
+            gas_limit=21_000,
+            to=raw_address(to),
+            value_wei=value_wei,
+        )
+        made = self.keys.sign(tx.signing_hash)
+        return tx.signed(normalised(made, self.keys.pubkey, tx.signing_hash)).encode()
+
+    # What there is.
+
+    def tx_of(self, transaction_id: UUID, version: int = 1) -> UnsignedTx:
+        return UnsignedTx.decode(self.transaction(transaction_id).versions[version - 1].unsigned)
+
+    def raw_of(self, transaction_id: UUID, version: int = 1) -> bytes:
+        signed = self.transaction(transaction_id).versions[version - 1].signed
+        assert signed is not None
+        assert SignedTx.decode(signed).tx == self.tx_of(transaction_id, version)
+        return signed
+
+    def pool(self) -> set[str]:
+        """Txids in the node's pool, as we write them."""
+        content = self.anvil.rpc("txpool_content")
+        return {
+            tx["hash"][2:]
+            for kind in content.values()
+            for of_sender in kind.values()
+            for tx in of_sender.values()
+        }
+
+    def balance(self, customer: str | None, kind: str = "available", asset: str = "ETH") -> int:
+        rows = self.query(
+            "SELECT balance FROM ledger_accounts WHERE customer_id IS NOT DISTINCT FROM %s AND kind = %s"
+            " AND asset = %s",
+            customer,
+            kind,
+            asset,
+        )
+        return sum(int(row["balance"]) for row in rows)
+
+    def has(self, address: str, asset: str = "ETH") -> int:
+        """Base units of an address at the tip, by the node's own word."""
+        if asset == "ETH":
+            return self.anvil.balance_wei(address)
+        return int(self.outside.listed()[asset].call("balanceOf", address))
+
+
+@contextmanager
+def open_evm_till(dsn: str, outside: Outside, directory: Path, **changes: Any) -> Iterator[EvmTill]:
+    """A till that is closed in the end, and checked before."""
+    till = EvmTill(dsn, outside, directory, **changes)
+    try:
+        yield till
+        till.catch_up()
+        till.track()
+        till.check()
+    finally:
+        till.close()
