@@ -438,9 +438,7 @@ def check_consistent(bundle: Bundle) -> None:
         if families.get(keyset.chain, "btc") != ("evm" if isinstance(keyset, EvmKeyset) else "btc"):
             raise InvalidValue(f"bundle: key-set {keyset.id} is of another family than {keyset.chain}")
         if isinstance(keyset, EvmKeyset):
-            for address in (keyset.address, keyset.factory, keyset.payout):
-                if address is not None:
-                    _check_address(keyset.id, address)
+            _check_contracts(keyset, bundle)
     for where, chain in [(a.id, a.chain) for a in bundle.assets] + [(k.id, k.chain) for k in bundle.keysets]:
         if chain not in chains:
             raise InvalidValue(f"bundle: {where} is on an unlisted network {chain}")
@@ -455,6 +453,16 @@ def check_consistent(bundle: Bundle) -> None:
     for listed in [c.asset for c in bundle.caps] + [r.asset for r in bundle.rules]:
         if listed not in assets:
             raise InvalidValue(f"bundle: a cap or rule names an unlisted asset {listed}")
+
+
+def _check_contracts(keyset: EvmKeyset, bundle: Bundle) -> None:
+    """What a call of an address means must follow from the address alone."""
+    own = [address for address in (keyset.address, keyset.factory, keyset.payout) if address is not None]
+    for address in own:
+        _check_address(keyset.id, address)
+    tokens = {entry.contract for entry in bundle.assets if entry.chain == keyset.chain}
+    if len(set(own)) != len(own) or tokens & set(own):
+        raise InvalidValue(f"bundle: key-set {keyset.id}: key, factory, payout and tokens share an address")
 
 
 def _check_address(where: str, text: str) -> None:
