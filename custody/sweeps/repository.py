@@ -229,7 +229,7 @@ _CANDIDATES: Final = """
           AND a.keyset = %(keyset)s AND a.purpose = 'deposit'
           AND NOT EXISTS (SELECT 1 FROM sweep_items o WHERE o.address_id = d.address_id AND o.open)
         GROUP BY d.address_id, a.index, a.address, d.asset)
-    SELECT p.address_id, p.index, p.address, p.asset, p.units, extract(epoch FROM p.since)::bigint AS since,
+    SELECT p.address_id, p.index, p.address, p.asset, p.units, floor(extract(epoch FROM p.since))::bigint AS since,
            h.doubtful, h.deployed, h.failures, h.failed_at, h.left_behind, h.left_at
     FROM piles p CROSS JOIN LATERAL (
         SELECT EXISTS (SELECT 1 FROM deposits x WHERE x.address_id = p.address_id
@@ -237,11 +237,11 @@ _CANDIDATES: Final = """
                coalesce(bool_or(s.state = 'confirmed'), false) AS deployed,
                -- What went wrong counts until a later sweep of the same went well.
                count(DISTINCT s.id) FILTER (WHERE s.state = 'abandoned' AND s.updated_at > g.well) AS failures,
-               coalesce(extract(epoch FROM max(s.updated_at) FILTER (WHERE s.state = 'abandoned')), 0)::bigint
+               coalesce(floor(extract(epoch FROM max(s.updated_at) FILTER (WHERE s.state = 'abandoned'))), 0)::bigint
                    AS failed_at,
                count(*) FILTER (WHERE i.left_behind AND i.asset = p.asset AND s.updated_at > g.taken) AS left_behind,
-               coalesce(extract(epoch FROM max(s.updated_at) FILTER (WHERE i.left_behind AND i.asset = p.asset)),
-                        0)::bigint AS left_at
+               coalesce(floor(extract(epoch FROM max(s.updated_at)
+                        FILTER (WHERE i.left_behind AND i.asset = p.asset))), 0)::bigint AS left_at
         FROM sweep_items i JOIN sweeps s ON s.id = i.sweep_id
         CROSS JOIN LATERAL (
             SELECT coalesce(max(c.updated_at), '-infinity') AS well,
