@@ -28,11 +28,12 @@ from signers.ports import (
     SignRequest,
     SignResponse,
 )
-from signers.server import Server
 from signers.tls import client_context
 from signers.wire import MAX_FRAME_BYTES, Disconnected, read_frame, write_frame
 from tests.fakes.certificates import make_certificate
 from tests.fakes.signer import SignerBench
+from tests.fakes.signer_server import WAYS, served, served_tls
+from tests.fakes.signer_server import reached as by_way
 from tests.fakes.signing import CHAIN, KEYSET
 
 
@@ -52,25 +53,8 @@ def bench(tmp_path: Path) -> Iterator[SignerBench]:
 @pytest.fixture
 def unix_server(bench: SignerBench, tmp_path: Path) -> Iterator[Path]:
     path = tmp_path / "signer.sock"
-    with _served(bench.service, ListenSection(unix=str(path))):
+    with served(bench.service, ListenSection(unix=str(path))):
         yield path
-
-
-class _served:  # noqa: N801 - reads as a verb
-    """A server in a thread."""
-
-    def __init__(self, signer: Signer, listen: ListenSection) -> None:
-        self.server = Server(signer, listen)
-        self.thread = threading.Thread(target=self.server.serve)
-
-    def __enter__(self) -> Server:
-        self.thread.start()
-        return self.server
-
-    def __exit__(self, *_: object) -> None:
-        self.server.close()
-        self.thread.join(10)
-        assert not self.thread.is_alive()
 
 
 @dataclass
@@ -81,30 +65,14 @@ class TlsSetup:
 
 @pytest.fixture
 def tls_server(bench: SignerBench, tmp_path: Path) -> Iterator[TlsSetup]:
-    server, client = make_certificate(tmp_path, "signer"), make_certificate(tmp_path, "worker")
-    listen = ListenSection(
-        host="127.0.0.1",
-        port=0,
-        certificate=str(server[0]),
-        private_key=str(server[1]),
-        clients=(str(client[0]),),
-    )
-    with _served(bench.service, listen) as running:
-        port = int(running.address.rpartition(":")[2])
-        yield TlsSetup(TlsAddress("127.0.0.1", port, *client, server[0]), tmp_path)
+    with served_tls(bench.service, tmp_path) as address:
+        yield TlsSetup(address, tmp_path)
 
 
-@pytest.fixture(params=["in process", "unix", "tls"])
-def reached(request: pytest.FixtureRequest, bench: SignerBench) -> Iterator[Reached]:
-    if request.param == "in process":
-        yield Reached(bench, bench.service)
-        return
-    if request.param == "unix":
-        client = SignerClient(UnixAddress(request.getfixturevalue("unix_server")))
-    else:
-        client = SignerClient(request.getfixturevalue("tls_server").address)
-    yield Reached(bench, client)
-    client.close()
+@pytest.fixture(params=WAYS)
+def reached(request: pytest.FixtureRequest, bench: SignerBench, tmp_path: Path) -> Iterator[Reached]:
+    with by_way(bench.service, request.param, tmp_path) as signer:
+        yield Reached(bench, signer)
 
 
 def test_status_names_bundle_keysets_and_count(reached: Reached) -> None:
@@ -190,7 +158,7 @@ class Failing:
 
 def test_failures_of_the_signer_are_transient_for_the_client_and_tell_no_secret(tmp_path: Path) -> None:
     path = tmp_path / "failing.sock"
-    with _served(Failing(), ListenSection(unix=str(path))):  # type: ignore[arg-type]
+    with served(Failing(), ListenSection(unix=str(path))):  # type: ignore[arg-type]
         client = SignerClient(UnixAddress(path))
         with pytest.raises(SignerUnavailable) as bug:
             client.status()
@@ -247,9 +215,9 @@ def test_a_kept_connection_survives_a_restart_of_the_daemon(bench: SignerBench, 
     listen = ListenSection(unix=str(tmp_path / "again.sock"))
     client = SignerClient(UnixAddress(tmp_path / "again.sock"))
     request = bench.request()
-    with _served(bench.service, listen):
+    with served(bench.service, listen):
         first = client.sign(request)
-    with _served(bench.service, listen):
+    with served(bench.service, listen):
         assert client.sign(request) == first
     client.close()
 
@@ -315,7 +283,7 @@ def test_a_malformed_call_is_refused_and_the_connection_stays(unix_server: Path,
 
 def test_too_many_connections_are_turned_away(bench: SignerBench, tmp_path: Path) -> None:
     path = tmp_path / "few.sock"
-    with _served(bench.service, ListenSection(unix=str(path), max_connections=1)):
+    with served(bench.service, ListenSection(unix=str(path), max_connections=1)):
         client = SignerClient(UnixAddress(path), timeout_s=5)
         client.status()
         with pytest.raises(SignerUnavailable):
