@@ -308,7 +308,8 @@ class EvmNode:
         reply = self._transport.call("eth_estimateGas", _call_object(call), "latest")
         if reply.failure is not None:
             refusal = reply.error(reply.failure)
-            if isinstance(refusal, NodeUnavailable) or refusal.code == METHOD_NOT_FOUND:
+            unanswered = isinstance(refusal, NodeUnavailable) or refusal.code == METHOD_NOT_FOUND
+            if unanswered and not reply.failure.is_revert:
                 raise refusal
             return Reverted(reply.failure.message[:300])
         return self._number(reply.read(_TEXT))

@@ -37,6 +37,17 @@ _BUSY: Final = frozenset((http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_M
 MAX_ANSWER_BYTES: Final = 512 * 1024 * 1024
 """Longest answer that is read; traces of a full block have some 50 MB at worst."""
 
+_CONTRACT_FAILURES: Final = (
+    "revert",
+    "out of gas",
+    "invalid opcode",
+    "invalid jump",
+    "stack ",
+    "evm error",
+    "bad instruction",
+)
+"""How nodes say that a contract failed: go-ethereum and its kin, Reth and anvil, OpenEthereum's kin."""
+
 Call = tuple[str, list[Any]]
 """Method and parameters."""
 
@@ -50,9 +61,9 @@ class _Failure(msgspec.Struct, frozen=True):
 
     @property
     def is_revert(self) -> bool:
-        """Whether the contract refused, not the node. Not all nodes have a code for that."""
+        """Whether the contract failed, not the node. Not all nodes have a code for that."""
         said = self.message.lower()
-        return self.code == REVERTED or "revert" in said or "invalid opcode" in said or "out of gas" in said
+        return self.code == REVERTED or any(failure in said for failure in _CONTRACT_FAILURES)
 
 
 class _Answer(msgspec.Struct, frozen=True):
