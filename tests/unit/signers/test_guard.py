@@ -360,6 +360,13 @@ def test_a_sequence_that_is_not_replaceable_or_locks_is_refused(bench: SignerBen
     assert bench.codes(bench.request(sequence=sequence)) == {"sequence"}
 
 
+def test_a_transaction_that_is_too_heavy_to_be_relayed_is_refused(bench: SignerBench) -> None:
+    # 272 WU an input at most: 1,470 of them are too many for 400,000 WU.
+    coins = [bench.world.coin(10_000) for _ in range(1_470)]
+    request = bench.world.request(Draft(coins, [bench.world.order()], fee_sats=50_000))
+    assert bench.codes(request) == {"tx-weight"}
+
+
 def test_what_is_no_psbt_is_refused(bench: SignerBench) -> None:
     request = bench.request()
     for text in ("", "%%%", "cHNidP8B", base64.b64encode(b"psbt\xff").decode()):

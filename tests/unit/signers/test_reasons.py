@@ -1,0 +1,53 @@
+"""Every reason for a refusal is explained in signers/README.md, and some test expects it by its code."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+MAKERS = {"Reason", "Unreadable", "_refused", "_UnknownCall", "Reach"}
+CODE = re.compile(r"[a-z]+(-[a-z]+)*")
+
+
+def codes() -> set[str]:
+    """Codes as the sources of the signer write them: texts of that form given to what makes reasons."""
+    return {code for path in (ROOT / "signers").glob("*.py") for code in _codes_in(path)}
+
+
+def _codes_in(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        given: list[ast.expr] = []
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MAKERS:
+            given = node.args
+        elif isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            given = node.args.defaults
+        texts = [one.value for one in given if isinstance(one, ast.Constant)]
+        yield from (text for text in texts if isinstance(text, str) and CODE.fullmatch(text))
+
+
+def test_the_codes_are_found() -> None:
+    assert {"payment-cap", "unknown-call", "nonce", "change-index", "address-taken"} <= codes()
+    assert len(codes()) > 40
+
+
+def test_every_code_is_in_the_readme() -> None:
+    readme = (ROOT / "signers" / "README.md").read_text()
+    assert {code for code in codes() if f"`{code}`" not in readme} == set()
+
+
+def test_every_code_is_expected_by_a_test() -> None:
+    here = Path(__file__)
+    sources = "".join(
+        path.read_text() for path in (ROOT / "tests").rglob("test_*.py") if path.name != here.name
+    )
+    assert {code for code in codes() if not re.search(rf"""["']{code}["']""", sources)} == set()
+
+
+def test_the_readme_names_no_code_that_does_not_exist() -> None:
+    text = (ROOT / "signers" / "README.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| `") and ".py`" not in line]
+    named = {code for row in rows for code in re.findall(r"`([a-z]+(?:-[a-z]+)*)`", row.split("|")[1])}
+    assert named - codes() == set()
