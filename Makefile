@@ -3,15 +3,16 @@
 #   make demo   [ONCE=1] [JSON=FILE] [KEEP=DIR]   the guided tour of the main job
 #   make test   [ARGS="-k name"]                  lint, then every test, on the real parts
 #   make bench  [JSON=FILE] [ONLY=name]           ratios against named peers
+#   make fuzz   [EXAMPLES=500] [SEED=n]           the API against its own OpenAPI document, for long
 #   make lint | setup | lock | contracts | clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup test demo bench lint lock contracts clean
+.PHONY: help setup test demo bench fuzz lint lock contracts clean
 
 help:
-	@sed -n '3,6s/^# *//p' Makefile
+	@sed -n '3,7s/^# *//p' Makefile
 
 setup:
 	@$(PYTHON) -m ops.setup
@@ -31,6 +32,10 @@ demo: setup
 
 bench: setup
 	@$(BIN)/python -m ops.bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)')
+
+fuzz: setup
+	FUZZ_EXAMPLES=$(or $(EXAMPLES),500) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) \
+	    $(BIN)/python -m pytest -o timeout=0 tests/integration/test_api_schema.py
 
 # Without options of an index: a lock names packages and hashes, never where they come from.
 lock: setup

@@ -10,6 +10,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from chains.errors import StrongroomError
@@ -97,11 +98,19 @@ def _field_error(entry: dict[str, Any]) -> errors.FieldError:
     return errors.FieldError(name[:200], message)
 
 
-async def _http_error(_: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == 405:
-        return describe(errors.MethodNotAllowed("see /openapi.json for the methods of this path")).response()
-    return describe(errors.RouteNotFound("there is no such path")).response()
+    if error.status_code != 405:
+        return describe(errors.RouteNotFound("there is no such path")).response()
+    allowed = sorted(_methods(request.url.path))
+    answer = describe(errors.MethodNotAllowed(f"this path knows {', '.join(allowed)}")).response()
+    answer.headers["Allow"] = ", ".join(allowed)  # RFC 9110
+    return answer
+
+
+def _methods(path: str) -> set[str]:
+    routes = [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+    return {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
 
 
 def _warm(services: ApiServices) -> None:

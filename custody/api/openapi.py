@@ -118,13 +118,18 @@ def _complete(operation: dict[str, Any], route: APIRoute, method: str) -> None:
     operation["x-scope"] = scope_of(route)
     # Wrong fields are a 400 problem here, not FastAPI's own form.
     operation["responses"].pop("422", None)
+    # A body that may be left out may not be null.
+    for media in operation.get("requestBody", {}).get("content", {}).values():
+        choices = [each for each in media["schema"].get("anyOf", ()) if each.get("type") != "null"]
+        if len(choices) == 1:
+            media["schema"] = choices[0]
     if method == "POST":
         operation.setdefault("parameters", []).append(
             {
                 "name": "Idempotency-Key",
                 "in": "header",
                 "required": True,
-                "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+                "schema": {"type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[!-~]+$"},
                 "example": "0192f0c1-5b7e-7c3a-9d2e-3f4a5b6c7d8e",
             }
         )

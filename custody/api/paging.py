@@ -16,7 +16,11 @@ MAX_LIMIT: Final = 500
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Most items of one page.")]
 After = Annotated[
     str | None,
-    Query(max_length=256, description="`next` of the page before; opaque; omit for the first page."),
+    Query(
+        max_length=256,
+        description="`next` of the page before; opaque; omit for the first page.",
+        json_schema_extra={"minLength": 1, "pattern": "^[A-Za-z0-9_-]+$"},
+    ),
 ]
 
 

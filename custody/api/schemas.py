@@ -19,12 +19,16 @@ def _units(text: str) -> str:
     return text
 
 
-NameText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\z")]
+NameText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 UuidText = Annotated[
     str,
-    StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\z"),
+    StringConstraints(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"),
 ]
-UnitsText = Annotated[str, AfterValidator(_units), Field(max_length=200)]
+UnitsText = Annotated[
+    str,
+    AfterValidator(_units),
+    Field(max_length=200, json_schema_extra={"maxLength": 78, "pattern": "^(0|[1-9][0-9]{0,77})$"}),
+]
 DecimalText = Annotated[str, Field(description="Exact decimal, all places written.", examples=["0.01000000"])]
 UnixSeconds = Annotated[int, Field(ge=0, le=253_370_764_800)]
 """Up to the year 9999: what follows has no date in Python."""
@@ -191,7 +195,7 @@ class NewWithdrawal(In):
     )
 
     order: OrderIn
-    signature: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{86}==\z")] = Field(
+    signature: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]{86}==$")] = Field(
         description="Ed25519 over the order's digest, base64."
     )
 
@@ -203,7 +207,7 @@ class VersionOut(Out):
     txid: str | None = Field(description="Null until it is signed.")
     state: str
     network_fee: Money = Field(description="Of the whole transaction, which may serve more withdrawals.")
-    feerate: int = Field(description="BTC: sat/kvB.")
+    feerate: int = Field(description="BTC: sat/kvB; EVM: wei per gas at most.")
 
 
 class WithdrawalOut(Out):
@@ -237,8 +241,8 @@ class NewBump(In):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"feerate": 25000}, {}]})
 
-    feerate: Annotated[int, Field(gt=0, le=10**9)] | None = Field(
-        default=None, description="BTC: sat/kvB; omit for the present estimate."
+    feerate: Annotated[int, Field(gt=0, le=2**53 - 1)] | None = Field(
+        default=None, description="BTC: sat/kvB; EVM: wei per gas at most; omit for the present estimate."
     )
 
 
