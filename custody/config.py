@@ -148,7 +148,8 @@ class Settings:
     screening_path: Path | None
     """Addresses whose deposits are held, one a line; null: nothing is held by address."""
     gather_seconds: int | None
-    """How long withdrawals wait for others to share a transaction; null: the usual few seconds."""
+    """How long withdrawals, and deposits to be swept, wait for others to share a transaction; null: the usual, seconds
+    for the former and minutes for the latter."""
 
 
 def load(process: Process, environment: Mapping[str, str] | None = None) -> Settings:

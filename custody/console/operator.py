@@ -11,6 +11,7 @@ import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC
 from typing import Annotated, Final
 
@@ -22,8 +23,12 @@ from custody.console.app import AsJson, CustomerArgument, app
 from custody.console.outcome import Output, outcome, output
 from custody.customers import service as customers
 from custody.errors import InvalidConfiguration
+from custody.ports import Step
 from custody.storage import alerts, events, halts
 from custody.storage.db import Database, Tx
+from custody.sweeps.model import SweepPace
+from custody.sweeps.service import sweep
+from custody.wiring import wire
 
 CONFIG_VARIABLE: Final = "STRONGROOM_OPERATOR_CONFIG"
 
@@ -95,6 +100,39 @@ def lift(scope: Scope, reason: Why, *, as_json: AsJson = False) -> None:
             events.emit(tx, "operator.lifted_halt", scope, {"reason": reason, "by": getpass.getuser()})
     text = f"the halt of {scope} is lifted" if lifted else f"there was no halt of {scope}"
     shown.line({"scope": scope, "halted": False, "lifted": lifted}, text)
+
+
+@operator.command("sweep")
+def sweep_now(
+    chain: Annotated[str, typer.Argument(help="Id of the chain.")],
+    *,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Also what is below its floor, if it is worth its fee.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Plan sweeps now, without waiting for more to share a transaction. Workers sign and send them as always."""
+    shown = output(as_json=as_json)
+    pace = SweepPace(gather_seconds=0)
+    if everything:
+        pace = replace(pace, sweep_after_seconds=0, consolidate_above_coins=1)
+    with outcome(shown), wire(_settings(), pool_size=2) as services:
+        sites = {site.chain: site for site in services.sites()}
+        if chain not in sites:
+            raise InvalidValue(
+                f"chain {chain!r}: write one of {', '.join(sorted(sites))}; nothing was planned"
+            )
+        done = sweep(services.database, sites[chain], pace, now=services.clock())
+        with services.database.transaction() as tx:
+            events.emit(tx, "operator.swept", chain, {"by": getpass.getuser(), "count": done})
+        if done:
+            services.wake(Step.SIGN)
+    text = (
+        f"{done} done on {chain}: see `strongroom sweep list`"
+        if done
+        else f"nothing is worth sweeping on {chain} now"
+    )
+    shown.line({"chain": chain, "count": done}, text)
 
 
 @operator.command("freeze")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,18 +12,22 @@ from pathlib import Path
 import msgspec
 import psycopg
 import pytest
+from typer.testing import CliRunner, Result
 
 from chains.errors import NodeUnavailable, TransientError
 from chains.eth.address import raw_address
 from chains.eth.forwarder import decode_flush, flush_calldata, index_of, salt_of
 from chains.eth.tx import UnsignedTx
 from chains.ports import BroadcastResult
+from custody.console.app import app
+from custody.console.operator import operator
 from custody.signing.requests import read_request
 from custody.sweeps.lifecycle import SweepState
 from custody.sweeps.model import SweepPace
 from ops.devnet.anvil import Anvil
 from signers.ports import Reason, Refused, SignRequest, SignResponse
-from tests.fakes.evm_signing import ETHER, GWEI
+from tests.fakes.desk import as_role
+from tests.fakes.evm_signing import ETHER, EVM_CHAIN, GWEI
 from tests.fakes.sweep_till import AT_ONCE, USDX, Outside, SweepTill, open_sweep_till
 
 GOOD = ("USDX", 60 * USDX)
@@ -629,3 +634,34 @@ def test_halted_paying_halts_sweeping(till: SweepTill) -> None:
     assert till.sweep() == 0
     till.execute("DELETE FROM halts")
     assert till.sweep() == 1
+
+
+def test_an_operator_plans_a_sweep_at_once_and_everything_that_is_worth_its_fee(
+    till: SweepTill, database: str, tmp_path: Path
+) -> None:
+    till.fund_gas()
+    till.forwarders("alice", 2, GOOD)
+    small = till.forwarders("alice", 1, ("ETH", ETHER // 100))
+    root = tmp_path / "root.json"
+    root.write_bytes(msgspec.json.encode(till.world.root))
+    settings = {
+        "STRONGROOM_DATABASE_URL": as_role(database, "strongroom_worker"),
+        "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
+        "STRONGROOM_BUNDLE_PATH": str(till.bundle_path),
+        "STRONGROOM_TRUST_ROOT_PATH": str(root),
+        "STRONGROOM_DATA_DIR": str(tmp_path),
+        "STRONGROOM_NODES": json.dumps({EVM_CHAIN: {"rpc_url": till.anvil.rpc_url}}),
+        "STRONGROOM_SIGNERS": json.dumps({"eth-hot": {"socket": str(tmp_path / "signer.sock")}}),
+    }
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["operator", "sweep", *arguments], env=settings)
+
+    assert operator in [group.typer_instance for group in app.registered_groups]
+    assert run("nowhere").exit_code == 2
+    assert json.loads(run(EVM_CHAIN, "--json").stdout) == {"chain": EVM_CHAIN, "count": 1}
+    assert flush_of(till)[1] == [0, 1]
+    assert "nothing is worth sweeping" in run(EVM_CHAIN).stdout
+    assert run(EVM_CHAIN, "--everything").exit_code == 0
+    assert flush_of(till)[1] == [small[0].index]
+    assert len(till.query("SELECT * FROM events WHERE type = 'operator.swept'")) == 3
