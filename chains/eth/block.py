@@ -5,7 +5,7 @@ Fetching what is read here, and making sure that all of it belongs to one block,
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -132,7 +132,7 @@ def check_traces(traces: Sequence[Trace], block: Block) -> None:
         InvalidValue: a transaction has none, or a frame is from another block.
     """
     traced = {trace.txid for trace in traces if not trace.path and trace.kind != "reward"}
-    missing = [tx.hash for tx in block.transactions if tx.hash not in traced]
+    missing = [txid for txid in block.txids if txid not in traced]
     if missing:
         raise InvalidValue(f"no traces of {len(missing)} transactions, such as {missing[0]}")
     if any(trace.block != block.hash for trace in traces):
@@ -222,12 +222,22 @@ def paid_by_us(uses: Iterable[tuple[MinedTx, TxReceipt]]) -> dict[bytes, int]:
     return found
 
 
-def used_nonces(block: Block, resources: Container[str]) -> list[BlockTx]:
-    """The transactions that use up one of `resources`, in order."""
-    if isinstance(resources, WatchedSenders):
-        senders: Collection[str] = resources.texts
-        return [tx for tx in block.transactions if tx.sender.lower() in senders]
-    return [tx for tx in block.transactions if resource_of(tx) in resources]
+def used_nonces(block: Block, resources: Container[str]) -> list[str]:
+    """Ids of the transactions that use up one of `resources`, in order, from a block with its transactions."""
+    found = []
+    for tx in block.transactions:
+        if isinstance(tx, BlockTx) and resource_of(tx) in resources:
+            found.append(tx.hash)
+    return found
+
+
+def sent_by(senders: WatchedSenders, traces: Iterable[Trace]) -> list[str]:
+    """Ids of the transactions of some senders, by the first frame of each transaction: no need to read them all."""
+    return [
+        trace.txid
+        for trace in traces
+        if not trace.path and trace.txid and (trace.action.sender or "").lower() in senders.texts
+    ]
 
 
 def resource_of(tx: BlockTx | MinedTx) -> str:

@@ -46,12 +46,17 @@ class BlockTx(_Part, frozen=True):
 
 
 class Block(msgspec.Struct, frozen=True):
-    """A block with its transactions (`eth_getBlockByHash`)."""
+    """A block with its transactions, or with their ids only (`eth_getBlockByHash`)."""
 
     hash: str
     parent: str = msgspec.field(name="parentHash")
     number: str
-    transactions: list[BlockTx]
+    transactions: list[BlockTx | str]
+
+    @property
+    def txids(self) -> list[str]:
+        """Ids of its transactions, in order."""
+        return [tx if isinstance(tx, str) else tx.hash for tx in self.transactions]
 
 
 class Log(_Part, frozen=True):

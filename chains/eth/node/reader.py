@@ -24,6 +24,8 @@ from chains.eth.block import (
     flushed,
     native_receipts,
     paid_by_us,
+    resource_of,
+    sent_by,
     token_receipts,
     transfers,
     used_nonces,
@@ -33,7 +35,7 @@ from chains.eth.forwarder import ETHER_FLUSHED_TOPIC
 from chains.eth.network import NativeMode
 from chains.eth.node.transport import Call, Reply, Transport
 from chains.eth.watch import WatchedSenders
-from chains.eth.wire import Block, BlockTx, Log, MinedTx, Trace, TxReceipt, octets, quantity
+from chains.eth.wire import Block, Log, MinedTx, Trace, TxReceipt, octets, quantity
 from chains.ports import Observation, Receipt
 from chains.types import BlockRef
 
@@ -95,34 +97,41 @@ class BlockReader:
             InvalidValue: the answers are malformed, or contradict each other.
             NodeUnavailable, NodeRefused: see `Transport`.
         """
+        traced = self._mode is NativeMode.TRACE
+        senders = resources if isinstance(resources, WatchedSenders) else None
         contracts = _by_address(tuple(self._tokens()))
+        by_hash = {"blockHash": f"0x{ref.hash}"}
         questions = Questions()
-        block_at = questions.ask("eth_getBlockByHash", f"0x{ref.hash}", True)
+        # Traces tell who sent what, too; then the transactions themselves can stay where they are.
+        block_at = questions.ask("eth_getBlockByHash", f"0x{ref.hash}", not (traced and senders))
         tokens_at: int | None = None
         if contracts:
             wanted = {"address": list(contracts.values()), "topics": [TRANSFER_TOPIC]}
-            tokens_at = questions.ask("eth_getLogs", {"blockHash": f"0x{ref.hash}", **wanted})
-        if self._mode is NativeMode.TRACE:
+            tokens_at = questions.ask("eth_getLogs", {**by_hash, **wanted})
+        if traced:
             native_at = questions.ask("trace_block", hex(ref.height))
         else:
-            native_at = questions.ask(
-                "eth_getLogs", {"blockHash": f"0x{ref.hash}", "topics": [ETHER_FLUSHED_TOPIC]}
-            )
+            native_at = questions.ask("eth_getLogs", {**by_hash, "topics": [ETHER_FLUSHED_TOPIC]})
         questions.send(self._transport)
+
         block = _the_block(questions[block_at], ref)
         if ref.height == 0:
             return Observation((), ())
         logs = [] if tokens_at is None else _logs_of(questions[tokens_at], block)
         claims = transfers(logs, scripts, contracts)
-        tokens, uses = self._details(block, claims, used_nonces(block, resources), scripts)
-        if self._mode is NativeMode.TRACE:
+        if traced:
             traces = questions[native_at].read(_TRACES)
             check_traces(traces, block)
+            spent = sent_by(senders, traces) if senders else used_nonces(block, resources)
+            tokens, uses = self._details(block, claims, spent, scripts)
             native = native_receipts(traces, scripts)
         else:
-            own = resources.senders if isinstance(resources, WatchedSenders) else frozenset()
             left = flushed(_logs_of(questions[native_at], block), scripts)
-            native = self._by_balances(block, [s for s in scripts if s not in own], left, uses)
+            tokens, uses = self._details(block, claims, used_nonces(block, resources), scripts)
+            forwarders = [s for s in scripts if senders is None or s not in senders.senders]
+            native = self._by_balances(block, forwarders, left, uses)
+        if any(resource_of(tx) not in resources for tx, _ in uses):
+            raise InvalidValue(f"block {ref}: another sender or nonce than the block says")
         return Observation((*native, *tokens), tuple(consumption(tx, receipt) for tx, receipt in uses))
 
     def balances(self, holdings: Sequence[Holding], block_hash: str) -> list[int]:
@@ -140,14 +149,14 @@ class BlockReader:
         return [_units(questions[number], holding) for number, holding in enumerate(holdings)]
 
     def _details(
-        self, block: Block, claims: Sequence[Transfer], spent: Sequence[BlockTx], scripts: Collection[bytes]
+        self, block: Block, claims: Sequence[Transfer], spent: Sequence[str], scripts: Collection[bytes]
     ) -> tuple[list[Receipt], list[_Use]]:
         """Receipts of tokens, and the transactions that used nonces with their receipts."""
         coming = arriving(claims, scripts)
         questions = Questions()
-        txids = dict.fromkeys([claim.txid for claim in coming] + [tx.hash for tx in spent])
+        txids = dict.fromkeys([*(claim.txid for claim in coming), *spent])
         receipts_at = {txid: questions.ask("eth_getTransactionReceipt", txid) for txid in txids}
-        spent_at = {tx.hash: questions.ask("eth_getTransactionByHash", tx.hash) for tx in spent}
+        spent_at = {txid: questions.ask("eth_getTransactionByHash", txid) for txid in spent}
         holdings = dict.fromkeys((claim.to, claim.contract) for claim in coming)
         before_at = {key: _ask_balance(questions, key, block.parent[2:]) for key in holdings}
         after_at = {key: _ask_balance(questions, key, block.hash[2:]) for key in holdings}
