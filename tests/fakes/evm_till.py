@@ -43,11 +43,23 @@ from tests.fakes.evm_desk import ETHER, GWEI, Outside
 from tests.fakes.evm_signing import EVM_CHAIN, EVM_KEYSET, EvmWorld, SoftEvmKeys
 from tests.fakes.signing import DAY
 from tests.fakes.teller import Teller
-from tests.support.evm import deploy
+from tests.support.evm import Contract, deploy
 
 WITHDRAWAL_FEE = {"ETH": ETHER // 1000, "USDX": 10**6}
 CEILING_WEI = ETHER // 50
 TRAITS: dict[str, tuple[Trait, ...]] = {"FEEX": ("fee-on-transfer",), "NORX": ("no-return",)}
+
+
+class TillOutside(Outside):
+    """With two more tokens: one that can be paused, and one that can say no without failing."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.paux = self._token("PausableToken")
+        self.falx = self._token("FalseToken")
+
+    def listed(self) -> dict[str, Contract]:
+        return {**super().listed(), "PAUX": self.paux, "FALX": self.falx}
 
 
 class PricedNode:
@@ -93,7 +105,7 @@ class PricedNode:
 class TillWorld(EvmWorld):
     """The bundle of one key-set with the contracts that really stand on the chain."""
 
-    outside: Outside
+    outside: TillOutside
     factory: str
     forwarder: str
     payout: str
@@ -180,7 +192,7 @@ class EvmTill(Teller):
 
     adapter: EvmNode
 
-    def __init__(self, dsn: str, outside: Outside, directory: Path, **changes: Any) -> None:
+    def __init__(self, dsn: str, outside: TillOutside, directory: Path, **changes: Any) -> None:
         self.outside, self.anvil = outside, outside.node
         self.keys = SoftEvmKeys.make(EVM_KEYSET, self.anvil.chain_id)
         admin = self.anvil.accounts()[9]
@@ -330,7 +342,7 @@ class EvmTill(Teller):
 
 
 @contextmanager
-def open_evm_till(dsn: str, outside: Outside, directory: Path, **changes: Any) -> Iterator[EvmTill]:
+def open_evm_till(dsn: str, outside: TillOutside, directory: Path, **changes: Any) -> Iterator[EvmTill]:
     """A till that is closed in the end, and checked before."""
     till = EvmTill(dsn, outside, directory, **changes)
     try:

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
+from ops.devnet.anvil import Anvil
 from ops.devnet.bitcoind import Bitcoind
 
 
@@ -54,7 +55,7 @@ class RpcProxy:
 
 
 @contextmanager
-def rpc_proxy(node: Bitcoind) -> Iterator[RpcProxy]:
+def rpc_proxy(node: Bitcoind | Anvil) -> Iterator[RpcProxy]:
     """A proxy in front of `node` on a free loopback port."""
     proxy = RpcProxy("", "")
     upstream = urlsplit(node.rpc_url)
@@ -76,7 +77,7 @@ def rpc_proxy(node: Bitcoind) -> Iterator[RpcProxy]:
             fault = next((proxy.faults[c["method"]] for c in calls if c["method"] in proxy.faults), None)
             if fault is Fault.FAKE:
                 [call] = calls
-                answer = {"result": proxy.fake_result[call["method"]], "error": None, "id": call.get("id")}
+                answer = {"jsonrpc": "2.0", "result": proxy.fake_result[call["method"]], "id": call.get("id")}
                 self._answer(200, json.dumps(answer).encode())
             elif fault is Fault.HOLD_REQUEST:
                 proxy.wait_released()
@@ -119,7 +120,8 @@ def rpc_proxy(node: Bitcoind) -> Iterator[RpcProxy]:
 
     server = Server(("127.0.0.1", 0), Handler)
     port = server.server_address[1]
-    proxy.rpc_url = f"http://{upstream.username}:{upstream.password}@127.0.0.1:{port}"
+    user = f"{upstream.username}:{upstream.password}@" if upstream.username else ""
+    proxy.rpc_url = f"http://{user}127.0.0.1:{port}"
     proxy.rest_url = f"http://127.0.0.1:{port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,9 +21,10 @@ from custody.reconcile.service import reconcile
 from custody.signing import repository as transactions
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build, fill_gap
-from custody.signing.bump import bump
+from custody.signing.bump import bump, bump_stuck
 from custody.signing.losses import book_losses
 from custody.signing.model import OurTransaction
+from custody.signing.requests import read_request
 from custody.signing.sign import sign
 from custody.signing.site import Pace, Site
 from custody.signing.track import track
@@ -36,7 +38,17 @@ from policies.bundle import Bundle, Caller
 from policies.intent import SignedOrder
 from signers.clock import SteadyClock
 from signers.journal import Journal
-from signers.ports import Signer
+from signers.ports import (
+    AttestRequest,
+    Reason,
+    Refused,
+    SignedAttestation,
+    Signer,
+    SignerStatus,
+    SignerUnavailable,
+    SignRequest,
+    SignResponse,
+)
 from signers.service import SignerService
 from signers.trust import PinnedBundle, pin
 from signers.wallets import Wallet
@@ -52,6 +64,25 @@ EAGER = Pace(
     fill_after_seconds=0,
 )
 """Looks at everything again at once."""
+
+
+@dataclass
+class Refusing:
+    """A signer that refuses one request, and answers no other."""
+
+    inner: Signer
+    refused: SignRequest
+
+    def status(self) -> SignerStatus:
+        return self.inner.status()
+
+    def attest(self, request: AttestRequest) -> SignedAttestation:
+        return self.inner.attest(request)
+
+    def sign(self, request: SignRequest) -> SignResponse:
+        if request != self.refused:
+            raise SignerUnavailable("not now")
+        raise Refused((Reason(code="test", detail="no"),))
 
 
 class Teller(ABC):
@@ -180,6 +211,18 @@ class Teller(ABC):
 
     def bump(self, transaction_id: UUID, feerate: int | None = None) -> int:
         return bump(self.db, self.site, transaction_id, feerate)
+
+    def bump_stuck(self) -> int:
+        return bump_stuck(self.db, self.site)
+
+    def refuse(self, transaction_id: UUID) -> None:
+        """The signer refuses this transaction, and does not answer about others."""
+        with suppress(SignerUnavailable):
+            sign(
+                self.db,
+                self.site,
+                Refusing(self.service, read_request(self.transaction(transaction_id).versions[-1].request)),
+            )
 
     def fill_gap(self) -> UUID | None:
         return fill_gap(self.db, self.site)
