@@ -77,6 +77,41 @@ def test_row_41_twenty_identical_requests_at_once_have_one_effect(api: RunningAp
     assert client.balances("alice")[0]["frozen"] == "0.01050000"
 
 
+def test_row_41_of_twenty_bodies_at_once_under_one_key_one_has_an_effect(api: RunningApi) -> None:
+    client = api.client()
+    orders = iter([api.order(amount=str(10_000 + number)) for number in range(20)])
+    lock = threading.Lock()
+
+    def act() -> httpx.Response:
+        with lock:
+            body = api.signed(next(orders))
+        return client.send("POST", "/v1/withdrawals", None, body, idempotency_key="k")
+
+    answers = at_once(20, act)
+    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 19
+    assert {kind(answer) for answer in answers if answer.status_code == 409} == {"idempotency-key-reused"}
+    (first,) = (answer.json() for answer in answers if answer.status_code == 201)
+    assert [str(id) for (id,) in api.query("SELECT id FROM withdrawals")] == [first["id"]]
+    assert api.query("SELECT count(*) FROM ledger_holds") == [(1,)]
+    assert api.query("SELECT count(*) FROM idempotency_keys WHERE key = 'k'") == [(1,)]
+
+
+def test_row_41_the_same_body_at_once_by_two_callers_under_one_key_is_two_requests(api: RunningApi) -> None:
+    """Keys belong to their caller; of two who create the same customer, one is told that it exists."""
+    callers = iter(["exchange", "other"] * 5)
+    lock = threading.Lock()
+
+    def act() -> httpx.Response:
+        with lock:
+            client = api.client(next(callers))
+        return client.send("POST", "/v1/customers", None, {"id": "bob"}, idempotency_key="k")
+
+    answers = at_once(10, act)
+    assert sorted(answer.status_code for answer in answers) == [201] * 5 + [409] * 5
+    assert len({answer.content for answer in answers}) == 2
+    assert api.query("SELECT count(*) FROM customers WHERE id = 'bob'") == [(1,)]
+
+
 def test_row_41_twenty_requests_for_one_address_give_one_address(api: RunningApi) -> None:
     client = api.client()
     path = "/v1/customers/alice/addresses"

@@ -7,12 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 import msgspec
+import psycopg
 import pytest
 
 from custody.console.client import ApiClient, ApiUnavailable
@@ -93,10 +96,59 @@ def test_a_killed_api_loses_nothing_and_the_repeated_request_has_one_effect(
             assert [c["id"] for c in client.items("/v1/customers")] == ["alice"]
             ready = client.ready()
             assert ready["ready"] is False
-            assert [name for name, part in ready["parts"].items() if part["ok"]] == ["bundle", "database"]
+            assert [name for name, part in ready["parts"].items() if part["ok"]] == [
+                "bundle",
+                "database",
+                "redis",
+            ]
         log = (installation.directory / "api.log").read_text()
         assert '"route": "/v1/customers"' in log
         assert "alice" not in log
+
+
+def test_row_41_killed_at_full_work_it_does_each_repeated_request_once(
+    installation: Installation, database: str
+) -> None:
+    """Eight callers' threads ask without a pause, kill -9 in the midst, and each repeats what it got no answer to."""
+    per_thread = 60
+    done = threading.Semaphore(0)
+    restarted = threading.Event()
+
+    def ask(thread: int) -> int:
+        repeats = 0
+        with installation.client() as client:
+            for number in range(per_thread):
+                name = f"c-{thread}-{number}"
+                while True:
+                    try:
+                        assert client.create_customer(name, idempotency_key=name)["id"] == name
+                        break
+                    except ApiUnavailable:
+                        repeats += 1
+                        restarted.wait(timeout=60)
+                done.release()
+        return repeats
+
+    with ThreadPoolExecutor(8) as pool:
+        process = installation.process()
+        with process:
+            process.wait_ready(installation.answers, timeout=30)
+            threads = [pool.submit(ask, thread) for thread in range(8)]
+            for _ in range(100):
+                assert done.acquire(timeout=60)
+            process.kill()
+        again = installation.process()
+        with again:
+            again.wait_ready(installation.answers, timeout=30)
+            restarted.set()
+            assert sum(thread.result(timeout=120) for thread in threads) >= 1
+    with psycopg.connect(database) as connection:
+        for query in (
+            "SELECT count(*), count(DISTINCT id) FROM customers",
+            "SELECT count(*), count(DISTINCT subject) FROM events WHERE type = 'customer.created'",
+            "SELECT count(*), count(DISTINCT key) FROM idempotency_keys WHERE status = 201",
+        ):
+            assert connection.execute(query.encode()).fetchone() == (8 * per_thread, 8 * per_thread), query
 
 
 def test_sigterm_ends_it_with_0(installation: Installation) -> None:
