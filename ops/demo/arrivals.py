@@ -10,8 +10,9 @@ from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
 from ops.demo.record import expect
 from ops.demo.world import CONFIRMATIONS, World
-from ops.stack.listing import ASSET, CHAIN
+from ops.stack.listing import ASSET
 from policies.canonical import verify_ed25519
+from policies.intent import Attestation
 from signers.ports import SignedAttestation
 
 CUSTOMERS = ("alice", "bob", "carol")
@@ -50,21 +51,28 @@ def addresses(world: World) -> dict[str, Any]:
     account = AccountKey.parse(keyset.account, NETWORKS["regtest"])
     found: dict[str, Any] = {}
     for name in CUSTOMERS:
-        made = world.api.new_address(name, ASSET)
-        signed = msgspec.convert(made["attestation"], SignedAttestation)
-        word = signed.attestation
-        verify_ed25519(keyset.attestation_key, word.digest(), signed.signature)
-        expect(
-            (word.chain, word.asset, word.customer, word.address) == (CHAIN, ASSET, name, made["address"]),
-            "the attestation is for this customer and address",
-            attestation=word,
-        )
+        word = attested(world, name, ASSET)
         branch, index = (int(step) for step in word.path.removeprefix(keyset.account_path + "/").split("/"))
-        expect(account.address(branch, index) == made["address"], "the address derives from the bundle's key")
-        world.addresses[name] = made["address"]
-        world.note(f"{name}: {made['address']} at {word.path}, attested by the signer, derived again by us")
-        found[name] = {"address": made["address"], "path": word.path}
+        expect(account.address(branch, index) == word.address, "the address derives from the bundle's key")
+        world.addresses[name] = word.address
+        world.note(f"{name}: {word.address} at {word.path}, attested by the signer, derived again by us")
+        found[name] = {"address": word.address, "path": word.path}
     return {"attestation_key": keyset.attestation_key, "addresses": found}
+
+
+def attested(world: World, customer: str, asset: str) -> Attestation:
+    """A new address of a customer, as the signer's attestation has it, which is checked by the bundle's key."""
+    chain = world.bundle.asset(asset).chain
+    made = world.api.new_address(customer, asset)
+    signed = msgspec.convert(made["attestation"], SignedAttestation)
+    word = signed.attestation
+    verify_ed25519(world.bundle.keyset_for(chain, "hot").attestation_key, word.digest(), signed.signature)
+    expect(
+        (word.chain, word.asset, word.customer, word.address) == (chain, asset, customer, made["address"]),
+        "the attestation is for this customer and address",
+        attestation=word,
+    )
+    return word
 
 
 def deposit_confirmed(world: World) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from ops.stack.command import end_on_sigterm, show_hints
 from ops.stack.stack import PROCESSES, Stack
 from ops.stack.supervise import Supervisor
 
-_START: Final = "Starting PostgreSQL, Redis, bitcoind, an HSM, and five processes"
+_START: Final = "Starting PostgreSQL, Redis, bitcoind, two anvils, an HSM, and five processes"
 
 
 class After(enum.Enum):
@@ -95,6 +95,7 @@ def _start(stack: Stack, show: Show, record: Record) -> bool:
             openapi=f"{stack.api_url}/openapi.json",
             metrics=f"{stack.api_url}/metrics",
             bitcoind_rest=stack.node.rest_url,
+            **{network.chain: anvil.rpc_url for network, anvil in stack.chains.items()},
             data=str(stack.directory),
         )
         step.detail.update(

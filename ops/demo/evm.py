@@ -11,10 +11,10 @@ from chains.eth.forwarder import Flush, decode_flush
 from ops.demo.record import expect
 from ops.devnet.anvil import Anvil
 from ops.stack.contracts import OUTSIDE, ask, calldata, deploy, mined
+from ops.stack.networks import GAS_MONEY_WEI
 from policies.bundle import Bundle, EvmKeyset, EvmNetwork
 
-GAS_MONEY_WEI = 10**18
-"""What an operator sends to a hot key, so that it can pay for its first transactions."""
+_HASTE_WEI = 400 * 10**9
 
 
 @dataclass(slots=True)
@@ -29,6 +29,11 @@ class EvmSide:
     """An account of the exchange's operators, outside of Strongroom: sends gas, nothing else."""
     payer: str = field(init=False)
     """Somebody with money."""
+
+    addresses: dict[str, str] = field(default_factory=dict)
+    """Newest deposit address of each customer."""
+    forwarders: dict[str, int] = field(default_factory=dict)
+    """Index of every deposit address that was made."""
 
     def __post_init__(self) -> None:
         """Gives the node's accounts their parts."""
@@ -64,6 +69,12 @@ class EvmSide:
         # No estimate: it would not see what is pending, and some calls here are meant to fail.
         return self.node.transact(self.payer, contract, data, value_wei=value_wei, gas=500_000)[2:]
 
+    def call_first(self, contract: str, signature: str, *arguments: object) -> str:
+        """The same for a price that puts it in front of everything else in its block."""
+        data = "0x" + calldata(signature, *arguments).hex()
+        wanted = {"from": self.payer, "to": contract, "data": data, "gas": hex(500_000)}
+        return str(self.node.rpc("eth_sendTransaction", wanted | {"gasPrice": hex(_HASTE_WEI)}))[2:]
+
     def contract(self, name: str, *arguments: object) -> str:
         """Somebody deploys a contract of `tests/contracts`; returns its address."""
         return deploy(self.node, self.payer, name, arguments, directory=OUTSIDE)
@@ -86,6 +97,10 @@ class EvmSide:
         expect(found is not None, f"{txid} is mined")
         assert found is not None
         return found
+
+    def mined(self, txid: str) -> bool:
+        """Whether a transaction is in a block."""
+        return self.node.receipt(f"0x{txid}") is not None
 
     def fee_wei(self, txid: str) -> int:
         """What a mined transaction has paid for its gas."""
@@ -122,6 +137,21 @@ class EvmSide:
             return None
         return decode_flush(bytes.fromhex(found["input"][2:]))
 
-    def balance_wei(self, *addresses: str) -> int:
-        """What the hot key and these addresses have of the native asset."""
-        return sum(self.node.balance_wei(address) for address in (self.keyset.address, *addresses))
+    def unmined(self) -> bool:
+        """Whether a transaction of the hot key waits for a block."""
+        counts = [
+            self.node.rpc("eth_getTransactionCount", self.keyset.address, tag)
+            for tag in ("latest", "pending")
+        ]
+        return bool(counts[0] != counts[1])
+
+    def deployed(self, address: str) -> bool:
+        """Whether there is code at an address."""
+        return bool(self.node.rpc("eth_getCode", address, "latest") != "0x")
+
+    def holdings(self, contract: str | None) -> int:
+        """What the hot key and all deposit addresses have of a token, or of the native asset."""
+        addresses = (self.keyset.address, *self.forwarders)
+        if contract is None:
+            return sum(self.node.balance_wei(address) for address in addresses)
+        return sum(self.token_units(contract, address) for address in addresses)

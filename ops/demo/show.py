@@ -93,20 +93,31 @@ def summary(console: Console, record: Record) -> None:
     held = sum(step.ok for step in record.steps)
     lines = [f"{held} of {len(record.steps)} steps held."]
     facts = record.steps[-1].detail if record.steps else {}
-    if "coins_on_chain" in facts:
-        lines += [
-            f"coins on the chain    {facts['coins_on_chain']}",
-            f"= owed to customers   {facts['owed_to_customers']}",
-            f"+ fees earned         {facts['fees_earned']}",
-            f"- network fees paid   {facts['network_fees']}",
-            f"difference            {facts['difference_sats']} satoshi",
-        ]
+    for asset, sums in facts.get("assets", {}).items():
+        lines += ["", *_sums(asset, sums)]
     for step in record.steps:
         if not step.ok:
             lines.append(f"[bold red]{step.name}[/]: {step.detail.get('error', 'did not run')}")
     console.print(
         Panel("\n".join(lines), title="The tour", border_style="green" if record.ok else "red", expand=False)
     )
+
+
+def _sums(asset: str, sums: dict[str, str]) -> list[str]:
+    """The identity of one asset, a term a line, amounts flush right."""
+    terms = [
+        (f"{asset} on the chain", sums["on_chain"]),
+        ("= owed to customers", sums["owed_to_customers"]),
+        ("+ fees earned", sums["fees_earned"]),
+        ("+ gas money, on suspense", sums["suspense"]),
+        ("- network fees paid", sums["network_fees"]),
+        ("difference", sums["difference"]),
+    ]
+    shown = [
+        (name, amount) for name, amount in terms if name[0] not in "+-" or set(amount.split()[0]) - set("0.")
+    ]
+    width = max(len(amount) for _, amount in shown)
+    return [f"{name:<26}{amount:>{width}}" for name, amount in shown]
 
 
 __all__ = ["Show", "StepFailed", "summary"]

@@ -9,7 +9,7 @@ from typing import Any, Final
 from bitcoinrpc.authproxy import JSONRPCException
 
 from chains.errors import StrongroomError
-from ops.demo import arrivals, payments
+from ops.demo import arrivals, ethereum, evm_payments, payments
 from ops.demo.record import Record, StepFailed, StepRecord
 from ops.demo.show import Show
 from ops.demo.world import World
@@ -46,8 +46,34 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
         "A withdrawal to one of our own addresses: settled in the ledger",
         payments.internal,
     ),
+    ("gas", "Gas for the hot keys on two EVM networks: on suspense, for it is nobody's", ethereum.gas),
+    ("ethereum-addresses", "Ethereum addresses: contracts to be, without a key to steal", ethereum.addresses),
+    (
+        "ethereum-deposits",
+        "Deposits of ETH and USDX, by people and by contracts: credited when final",
+        ethereum.deposits,
+    ),
+    ("ethereum-fakes", "A fake token, a lying event, a payment undone: no credit", ethereum.fakes),
+    ("ethereum-reorganised", "A deposit undone by a reorg, mined again: one credit", ethereum.reorganised),
+    ("sweep", "Ten forwarders of ETH and USDX, most not deployed: one sweep", ethereum.sweep),
+    ("withdrawal-three-assets", "Withdrawals of BTC, ETH and USDX at once", evm_payments.three_assets),
+    (
+        "withdrawal-stuck",
+        "A payment that is stuck when fees jump: replaced at its nonce",
+        evm_payments.stuck,
+    ),
+    (
+        "withdrawal-reverted",
+        "A payment that its payee refuses: held until that is final",
+        evm_payments.reverted,
+    ),
+    (
+        "second-network",
+        "A second EVM network beside the first: a deposit, a payment",
+        evm_payments.second_network,
+    ),
     ("statements", "Statements replayed from zero", payments.statements),
-    ("reconcile", "Ledger against chain, to the satoshi", payments.reconcile),
+    ("reconcile", "Ledger against chains, to the satoshi, wei and token unit", payments.reconcile),
 )
 """Name, title, and what is done."""
 

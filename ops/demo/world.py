@@ -91,6 +91,8 @@ class World:
     books: dict[str, Books] = field(init=False)
     addresses: dict[str, str] = field(default_factory=dict)
     """Bitcoin deposit address of each customer."""
+    known_alerts: set[int] = field(default_factory=set)
+    """Critical alerts that the tour has provoked, and understood."""
 
     def __post_init__(self) -> None:
         """Opens the outside wallets, and empty books."""
@@ -132,6 +134,16 @@ class World:
     def ethereum(self) -> EvmSide:
         """The outside world on Ethereum."""
         return self.chains[ETHEREUM.chain]
+
+    def native(self, side: EvmSide) -> Books:
+        """Our books of the native asset of an EVM network."""
+        return self.books[side.network.native_asset]
+
+    def contract_of(self, token: str) -> str:
+        """Address of a listed token's contract."""
+        contract = self.bundle.asset(token).contract
+        assert contract is not None
+        return contract
 
     # ------------------------------------------------------------------------------------------- waiting
 
@@ -234,15 +246,15 @@ class World:
         """The customer's deposit made by a transaction, if the service knows it."""
         return next((entry for entry in self.api.deposits(customer=customer) if entry["txid"] == txid), None)
 
-    def await_deposit(self, customer: str, txid: str, state: str) -> dict[str, Any]:
-        """Waits until the deposit is in this state."""
+    def await_deposit(self, customer: str, txid: str, *states: str) -> dict[str, Any]:
+        """Waits until the deposit is in one of these states."""
         found = self.until(
             lambda: self.deposit(customer, txid),
-            lambda entry: entry is not None and entry["state"] == state,
-            f"{customer}'s deposit {txid} to be {state}",
+            lambda entry: entry is not None and entry["state"] in states,
+            f"{customer}'s deposit {txid} to be {' or '.join(states)}",
         )
         assert found is not None
-        self.note(f"deposit {found['id']} is {state}")
+        self.note(f"deposit {found['id']} is {found['state']}")
         return found
 
     def order(self, customer: str, destination: str, units: int, asset: str = ASSET) -> Order:

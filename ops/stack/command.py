@@ -12,8 +12,10 @@ from rich.console import Console
 from ops.devnet.errors import DevnetError
 from ops.devnet.external import VARIABLE
 from ops.stack.config import shell_file
+from ops.stack.networks import GAS_MONEY_WEI
 from ops.stack.stack import Stack
 from ops.stack.supervise import Supervisor
+from policies.bundle import EvmKeyset
 
 
 def run(data: Path, *, port: int) -> None:
@@ -50,11 +52,16 @@ def run(data: Path, *, port: int) -> None:
 
 
 def outside_world(stack: Stack) -> None:
-    """Wallets for people to play with: `outside` with coins to spend, and `miner`."""
+    """Wallets for people to play with: `outside` with coins to spend, and `miner`; and gas for the hot keys."""
     outside, miner = stack.node.wallet("outside"), stack.node.wallet("miner")
     if outside.balance_sats() == 0:
         outside.fund()
         miner.mine(1)
+    for network, node in stack.chains.items():
+        keyset = stack.bundle.keyset_for(network.chain, "hot")
+        if isinstance(keyset, EvmKeyset) and node.balance_wei(keyset.address) == 0:
+            node.send_eth(node.accounts()[1], keyset.address, GAS_MONEY_WEI)
+            node.finalize()
 
 
 def end_on_sigterm() -> None:
@@ -91,5 +98,11 @@ Play the outside world there: pay an address, mine six blocks, get an address to
   bitcoin-cli -rpcwallet=outside sendtoaddress ADDRESS 0.1
   bitcoin-cli -rpcwallet=miner -generate 6
   strongroom withdrawal create --customer dave --amount 0.01 --to $(bitcoin-cli -rpcwallet=outside getnewaddress)
+
+The same on Ethereum, with one address for ETH and USDX (or on a second network: XETH).
+  strongroom address new --customer dave --asset ETH
+  eth send ADDRESS 1.5            eth send ADDRESS 250 USDX
+  strongroom withdrawal create --customer dave --asset USDX --amount 20 --fee-ceiling 0.01 --to $(eth address)
+  eth mine                        strongroom sweep list
 """
     console.print(lines, highlight=False, markup=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from custody.config import FILE_VARIABLE
 from custody.console.settings import FILE_VARIABLE as CLIENT_VARIABLE
 from ops.devnet.files import write_private
-from ops.devnet.tools import TOOLS, bitcoind_program
+from ops.devnet.tools import CHECKOUT, TOOLS, bitcoind_program
 from ops.stack.keys import private_directory
 from ops.stack.keyset import mark_directory, signer_directory
 from ops.stack.listing import CHAIN
@@ -112,14 +112,20 @@ def _signer(stack: Stack, trust: Trust) -> dict[str, Any]:
 
 
 def _for_people(stack: Stack) -> None:
-    """A file for a shell to read, after which `strongroom` and `bitcoin-cli` speak to this stack."""
+    """A file for a shell to read, after which `strongroom`, `bitcoin-cli` and `eth` speak to this stack."""
     beside = bitcoind_program().with_name("bitcoin-cli")
     program = beside if beside.exists() else shutil.which("bitcoin-cli") or TOOLS / "bin/bitcoin-cli"
-    script = private_directory(stack.directory / "bin") / "bitcoin-cli"
-    script.write_text(f'#!/bin/sh\nexec "{program}" -datadir="{stack.node.data_directory}" "$@"\n')
-    script.chmod(0o700)
+    scripts = private_directory(stack.directory / "bin")
+    nodes = " ".join(f'--node "{network.chain}={anvil.rpc_url}"' for network, anvil in stack.chains.items())
+    outside = f'"{sys.executable}" -m ops.stack.outside --bundle "{stack.directory}/bundle.json" {nodes}'
+    for name, command in (
+        ("bitcoin-cli", f'"{program}" -datadir="{stack.node.data_directory}"'),
+        ("eth", f'env PYTHONPATH="{CHECKOUT}" {outside}'),
+    ):
+        (scripts / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (scripts / name).chmod(0o700)
     lines = {
-        "PATH": f"{Path(sys.executable).parent}:{script.parent}:$PATH",
+        "PATH": f"{Path(sys.executable).parent}:{scripts}:$PATH",
         CLIENT_VARIABLE: str(client_file(stack.directory, "exchange")),
         "STRONGROOM_OPERATOR": str(client_file(stack.directory, "operator")),
         FILE_VARIABLE: str(files(stack.directory)["reconcile"]),

@@ -36,3 +36,5 @@ USDX: Final = TrialToken("USDX", "Example Dollar", 6)
 ETHEREUM: Final = TrialNetwork("ethereum-devnet", 31337, "ETH", "eth-hot", "trace", (USDX,))
 POLYGON: Final = TrialNetwork("polygon-devnet", 31338, "XETH", "xeth-hot", "balance")
 TRIAL_NETWORKS: Final = (ETHEREUM, POLYGON)
+GAS_MONEY_WEI: Final = 10**18
+"""What operators send to a hot key, so that it can pay for its first transactions."""

@@ -32,7 +32,7 @@ from ops.devnet.redis import RedisServer
 from ops.devnet.softhsm import SoftHsmToken
 from ops.stack import config, trust
 from ops.stack.keys import private_directory
-from ops.stack.networks import TrialNetwork
+from ops.stack.networks import TRIAL_NETWORKS, TrialNetwork
 from policies.bundle import Bundle
 
 PROCESSES: Final = ("signer", "api", "monitor", "worker", "beat")
@@ -74,7 +74,7 @@ class Stack:
         api_port: int = OwnPort.FREE,
         durability: Durability = Durability.FULL,
         database_url: str | None = None,
-        networks: Sequence[TrialNetwork] = (),
+        networks: Sequence[TrialNetwork] = TRIAL_NETWORKS,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Prepares the stack; `up` starts it.
