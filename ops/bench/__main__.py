@@ -15,6 +15,7 @@ from ops.bench.compare import Row
 
 ROWS: Final = {
     "block-scan": "ops.bench.blocks",
+    "eth-block-scan": "ops.bench.eth_blocks",
     "coin-choice": "ops.bench.coins",
     "ledger": "ops.bench.ledger",
     "signing": "ops.bench.signing",
