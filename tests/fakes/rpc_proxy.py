@@ -78,7 +78,7 @@ def rpc_proxy(node: Bitcoind | Anvil) -> Iterator[RpcProxy]:
             if fault is Fault.FAKE:
                 [call] = calls
                 answer = {"jsonrpc": "2.0", "result": proxy.fake_result[call["method"]], "id": call.get("id")}
-                self._answer(200, json.dumps(answer).encode())
+                self._answer(200, json.dumps([answer] if isinstance(decoded, list) else answer).encode())
             elif fault is Fault.HOLD_REQUEST:
                 proxy.wait_released()
                 self.close_connection = True

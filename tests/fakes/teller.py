@@ -17,7 +17,7 @@ from custody.ledger.audit import audit
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.watch import ResourceSet
 from custody.reconcile.model import Report
-from custody.reconcile.service import reconcile
+from custody.reconcile.service import enforce, reconcile
 from custody.signing import repository as transactions
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build, fill_gap
@@ -272,6 +272,17 @@ class Teller(ABC):
 
     def reconcile(self) -> Report:
         return reconcile(self.admin, self.bundle, {self.chain: self.adapter})
+
+    def enforce(self) -> Report:
+        """A pass of reconciliation with its teeth, as a worker makes it."""
+        report = self.reconcile()
+        enforce(self.db, report)
+        return report
+
+    def lift_halt(self) -> None:
+        """An operator has found out why."""
+        with self.db.transaction() as tx:
+            halts.lift(tx, halts.ALL)
 
     def broken_rules(self) -> set[int]:
         """Which rules of reconciliation do not hold; the identity itself is exact to the satoshi all the time."""
