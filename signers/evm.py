@@ -115,11 +115,12 @@ class EvmRules:
             reasons.append(
                 Reason("feerate-cap", f"{tx.max_fee_per_gas_wei} wei per gas: at most {network.feerate_cap}")
             )
-        wanted, objections = _wanted(request, keyset, grounds.bundle)
+        tokens = _tokens(grounds.bundle, request.chain)
+        wanted, objections = _wanted(request, keyset, grounds.bundle, tokens)
         reasons += objections
         deposits: frozenset[int] = frozenset()
         try:
-            call = self._call(request, tx, keyset, network.gas_caps, grounds.bundle)
+            call = self._call(request, tx, keyset, network.gas_caps, tokens)
         except _UnknownCall as unknown:
             reasons.append(unknown.reason)
         else:
@@ -132,11 +133,15 @@ class EvmRules:
         return Findings(Reach(tx.nonce, MAX_NONCE_AHEAD, "nonce"), deposits, reasons)
 
     def _call(
-        self, request: SignRequest, tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, bundle: Bundle
+        self,
+        request: SignRequest,
+        tx: UnsignedTx,
+        keyset: EvmKeyset,
+        gas: GasCaps,
+        tokens: frozenset[bytes],
     ) -> _Call:
         """What the transaction does. Raises _UnknownCall: nothing that intents of this kind may do."""
         kinds = {intent.kind for intent in request.intents}
-        tokens = _tokens(bundle, request.chain)
         try:
             if kinds == {Kind.PAYMENT}:
                 return _payment(tx, keyset, gas, tokens)
@@ -154,15 +159,20 @@ class EvmRules:
 def _tokens(bundle: Bundle, chain: str) -> frozenset[bytes]:
     """Contracts of the tokens that are listed on a chain."""
     return frozenset(
-        raw_address(entry.contract)
+        _listed(entry.contract)
         for entry in bundle.assets
         if entry.chain == chain and entry.contract is not None
     )
 
 
+def _listed(address: str) -> bytes:
+    """The 20 bytes of an address in the bundle, whose checksum was looked at when the bundle was read."""
+    return bytes.fromhex(address[2:])
+
+
 def _payment(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: frozenset[bytes]) -> _Call:
     """A batch payout, a token transfer or a plain transfer. Raises _UnknownCall, InvalidValue."""
-    if keyset.payout is not None and tx.to == raw_address(keyset.payout):
+    if keyset.payout is not None and tx.to == _listed(keyset.payout):
         batch = decode_payout(tx.data)
         if sum(payout.units for payout in batch) != tx.value_wei:
             raise _UnknownCall(f"{tx.value_wei} wei go to the payout contract, another sum out of it")
@@ -179,7 +189,7 @@ def _payment(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: frozenset[
 
 def _sweep(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: frozenset[bytes]) -> _Call:
     """A flush of forwarders by the key-set's own factory. Raises _UnknownCall, InvalidValue."""
-    if tx.to != raw_address(keyset.factory):
+    if tx.to != _listed(keyset.factory):
         raise _UnknownCall(f"{checksummed(tx.to)} is not the factory {keyset.factory}")
     if tx.value_wei != 0:
         raise _UnknownCall(f"{tx.value_wei} wei go to the factory")
@@ -197,12 +207,11 @@ def _sweep(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: frozenset[by
 
 
 def _wanted(
-    request: SignRequest, keyset: EvmKeyset, bundle: Bundle
+    request: SignRequest, keyset: EvmKeyset, bundle: Bundle, tokens: frozenset[bytes]
 ) -> tuple[Counter[_Transfer], list[Reason]]:
     """What the payments ask for, and objections to where they go."""
     wanted: Counter[_Transfer] = Counter()
     reasons: list[Reason] = []
-    nowhere = {_NOBODY, *_tokens(bundle, request.chain)}
     ours = (keyset.address, keyset.factory, keyset.payout)
     for intent in request.intents:
         if intent.kind is not Kind.PAYMENT:
@@ -212,14 +221,14 @@ def _wanted(
         except InvalidValue as error:
             reasons.append(Reason("bad-destination", str(error)))
             continue
-        if to.script in nowhere or to.text in ours:
+        if to.script == _NOBODY or to.script in tokens or to.text in ours:
             reasons.append(
                 Reason(
                     "bad-destination", f"{to.text} is the zero address, a listed token's contract or our own"
                 )
             )
         contract = bundle.asset(intent.asset).contract
-        wanted[_Transfer(raw_address(contract) if contract else None, to.script, intent.units)] += 1
+        wanted[_Transfer(_listed(contract) if contract else None, to.script, intent.units)] += 1
     return wanted, reasons
 
 

@@ -16,7 +16,6 @@ from chains.btc.hd import HARDENED, AccountKey, agreed_address
 from chains.btc.tx import SIGHASH_ALL, SegwitDigests
 from chains.eth.address import checksummed
 from chains.eth.forwarder import agreed_forwarder
-from chains.eth.tx import UnsignedTx
 from policies.bundle import EvmKeyset, KeysetEntry
 from signers.btc import BitcoinRules, BitcoinUnsigned
 from signers.ecdsa import normalised
@@ -176,26 +175,27 @@ class EvmWallet:
         Raises:
             SignerStopped: the one in the journal does not verify.
         """
-        pubkey, tx = self.keys.pubkey, unsigned.tx
-        text = kept.before
+        pubkey, digest = self.keys.pubkey, bytes.fromhex(unsigned.content)
+        text, made = kept.before, None
         if text is None:
-            made = normalised(self.keys.sign(tx.signing_hash), pubkey, tx.signing_hash).hex()
-            if not self._verified(tx, made):
+            made = normalised(self.keys.sign(digest), pubkey, digest).hex()
+            if not self._verified(unsigned, made):
                 raise WrongSignature("the signature is not the key-set's; it was not released")
             text = kept.keep(made)
-        if not self._verified(tx, text):
+        if text != made and not self._verified(unsigned, text):
             raise SignerStopped(f"the journal's signature for {unsigned.content} is damaged")
         return (InputSignature(index=0, pubkey=pubkey.hex(), signature=text),)
 
-    def _verified(self, tx: UnsignedTx, text: str) -> bool:
+    def _verified(self, unsigned: EvmUnsigned, text: str) -> bool:
         """Whether libsecp256k1 recovers the record's address from 65 bytes (hex), and OpenSSL verifies them."""
         try:
-            signed = tx.signed(bytes.fromhex(text))
+            signed = unsigned.tx.signed(bytes.fromhex(text))
             sender = checksummed(signed.sender())
         except ValueError:
             return False
         der = utils.encode_dss_signature(signed.r, signed.s)
-        return sender == self.keys.record.address and verifies(self.keys.pubkey, tx.signing_hash, der)
+        digest = bytes.fromhex(unsigned.content)
+        return sender == self.keys.record.address and verifies(self.keys.pubkey, digest, der)
 
 
 def verifies(pubkey: bytes, digest: bytes, der: bytes) -> bool:

@@ -21,6 +21,8 @@ from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
 from chains.btc.psbt import PsbtInput, build_psbt
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
+from chains.eth.address import checksummed, keccak256, raw_address
+from chains.eth.tx import UnsignedTx
 from chains.types import TxId
 from ops.bench.compare import Row, Side, interleave
 from ops.devnet.files import part_directory, write_private
@@ -29,36 +31,41 @@ from ops.devnet.softhsm import SoftHsmToken
 from ops.stack import config
 from ops.stack.keys import Person, person
 from ops.stack.keyset import BTC_KEYSET, bitcoin_keyset, make_signer, mark_directory, signer_directory
-from ops.stack.listing import ASSET, BTC_SATS, CHAIN, bitcoin
+from ops.stack.listing import ASSET, CHAIN, bitcoin, evm
+from ops.stack.networks import ETHEREUM
 from ops.stack.quorum import CallerGrant, make_bundle, make_quorum, publish
-from policies.bundle import BitcoinKeyset
+from policies.bundle import BitcoinKeyset, EvmKeyset
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import sign_order
 from signers.client import SignerClient, UnixAddress
+from signers.keyset import EvmKeysetRecord, KeysetRecord
 from signers.ports import SignerUnavailable, SignRequest
 
 _IN_FLIGHT: Final = 8
 _REQUESTS: Final = 240
 _REPEATS: Final = 5
-_PAYMENT_SATS: Final = 500_000
+_PAYMENT_UNITS: Final = 500_000
 _COIN_SATS: Final = 1_000_000
 _FEE_SATS: Final = 1_000
+_GAS: Final = 21_000
+_GAS_PRICE_WEI: Final = 10**9
 _SECP256K1: Final = bytes.fromhex("06052b8104000a")
 _HARDENED: Final = 2**31
 _PAYMENT_ADDRESS: Final = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 _PAYMENT_SCRIPT: Final = bytes.fromhex("0014751e76e8199196d454941c45d1b3a323f1433bd6")
-_ENOUGH: Final = str(20_000_000 * BTC_SATS)
+_ENOUGH: Final = str(10**30)
 
 
 def rows(progress: Callable[[str], None]) -> Iterator[Row]:
-    """Signatures a second. Ours: decode, check all, journal on disk, sign, verify; one coin or ten a request."""
+    """Signatures a second. Ours: decode, check all, journal on disk, sign, verify; one coin or ten a request, or a
+    payment from an EVM key, whose signature is made in the HSM and goes to the disk as well."""
     directory = part_directory("strongroom-bench-")
     try:
         progress("signing: making a token and a signer")
         token = SoftHsmToken(directory / "softhsm", "bench")
         token.create()
         os.environ.update(token.env)  # before this process loads the library, for the peer
-        caller, keyset = _ceremony(directory, token)
+        caller, btc, eth = _ceremony(directory, token)
         socket = directory / "signer.sock"
         signer = ManagedProcess(
             "signer",
@@ -69,10 +76,11 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
         with signer:
             signer.wait_ready(socket.exists)
             client, bare = SignerClient(UnixAddress(socket)), _bare_session(token)
-            desk = _Desk(keyset, caller)
+            desk = _Desk(btc, caller)
             try:
-                yield _compare("signing", 1, client, bare, desk, progress)
-                yield _compare("signing-batches-of-10", 10, client, bare, desk, progress)
+                yield _compare("signing", 1, client, bare, desk.request, progress)
+                yield _compare("signing-batches-of-10", 10, client, bare, desk.request, progress)
+                yield _compare("signing-evm", 1, client, bare, _EvmDesk(eth, caller).request, progress)
             except SignerUnavailable as error:
                 raise AssertionError(f"{error}; exit code {signer.exit_code}: {signer.log_tail()}") from error
             client.close()
@@ -80,23 +88,44 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
         shutil.rmtree(directory)
 
 
-def _ceremony(directory: Path, token: SoftHsmToken) -> tuple[Person, BitcoinKeyset]:
+def _ceremony(directory: Path, token: SoftHsmToken) -> tuple[Person, BitcoinKeyset, EvmKeyset]:
     """A bundle whose caps let thousands of payments through in one run."""
     quorum = make_quorum(directory / "officers")
     root = quorum.trust_root(minimum_version=1)
     caller = person(directory / "callers", "bench", organisation="bench")
     grants = [CallerGrant(caller, ("withdrawals:sign",))]
-    [record] = make_signer(directory, token, root)
-    keyset = bitcoin_keyset(record)
-    bundle = make_bundle(version=1, listings=[bitcoin(keyset)], callers=grants, quorum=quorum)
+    first, second = make_signer(directory, token, root, [ETHEREUM])
+    btc, eth = bitcoin_keyset(first), _evm_keyset(second)
+    tokens = {each.asset: _address(each.name) for each in ETHEREUM.tokens}
+    listings = [bitcoin(btc), evm(ETHEREUM, "00" * 32, eth, tokens)]
+    bundle = make_bundle(version=1, listings=listings, callers=grants, quorum=quorum)
     replace = msgspec.structs.replace
     bundle = replace(
         bundle,
-        networks=(replace(bundle.networks[0], fee_window_cap=_ENOUGH),),
-        caps=(replace(bundle.caps[0], window_cap=_ENOUGH),),
+        networks=tuple(replace(network, fee_window_cap=_ENOUGH) for network in bundle.networks),
+        caps=tuple(replace(cap, window_cap=_ENOUGH) for cap in bundle.caps),
     )
     publish(directory, quorum.sign(bundle), root)
-    return caller, keyset
+    return caller, btc, eth
+
+
+def _evm_keyset(record: KeysetRecord) -> EvmKeyset:
+    """What the bundle says of the key; no chain is there, so its contracts are names only."""
+    assert isinstance(record, EvmKeysetRecord)
+    return EvmKeyset(
+        id=record.id,
+        chain=ETHEREUM.chain,
+        tier="hot",
+        attestation_key=record.attestation_key,
+        address=record.address,
+        factory=_address("factory"),
+        forwarder="ab" * 32,
+        payout=_address("payout"),
+    )
+
+
+def _address(name: str) -> str:
+    return checksummed(keccak256(name.encode())[12:])
 
 
 def _config(directory: Path, token: SoftHsmToken, socket: Path) -> Path:
@@ -105,7 +134,7 @@ def _config(directory: Path, token: SoftHsmToken, socket: Path) -> Path:
         "directory": str(signer_directory(directory)),
         "mark_directory": str(mark_directory(directory)),
         "bundle_path": str(directory / "bundle.json"),
-        "keysets": [BTC_KEYSET],
+        "keysets": [BTC_KEYSET, ETHEREUM.keyset],
         "token": {
             "module": str(token.module_path),
             "label": token.label,
@@ -122,14 +151,15 @@ def _compare(
     size: int,
     client: SignerClient,
     bare: Callable[[bytes], object],
-    desk: _Desk,
+    request: Callable[[int], SignRequest],
     progress: Callable[[str], None],
 ) -> Row:
-    """Requests of `size` coins and as many payments each; the rates are of signatures."""
+    """Requests of `size` signatures each; the rates are of signatures."""
     requests = max(_REQUESTS // size, _IN_FLIGHT)
     total = requests * (_REPEATS + 1)
     progress(f"{name}: writing {total} requests")
-    waiting = [desk.request(size) for _ in range(total)]
+    waiting = [request(size) for _ in range(total)]
+    waiting.reverse()  # they are taken from the end, and a signer takes nonces only near those it knows
     digests = [secrets.token_bytes(32) for _ in range(requests * size)]
     with ThreadPoolExecutor(_IN_FLIGHT) as pool:
 
@@ -162,14 +192,14 @@ class _Desk:
 
     def request(self, size: int) -> SignRequest:
         """A request that no other one conflicts with."""
-        orders = [self._order() for _ in range(size)]
+        orders = [_order(self._caller, CHAIN, ASSET, _PAYMENT_ADDRESS, _FEE_SATS * 2) for _ in range(size)]
         inputs = [self._coin(next(self._numbers)) for _ in range(size)]
-        change_sats = size * (_COIN_SATS - _PAYMENT_SATS - _FEE_SATS)
+        change_sats = size * (_COIN_SATS - _PAYMENT_UNITS - _FEE_SATS)
         transaction = Transaction(
             2,
             tuple(TxIn(entry.outpoint, entry.sequence) for entry in inputs),
             (
-                *(TxOut(_PAYMENT_SATS, _PAYMENT_SCRIPT) for _ in orders),
+                *(TxOut(_PAYMENT_UNITS, _PAYMENT_SCRIPT) for _ in orders),
                 TxOut(change_sats, self._account.script(1, 0)),
             ),
         )
@@ -178,7 +208,7 @@ class _Desk:
         return SignRequest(
             chain=CHAIN,
             keyset=self._keyset.id,
-            intents=tuple(self._intent(order) for order in orders),
+            intents=tuple(_intent(order, self._keyset.id) for order in orders),
             evidence=Evidence(orders=tuple(sign_order(order, self._caller.key) for order in orders)),
             transaction=base64.b64encode(psbt).decode(),
         )
@@ -196,34 +226,65 @@ class _Desk:
             outpoint, TxIn(outpoint).sequence, coin.serialize(), path, self._account.pubkey(0, number)
         )
 
-    def _order(self) -> Order:
-        return Order(
-            v=1,
-            id=str(uuid.uuid4()),
-            caller=self._caller.id,
-            customer="alice",
-            chain=CHAIN,
-            asset=ASSET,
-            destination=_PAYMENT_ADDRESS,
-            amount=str(_PAYMENT_SATS),
-            fee_ceiling=str(_FEE_SATS * 2),
-            expires_at=int(time.time()) + 3600,
+
+class _EvmDesk:
+    """Writes requests for plain payments, one nonce each."""
+
+    def __init__(self, keyset: EvmKeyset, caller: Person) -> None:
+        self._keyset, self._caller = keyset, caller
+        self._payee = _address("payee")
+        self._nonces = itertools.count()
+
+    def request(self, _size: int) -> SignRequest:
+        """A request that no other one conflicts with; a transaction of an account has one signature."""
+        order = _order(self._caller, ETHEREUM.chain, ETHEREUM.native, self._payee, _GAS * _GAS_PRICE_WEI)
+        transaction = UnsignedTx(
+            chain_id=ETHEREUM.chain_id,
+            nonce=next(self._nonces),
+            max_priority_fee_per_gas_wei=1,
+            max_fee_per_gas_wei=_GAS_PRICE_WEI,
+            gas_limit=_GAS,
+            to=raw_address(self._payee),
+            value_wei=order.units,
+        )
+        return SignRequest(
+            chain=ETHEREUM.chain,
+            keyset=self._keyset.id,
+            intents=(_intent(order, self._keyset.id),),
+            evidence=Evidence(orders=(sign_order(order, self._caller.key),)),
+            transaction=base64.b64encode(transaction.encode()).decode(),
         )
 
-    def _intent(self, order: Order) -> Intent:
-        return Intent(
-            v=1,
-            kind=Kind.PAYMENT,
-            id=order.id,
-            chain=CHAIN,
-            keyset=self._keyset.id,
-            tier="hot",
-            asset=ASSET,
-            destination=order.destination,
-            amount=order.amount,
-            order=order.digest_hex(),
-            policy_version=1,
-        )
+
+def _order(caller: Person, chain: str, asset: str, destination: str, ceiling: int) -> Order:
+    return Order(
+        v=1,
+        id=str(uuid.uuid4()),
+        caller=caller.id,
+        customer="alice",
+        chain=chain,
+        asset=asset,
+        destination=destination,
+        amount=str(_PAYMENT_UNITS),
+        fee_ceiling=str(ceiling),
+        expires_at=int(time.time()) + 3600,
+    )
+
+
+def _intent(order: Order, keyset: str) -> Intent:
+    return Intent(
+        v=1,
+        kind=Kind.PAYMENT,
+        id=order.id,
+        chain=order.chain,
+        keyset=keyset,
+        tier="hot",
+        asset=order.asset,
+        destination=order.destination,
+        amount=order.amount,
+        order=order.digest_hex(),
+        policy_version=1,
+    )
 
 
 def _bare_session(token: SoftHsmToken) -> Callable[[bytes], object]:
