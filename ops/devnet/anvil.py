@@ -60,7 +60,7 @@ class Anvil(Part):
     - Nobody is asked for a password, by no version of anvil: it listens on 127.0.0.1 only.
     - Each start makes a block 0 of its own, and of several in the state any may be found again under that number.
       So the time in it is kept, which makes it the same each time, and the clock is set right at every start.
-    - `increase_time` holds until the next stop only: after a restart blocks have the time of the machine again.
+    - After a restart its clock goes on from the machine's time, or from its last block where that is later.
     - Each block is at least a second later than the one before, so many blocks at once run ahead of the clock.
     """
 
