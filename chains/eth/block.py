@@ -5,6 +5,7 @@ Fetching what is read here, and making sure that all of it belongs to one block,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -99,7 +100,8 @@ def token_receipts(
     """Receipts of tokens: what events claim, cut to what balances show.
 
     A token may keep a fee, and a contract may emit what it likes. What an address got in the block is the difference
-    of its balance plus what left it; the events share that in their order, moves among our own addresses first.
+    of its balance plus what left it, less moves among our own addresses. The events share that in proportion, so that
+    what each brought does not depend on which others share its block.
 
     Args:
         found: all events that concern us, in the block's order.
@@ -115,11 +117,19 @@ def token_receipts(
             left[each.sender, each.contract] += each.units
         if each.sender in scripts and (each.to, each.contract) in left:
             left[each.to, each.contract] -= each.units
+    coming = arriving(found, scripts)
+    claimed: Counter[tuple[bytes, str]] = Counter()
+    for each in coming:
+        claimed[each.to, each.contract] += each.units
+    told: Counter[tuple[bytes, str]] = Counter()
     receipts = []
-    for each in arriving(found, scripts):
-        units = min(each.units, left[each.to, each.contract])
-        if units > 0:
-            left[each.to, each.contract] -= units
+    for each in coming:
+        key = each.to, each.contract
+        came = max(0, min(left[key], claimed[key]))
+        before_it = told[key] * came // claimed[key]
+        told[key] += each.units
+        units = told[key] * came // claimed[key] - before_it
+        if units:
             resource = f"{hash_text(each.txid)}:log:{places[each.index]}"
             receipts.append(Receipt(resource, TxId(hash_text(each.txid)), each.to, units, each.contract))
     return receipts
