@@ -26,6 +26,8 @@ _PAYABLE = (
     " AND w.not_before <= now()"
 )
 
+_NOT_HALTED = "NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope IN ('all', w.chain))"
+
 
 def insert(tx: Tx, withdrawal: Withdrawal) -> bool:
     """Add it; False if its id or its order's hash is taken (waits for a concurrent insert to end)."""
@@ -78,19 +80,23 @@ def page(
 
 
 def due(tx: Tx, states: Sequence[WithdrawalState], *, limit: int) -> Sequence[UUID]:
-    """Ids of withdrawals in `states` whose `not_before` has come, oldest first."""
+    """Ids of withdrawals in `states` whose `not_before` has come, oldest first: so many of each chain, and none of a
+    halted one. So a chain that is stuck takes no other's turn."""
     rows = tx.all(
-        "SELECT id FROM withdrawals WHERE state = ANY (%s) AND not_before <= now() ORDER BY created_at, id LIMIT %s",
+        "SELECT id FROM (SELECT w.id, w.created_at,"
+        "  row_number() OVER (PARTITION BY w.chain ORDER BY w.created_at, w.id) AS place FROM withdrawals w"
+        f" WHERE w.state = ANY (%s) AND w.not_before <= now() AND {_NOT_HALTED}) found"
+        " WHERE place <= %s ORDER BY created_at, id",
         [list(states), limit],
     )
     return [row["id"] for row in rows]
 
 
 def overdue(tx: Tx, states: Sequence[WithdrawalState], now: int, *, limit: int) -> Sequence[UUID]:
-    """Ids of withdrawals in `states` whose order ended at or before `now` (UNIX seconds)."""
+    """Ids of withdrawals in `states` whose order ended at or before `now` (UNIX seconds); none of a halted chain."""
     rows = tx.all(
-        "SELECT id FROM withdrawals WHERE state = ANY (%s) AND expires_at <= to_timestamp(%s)"
-        " ORDER BY expires_at LIMIT %s",
+        f"SELECT w.id FROM withdrawals w WHERE w.state = ANY (%s) AND w.expires_at <= to_timestamp(%s)"
+        f" AND {_NOT_HALTED} ORDER BY w.expires_at LIMIT %s",
         [list(states), now, limit],
     )
     return [row["id"] for row in rows]
@@ -126,11 +132,11 @@ def gathered(tx: Tx, chain: str, tier: str, *, seconds: int) -> bool:
 
 
 def settleable(tx: Tx, *, limit: int) -> Sequence[UUID]:
-    """Ids of queued withdrawals to addresses of ours, oldest first; customers not frozen."""
+    """Ids of queued withdrawals to addresses of ours, oldest first; customers not frozen, chains not halted."""
     rows = tx.all(
         "SELECT w.id FROM withdrawals w JOIN customers c ON c.id = w.customer_id"
         " WHERE w.settlement = 'internal' AND w.state = 'queued' AND c.state = 'active'"
-        " AND w.not_before <= now() ORDER BY w.created_at, w.id LIMIT %s",
+        f" AND w.not_before <= now() AND {_NOT_HALTED} ORDER BY w.created_at, w.id LIMIT %s",
         [limit],
     )
     return [row["id"] for row in rows]

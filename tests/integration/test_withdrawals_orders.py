@@ -23,12 +23,13 @@ from custody.errors import (
 from custody.ids import new_id
 from custody.lifecycle import ImpossibleTransition
 from custody.storage import halts
-from custody.withdrawals import service
+from custody.withdrawals import routing, service
 from custody.withdrawals.ending import expire, settle_internal
 from custody.withdrawals.routing import route
-from custody.withdrawals.screening import DestinationList
+from custody.withdrawals.screening import DestinationList, ScreeningUnavailable
 from ops.devnet.bitcoind import Bitcoind
 from policies.canonical import BadSignature
+from policies.facts import Screening
 from policies.intent import SignedOrder
 from tests.fakes.till import Till, open_till
 
@@ -368,3 +369,34 @@ def test_a_screened_destination_is_rejected_and_without_an_answer_the_withdrawal
     assert till.states() == ["rejected"]
     assert "destination-blocked" in till.withdrawal(withdrawal.id).reason
     assert "screening.unavailable" not in till.alerts()
+
+
+@pytest.mark.parametrize("trouble", ["halted", "not screened"])
+def test_a_chain_that_is_stuck_takes_no_other_chains_turn(
+    till: Till, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    monkeypatch.setattr(routing, "BATCH", 3)
+    alice = till.customer("alice", 3_000_000)
+    ours = till.request(alice, 1_000_000)
+    till.execute(
+        "INSERT INTO withdrawals (id, caller, customer_id, chain, asset, destination, units, fee_units, order_json,"
+        " order_signature, order_hash, state, expires_at, created_at)"
+        " SELECT gen_random_uuid(), caller, customer_id, 'stuck', asset, destination, units, fee_units, order_json,"
+        " order_signature, 'copy ' || n, 'requested', expires_at, created_at - interval '1 hour'"
+        " FROM withdrawals, generate_series(1, 10) AS n WHERE id = %s",
+        ours.id,
+    )
+    if trouble == "halted":
+        with till.admin.transaction() as tx:
+            halts.halt(tx, "stuck", "the node is odd")
+
+    def screen(chain: str, address: str) -> Screening:
+        if chain == "stuck" and trouble == "not screened":
+            raise ScreeningUnavailable("no answer")
+        return Screening.CLEAR
+
+    route(till.db, till.bundle, screen, now=int(time.time()))
+    assert till.withdrawal(ours.id).state == "queued"
+    others = till.query("SELECT DISTINCT state FROM withdrawals WHERE chain = 'stuck'")
+    assert others == [{"state": "requested"}]
+    till.execute("DELETE FROM withdrawals WHERE chain = 'stuck'")
