@@ -179,7 +179,9 @@ def _find(db: Database, site: EvmSite, pace: SweepPace) -> _Found | None:
         candidates = repository.candidates(tx, chain, keyset, anchor.height)
         if not candidates:
             return None
-        return _Found(candidates, repository.needed(tx, chain), committed, anchor)
+        needed = repository.needed(tx, chain)
+        # What a payment lacks may be its gas.
+        return _Found(candidates, needed | {site.asset.id} if needed else needed, committed, anchor)
 
 
 def _anchor(tx: Tx, site: EvmSite) -> BlockRef | None:

@@ -665,3 +665,52 @@ def test_an_operator_plans_a_sweep_at_once_and_everything_that_is_worth_its_fee(
     assert run(EVM_CHAIN, "--everything").exit_code == 0
     assert flush_of(till)[1] == [small[0].index]
     assert len(till.query("SELECT * FROM events WHERE type = 'operator.swept'")) == 3
+
+
+def test_where_balances_are_compared_flushes_are_no_deposits_and_leave_the_books_exact(
+    database: str, outside: Outside, tmp_path: Path
+) -> None:
+    with open_sweep_till(database, outside, tmp_path, network_native_mode="balance") as till:
+        till.customer("alice")
+        till.fund_gas()
+        till.enforce()  # no transaction is known to have brought it: a surplus until then
+        rows = till.forwarders("alice", 3, GOOD, ("ETH", ETHER // 10))
+        assert till.sweep() == 1
+        till.sign()
+        # A deposit in the very block of the flush, before or after it, is one all the same.
+        till.outside.send("ETH", rows[0].address, ETHER // 7)
+        till.broadcast()
+        till.outside.send("ETH", rows[1].address, ETHER // 9)
+        till.settle()
+        till.look_back()
+        assert till.balance("alice", "ETH") == 3 * (ETHER // 10) + ETHER // 7 + ETHER // 9
+        assert set(till.deposits(rows[2])) == {("ETH", "swept"), ("USDX", "swept")}
+        till.check()
+        assert till.sweep() >= 0
+        till.sign()
+        till.broadcast()
+        till.settle()
+        till.look_back()
+        assert sum(till.has(row.address, "ETH") for row in rows) == 0
+
+
+def test_a_flush_whose_nonce_somebody_else_has_used_is_dead_and_planned_anew_when_that_is_lifted(
+    till: SweepTill,
+) -> None:
+    till.fund_gas()
+    [row] = till.forwarders("alice", 1, GOOD)
+    till.sweep()
+    till.sign()
+    mine, _ = flush_of(till)
+    foreign = replace(mine, to=raw_address(till.treasury), data=b"", gas_limit=21_000)
+    till.anvil.send_raw("0x" + till.sign_with_the_key(foreign).hex())
+    till.settle()
+    assert till.halted() is not None
+    assert till.last().state is SweepState.ABANDONED
+    assert till.last().reason.startswith("double-spent")
+    assert till.query("SELECT * FROM sweep_items WHERE open") == []
+    till.enforce()
+    till.execute("DELETE FROM halts")
+    till.sweep_through(later_seconds=61)
+    assert flush_of(till)[0].nonce == 1
+    assert till.deposits(row) == [("USDX", "swept")]
