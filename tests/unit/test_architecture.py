@@ -109,6 +109,7 @@ def test_the_signer_daemon_loads_no_custody_and_no_web_or_database_library() -> 
         "sqlalchemy",
         "psycopg",
         "web3",
+        "eth_account",
         "bitcoinlib",
         "celery",
         "redis",
