@@ -55,10 +55,11 @@ def plan(site: EvmSite, payees: Sequence[Payee], price: GasPrice, available: Map
         NodeUnavailable: try again.
     """
     waiting: list[tuple[Payee, Reason]] = []
+    plain = {id(payee) for payee in payees if _is_plain(site, payee)}
     left = list(payees)
     while left:
-        group = _group(site, left)
-        fitted = _fit(site, group, price, available, waiting)
+        group = [payee for payee in left if id(payee) in plain] if id(left[0]) in plain else left[:1]
+        fitted = _fit(site, group[:MAX_ITEMS], price, available, waiting)
         if fitted is not None:
             return Plan(fitted, tuple(waiting))
         settled = {id(payee) for payee, _ in waiting}
@@ -66,15 +67,10 @@ def plan(site: EvmSite, payees: Sequence[Payee], price: GasPrice, available: Map
     return Plan(None, tuple(waiting))
 
 
-def _group(site: EvmSite, payees: Sequence[Payee]) -> list[Payee]:
-    """The oldest, and those that go with it."""
-    if site.keyset.payout is None or not _is_plain(site, payees[0]):
-        return [payees[0]]
-    return [payee for payee in payees if _is_plain(site, payee)][:MAX_ITEMS]
-
-
 def _is_plain(site: EvmSite, payee: Payee) -> bool:
-    return payee.signed.order.asset == site.asset.id and not site.node.code(payee.destination.script)
+    """Whether it may share a transaction."""
+    batches = site.keyset.payout is not None and payee.signed.order.asset == site.asset.id
+    return batches and not site.node.code(payee.destination.script)
 
 
 def _fit(
