@@ -1,0 +1,62 @@
+"""A small disk of its own that can be filled to the last byte: what runs on it meets a real ENOSPC."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_CHUNK = 64 * 1024
+
+
+class SmallVolume:
+    """A mounted tmpfs.
+
+    Args:
+        path: where it is mounted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._ballast = path / "ballast"
+
+    def fill(self) -> None:
+        """Write until there is no space left; again fills what has become free."""
+        size = _CHUNK
+        with self._ballast.open("ab", buffering=0) as file:
+            while size:
+                try:
+                    file.write(bytes(size))
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    size //= 2
+
+    def free(self) -> None:
+        """Give back what was filled."""
+        self._ballast.unlink(missing_ok=True)
+
+
+@contextmanager
+def small_volume(path: Path, megabytes: int) -> Iterator[SmallVolume]:
+    """Mount a volume of so many megabytes; whatever runs on it must have ended before this does.
+
+    Raises:
+        PermissionError: this process may not mount anything.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    options = f"size={megabytes}m,mode=0755"
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise PermissionError(f"mount: {done.stderr.strip()}")
+    try:
+        yield SmallVolume(path)
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
