@@ -8,7 +8,7 @@ from typing import Any
 from ops.demo.ethereum import ETH_WEI, USDX_UNITS, await_swept, new_address
 from ops.demo.evm import EvmSide
 from ops.demo.record import expect
-from ops.demo.world import CONFIRMATIONS, World
+from ops.demo.world import CONFIRMATIONS, PATIENCE_SECONDS, World
 from ops.devnet.anvil import AnvilRefused
 from ops.stack.networks import ETHEREUM, POLYGON, USDX
 
@@ -169,7 +169,6 @@ def second_network(world: World) -> dict[str, Any]:
     side.node.finalize()
     books.credit("carol", ETH_WEI)
     world.expect_balances("carol", asset=asset)
-    await_swept(world, side)
     payee, units = side.stranger(), ETH_WEI // 3
     made = world.withdraw("carol", payee, units, asset)
     txid = world.await_withdrawal(made["id"], "broadcast")["txids"][-1]
@@ -180,6 +179,7 @@ def second_network(world: World) -> dict[str, Any]:
     settled = world.await_withdrawal(made["id"], "settled")
     expect(side.node.balance_wei(payee) == units, f"{payee} received the amount once")
     expect(first.node.balance_wei(payee) == 0, "and on Ethereum nothing")
+    await_swept(world, side)
     chain_ids = {int(side.transaction(entry)["chainId"], 16) for entry in side.sent()}
     expect(chain_ids == {POLYGON.chain_id}, "each transaction names its network", chain_ids=chain_ids)
     expect(first.sent() == sent_on_first, "the key of Ethereum sent nothing meanwhile")
@@ -207,6 +207,7 @@ def _offer(side: EvmSide, raw: str) -> str:
     raise AssertionError
 
 
-def await_in_pool(world: World, side: EvmSide, txid: str) -> None:
+def await_in_pool(world: World, side: EvmSide, txid: str, *, patience: float = PATIENCE_SECONDS) -> None:
     """Waits until the node has a transaction in its pool."""
-    world.until(lambda: side.pending(txid), bool, f"{txid} to be in the pool of {side.network.chain}")
+    what = f"{txid} to be in the pool of {side.network.chain}"
+    world.until(lambda: side.pending(txid), bool, what, patience=patience)
