@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,7 @@ def _answers(server: EmbeddedPostgres) -> bool:
 
 @pytest.mark.parametrize(("bench", "another"), [(SignerBench, {}), (EvmBench, {"nonce": 1})])
 def test_fault_40_a_signer_without_space_signs_nothing_and_knows_afterwards_what_it_signed(
-    directory: Path, bench: type[SignerBench | EvmBench], another: dict[str, int]
+    directory: Path, bench: type[SignerBench | EvmBench], another: dict[str, Any]
 ) -> None:
     with small_volume(directory / "disk", 2) as disk:
         signer = bench(disk.path)
