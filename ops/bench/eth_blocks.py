@@ -108,7 +108,6 @@ def _compare(node: Anvil, progress: Callable[[str], None]) -> Iterator[Row]:
 
 
 def _row(node: Anvil, url: str, token: str, scripts: set[bytes], progress: Callable[[str], None]) -> Row:
-    from eth_typing import HexStr
     from hexbytes import HexBytes
     from web3 import HTTPProvider, Web3
 
@@ -116,7 +115,8 @@ def _row(node: Anvil, url: str, token: str, scripts: set[bytes], progress: Calla
     adapter = EvmNode("ethereum-devnet", network, url, tokens=lambda: [token])
     tip, senders = adapter.tip(), WatchedSenders([node.accounts()[5]])
     web3 = Web3(HTTPProvider(url))
-    contract, block_hash = Web3.to_checksum_address(token), HexBytes(tip.hash)
+    block_hash = HexBytes(tip.hash)
+    wanted: Any = {"blockHash": block_hash, "address": token, "topics": [TRANSFER_TOPIC]}
 
     def ours() -> tuple[int, int]:
         receipts = adapter.observe_block(tip, scripts, senders).receipts
@@ -125,9 +125,7 @@ def _row(node: Anvil, url: str, token: str, scripts: set[bytes], progress: Calla
 
     def peer() -> tuple[int, int]:
         block: Any = web3.eth.get_block(block_hash, full_transactions=True)
-        logs = web3.eth.get_logs(
-            {"blockHash": block_hash, "address": contract, "topics": [HexStr(TRANSFER_TOPIC)]}
-        )
+        logs = web3.eth.get_logs(wanted)
         native = sum(bytes.fromhex(tx["to"][2:]) in scripts for tx in block["transactions"])
         return native, sum(bytes(log["topics"][2][12:]) in scripts for log in logs)
 
