@@ -55,14 +55,6 @@ class _Call:
     deposits: frozenset[int] = frozenset()
 
 
-class _UnknownCall(Exception):
-    """The transaction is none of the five; carries why."""
-
-    def __init__(self, detail: str, code: str = "unknown-call") -> None:
-        super().__init__(detail)
-        self.reason = Reason(code, detail)
-
-
 class EvmRules:
     """One key's `FamilyRules`.
 
@@ -121,7 +113,7 @@ class EvmRules:
         deposits: frozenset[int] = frozenset()
         try:
             call = self._call(request, tx, keyset, network.gas_caps, tokens)
-        except _UnknownCall as unknown:
+        except Unreadable as unknown:
             reasons.append(unknown.reason)
         else:
             deposits = call.deposits
@@ -140,20 +132,20 @@ class EvmRules:
         gas: GasCaps,
         tokens: frozenset[bytes],
     ) -> _Call:
-        """What the transaction does. Raises _UnknownCall: nothing that intents of this kind may do."""
+        """What the transaction does. Raises Unreadable: nothing that intents of this kind may do."""
         kinds = {intent.kind for intent in request.intents}
         try:
             if kinds == {Kind.PAYMENT}:
                 return _payment(tx, keyset, gas, tokens)
             if any(intent.destination != keyset.address for intent in request.intents):
-                raise _UnknownCall(f"the house's own go to {keyset.address}", "bad-destination")
+                raise Unreadable("bad-destination", f"the house's own go to {keyset.address}")
             if kinds == {Kind.SWEEP}:
                 return _sweep(tx, keyset, gas, tokens)
             if kinds == {Kind.NONCE_FILL} and (tx.to, tx.value_wei, tx.data) == (self._address, 0, b""):
                 return _Call(gas.transfer)
         except InvalidValue as error:
-            raise _UnknownCall(str(error)) from None
-        raise _UnknownCall(f"not what {', '.join(sorted(kinds))} does")
+            raise Unreadable("unknown-call", str(error)) from None
+        raise Unreadable("unknown-call", f"not what {', '.join(sorted(kinds))} does")
 
 
 def _tokens(bundle: Bundle, chain: str) -> frozenset[bytes]:
@@ -171,38 +163,42 @@ def _listed(address: str) -> bytes:
 
 
 def _payment(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: frozenset[bytes]) -> _Call:
-    """A batch payout, a token transfer or a plain transfer. Raises _UnknownCall, InvalidValue."""
+    """A batch payout, a token transfer or a plain transfer. Raises Unreadable, InvalidValue."""
     if keyset.payout is not None and tx.to == _listed(keyset.payout):
         batch = decode_payout(tx.data)
         if sum(payout.units for payout in batch) != tx.value_wei:
-            raise _UnknownCall(f"{tx.value_wei} wei go to the payout contract, another sum out of it")
+            raise Unreadable(
+                "unknown-call", f"{tx.value_wei} wei go to the payout contract, another sum out of it"
+            )
         return _Call(gas.payout, tuple(_Transfer(None, payout.to, payout.units) for payout in batch))
     if tx.to in tokens:
         if tx.value_wei != 0:
-            raise _UnknownCall(f"{tx.value_wei} wei go to a token contract")
+            raise Unreadable("unknown-call", f"{tx.value_wei} wei go to a token contract")
         transfer = decode_transfer(tx.data)
         return _Call(gas.token, (_Transfer(tx.to, transfer.to, transfer.units),))
     if tx.data:
-        raise _UnknownCall(f"{len(tx.data)} bytes of calldata to {checksummed(tx.to)}, which is not listed")
+        raise Unreadable(
+            "unknown-call", f"{len(tx.data)} bytes of calldata to {checksummed(tx.to)}, which is not listed"
+        )
     return _Call(gas.transfer, (_Transfer(None, tx.to, tx.value_wei),))
 
 
 def _sweep(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: frozenset[bytes]) -> _Call:
-    """A flush of forwarders by the key-set's own factory. Raises _UnknownCall, InvalidValue."""
+    """A flush of forwarders by the key-set's own factory. Raises Unreadable, InvalidValue."""
     if tx.to != _listed(keyset.factory):
-        raise _UnknownCall(f"{checksummed(tx.to)} is not the factory {keyset.factory}")
+        raise Unreadable("unknown-call", f"{checksummed(tx.to)} is not the factory {keyset.factory}")
     if tx.value_wei != 0:
-        raise _UnknownCall(f"{tx.value_wei} wei go to the factory")
+        raise Unreadable("unknown-call", f"{tx.value_wei} wei go to the factory")
     flush = decode_flush(tx.data)
     if len(set(flush.salts)) != len(flush.salts) or len(set(flush.tokens)) != len(flush.tokens):
-        raise _UnknownCall("a forwarder or token is listed twice")
+        raise Unreadable("unknown-call", "a forwarder or token is listed twice")
     unlisted = set(flush.tokens) - tokens
     if unlisted:
-        raise _UnknownCall(f"{checksummed(min(unlisted))} is no listed token", "unlisted-token")
+        raise Unreadable("unlisted-token", f"{checksummed(min(unlisted))} is no listed token")
     try:
         deposits = frozenset(index_of(salt) for salt in flush.salts)
     except InvalidValue as error:
-        raise _UnknownCall(str(error), "foreign-forwarder") from None
+        raise Unreadable("foreign-forwarder", str(error)) from None
     return _Call(gas.sweep, deposits=deposits)
 
 
