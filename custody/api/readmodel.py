@@ -20,7 +20,7 @@ class VersionRow:
     fee_units: int
     """Network fee of the whole transaction, base units of the chain's native asset."""
     feerate: int
-    """BTC: sat/kvB."""
+    """BTC: sat/kvB; EVM: wei per gas at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ class TransactionRow:
     state: str
     confirmed_txid: str | None
     height: int | None
+    paid_units: int | None
+    """Its network fee, base units of the native asset; None while it is in no block."""
     versions: Sequence[VersionRow]
 
 
@@ -47,12 +49,22 @@ def transactions(tx: Tx, ids: Sequence[UUID]) -> Mapping[UUID, TransactionRow]:
         versions.setdefault(row["transaction_id"], []).append(
             VersionRow(row["version"], row["txid"], row["state"], units(row["fee_units"]), row["feerate"])
         )
+    # An EVM block says what was paid; on BTC it is what the version says.
     rows = tx.all(
-        "SELECT id, state, confirmed_txid, height FROM transactions WHERE id = ANY (%s)", (list(ids),)
+        "SELECT t.id, t.state, t.confirmed_txid, t.height, coalesce("
+        "  (SELECT max(c.fee_units) FROM consumptions c WHERE c.chain = t.chain AND c.txid = t.confirmed_txid),"
+        "  (SELECT v.fee_units FROM transaction_versions v WHERE v.txid = t.confirmed_txid)) AS paid"
+        " FROM transactions t WHERE t.id = ANY (%s)",
+        (list(ids),),
     )
     return {
         row["id"]: TransactionRow(
-            row["id"], row["state"], row["confirmed_txid"], row["height"], versions.get(row["id"], [])
+            row["id"],
+            row["state"],
+            row["confirmed_txid"],
+            row["height"],
+            None if row["height"] is None or row["paid"] is None else units(row["paid"]),
+            versions.get(row["id"], []),
         )
         for row in rows
     }

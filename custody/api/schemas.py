@@ -142,8 +142,11 @@ class DepositOut(Out):
     amount: DecimalText
     chain: str
     address: str
-    txid: str
-    resource: str = Field(description="The deposit's one identity on its chain; BTC: `txid:vout`.")
+    txid: str = Field(description="64 hex digits, on EVM without `0x`.")
+    resource: str = Field(
+        description="The deposit's one identity on its chain: BTC `txid:vout`; tokens `txid:log:n`; native EVM money by"
+        " its place in the trace, or by block and address where a node has no traces."
+    )
     state: str = Field(examples=["confirming"])
     height: int | None
     confirmations: int
@@ -161,10 +164,12 @@ class OrderIn(In):
     customer: NameText
     chain: NameText
     asset: NameText
-    destination: Annotated[str, Field(min_length=1, max_length=128)]
+    destination: Annotated[str, Field(min_length=1, max_length=128)] = Field(
+        description="In its canonical form: lower case for bech32, mixed case (EIP-55) on EVM."
+    )
     amount: UnitsText = Field(description="What arrives, in base units.")
     fee_ceiling: UnitsText = Field(
-        description="Most network fee this may cause, base units of the native asset."
+        description="Most network fee this may cause, in base units of the chain's native asset (satoshi, wei)."
     )
     expires_at: UnixSeconds
 
@@ -189,7 +194,22 @@ class NewWithdrawal(In):
                         "expires_at": 1893456000,
                     },
                     "signature": "A" * 86 + "==",
-                }
+                },
+                {
+                    "order": {
+                        "v": 1,
+                        "id": "0192f0c1-5b7e-7c3a-9d2e-3f4a5b6c7d8f",
+                        "caller": "exchange",
+                        "customer": "alice",
+                        "chain": "ethereum-devnet",
+                        "asset": "USDX",
+                        "destination": "0x52908400098527886E0F7030069857D2E4169EE7",
+                        "amount": "25000000",
+                        "fee_ceiling": "3000000000000000",
+                        "expires_at": 1893456000,
+                    },
+                    "signature": "A" * 86 + "==",
+                },
             ]
         }
     )
@@ -230,6 +250,9 @@ class WithdrawalOut(Out):
     versions: list[VersionOut]
     txids: list[str] = Field(description="Of all signed versions, oldest first.")
     confirmed_txid: str | None
+    network_fee: Money | None = Field(
+        description="What the confirmed transaction paid, for all that it serves; null while it is in no block."
+    )
     confirmations: int
     expires_at: datetime
     created_at: datetime
@@ -262,17 +285,43 @@ class ConfirmationsOut(Out):
     blocks: int
 
 
+class NetworkOut(Out):
+    """A chain and how careful we are on it."""
+
+    chain: str = Field(examples=["ethereum-devnet"])
+    family: Literal["btc", "evm"]
+    chain_id: int | None = Field(description="EVM: EIP-155; null on BTC.")
+    native_asset: str = Field(description="In which its fees are paid.")
+    settle_blocks: int = Field(
+        description="Confirmations after which a payment is settled; they count from the tip on BTC, from the newest"
+        " finalised block on EVM."
+    )
+    fee_cap: Money = Field(description="Most that one transaction of ours may cost.")
+
+
+class Networks(Out):
+    """All networks of the bundle."""
+
+    bundle_version: int
+    items: list[NetworkOut]
+
+
 class AssetOut(Out):
     """An asset and its terms."""
 
     id: str = Field(examples=["BTC"])
     chain: str
+    family: Literal["btc", "evm"]
+    contract: str | None = Field(description="Of a token (EIP-55); null for a chain's native asset.")
     decimals: int
+    traits: list[str] = Field(
+        description="How a token departs from ERC-20, e.g. `no-return`; `fee-on-transfer` ones cannot be withdrawn."
+    )
     native_asset: str = Field(description="In which the chain's fees are paid.")
     minimum_deposit: DecimalText
     withdrawal_fee: DecimalText
     confirmations: list[ConfirmationsOut]
-    settle_blocks: int
+    settle_blocks: int = Field(description="See `/v1/networks`.")
 
 
 class Assets(Out):

@@ -19,7 +19,7 @@ from custody.storage.events import Event
 from custody.sweeps.model import Sweep
 from custody.treasury.holdings import Holding
 from custody.withdrawals.model import Withdrawal
-from policies.bundle import AssetEntry, Bundle
+from policies.bundle import AssetEntry, Bundle, EvmNetwork
 
 T = TypeVar("T")
 
@@ -129,10 +129,31 @@ def withdrawal(
         ],
         txids=[version.txid for version in versions if version.txid is not None],
         confirmed_txid=paying.confirmed_txid if paying is not None else None,
+        network_fee=(
+            None if paying is None or paying.paid_units is None else money(bundle, native, paying.paid_units)
+        ),
         confirmations=_depth(paying, anchor),
         expires_at=found.expires_at,
         created_at=found.created_at,
         updated_at=found.updated_at,
+    )
+
+
+def networks(bundle: Bundle) -> schemas.Networks:
+    """The bundle's networks."""
+    return schemas.Networks(
+        bundle_version=bundle.version,
+        items=[
+            schemas.NetworkOut(
+                chain=network.chain,
+                family="evm" if isinstance(network, EvmNetwork) else "btc",
+                chain_id=network.chain_id if isinstance(network, EvmNetwork) else None,
+                native_asset=network.native_asset,
+                settle_blocks=network.settle_blocks,
+                fee_cap=money(bundle, network.native_asset, int(network.fee_cap)),
+            )
+            for network in bundle.networks
+        ],
     )
 
 
@@ -148,7 +169,10 @@ def _asset(bundle: Bundle, entry: AssetEntry) -> schemas.AssetOut:
     return schemas.AssetOut(
         id=entry.id,
         chain=entry.chain,
+        family="evm" if isinstance(network, EvmNetwork) else "btc",
+        contract=entry.contract,
         decimals=entry.decimals,
+        traits=list(entry.traits),
         native_asset=network.native_asset,
         minimum_deposit=decimal(bundle, entry.id, int(entry.minimum_deposit)),
         withdrawal_fee=decimal(bundle, entry.id, int(entry.withdrawal_fee)),
@@ -269,8 +293,14 @@ def statement(bundle: Bundle, asset: str, found: StatementPage) -> schemas.Page[
 
 
 def event_data(bundle: Bundle, data: Mapping[str, Any]) -> dict[str, Any]:
-    """An event's data with amounts as elsewhere: `units` becomes `amount`, `fee_units` becomes `fee`."""
-    entry = next((entry for entry in bundle.assets if entry.id == data.get("asset")), None)
+    """An event's data with amounts as elsewhere: `units` becomes `amount`, `fee_units` becomes `fee`.
+
+    They are of the asset named beside them; where only a chain is named, of its native asset.
+    """
+    asset = data.get("asset")
+    if asset is None:
+        asset = next((each.native_asset for each in bundle.networks if each.chain == data.get("chain")), None)
+    entry = next((entry for entry in bundle.assets if entry.id == asset), None)
     shown: dict[str, Any] = {}
     for key, value in data.items():
         number = str(value)

@@ -40,8 +40,8 @@ AssetOption = Annotated[str, typer.Option("--asset", help="Asset id.")]
 IdArgument = Annotated[str, typer.Argument(help="Id.", metavar="ID")]
 
 _WITHDRAWAL = (
-    "id", "customer", "asset", "amount", "fee", "destination", "state", "reason", "txids", "confirmed_txid",
-    "confirmations", "expires_at",
+    "id", "customer", "asset", "amount", "fee", "destination", "state", "reason", "fee_ceiling", "network_fee", "txids",
+    "confirmed_txid", "confirmations", "expires_at",
 )  # fmt: skip
 _DEPOSIT = ("id", "customer", "asset", "amount", "state", "confirmations", "confirmations_needed", "resource")
 _SWEEP = ("id", "chain", "kind", "state", "reason", "addresses", "amounts", "network_fee", "txid")

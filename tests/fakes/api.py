@@ -166,7 +166,7 @@ class RunningApi:
             self.clients.append(found)
         return found
 
-    def fund(self, customer: str, units: int) -> None:
+    def fund(self, customer: str, units: int, *, asset: str = "BTC", wallet: str = "hot-btc") -> None:
         """Credit a customer as the monitor would for a deposit."""
         with Database(self.superuser_dsn, application="test") as db, db.transaction() as tx:
             ledger.post_all(
@@ -176,8 +176,8 @@ class RunningApi:
                         derived_id("test", new_id()),
                         1,
                         customer=customer,
-                        asset="BTC",
-                        wallet="hot-btc",
+                        asset=asset,
+                        wallet=wallet,
                         units=units,
                     )
                 ],
@@ -249,7 +249,12 @@ class RunningApi:
 
 @contextmanager
 def running_api(
-    superuser_dsn: str, *, callers: Mapping[str, tuple[str, ...]] | None = None, **changes: Any
+    superuser_dsn: str,
+    *,
+    callers: Mapping[str, tuple[str, ...]] | None = None,
+    extend: Callable[[Bundle], Bundle] = lambda bundle: bundle,
+    signers: Mapping[str, Signer] | None = None,
+    **changes: Any,
 ) -> Iterator[RunningApi]:
     """Serve the API for this database until the block ends.
 
@@ -257,6 +262,8 @@ def running_api(
         superuser_dsn: of the database.
         callers: further callers with their scopes, beside `exchange`, `other` (all scopes), `reader` (customers only)
             and `past` (all scopes, whose time is over).
+        extend: adds to the bundle.
+        signers: further signers by key-set.
         changes: of the `ApiServices`.
     """
     every = tuple(str(scope) for scope in Scope)
@@ -266,7 +273,8 @@ def running_api(
     signer = AttestingSigner()
     bundle = make_bundle({name: (keys[name], scopes[name]) for name in scopes}, signer)
     past = tuple(msgspec.structs.replace(c, not_after=1) if c.id == "past" else c for c in bundle.callers)
-    bundle = msgspec.structs.replace(bundle, callers=past)
+    bundle = extend(msgspec.structs.replace(bundle, callers=past))
+    known: Mapping[str, Signer] = {signer.keyset_id: signer, **(signers or {})}
     database = Database(
         as_role(superuser_dsn, "strongroom_api"),
         application="api",
@@ -282,9 +290,9 @@ def running_api(
         return api.bundle
 
     def signer_of(keyset: str) -> Signer:
-        if keyset != signer.keyset_id:
+        if keyset not in known:
             raise InvalidValue(f"no signer for {keyset}")
-        return signer
+        return known[keyset]
 
     services = ApiServices(
         database=database,

@@ -31,6 +31,7 @@ RULES: Final = {
     "POST /v1/customers": Scope.CUSTOMERS_WRITE,
     "GET /v1/customers": Scope.CUSTOMERS_READ,
     "GET /v1/customers/{customer}": Scope.CUSTOMERS_READ,
+    "GET /v1/networks": Scope.CUSTOMERS_READ,
     "GET /v1/assets": Scope.CUSTOMERS_READ,
     "GET /v1/tiers": Scope.CUSTOMERS_READ,
     "POST /v1/customers/{customer}/addresses": Scope.ADDRESSES_WRITE,

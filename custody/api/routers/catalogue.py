@@ -1,4 +1,4 @@
-"""What the bundle says of assets and tiers."""
+"""What the bundle says of networks, assets and tiers."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from custody.treasury.holdings import holdings
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
 Reader = Annotated[Call, Depends(needs(Scope.CUSTOMERS_READ))]
+
+
+@router.get("/networks", response_model=schemas.Networks)
+def list_networks(call: Reader) -> Response:
+    """The chains, and from when on a payment on each is settled."""
+    with call.reading():
+        return views.answer(views.networks(call.bundle))
 
 
 @router.get("/assets", response_model=schemas.Assets)
