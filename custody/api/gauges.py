@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from custody.storage.db import Tx
+from custody.storage.heartbeats import Heartbeat, heard
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +15,8 @@ class ChainGauge:
 
     chain: str
     height: int
+    final_height: int
+    """From where confirmations count."""
     age_seconds: float
     """Since the monitor last wrote its cursor."""
 
@@ -38,6 +41,7 @@ class Gauges:
     """By severity; all severities are there."""
     halts: Sequence[str]
     """Scopes: `all` or chain ids."""
+    heartbeats: Sequence[Heartbeat]
 
 
 def read(tx: Tx) -> Gauges:
@@ -55,12 +59,13 @@ def read(tx: Tx) -> Gauges:
         [Count(row["asset"], row["state"], row["n"]) for row in withdrawals],
         alerts,
         [row["scope"] for row in tx.all("SELECT scope FROM halts ORDER BY scope")],
+        heard(tx),
     )
 
 
 def chains(tx: Tx) -> Sequence[ChainGauge]:
     """Of every chain that a monitor has begun with."""
     rows = tx.all(
-        "SELECT chain, height, extract(epoch FROM now() - updated_at) AS age FROM cursors ORDER BY chain"
+        "SELECT chain, height, anchor, extract(epoch FROM now() - updated_at) AS age FROM cursors ORDER BY chain"
     )
-    return [ChainGauge(row["chain"], row["height"], float(row["age"])) for row in rows]
+    return [ChainGauge(row["chain"], row["height"], row["anchor"], float(row["age"])) for row in rows]

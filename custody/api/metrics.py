@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from chains.errors import StrongroomError
 from custody.api import gauges
 from custody.storage.db import Database
+from custody.storage.heartbeats import Process
 
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -69,15 +70,35 @@ class _DatabaseCollector(Collector):
         yield from _families(found)
 
 
+def _processes(found: gauges.Gauges) -> Iterable[Metric]:
+    """A process that was not heard of for an hour has no series."""
+    age = GaugeMetricFamily(
+        "strongroom_process_age_seconds",
+        "Since a process was last heard of.",
+        labels=("process", "instance"),
+    )
+    node = GaugeMetricFamily("strongroom_node_tip_height", "The node's best block.", labels=("chain",))
+    for beat in found.heartbeats:
+        age.add_metric((beat.process.value, beat.instance), beat.age_seconds)
+        if beat.process is Process.MONITOR and isinstance(beat.detail.get("tip"), int):
+            node.add_metric((beat.instance,), beat.detail["tip"])
+    yield from (age, node)
+
+
 def _families(found: gauges.Gauges) -> Iterable[Metric]:
     tip = GaugeMetricFamily("strongroom_chain_tip_height", "Last block committed.", labels=("chain",))
     lag = GaugeMetricFamily(
         "strongroom_chain_monitor_age_seconds", "Since the monitor was last heard of.", labels=("chain",)
     )
+    final = GaugeMetricFamily(
+        "strongroom_chain_final_height", "From where confirmations count.", labels=("chain",)
+    )
     for chain in found.chains:
         tip.add_metric((chain.chain,), chain.height)
+        final.add_metric((chain.chain,), chain.final_height)
         lag.add_metric((chain.chain,), chain.age_seconds)
-    yield from (tip, lag)
+    yield from (tip, final, lag)
+    yield from _processes(found)
     for name, text, counts in (
         ("strongroom_deposits", "Deposits by state.", found.deposits),
         ("strongroom_withdrawals", "Withdrawals by state.", found.withdrawals),

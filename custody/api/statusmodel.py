@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -114,9 +114,3 @@ def transactions(tx: Tx) -> Sequence[UnderWay]:
         [list(_TRANSACTIONS)],
     )
     return [UnderWay(row["chain"], row["kind"], row["state"], row["n"], row["oldest"]) for row in rows]
-
-
-def finality(tx: Tx) -> Mapping[str, tuple[int, int]]:
-    """By chain: the last block committed, and the height from which confirmations count."""
-    rows = tx.all("SELECT chain, height, anchor FROM cursors")
-    return {row["chain"]: (row["height"], row["anchor"]) for row in rows}

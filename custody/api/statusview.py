@@ -22,7 +22,6 @@ def status(tx: Tx, found: Sequence[Part], bundle: Bundle, now: int) -> schemas.S
     """Everything from one snapshot, but for the parts, which were asked just before."""
     heard = {each.instance: each for each in heartbeats.heard(tx) if each.process is Process.MONITOR}
     cursors = {each.chain: each for each in gauges.chains(tx)}
-    final = statusmodel.finality(tx)
     halted: Sequence[Row] = halts.in_force(tx)
     alerts: Sequence[Alert] = readmodel.alerts(tx, which="open", after=0, limit=_MOST_ALERTS)
     return schemas.StatusOut(
@@ -33,7 +32,7 @@ def status(tx: Tx, found: Sequence[Part], bundle: Bundle, now: int) -> schemas.S
             schemas.PartOut(name="api", ok=True, detail="answers"),
             *(schemas.PartOut(name=part.name, ok=part.ok, detail=part.detail) for part in found),
         ],
-        chains=[_chain(network, cursors, heard, final, halted) for network in bundle.networks],
+        chains=[_chain(network, cursors, heard, halted) for network in bundle.networks],
         deposits=[_waiting(bundle, each) for each in statusmodel.deposits(tx)],
         withdrawals=[_waiting(bundle, each) for each in statusmodel.withdrawals(tx)],
         sweeps=[_under_way(each) for each in statusmodel.sweeps(tx)],
@@ -48,7 +47,6 @@ def _chain(
     network: NetworkEntry,
     cursors: Mapping[str, gauges.ChainGauge],
     heard: Mapping[str, Heartbeat],
-    final: Mapping[str, tuple[int, int]],
     halted: Sequence[Row],
 ) -> schemas.ChainStatusOut:
     chain = network.chain
@@ -57,7 +55,7 @@ def _chain(
         {"trouble": "no monitor is at work"} if monitor is None or not monitor.fresh else monitor.detail
     )
     tip = said.get("tip")
-    height, anchor = final.get(chain, (None, None))
+    height = None if cursor is None else cursor.height
     reasons = {row["scope"]: row["reason"] for row in halted}
     return schemas.ChainStatusOut(
         chain=chain,
@@ -65,7 +63,7 @@ def _chain(
         height=height,
         node_tip=tip,
         behind_blocks=None if tip is None or height is None else max(0, tip - height),
-        final_height=anchor,
+        final_height=None if cursor is None else cursor.final_height,
         heard_seconds=None if cursor is None else int(cursor.age_seconds),
         trouble=said.get("trouble"),
         halted=reasons.get(chain, reasons.get(halts.ALL)),

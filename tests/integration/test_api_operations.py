@@ -78,10 +78,13 @@ def test_metrics_show_chains_states_alerts_and_requests(api: RunningApi) -> None
         'strongroom_withdrawals{asset="BTC",state="requested"} 1.0',
         'strongroom_open_alerts{severity="critical"} 0.0',
         "strongroom_database_up 1.0",
+        'strongroom_chain_final_height{chain="bitcoin-regtest"} 7.0',
+        'strongroom_node_tip_height{chain="bitcoin-regtest"} 7.0',
         'strongroom_api_requests_total{method="POST",route="/v1/customers",status="201"} 1.0',
     ):
         assert line in text
     assert 'strongroom_chain_monitor_age_seconds{chain="bitcoin-regtest"}' in text
+    assert 'strongroom_process_age_seconds{instance="host:1",process="worker"}' in text
     assert "alice" not in text
 
 
