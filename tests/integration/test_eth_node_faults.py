@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import coincurve
 import pytest
 
 from chains.errors import InvalidValue, NodeRefused, NodeUnavailable, Reorganised, WrongNetwork
-from chains.eth.address import raw_address
+from chains.eth.address import checksummed, raw_address
 from chains.eth.call import Call, Reverted
 from chains.eth.network import EthNetwork, NativeMode
 from chains.eth.node import EvmNode
-from chains.eth.tx import UnsignedTx
+from chains.eth.tx import UnsignedTx, address_of_key
 from chains.eth.watch import WatchedSenders
 from chains.ports import BroadcastState, Presence
 from chains.types import BlockRef, TxId
-from ops.devnet.anvil import Anvil
+from ops.devnet.anvil import Anvil, AnvilRefused
 from ops.devnet.process import wait_until
 from tests.support.evm import deploy, outside_artifact
 
@@ -153,6 +155,10 @@ class Liar:
         self.change: Callable[[str, Any], Any] = lambda method, result: result
         self.body: bytes | None = None
         self.status = 200
+        self.cut_after = ""
+        """The connection breaks after the next call of this method, which takes effect."""
+        self.heads: list[tuple[str, str | None]] = []
+        """Path and authorization of each request."""
         liar = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -160,11 +166,16 @@ class Liar:
 
             def do_POST(self) -> None:
                 asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                liar.heads.append((self.path, self.headers["Authorization"]))
                 body = (
                     liar.body
                     if liar.body is not None
                     else json.dumps([liar.answer(a) for a in asked]).encode()
                 )
+                if any(a["method"] == liar.cut_after for a in asked):
+                    liar.cut_after = ""
+                    self.close_connection = True
+                    return
                 self.send_response(liar.status)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
@@ -179,7 +190,14 @@ class Liar:
         self.thread.start()
 
     def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
-        result = self.anvil.rpc(asked["method"], *asked["params"])
+        try:
+            result = self.anvil.rpc(asked["method"], *asked["params"])
+        except AnvilRefused as error:
+            return {
+                "jsonrpc": "2.0",
+                "id": asked["id"],
+                "error": {"code": error.code, "message": error.message},
+            }
         return {"jsonrpc": "2.0", "id": asked["id"], "result": self.change(asked["method"], result)}
 
     def close(self) -> None:
@@ -283,3 +301,41 @@ def test_answers_that_are_none_are_told_apart(
         node.tip()
     liar.status, liar.body = 200, None
     node.tip()
+
+
+def test_fault_3_a_broadcast_whose_reply_is_lost_is_sent_again_and_known(anvil: Anvil, liar: Liar) -> None:
+    key = coincurve.PrivateKey(os.urandom(32))
+    sender = address_of_key(key.public_key.format())
+    anvil.fund(checksummed(sender), 10**18)
+    tx = UnsignedTx(anvil.chain_id, 0, 10**9, 10**11, 21_000, bytes(19) + b"\x01", 1)
+    signed = tx.signed(key.sign_recoverable(tx.signing_hash, hasher=None))
+    node = node_of(anvil, liar.url)
+    node.tip()
+    liar.cut_after = "eth_sendRawTransaction"
+    assert node.broadcast(signed.encode()).state is BroadcastState.ALREADY_KNOWN
+    anvil.mine()
+    assert node.presence(signed.txid) is Presence.MINED
+    assert node.nonce(sender, node.tip()) == 1
+
+
+def test_a_nodes_address_may_have_a_path_and_a_password(anvil: Anvil, liar: Liar) -> None:
+    url = liar.url.replace("http://", "http://us%40er:pass%3Aword@") + "/v3/key?x=1"
+    node_of(anvil, url).tip()
+    expected = "Basic " + base64.b64encode(b"us@er:pass:word").decode()
+    assert set(liar.heads) == {("/v3/key?x=1", expected)}
+
+
+def test_threads_share_a_node_without_mixing_up_its_answers(anvil: Anvil) -> None:
+    node = node_of(anvil)
+    anvil.mine(8)
+    tip = node.tip().height
+
+    def read(number: int) -> list[int]:
+        heights = [tip - (number + turn) % 8 for turn in range(40)]
+        found = [node.header_at(height) for height in heights]
+        node.close()
+        assert [header and header.ref.height for header in found] == heights
+        return heights
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(read, range(4)))
