@@ -35,7 +35,7 @@ from custody.storage.db import Database, Tx
 from custody.sweeps import repository
 from custody.sweeps.lifecycle import SweepEvent, SweepState
 from custody.sweeps.model import Batch, Candidate, Item, SweepPace, Terms
-from custody.sweeps.planner import Market, plan
+from custody.sweeps.planner import Market, least_units, plan
 from custody.sweeps.settling import gone
 from policies.decision import Reason
 from policies.intent import Kind
@@ -130,17 +130,18 @@ def _tell_of_what_stayed(tx: Tx, sweep_id: UUID, item: Item, address: str, staye
 
 def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID | None:
     """Record the most urgent flush that is due and can be made; None if there is none."""
-    found = _find(db, site, pace)
-    if found is None:
-        return None
     price = site.node.gas_price()
     if too_high(site, price) is not None:
         return None
     wei = max(price.now_wei, site.network.feerate_floor)
+    market, terms = Market(wei, pace.long_term_wei_per_gas), _terms(site)
+    found = _find(db, site, pace, least_units(terms, market, site.asset.id))
+    if found is None:
+        return None
     batches = plan(
         found.candidates,
-        _terms(site),
-        Market(wei, pace.long_term_wei_per_gas),
+        terms,
+        market,
         pace,
         native=site.asset.id,
         # The limit is a third more than what is expected.
@@ -164,7 +165,7 @@ def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID
     return None
 
 
-def _find(db: Database, site: EvmSite, pace: SweepPace) -> _Found | None:
+def _find(db: Database, site: EvmSite, pace: SweepPace, least: Mapping[str, int]) -> _Found | None:
     with db.snapshot() as tx:
         chain, keyset = site.chain, site.keyset.id
         if halts.halted(tx, chain) is not None:
@@ -176,7 +177,7 @@ def _find(db: Database, site: EvmSite, pace: SweepPace) -> _Found | None:
         committed, anchor = funds.committed(tx, site), _anchor(tx, site)
         if committed is None or anchor is None:
             return None
-        candidates = repository.candidates(tx, chain, keyset, anchor.height)
+        candidates = repository.candidates(tx, chain, keyset, anchor.height, least)
         if not candidates:
             return None
         needed = repository.needed(tx, chain)

@@ -98,6 +98,16 @@ def plan(
     )
 
 
+def least_units(terms: Mapping[str, Terms], market: Market, native: str) -> dict[str, int]:
+    """By asset: below this nothing is worth moving now, whatever its age and whoever waits for it."""
+    return {
+        asset: (KNOWN_GAS + NATIVE_GAS) * market.wei_per_gas + 1
+        if asset == native
+        else min(each.floor_units, -(-each.floor_units * market.wei_per_gas // market.long_term_wei_per_gas))
+        for asset, each in terms.items()
+    }
+
+
 def gas_of(candidate: Candidate, tokens: Sequence[str], native: str) -> int:
     """What one forwarder adds to a flush of `tokens`."""
     moved = sum(1 for asset in tokens if candidate.units(asset))

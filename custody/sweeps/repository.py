@@ -222,16 +222,19 @@ def queued_units(tx: Tx, chain: str, asset: str) -> int:
 
 
 _CANDIDATES: Final = """
-    WITH piles AS (
-        SELECT d.address_id, a.index, a.address, d.asset, sum(d.units) AS units, min(d.updated_at) AS since
-        FROM deposits d JOIN addresses a ON a.id = d.address_id
-        WHERE d.chain = %(chain)s AND d.state = 'credited' AND d.height <= %(anchor)s
-          AND a.keyset = %(keyset)s AND a.purpose = 'deposit'
-          AND NOT EXISTS (SELECT 1 FROM sweep_items o WHERE o.address_id = d.address_id AND o.open)
-        GROUP BY d.address_id, a.index, a.address, d.asset)
-    SELECT p.address_id, p.index, p.address, p.asset, p.units, floor(extract(epoch FROM p.since))::bigint AS since,
+    WITH piles AS MATERIALIZED (
+        SELECT d.address_id, d.asset, sum(d.units) AS units, min(d.updated_at) AS since
+        FROM deposits d WHERE d.chain = %(chain)s AND d.state = 'credited' AND d.height <= %(anchor)s
+        GROUP BY d.address_id, d.asset),
+    -- Whoever floods us with dust costs one pass over it, and none over what else we know of each address.
+    worthy AS MATERIALIZED (
+        SELECT DISTINCT p.address_id FROM piles p
+        JOIN unnest(%(assets)s::text[], %(least)s::numeric[]) AS t (asset, least)
+          ON t.asset = p.asset AND p.units >= t.least)
+    SELECT p.address_id, a.index, a.address, p.asset, p.units, floor(extract(epoch FROM p.since))::bigint AS since,
            h.doubtful, h.deployed, h.failures, h.failed_at, h.left_behind, h.left_at
-    FROM piles p CROSS JOIN LATERAL (
+    FROM worthy w JOIN addresses a ON a.id = w.address_id JOIN piles p ON p.address_id = w.address_id
+    CROSS JOIN LATERAL (
         SELECT EXISTS (SELECT 1 FROM deposits x WHERE x.address_id = p.address_id
                        AND x.state IN ('held', 'quarantined')) AS doubtful,
                coalesce(bool_or(s.state = 'confirmed'), false) AS deployed,
@@ -250,13 +253,32 @@ _CANDIDATES: Final = """
             FROM sweep_items k JOIN sweeps c ON c.id = k.sweep_id AND c.state = 'confirmed'
             WHERE k.address_id = p.address_id) g
         WHERE i.address_id = p.address_id) h
-    ORDER BY p.index, p.asset
+    WHERE a.keyset = %(keyset)s AND a.purpose = 'deposit'
+      AND NOT EXISTS (SELECT 1 FROM sweep_items o WHERE o.address_id = p.address_id AND o.open)
+    ORDER BY a.index, p.asset
 """
 
 
-def candidates(tx: Tx, chain: str, keyset: str, anchor: int) -> Sequence[Candidate]:
-    """Forwarders with credited deposits in blocks up to the anchor and in no open sweep, by salt."""
-    rows = tx.all(_CANDIDATES, {"chain": chain, "keyset": keyset, "anchor": anchor})
+def candidates(tx: Tx, chain: str, keyset: str, anchor: int, least: Mapping[str, int]) -> Sequence[Candidate]:
+    """Forwarders with credited deposits in blocks up to the anchor and in no open sweep, by salt.
+
+    Args:
+        tx: a snapshot.
+        chain: whose deposits.
+        keyset: of the forwarders.
+        anchor: height of the newest final block.
+        least: units by asset; forwarders that have less of everything are left out.
+    """
+    rows = tx.all(
+        _CANDIDATES,
+        {
+            "chain": chain,
+            "keyset": keyset,
+            "anchor": anchor,
+            "assets": list(least),
+            "least": list(least.values()),
+        },
+    )
     grouped: dict[int, list[Row]] = {}
     for row in rows:
         grouped.setdefault(row["address_id"], []).append(row)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
 from custody.sweeps.model import Batch, Candidate, Pile, Reason, SweepPace, Terms
-from custody.sweeps.planner import BASE_GAS, Market, gas_of, plan
+from custody.sweeps.planner import BASE_GAS, Market, gas_of, least_units, plan
 
 NOW = 1_800_000_000
 GWEI = 10**9
@@ -162,6 +162,17 @@ def test_planning_again_after_a_plan_was_carried_out_plans_nothing_of_it(
     left = [each for each in found if each.address_id not in taken]
     again = {each.address_id for batch in planned(left, market) for each in batch.candidates}
     assert not taken & again
+
+
+@given(candidates(), MARKETS, NEEDS)
+def test_what_is_never_worth_moving_may_be_left_out_before_anything_is_planned(
+    found: list[Candidate], market: Market, needed: frozenset[str]
+) -> None:
+    least = least_units(TERMS, market, NATIVE)
+    worthy = [
+        each for each in found if any(pile.units >= least.get(pile.asset, 10**99) for pile in each.piles)
+    ]
+    assert planned(worthy, market, needed=needed) == planned(found, market, needed=needed)
 
 
 def test_what_reached_its_floor_waits_a_moment_for_others_to_share_its_transaction() -> None:
