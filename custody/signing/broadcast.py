@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from chains.errors import NodeRefused, NodeUnavailable
+from chains.errors import NodeUnavailable, PermanentError
 from chains.ports import BroadcastState, Presence
 from chains.types import TxId
 from custody.signing import repository
@@ -45,7 +45,7 @@ def _send(db: Database, site: Site, transaction_id: UUID) -> None:
         return
     try:
         error = _offer(site, transaction)
-    except (NodeUnavailable, NodeRefused) as failure:
+    except (NodeUnavailable, PermanentError) as failure:
         # Lost, late or odd: the node may have taken it all the same.
         _schedule(db, site, transaction, f"broadcast: {failure}")
         if isinstance(failure, NodeUnavailable):

@@ -51,8 +51,6 @@ class Pace:
     """EVM: so many transactions of one sender wait for a block at a time; nodes hold only some."""
     fill_after_seconds: int = 30
     """EVM: how long a nonce may stay unused below one that is broadcast, before a transaction to nobody fills it."""
-    sweep_after_seconds: int = 24 * 3600
-    """Age at which what lies at a deposit address is swept even though it is little, if that pays."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

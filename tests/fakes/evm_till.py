@@ -38,10 +38,11 @@ from policies.bundle import (
 from policies.intent import SignedOrder
 from policies.keys import sign_order
 from signers.ecdsa import normalised
+from signers.keyset import EvmKeysetRecord
 from signers.wallets import EvmWallet, Wallet
 from tests.fakes.evm_desk import ETHER, GWEI, Outside
 from tests.fakes.evm_signing import EVM_CHAIN, EVM_KEYSET, EvmWorld, SoftEvmKeys
-from tests.fakes.signing import DAY
+from tests.fakes.signing import DAY, House
 from tests.fakes.teller import Teller
 from tests.support.evm import Contract, deploy
 
@@ -194,16 +195,16 @@ class EvmTill(Teller):
 
     def __init__(self, dsn: str, outside: TillOutside, directory: Path, **changes: Any) -> None:
         self.outside, self.anvil = outside, outside.node
-        self.keys = SoftEvmKeys.make(EVM_KEYSET, self.anvil.chain_id)
+        house = House()
+        record = self._make_record(house)
         admin = self.anvil.accounts()[9]
-        self.factory = deploy(
-            self.anvil, outside.payer, artifact("ForwarderFactory"), self.keys.record.address, admin
-        )
+        self.factory = deploy(self.anvil, outside.payer, artifact("ForwarderFactory"), record.address, admin)
         payout = deploy(self.anvil, outside.payer, artifact("BatchPayout"))
         self.world = TillWorld(
-            record=self.keys.record,
-            other=self.keys.record,
+            record=record,
+            other=record,
             now=int(time.time()),
+            officers=house.officers,
             outside=outside,
             factory=self.factory.address,
             forwarder=bytes(self.factory.call("initcodeHash")).hex(),
@@ -216,11 +217,15 @@ class EvmTill(Teller):
         quick = Options(start_height=self.anvil.height(), held_again_seconds=0, heartbeat_seconds=0)
         super().__init__(dsn, directory, adapter, self.world, self.world.bundle(**changes), quick)
 
+    def _make_record(self, house: House) -> EvmKeysetRecord:
+        self.keys = SoftEvmKeys.make(EVM_KEYSET, self.anvil.chain_id)
+        return self.keys.record
+
     def _wallets(self) -> dict[str, Wallet[Any]]:
         return {self.keys.record.id: EvmWallet(self.keys)}
 
     def _resource_set(self) -> ResourceSet:
-        return WatchedSenders([self.keys.record.address])
+        return WatchedSenders([self.world.record.address])
 
     def close(self) -> None:
         super().close()
@@ -247,7 +252,7 @@ class EvmTill(Teller):
 
     def fund(self, asset: str = "ETH", units: int = 100 * ETHER) -> None:
         """Operators bring money to the key's address: it is in suspense once it is final."""
-        self.outside.send(asset, self.keys.record.address, units)
+        self.outside.send(asset, self.world.record.address, units)
         self.finalize()
 
     def order(self, customer: str, units: int, /, **changes: Any) -> SignedOrder:

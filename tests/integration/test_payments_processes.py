@@ -3,7 +3,6 @@ Redis."""
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,23 +16,18 @@ from custody.ports import Step
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.process import wait_until
 from ops.devnet.redis import RedisServer
-from ops.devnet.softhsm import SoftHsmToken
-from tests.fakes.plant import Plant, open_plant
-from tests.fakes.rpc_proxy import Fault, rpc_proxy
+from tests.fakes.plant import Plant, plant_parts, running
+from tests.fakes.rpc_proxy import Fault
 
 
 @pytest.fixture
 def plant(
     database: str, bitcoind: Bitcoind, tmp_path: Path, parts_directory: Path, redis_server: RedisServer
 ) -> Iterator[Plant]:
-    token = SoftHsmToken(tmp_path / "token", "payments")
-    token.create()
-    with (
-        rpc_proxy(bitcoind) as proxy,
-        tempfile.TemporaryDirectory(dir="/tmp") as sockets,
-        open_plant(database, bitcoind, tmp_path, token, redis_server, proxy, Path(sockets)) as opened,
-    ):
-        yield opened
+    with plant_parts(bitcoind, tmp_path, redis_server) as parts:
+        plant = Plant(database, bitcoind, tmp_path, parts)
+        with running(plant) as opened:
+            yield opened
 
 
 def wait_for_state(plant: Plant, state: str, *, timeout: float = 40) -> None:

@@ -61,7 +61,7 @@ def plan(payees: Sequence[Payee], coins: Sequence[SpendableCoin], feerate: FeeRa
     for payee in payees:
         own = feerate.fee_for(output_size_vb(payee.destination.script))
         if payee.fee_ceiling < own:
-            waiting.append((payee, _ceiling_reason(payee, feerate, own)))
+            waiting.append((payee, _ceiling_reason(site, payee, feerate, own)))
         else:
             chosen.append(payee)
     while chosen:
@@ -70,7 +70,7 @@ def plan(payees: Sequence[Payee], coins: Sequence[SpendableCoin], feerate: FeeRa
             selection = choose(chosen, coins, feerate, site, max_fee_sats=limit)
         except FeeAboveLimit as error:
             dropped = min(chosen, key=lambda payee: payee.fee_ceiling)
-            waiting.append((dropped, _ceiling_reason(dropped, feerate, error.fee_sats)))
+            waiting.append((dropped, _ceiling_reason(site, dropped, feerate, error.fee_sats)))
         except InsufficientFunds as error:
             dropped = max(chosen, key=lambda payee: payee.units)
             waiting.append(
@@ -78,7 +78,8 @@ def plan(payees: Sequence[Payee], coins: Sequence[SpendableCoin], feerate: FeeRa
                     dropped,
                     Reason(
                         "insufficient-hot-funds",
-                        f"{error.needed_sats} sats are needed with fees, {error.available_sats} are spendable",
+                        f"{site.asset.told(error.needed_sats)} are needed with fees,"
+                        f" {site.asset.told(error.available_sats)} can be spent now",
                     ),
                 )
             )
@@ -200,8 +201,9 @@ def _path(site: BtcSite, branch: int, index: int) -> tuple[int, ...]:
     return (*account, branch, index)
 
 
-def _ceiling_reason(payee: Payee, feerate: FeeRate, fee_sats: int) -> Reason:
+def _ceiling_reason(site: BtcSite, payee: Payee, feerate: FeeRate, fee_sats: int) -> Reason:
     return Reason(
         "fee-ceiling",
-        f"at {feerate} it would cause {fee_sats} sats of network fee, its order allows {payee.fee_ceiling}",
+        f"at {feerate} it would cause {site.asset.told(fee_sats)} of network fee,"
+        f" its order allows {site.asset.told(payee.fee_ceiling)}",
     )

@@ -130,9 +130,12 @@ def offer_for(site: EvmSite, price: GasPrice, gas_limit: int, ceiling_wei: int) 
     if found is not None:
         return found
     least = gas_limit * max(price.now_wei, site.network.feerate_floor)
+    told = site.asset.told
     if least > fee_cap:
-        return Reason("fees-above-cap", f"it would cost {least} wei now, the network's cap is {fee_cap}")
-    return Reason("fee-ceiling", f"it would cost {least} wei now, its order allows {ceiling_wei}")
+        return Reason(
+            "fees-above-cap", f"it would cost {told(least)} now, the network's cap is {told(fee_cap)}"
+        )
+    return Reason("fee-ceiling", f"it would cost {told(least)} now, its order allows {told(ceiling_wei)}")
 
 
 def too_high(site: EvmSite, price: GasPrice) -> Reason | None:
@@ -155,9 +158,10 @@ def _short(
     needed[asset] = needed.get(asset, 0) + sum(payee.units for payee in payees)
     for each, units in needed.items():
         if units > available[each]:
+            told = site.bundle.asset(each).told
             return Reason(
                 "insufficient-hot-funds",
-                f"{units} base units of {each} are needed, gas included; {available[each]} can be paid now",
+                f"{told(units)} are needed, gas included; {told(available[each])} can be paid now",
             )
     return None
 

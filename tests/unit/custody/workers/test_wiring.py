@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from chains.errors import InvalidValue
-from custody.config import Process, load
+from custody.config import Process, Settings, load
 from custody.errors import InvalidConfiguration
 from custody.ports import FixedPrices, FreshPrices, Price, PriceUnavailable
 from custody.wiring import BundleFile, read_trust_root, wire
 from policies.bundle import UntrustedBundle
+from tests.fakes.evm_signing import (
+    EVM_CHAIN,
+    EVM_KEYSET,
+    OTHER_EVM_CHAIN,
+    OTHER_EVM_CHAIN_ID,
+    EvmWorld,
+    SoftEvmKeys,
+)
 from tests.fakes.signing import CHAIN, KEYSET, NOW, SoftKeys, World
 
 
@@ -128,3 +137,40 @@ def test_a_value_is_rounded_up_and_a_price_is_positive() -> None:
     for numerator, denominator in ((0, 1), (1, 0), (-1, 1)):
         with pytest.raises(InvalidValue):
             Price("BTC", "EUR", numerator, denominator, 0)
+
+
+def test_nodes_and_wallets_of_both_families_are_wired_from_the_bundle_alone(tmp_path: Path) -> None:
+    world = EvmWorld(SoftEvmKeys.make().record, SoftEvmKeys.make("xeth-hot", OTHER_EVM_CHAIN_ID).record)
+    (tmp_path / "bundle.json").write_bytes(world.signed(world.bundle()).encode())
+    nodes = {chain: {"rpc_url": "http://127.0.0.1:1"} for chain in (EVM_CHAIN, OTHER_EVM_CHAIN)}
+    signers = {keyset: {"socket": str(tmp_path / "signer.sock")} for keyset in (EVM_KEYSET, "xeth-hot")}
+
+    def settings(**changes: Any) -> Settings:
+        (tmp_path / "root.json").write_bytes(msgspec.json.encode(world.root))
+        return load(
+            Process.WORKER,
+            {
+                "STRONGROOM_DATABASE_URL": "postgresql://strongroom_worker:pw@127.0.0.1:1/strongroom",
+                "STRONGROOM_REDIS_URL": "redis://127.0.0.1:1/0",
+                "STRONGROOM_BUNDLE_PATH": str(tmp_path / "bundle.json"),
+                "STRONGROOM_TRUST_ROOT_PATH": str(tmp_path / "root.json"),
+                "STRONGROOM_NODES": msgspec.json.encode(nodes | changes).decode(),
+                "STRONGROOM_SIGNERS": msgspec.json.encode(signers).decode(),
+            },
+        )
+
+    with wire(settings(), clock=lambda: NOW) as services:
+        assert [(site.chain, site.keyset.id) for site in services.sites()] == [
+            (EVM_CHAIN, EVM_KEYSET),
+            (OTHER_EVM_CHAIN, "xeth-hot"),
+        ]
+    btc = {"rpc_url": "http://127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}
+    with pytest.raises(InvalidConfiguration, match=f"{EVM_CHAIN}: .* leave rest_url and zmq_url out"):
+        wire(settings(**{EVM_CHAIN: btc}), clock=lambda: NOW)
+
+
+def test_a_btc_node_needs_its_rest_address(world: World, tmp_path: Path) -> None:
+    nodes = msgspec.json.encode({CHAIN: {"rpc_url": "http://u:p@127.0.0.1:1"}}).decode()
+    settings = load(Process.WORKER, environment(world, tmp_path, STRONGROOM_NODES=nodes))
+    with pytest.raises(InvalidConfiguration, match="write rest_url"):
+        wire(settings, clock=lambda: NOW)
