@@ -13,7 +13,7 @@ import msgspec
 
 from chains.errors import InvalidValue, PermanentError
 from chains.eth.address import is_checksummed
-from chains.types import Asset
+from chains.types import Amount, Asset
 from policies.canonical import (
     MAX_DOCUMENT_BYTES,
     BadSignature,
@@ -140,6 +140,10 @@ class AssetEntry(_Part, frozen=True):
     def asset(self) -> Asset:
         """The asset as a value type."""
         return Asset(self.id, self.chain, self.decimals)
+
+    def told(self, units: int) -> str:
+        """Base units as people read them, all places written: `0.01000000 BTC`."""
+        return f"{Amount(self.asset(), units).decimal()} {self.id}"
 
     def confirmations_for(self, units: int) -> int:
         """Confirmations that a deposit of `units` base units needs."""

@@ -64,13 +64,14 @@ def watch_excess(tx: Tx, bundle: Bundle) -> int:
             alerts.resolve_alert(tx, ALERT, subject)
             continue
         over += 1
+        told = bundle.asset(holding.asset).told
         alerts.raise_alert(
             tx,
             Severity.WARNING,
             ALERT,
             subject,
-            f"the {holding.tier} tier holds {holding.units} base units of {holding.asset} and should hold at most"
-            f" {holding.cap_units}: {holding.excess_units} are kept above the cap",
+            f"the {holding.tier} tier holds {told(holding.units)} and should hold at most"
+            f" {told(holding.cap_units or 0)}: {told(holding.excess_units)} are kept above the cap",
             {
                 "tier": holding.tier,
                 "asset": holding.asset,
