@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; None: this process's own.
 
     Returns:
-        0: everything agrees; 1: there is a difference; 2: it could not be compared.
+        0: everything agrees; 1: there is a difference; 2: a chain could not be compared.
     """
     parser = argparse.ArgumentParser(
         prog="strongroom reconcile", description="Compare ledger, records and chain, to the base unit."
@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(report.to_object(), indent=2))
     else:
         print(render(report))
-    return 0 if report.ok else 1
+    if not report.ok:
+        return 1
+    return 2 if report.absent else 0
 
 
 def _report(settings: Settings) -> Report:
@@ -69,6 +71,7 @@ def render(report: Report) -> str:
         lines.append(f"{'ok  ' if check.ok else 'FAIL'} {check.number}. {check.title}")
         lines += [f"       {difference}" for difference in check.differences]
     lines += [f"waiting, and no alert says so: {each.detail}" for each in report.waiting]
+    lines += [f"not compared: {chain}: {why}" for chain, why in report.absent.items()]
     lines.append("No difference." if report.ok else "THERE ARE DIFFERENCES.")
     return "\n".join(lines)
 

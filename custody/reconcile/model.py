@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -249,6 +249,8 @@ class Report:
     """What is final and explained by no block: to be booked."""
     stale: tuple[StaleVariance, ...] = ()
     """Bookings to be reversed."""
+    absent: Mapping[str, str] = field(default_factory=dict)
+    """Chains that could not be compared, and why: nothing is known of their wallets."""
 
     @property
     def ok(self) -> bool:
@@ -263,6 +265,7 @@ class Report:
         """As JSON values; amounts are decimal strings of base units."""
         return {
             "ok": self.ok,
+            "absent": dict(self.absent),
             "tips": {chain: {"height": tip.height, "hash": tip.hash} for chain, tip in self.tips.items()},
             "wallets": [
                 {

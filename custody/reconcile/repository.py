@@ -7,7 +7,7 @@ from typing import Final, LiteralString
 
 from chains.types import BlockRef
 from custody.reconcile import records
-from custody.reconcile.model import Coin, Facts, InFlight, Lost, Offence, Waiting, WalletFacts, WalletKey
+from custody.reconcile.model import Coin, InFlight, Lost, Offence, Waiting, WalletFacts, WalletKey
 from custody.reconcile.offences import MINED, offences
 from custody.storage.db import Tx, units
 from policies.bundle import Bundle, EvmKeyset
@@ -41,16 +41,14 @@ _WAITING: Final[Sequence[tuple[str, LiteralString]]] = (
 )
 
 
-def facts(tx: Tx, bundle: Bundle, wallets: Iterable[WalletKey]) -> Facts:
-    """Everything that the database says about the wallets, of the moment that `tx` (a snapshot) sees.
+def offences_of(tx: Tx, bundle: Bundle) -> list[Offence]:
+    """Every row that breaks a rule, and what the ledger has in wallets that the bundle does not name.
 
     Args:
-        tx: may read.
-        bundle: names all wallets; none but these may have anything.
-        wallets: those that are compared with a node.
+        tx: a snapshot.
+        bundle: names all wallets.
     """
     found = offences(tx)
-    ledger = _ledger(tx)
     listed = {
         (keyset.id, asset.id)
         for keyset in bundle.keysets
@@ -61,15 +59,16 @@ def facts(tx: Tx, bundle: Bundle, wallets: Iterable[WalletKey]) -> Facts:
         Offence(
             4, f"the ledger has {amount} base units of {asset} in wallet {wallet}, which the bundle lacks"
         )
-        for (wallet, asset), amount in ledger.items()
+        for (wallet, asset), amount in _ledger(tx).items()
         if amount and (wallet, asset) not in listed
     ]
-    return Facts(
-        cursors=cursors(tx),
-        wallets=tuple(_wallet(tx, bundle, key, ledger.get((key.wallet, key.asset), 0)) for key in wallets),
-        offences=tuple(found),
-        waiting=_waiting(tx),
-    )
+    return found
+
+
+def wallets(tx: Tx, bundle: Bundle, keys: Iterable[WalletKey]) -> tuple[WalletFacts, ...]:
+    """Everything that the database says about some wallets, of the moment that `tx` (a snapshot) sees."""
+    ledger = _ledger(tx)
+    return tuple(_wallet(tx, bundle, key, ledger.get((key.wallet, key.asset), 0)) for key in keys)
 
 
 def _wallet(tx: Tx, bundle: Bundle, key: WalletKey, ledger_units: int) -> WalletFacts:
@@ -176,7 +175,8 @@ def _lost(tx: Tx, key: WalletKey) -> tuple[Lost, ...]:
     return tuple(Lost(row["resource"], units(row["spent"]), units(row["booked"])) for row in rows)
 
 
-def _waiting(tx: Tx) -> tuple[Waiting, ...]:
+def waiting(tx: Tx) -> tuple[Waiting, ...]:
+    """What has waited for long, and no open alert tells of."""
     found = []
     for kind, query in _WAITING:
         rows = tx.all(

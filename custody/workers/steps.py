@@ -10,6 +10,7 @@ import structlog
 from chains.errors import TransientError
 from custody.ports import Step
 from custody.reconcile.service import enforce, reconcile
+from custody.reconcile.wallets import NotComparable
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build, fill_gap
 from custody.signing.bump import bump_requested, bump_stuck
@@ -117,6 +118,8 @@ def _sweep(services: Services) -> int:
 def _reconcile(services: Services) -> int:
     report = reconcile(services.database, services.bundle(), services.nodes)
     enforce(services.database, report)
+    if report.absent:
+        raise NotComparable("; ".join(f"{chain}: {why}" for chain, why in report.absent.items()))
     return len(report.differences())
 
 

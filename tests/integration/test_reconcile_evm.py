@@ -9,15 +9,19 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from chains.errors import NodeUnavailable
 from chains.eth.forwarder import agreed_forwarder
 from chains.eth.network import NativeMode
+from chains.eth.node import EvmNode
 from custody.reconcile.command import render
+from custody.reconcile.service import enforce, reconcile
 from ops.devnet.anvil import Anvil
 from ops.stack.quorum import make_quorum, publish
 from tests.fakes.desk import as_role
-from tests.fakes.evm_desk import CHAIN, ETHER, EvmDesk, Outside, open_evm_desk
+from tests.fakes.evm_desk import CHAIN, ETHER, KEYSET, EvmDesk, Outside, open_evm_desk
 from tests.support.evm import deploy, outside_artifact
 
 UNITS = ETHER // 2
@@ -251,6 +255,42 @@ def test_an_edited_table_is_noticed_by_the_rule_that_it_breaks(
     desk.execute(sql)
     report = desk.reconcile()
     assert rule in {check.number for check in report.checks if not check.ok}, report.differences()
+
+
+def test_a_chain_that_is_away_keeps_no_other_from_being_compared(
+    desk: EvmDesk, outside: Outside, alice: str
+) -> None:
+    """The bundle names two networks; the node of the second one does not answer."""
+    network, keyset = desk.bundle.network(CHAIN), desk.bundle.keyset(KEYSET)
+    desk.bundle = msgspec.structs.replace(
+        desk.bundle,
+        networks=(*desk.bundle.networks, msgspec.structs.replace(network, chain="polygon-devnet")),
+        keysets=(*desk.bundle.keysets, msgspec.structs.replace(keyset, id="other", chain="polygon-devnet")),
+    )
+    silent = EvmNode("polygon-devnet", desk.node.network, "http://127.0.0.1:9", tokens=tuple, timeout_s=1)
+    desk.execute(
+        "INSERT INTO blocks (chain, height, hash, previous) VALUES ('polygon-devnet', 1, %s, %s)",
+        *["a" * 64] * 2,
+    )
+    desk.execute(
+        "INSERT INTO cursors (chain, height, hash, anchor) VALUES ('polygon-devnet', 1, %s, 0)", "a" * 64
+    )
+    xeth = msgspec.structs.replace(desk.bundle.asset("ETH"), id="XETH", chain="polygon-devnet")
+    desk.bundle = msgspec.structs.replace(desk.bundle, assets=(*desk.bundle.assets, xeth))
+    nodes = {"polygon-devnet": silent, CHAIN: desk.node}
+    desk.execute("UPDATE receipts SET units = units + 1 WHERE asset = 'USDX'")
+    report = reconcile(desk.admin, desk.bundle, nodes)
+    enforce(desk.workers, report)
+    assert (report.ok, set(report.absent)) == (False, {"polygon-devnet"})
+    assert desk.halted() is not None
+    desk.execute("UPDATE receipts SET units = units - 1 WHERE asset = 'USDX'")
+    report = reconcile(desk.admin, desk.bundle, nodes)
+    enforce(desk.workers, report)
+    assert report.ok
+    assert "reconcile.difference" in desk.alerts(), "not resolved by a comparison that is not whole"
+    with pytest.raises(NodeUnavailable):
+        reconcile(desk.admin, desk.bundle, {"polygon-devnet": silent})
+    silent.close()
 
 
 def test_the_command_covers_every_chain_that_has_a_node(

@@ -30,7 +30,8 @@ from custody.ledger.service import post_all
 from custody.monitor.monitor import Options
 from custody.reconcile.command import render
 from custody.reconcile.model import Report
-from custody.reconcile.service import NotComparable, enforce, reconcile
+from custody.reconcile.service import enforce, reconcile
+from custody.reconcile.wallets import NotComparable
 from custody.storage import halts
 from ops.devnet.bitcoind import Bitcoind, OutsideWallet
 from ops.stack.quorum import make_quorum, publish
@@ -313,7 +314,7 @@ def test_a_coin_that_somebody_else_spent_is_a_difference(
 def test_a_monitor_that_does_not_reach_the_node_is_no_difference(
     desk: Desk, payer: OutsideWallet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("custody.reconcile.service.WAIT_SECONDS", 0)
+    monkeypatch.setattr("custody.reconcile.wallets.WAIT_SECONDS", 0)
     payer.mine(1)
     with pytest.raises(NotComparable):
         reconciled(desk)
