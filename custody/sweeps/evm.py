@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 from uuid import UUID
 
 from chains.errors import Reorganised
@@ -40,9 +41,11 @@ from custody.sweeps.settling import gone
 from policies.decision import Reason
 from policies.intent import Kind
 
-NO_GAS = "sweep.no_gas"
-WOULD_REVERT = "sweep.would_revert"
-LEFT_BEHIND = "sweep.left_behind"
+NO_GAS: Final = "sweep.no_gas"
+WOULD_REVERT: Final = "sweep.would_revert"
+LEFT_BEHIND: Final = "sweep.left_behind"
+MAX_LOOKED_AT: Final = 20
+"""So many batches are tried in one go; each takes a few questions to the node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +80,15 @@ def flush(db: Database, site: EvmSite, pace: SweepPace, now: int) -> int:
     Raises:
         NodeUnavailable, DatabaseUnavailable, Conflict: try again; what was recorded before stays.
     """
+    done = 0
     try:
-        done = look_back(db, site)
+        done += look_back(db, site)
         for _ in range(pace.max_open):
             if _record_next(db, site, pace, now) is None:
                 break
             done += 1
     except (Raced, Reorganised):
-        return 0  # another worker was quicker, or the chain moves: the next call looks again
+        pass  # another worker was quicker, or the chain moves: the next call looks again
     return done
 
 
@@ -144,15 +148,14 @@ def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID
         market,
         pace,
         native=site.asset.id,
-        # The limit is a third more than what is expected.
-        gas_cap=site.network.gas_caps.sweep * gas.ESTIMATE_DENOMINATOR // gas.ESTIMATE_NUMERATOR,
+        gas_cap=_most_gas(site, wei),
         now=now,
         needed=found.needed,
     )
     if not batches:
         return None
     available = funds.available(site, found.committed, ())[site.asset.id]
-    for batch in batches:
+    for batch in batches[:MAX_LOOKED_AT]:
         there = _still_there(db, site, batch, found.anchor)
         for fitted in _fit(db, site, there, price) if there is not None else ():
             cost = fitted.gas_limit * fitted.offer.max_fee_wei
@@ -192,6 +195,12 @@ def _anchor(tx: Tx, site: EvmSite) -> BlockRef | None:
         return None
     row = tx.optional("SELECT hash FROM blocks WHERE chain = %s AND height = %s", [site.chain, height])
     return None if row is None else BlockRef(height, row["hash"])
+
+
+def _most_gas(site: EvmSite, wei_per_gas: int) -> int:
+    """What a flush may be expected to take: its limit is a third more, and has its caps, in gas and in money."""
+    limit = min(site.network.gas_caps.sweep, int(site.network.fee_cap) // wei_per_gas)
+    return limit * gas.ESTIMATE_DENOMINATOR // gas.ESTIMATE_NUMERATOR
 
 
 def _terms(site: EvmSite) -> Mapping[str, Terms]:

@@ -302,6 +302,17 @@ def test_gas_above_the_cap_sweeps_nothing(till: SweepTill) -> None:
     assert till.sweep() == 1
 
 
+def test_a_batch_is_as_large_as_the_cap_of_fees_allows_at_this_price(till: SweepTill) -> None:
+    till.fund_gas()
+    till.forwarders("alice", 6, GOOD)
+    till.adopt(2, network_fee_cap=str(300_000 * 10 * GWEI))
+    till.anvil.set_next_base_fee(9 * GWEI)
+    assert till.sweep() >= 2
+    assert sum(sweep.addresses for sweep in till.sweeps()) == 6
+    till.sign()
+    assert {sweep.state for sweep in till.sweeps()} == {SweepState.BROADCAST}
+
+
 def test_fault_29_a_flood_of_dust_costs_no_fee(till: SweepTill) -> None:
     """2,000 forwarders with dust: nothing is planned for them, and what is worth it among them still moves."""
     till.fund_gas()
