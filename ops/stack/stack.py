@@ -142,7 +142,7 @@ class Stack:
             anvil.start()
         self.token.create()
         self.tell(
-            "the key ceremony: officers, key-sets in the HSM, contracts read back from the chain, bundle"
+            "the key ceremony: officers, keys in the HSM, contracts on the chains, bundle"
         )
         self._trust = trust.prepare(self.directory, self.token, self.chains)
         self.tell("the database: schema and roles")
