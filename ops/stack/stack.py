@@ -141,9 +141,7 @@ class Stack:
             self.tell(f"starting anvil as {network.chain}")
             anvil.start()
         self.token.create()
-        self.tell(
-            "the key ceremony: officers, keys in the HSM, contracts on the chains, bundle"
-        )
+        self.tell("the key ceremony: officers, keys in the HSM, contracts on the chains, bundle")
         self._trust = trust.prepare(self.directory, self.token, self.chains)
         self.tell("the database: schema and roles")
         passwords = self._migrate()
