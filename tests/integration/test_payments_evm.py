@@ -14,6 +14,7 @@ import pytest
 from chains.errors import InvalidAddress, InvalidValue
 from chains.eth.address import raw_address
 from chains.eth.erc20 import decode_transfer
+from chains.eth.network import NativeMode
 from chains.eth.payout import decode_payout
 from custody.signing.errors import BumpRefused
 from ops.devnet.anvil import Anvil
@@ -422,3 +423,24 @@ def test_a_gap_that_a_refusal_left_is_taken_by_the_next_payment(evm_till: EvmTil
     till.settle()
     assert till.states() == ["settled", "settled"]
     assert {row["kind"] for row in till.query("SELECT kind FROM transactions")} == {Kind.PAYMENT}
+
+
+def test_where_native_deposits_are_found_by_balances_payments_settle_and_the_books_agree_all_the_same(
+    database: str, anvil: Anvil, tmp_path: Path
+) -> None:
+    with open_evm_till(database, TillOutside(anvil, NativeMode.BALANCE), tmp_path) as till:
+        till.fund()
+        till.enforce()  # what came to the key's address by no way we watch is booked to suspense
+        alice = till.customer("alice", ETH=5 * ETHER, USDX=10 * USDX)
+        till.fund("USDX", 10 * USDX)
+        for units, asset in ((ETHER, "ETH"), (2 * ETHER, "ETH"), (USDX, "USDX")):
+            till.request(alice, units, asset=asset)
+        till.send()
+        till.send()
+        till.mine()
+        till.track()
+        till.check()
+        till.settle()
+        assert till.states() == ["settled"] * 3
+        assert till.balance(alice) == 2 * ETHER - 2 * ETHER // 1000
+        assert till.balance(alice, asset="USDX") == 8 * USDX
