@@ -154,13 +154,14 @@ def native_receipts(traces: Iterable[Trace], scripts: Container[bytes]) -> list[
 
     A frame counts if it moved a value from outside to one of `scripts`, and neither it nor one above it was undone.
     """
-    undone: dict[str, list[list[int]]] = {}
+    # By length of path, so that looking one up does not take longer the more frames somebody has undone in its block.
+    undone: dict[str, dict[int, set[tuple[int, ...]]]] = {}
     moved: list[tuple[Trace, bytes, str]] = []
     for trace in traces:
         if trace.txid is None:
             continue
         if trace.error is not None:
-            undone.setdefault(trace.txid, []).append(trace.path)
+            undone.setdefault(trace.txid, {}).setdefault(len(trace.path), set()).add(tuple(trace.path))
             continue
         sender, to, value = _movement(trace)
         if to is None or value is None or value == "0x0":
@@ -171,8 +172,8 @@ def native_receipts(traces: Iterable[Trace], scripts: Container[bytes]) -> list[
     receipts = []
     for trace, target, value in moved:
         txid, units = hash_text(trace.txid or ""), quantity(value)
-        paths = undone.get(trace.txid or "", ())
-        if units and not any(trace.path[: len(path)] == path for path in paths):
+        paths = undone.get(trace.txid or "", {})
+        if units and not any(tuple(trace.path[:length]) in of for length, of in paths.items()):
             resource = f"{txid}:trace:{'.'.join(map(str, trace.path))}"
             receipts.append(Receipt(resource, TxId(txid), target, units))
     return receipts

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from custody.deposits.decisions import MOST_UNITS
 from custody.reconcile.model import (
     RULES,
     Booking,
@@ -18,6 +19,7 @@ from custody.reconcile.model import (
     StaleVariance,
     Statement,
     VarianceKind,
+    Waiting,
     WalletFacts,
     WalletKey,
 )
@@ -53,6 +55,7 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
     statements: list[Statement] = []
     bookings: list[Booking] = []
     stale: list[StaleVariance] = []
+    waiting = list(facts.waiting)
     found: dict[int, list[str]] = {number: [] for number in RULES}
     for offence in facts.offences:
         found[offence.rule].append(offence.detail)
@@ -69,6 +72,7 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
             found[3] += judged.differences
             found[7] += _foreign(wallet.key, wallet.records)
             bookings += _booking(wallet.key, wallet.records, judged)
+            waiting += _unbookable(wallet.key, judged)
             stale += wallet.records.stale
         statement = state(wallet, node, judged.pending_units)
         statements.append(statement)
@@ -76,7 +80,7 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
             found[4].append(_identity(statement))
     checks = tuple(Check(number, title, _bounded(found[number])) for number, title in RULES.items())
     tips = {wallet.key.chain: facts.cursors[wallet.key.chain] for wallet in facts.wallets}
-    return Report(tips, tuple(statements), checks, facts.waiting, tuple(bookings), tuple(stale))
+    return Report(tips, tuple(statements), checks, tuple(waiting), tuple(bookings), tuple(stale))
 
 
 def state(wallet: WalletFacts, node: Node, pending_units: int = 0) -> Statement:
@@ -134,9 +138,18 @@ def _short(where: str, when: str, has: int, expected: int) -> str:
 
 
 def _booking(key: WalletKey, records: Records, judged: Unexplained) -> list[Booking]:
-    if judged.kind is None or records.anchor is None:
+    if judged.kind is None or records.anchor is None or abs(judged.units) > MOST_UNITS:
         return []
     return [Booking(key, judged.kind, judged.units, records.anchor, records.variances + 1)]
+
+
+def _unbookable(key: WalletKey, judged: Unexplained) -> list[Waiting]:
+    """A token that says it is more than there can be: no ledger holds that, and it is none of the books' business."""
+    if abs(judged.units) <= MOST_UNITS:
+        return []
+    where = f"{key.wallet}:{key.asset}"
+    detail = f"{where}: {judged.units:+d} base units are unexplained, and more than there can be of any asset"
+    return [Waiting("variance.absurd", where, detail)]
 
 
 def _foreign(key: WalletKey, records: Records) -> list[str]:

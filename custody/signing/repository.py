@@ -290,6 +290,19 @@ def unconfirmed_for(tx: Tx, chain: str, keyset: str, blocks: int) -> Sequence[tu
     return [(row["id"], row["feerate"]) for row in rows]
 
 
+def batch_failed(tx: Tx, chain: str, keyset: str, *, seconds: int) -> bool:
+    """Whether a transaction of several payments has been mined lately, and did nothing (EVM)."""
+    row = tx.one(
+        "SELECT EXISTS (SELECT 1 FROM consumptions c"
+        " JOIN transaction_versions v ON v.content = c.content JOIN transactions t ON t.id = v.transaction_id"
+        " WHERE c.chain = %s AND NOT c.succeeded AND t.keyset = %s"
+        " AND t.updated_at > now() - make_interval(secs => %s)"
+        " AND (SELECT count(*) FROM withdrawals w WHERE w.transaction_id = t.id) > 1) AS found",
+        [chain, keyset, seconds],
+    )
+    return bool(row["found"])
+
+
 def open_bump_requests(tx: Tx, chain: str, keyset: str) -> Sequence[tuple[UUID, UUID, int | None]]:
     """Id, transaction and feerate of the operators' requests that have no outcome yet, oldest first."""
     rows = tx.all(

@@ -49,6 +49,8 @@ class Pace:
     """Blocks without a confirmation after which a higher estimate leads to a replacement."""
     unconfirmed_at_most: int = 16
     """EVM: so many transactions of one sender wait for a block at a time; nodes hold only some."""
+    alone_seconds: int = 86_400
+    """EVM: how long after a batch that reverted each payment has a transaction of its own."""
     fill_after_seconds: int = 30
     """EVM: how long a nonce may stay unused below one that is broadcast, before a transaction to nobody fills it."""
 

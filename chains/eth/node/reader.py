@@ -46,6 +46,10 @@ _RECEIPT: Final[msgspec.json.Decoder[TxReceipt | None]] = msgspec.json.Decoder(T
 _TX: Final[msgspec.json.Decoder[MinedTx | None]] = msgspec.json.Decoder(MinedTx | None)
 _TEXT: Final = msgspec.json.Decoder(str)
 
+GAS_OF_BALANCE: Final = 500_000
+"""What a token may use to tell one balance: far more than those in use do. Nodes allow some 50 million, with which a
+single contract could make each block take minutes, or answer with megabytes."""
+
 Holding = tuple[bytes, str | None]
 """An address, and the contract of a token; None for the native asset."""
 
@@ -202,7 +206,11 @@ def _ask_balance(questions: Questions, holding: Holding, block_hash: str) -> int
     block = {"blockHash": f"0x{block_hash}"}
     if contract is None:
         return questions.ask("eth_getBalance", f"0x{address.hex()}", block)
-    call = {"to": contract, "data": f"0x{balance_of_calldata(address).hex()}"}
+    call = {
+        "to": contract,
+        "data": f"0x{balance_of_calldata(address).hex()}",
+        "gas": hex(GAS_OF_BALANCE),
+    }
     return questions.ask("eth_call", call, block)
 
 

@@ -40,6 +40,8 @@ MAX_ANSWER_BYTES: Final = 512 * 1024 * 1024
 _CONTRACT_FAILURES: Final = (
     "revert",
     "out of gas",
+    "out of bounds",
+    "gas uint64 overflow",
     "invalid opcode",
     "invalid jump",
     "stack ",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from custody.signing import paying
+from custody.signing import paying, repository
 from custody.signing.errors import Raced
 from custody.signing.evm import funds, nonces
 from custody.signing.evm.assemble import assemble
 from custody.signing.evm.funds import Committed
-from custody.signing.evm.plan import WOULD_REVERT, Fitted, plan, too_high
+from custody.signing.evm.plan import WOULD_REVERT, Fitted, Sharing, plan, too_high
 from custody.signing.evm.site import EvmSite
 from custody.signing.requests import Payee, payment_intents
 from custody.storage import alerts
@@ -25,6 +25,7 @@ def build(db: Database, site: EvmSite, now: int) -> UUID | None:
         ready = paying.ready(tx, site, now=now)
         found = funds.committed(tx, site)
         in_flight = nonces.unconfirmed(tx, site.chain, site.keyset.id)
+        spoilt = repository.batch_failed(tx, site.chain, site.keyset.id, seconds=site.pace.alone_seconds)
     if not ready or found is None:
         return None
     payees = paying.payees(db, site, ready)
@@ -37,7 +38,7 @@ def build(db: Database, site: EvmSite, now: int) -> UUID | None:
         return None
     used = site.node.nonce(site.sender, site.node.tip())
     available = funds.available(site, found, {payee.signed.order.asset for payee in payees})
-    chosen = plan(site, payees, price, available)
+    chosen = plan(site, payees, price, available, Sharing.ENDED if spoilt else Sharing.ALLOWED)
     paying.wait(db, site, chosen.waiting)
     _warn_of_reverts(db, chosen.waiting)
     if chosen.fitted is None:

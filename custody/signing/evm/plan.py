@@ -2,13 +2,15 @@
 
 The oldest payment goes first. One of the native asset to an address without code takes along all others of that kind,
 through the contract for batches, where the key-set has one: any of them failing would undo all, and what has no code
-cannot fail. Every other payment has a transaction of its own.
+cannot fail. It can get code before the batch is mined, though (CREATE2, EIP-7702), and whoever does that loses nothing
+by it. So after a batch that reverted nobody shares for a while. Every other payment has a transaction of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from chains.eth import gas
 from chains.eth.abi import MAX_ITEMS
@@ -22,6 +24,14 @@ from policies.decision import Reason
 
 WOULD_REVERT = "would-revert"
 """Reason code of payments whose call would fail now: they are not signed."""
+
+
+class Sharing(Enum):
+    """Whether payments may share a transaction."""
+
+    ALLOWED = auto()
+    ENDED = auto()
+    """A batch has reverted lately."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +52,13 @@ class Plan:
     waiting: tuple[tuple[Payee, Reason], ...]
 
 
-def plan(site: EvmSite, payees: Sequence[Payee], price: GasPrice, available: Mapping[str, int]) -> Plan:
+def plan(
+    site: EvmSite,
+    payees: Sequence[Payee],
+    price: GasPrice,
+    available: Mapping[str, int],
+    sharing: Sharing = Sharing.ALLOWED,
+) -> Plan:
     """Pay the oldest that can be paid, with all that can share its transaction.
 
     Args:
@@ -50,12 +66,14 @@ def plan(site: EvmSite, payees: Sequence[Payee], price: GasPrice, available: Map
         payees: oldest first, none of them known to be wrong.
         price: what the network asks for, at most the network's cap.
         available: base units by asset, see `funds`.
+        sharing: whether a batch may be made.
 
     Raises:
         NodeUnavailable: try again.
     """
     waiting: list[tuple[Payee, Reason]] = []
-    plain = {id(payee) for payee in payees if _is_plain(site, payee)}
+    may_share = sharing is Sharing.ALLOWED
+    plain = {id(payee) for payee in payees if may_share and _is_plain(site, payee)}
     left = list(payees)
     while left:
         group = [payee for payee in left if id(payee) in plain] if id(left[0]) in plain else left[:1]

@@ -1,0 +1,178 @@
+"""Listed tokens whose issuers turn, and payees whose code changes: what they break is their own affair only."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chains.eth.address import checksummed, keccak256, raw_address
+from chains.eth.block import native_receipts
+from chains.eth.network import NativeMode
+from chains.eth.wire import Trace, TraceAction
+from custody.deposits.model import AddressRow
+from ops.devnet.anvil import Anvil
+from tests.fakes.evm_desk import ETHER, EvmDesk, Outside, open_evm_desk
+from tests.fakes.evm_till import EvmTill, TillOutside, open_evm_till
+from tests.support.evm import Contract, deploy, outside_artifact
+
+LARGEST = 2**256 - 1
+BALANCES_SLOT = 3
+"""Of `balanceOf` in tests/contracts/Token.sol."""
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TillOutside]:
+    with Anvil(tmp_path_factory.mktemp("turning")) as node:
+        yield TillOutside(node, NativeMode.TRACE)
+
+
+@pytest.fixture
+def desk(database: str, outside: Outside) -> Iterator[EvmDesk]:
+    with open_evm_desk(database, outside) as desk:
+        yield desk
+
+
+@pytest.fixture
+def evm_till(database: str, outside: TillOutside, tmp_path: Path) -> Iterator[EvmTill]:
+    with open_evm_till(database, outside, tmp_path) as opened:
+        opened.fund()
+        yield opened
+
+
+def set_balance(token: Contract, who: str, units: int) -> None:
+    """What an issuer can do whose token may do anything: no event, no transfer."""
+    slot = keccak256(raw_address(who).rjust(32, b"\0") + BALANCES_SLOT.to_bytes(32, "big"))
+    token.node.rpc("anvil_setStorageAt", token.address, "0x" + slot.hex(), f"0x{units:064x}")
+
+
+def customer_with_address(desk: EvmDesk, name: str) -> tuple[str, AddressRow]:
+    customer = desk.customer(name)
+    return customer, desk.address(customer)
+
+
+def test_an_issuer_who_mints_all_there_can_be_stops_no_credit_of_anything_else(
+    desk: EvmDesk, outside: TillOutside
+) -> None:
+    """Nine times the largest uint256 is more than the ledger's columns hold."""
+    token = deploy(outside.node, outside.payer, outside_artifact("Token"), "Turned", "TURN", 18)
+    desk.list_token("TURN", token)
+    for number in range(10):
+        _, row = customer_with_address(desk, f"mallory-{number}")
+        set_balance(token, outside.payer, LARGEST)
+        token.do(outside.payer, "transfer", row.address, LARGEST)
+    alice, row = customer_with_address(desk, "alice")
+    outside.send("ETH", row.address, ETHER)
+    desk.finalize()
+    assert desk.balance(alice) == ETHER
+    states = {row["state"] for row in desk.query("SELECT state FROM deposits WHERE asset = 'TURN'")}
+    assert states == {"held"}
+    desk.enforce()
+    assert desk.reconcile().ok
+
+
+def test_an_issuer_who_invents_balances_cannot_overflow_the_books_of_what_came_unseen(
+    desk: EvmDesk, outside: TillOutside
+) -> None:
+    token = deploy(outside.node, outside.payer, outside_artifact("Token"), "Turned", "TURN", 18)
+    desk.list_token("TURN", token)
+    rows = [customer_with_address(desk, f"mallory-{number}")[1] for number in range(10)]
+    for row in rows:
+        set_balance(token, row.address, LARGEST)
+    alice, row = customer_with_address(desk, "alice")
+    # A validator's reward or an old prepayment: no block of ours explains it, and it is to be booked.
+    outside.node.fund(row.address, ETHER)
+    outside.send("ETH", row.address, ETHER)
+    desk.mine()
+    desk.finalize()
+    desk.enforce()
+    assert desk.balance(alice) == ETHER
+    assert desk.balance(None, "suspense", "ETH") == ETHER, "the other asset's surplus is booked"
+
+
+def test_a_token_whose_balance_burns_gas_gets_little_of_it(desk: EvmDesk, outside: TillOutside) -> None:
+    """`balanceOf` returns the gas it was given: what a token may burn of our node for each deposit."""
+    token = deploy(outside.node, outside.payer, outside_artifact("Token"), "Burner", "BURN", 18)
+    outside.node.rpc("anvil_setCode", token.address, "0x5a5f5260205ff3")
+    at = desk.node.tip()
+    assert 100_000 < desk.node.balance(raw_address(outside.payer), token.address, at) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "0x5b5f56",  # for ever
+        "0xfe",
+        "0x5f5ffd",
+        "0x60205f5f3e",  # copies what was never returned
+        "0x5f7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff52",  # memory without end
+        "0x5b5f5f5f5f5f5f600256",  # a stack without end
+        "0x56",
+        "0xef",
+        "0x5f5f5f5f3d3d34f0",
+        "0x620186a05ff3",  # 100,000 zeros
+        "0x600160005360015ff3",  # one byte
+    ],
+)
+def test_whatever_the_code_of_a_listed_token_does_its_balance_is_nothing_and_blocks_stay_readable(
+    desk: EvmDesk, outside: TillOutside, code: str
+) -> None:
+    token = deploy(outside.node, outside.payer, outside_artifact("Token"), "Broken", "BROK", 18)
+    outside.node.rpc("anvil_setCode", token.address, code)
+    assert desk.node.balance(raw_address(outside.payer), token.address, desk.node.tip()) == 0
+
+
+def test_undone_frames_do_not_make_arrivals_dear_to_read() -> None:
+    """One transaction pays 1,500 times and reverts 50,000 calls: half a block's gas, read in a moment."""
+    ours, stranger, txid = b"\x01" * 20, "0x" + "08" * 20, "0x" + "ab" * 32
+
+    def frame(path: list[int], value: str, error: str | None = None) -> Trace:
+        action = TraceAction(sender=stranger, to="0x" + ours.hex(), value=value, call_type="call")
+        return Trace(kind="call", action=action, path=path, block="0x" + "cd" * 32, txid=txid, error=error)
+
+    frames = [frame([0, number], "0x1") for number in range(1_500)]
+    frames += [frame([1, number], "0x0", "Reverted") for number in range(50_000)]
+    frames += [frame([1, 7, 7], "0x5"), frame([1, 50_001], "0x9")]
+    began = time.process_time()
+    found = native_receipts(frames, {ours})
+    assert sum(receipt.units for receipt in found) == 1_500 + 9
+    assert time.process_time() - began < 2
+
+
+def test_a_payee_who_gets_code_after_the_estimate_spoils_one_batch_and_no_further_one(
+    evm_till: EvmTill, outside: TillOutside
+) -> None:
+    """What has no code today can have some tomorrow: by CREATE2, by CREATE, by EIP-7702."""
+    till, node = evm_till, outside.node
+    mallory = till.customer("mallory", ETH=3 * ETHER)
+    victims = [till.customer(name, ETH=3 * ETHER) for name in ("alice", "bob")]
+
+    def spoil() -> list[str]:
+        """One round in which Mallory's payee comes into being between signing and mining; states of the victims'."""
+        nonce = int(node.rpc("eth_getTransactionCount", outside.payer, "latest"), 16)
+        trap = created_at(outside.payer, nonce)
+        mine = till.request(mallory, ETHER // 10, destination=trap)
+        theirs = [till.request(victim, ETHER // 10) for victim in victims]
+        till.route()
+        while till.build() is not None:
+            pass
+        till.sign()
+        assert deploy(node, outside.payer, outside_artifact("RevertingReceiver")).address == trap
+        till.broadcast()
+        till.settle()
+        assert till.withdrawal(mine.id).state == "failed"
+        return [till.withdrawal(each.id).state for each in theirs]
+
+    assert spoil() == ["failed", "failed"], "the batch has one fate"
+    assert [till.balance(victim, "frozen") for victim in victims] == [0, 0]
+    assert spoil() == ["settled", "settled"]
+
+
+def created_at(sender: str, nonce: int) -> str:
+    """Address of a contract that a sender creates with a nonce (Yellow Paper, section 7)."""
+    number = nonce.to_bytes((nonce.bit_length() + 7) // 8, "big")
+    tail = number if nonce and nonce < 0x80 else bytes([0x80 + len(number)]) + number
+    body = b"\x94" + raw_address(sender) + tail
+    return checksummed(keccak256(bytes([0xC0 + len(body)]) + body)[12:])
