@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chains.eth.address import is_checksummed
+from chains.eth.address import checksummed, is_checksummed
 from ops.bench.compare import Row
 from ops.demo.record import Record, StepFailed, StepRecord, expect
 from ops.stack.config import to_toml
@@ -32,24 +32,29 @@ KEYSET = BitcoinKeyset(
     origin="d34db33f/84'/1'/0'",
     attestation_key="00" * 32,
 )
-CONTRACT = "0x" + "11" * 20
+
+
+def contract(number: int) -> str:
+    return checksummed(bytes([number]) * 20)
+
+
 EVM_KEYSETS = {
     network: EvmKeyset(
         id=network.keyset,
         chain=network.chain,
         tier="hot",
         attestation_key="00" * 32,
-        address=CONTRACT,
-        factory=CONTRACT,
+        address=contract(1),
+        factory=contract(2),
         forwarder="22" * 32,
-        payout=CONTRACT,
+        payout=contract(3),
     )
     for network in TRIAL_NETWORKS
 }
 LISTINGS = [
     bitcoin(KEYSET),
     *(
-        evm(network, "33" * 32, keyset, {token.asset: CONTRACT for token in network.tokens})
+        evm(network, "33" * 32, keyset, {token.asset: contract(4) for token in network.tokens})
         for network, keyset in EVM_KEYSETS.items()
     ),
 ]
