@@ -731,6 +731,24 @@ def test_an_order_for_one_asset_is_not_paid_in_another(bench: EvmBench) -> None:
     assert bench.codes(bench.world.request(draft)) == {"order-mismatch"}
 
 
+def test_native_money_of_one_network_is_not_paid_under_the_name_of_another(bench: EvmBench) -> None:
+    """It would count in the window of the other asset, and be worth something else."""
+    draft = EvmDraft([bench.world.order(asset="XETH")])
+    assert bench.codes(bench.world.request(draft)) == {"wrong-asset"}
+
+
+def test_a_token_that_is_listed_on_another_network_only_is_no_token_here(bench: EvmBench) -> None:
+    attested(bench, 0)
+    there = named_address("token of the other network")
+    bundle = bench.world.bundle(2)
+    other = bench.world.asset_entry("OTHX", OTHER_EVM_CHAIN, 18, there)
+    bench.adopt(2, assets=(*bundle.assets, other))
+    sweep = under(bench, 2, bench.world.sweep([0], [there]))
+    assert bench.codes(sweep) == {"unlisted-token"}
+    payment = bench.draft(1_000, asset="USDX", to=raw_address(there))
+    assert bench.codes(under(bench, 2, payment)) == {"unknown-call"}
+
+
 def test_an_unlisted_asset_and_one_without_a_cap_are_refused(bench: EvmBench) -> None:
     order = bench.world.order(asset="DOGE")
     assert bench.codes(bench.world.request(EvmDraft([order]))) == {"no-cap"}
