@@ -46,15 +46,19 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
         "A withdrawal to one of our own addresses: settled in the ledger",
         payments.internal,
     ),
-    ("gas", "Gas for the hot keys on two EVM networks: on suspense, for it is nobody's", ethereum.gas),
+    ("gas", "Gas for the hot keys of two EVM networks: nobody's, on suspense", ethereum.gas),
     ("ethereum-addresses", "Ethereum addresses: contracts to be, without a key to steal", ethereum.addresses),
     (
         "ethereum-deposits",
-        "Deposits of ETH and USDX, by people and by contracts: credited when final",
+        "ETH and USDX, paid by people and by contracts: credited when final",
         ethereum.deposits,
     ),
     ("ethereum-fakes", "A fake token, a lying event, a payment undone: no credit", ethereum.fakes),
-    ("ethereum-reorganised", "A deposit undone by a reorg, mined again: one credit", ethereum.reorganised),
+    (
+        "ethereum-reorganised",
+        "A deposit of ETH undone by a reorg, mined again: one credit",
+        ethereum.reorganised,
+    ),
     ("sweep", "Ten forwarders of ETH and USDX, most not deployed: one sweep", ethereum.sweep),
     ("withdrawal-three-assets", "Withdrawals of BTC, ETH and USDX at once", evm_payments.three_assets),
     (
