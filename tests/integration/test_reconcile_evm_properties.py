@@ -77,6 +77,8 @@ class World:
             case "finalize":
                 self.desk.anvil.finalize()
             case "reorg":
+                # What waits is mined first: else the payer's next transactions would wait for a nonce that is gone.
+                self.desk.anvil.mine()
                 self.removed = self.desk.anvil.reorg(1 + (a * 3 + b) % 6)
             case "send again":
                 for raw in self.removed:
