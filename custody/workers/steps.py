@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from chains.errors import TransientError
+from chains.errors import StrongroomError
 from custody.ports import Step
 from custody.reconcile.service import enforce, reconcile
 from custody.reconcile.wallets import NotComparable
@@ -54,21 +54,22 @@ def _settle_internal(services: Services) -> int:
 
 
 def _at_each_site(services: Services, do: Callable[[Site], int]) -> int:
-    """How much was done at all sites together. One chain whose node or signer is away must not stop the others.
+    """How much was done at all sites together. One chain in trouble must not stop the others: all are tried.
 
     Raises:
-        TransientError: the first trouble, if nothing was done anywhere.
+        StrongroomError: the first trouble, if nothing was done anywhere; one that no repetition helps in any case.
     """
     done = 0
-    trouble: TransientError | None = None
+    troubles: list[StrongroomError] = []
     for site in services.sites():
         try:
             done += do(site)
-        except TransientError as error:
+        except StrongroomError as error:
             _log.warning("chain postponed", chain=site.chain, reason=str(error))
-            trouble = trouble or error
-    if trouble is not None and not done:
-        raise trouble
+            troubles.append(error)
+    for trouble in troubles:
+        if not done or not trouble.transient:
+            raise trouble
     return done
 
 

@@ -78,6 +78,8 @@ def available(site: EvmSite, found: Committed, assets: Iterable[str]) -> dict[st
         Reorganised: the same.
     """
     wanted = sorted({site.asset.id, *assets})
+    if found.anchor < 0:
+        return dict.fromkeys(wanted, 0)  # a chain so young that nothing is final yet
     accounts = [(site.sender, site.bundle.asset(asset).contract) for asset in wanted]
     header = site.node.header_at(found.anchor)
     if header is None:
