@@ -181,11 +181,11 @@ class Call:
     def _begin(self, tx: Tx, key: str, fingerprint: bytes, nonce: _Nonce) -> repository.StoredAnswer | None:
         if nonce is _Nonce.SPENT:
             repository.lock_key(tx, self.caller.id, key)
-        elif not repository.spend_nonce_and_lock_key(
-            tx, self.caller.id, self.token.nonce, self.token.expires_at, key
-        ):
-            raise TokenReplayed("this token's nonce was used before")
-        answer = repository.stored_answer(tx, self.caller.id, key)
+            answer = repository.stored_answer(tx, self.caller.id, key)
+        else:
+            fresh, answer = repository.begin(tx, self.caller.id, self.token.nonce, self.token.expires_at, key)
+            if not fresh:
+                raise TokenReplayed("this token's nonce was used before")
         if answer is not None and answer.request_hash != fingerprint:
             raise IdempotencyKeyReused(
                 "this Idempotency-Key came before with another request: "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from custody.storage.db import Tx
+from custody.storage.db import Row, Tx
 
 _LOCK_SPACE: Final = 0x41504931
 """Namespace of the advisory locks taken here (two-integer form)."""
@@ -34,15 +34,15 @@ def spend_nonce(tx: Tx, caller: str, nonce: str, expires_at: int) -> bool:
     )
 
 
-def spend_nonce_and_lock_key(tx: Tx, caller: str, nonce: str, expires_at: int, key: str) -> bool:
-    """`spend_nonce`, and wait for every other transaction that works on the same idempotency key."""
-    row = tx.one(
-        "WITH spent AS (INSERT INTO token_nonces (caller, nonce, expires_at)"
-        " VALUES (%s, %s, to_timestamp(%s)) ON CONFLICT DO NOTHING RETURNING 1)"
-        " SELECT EXISTS (SELECT 1 FROM spent) AS fresh, pg_advisory_xact_lock(%s, hashtext(%s))",
-        (caller, nonce, expires_at, _LOCK_SPACE, f"{caller}\n{key}"),
+def begin(tx: Tx, caller: str, nonce: str, expires_at: int, key: str) -> tuple[bool, StoredAnswer | None]:
+    """`spend_nonce`, `lock_key` and `stored_answer` in one round trip: whether the nonce was fresh, and the answer."""
+    row = tx.optional(
+        "SELECT request_hash, status, body FROM begin_request(%s, %s, %s, %s, %s)",
+        (caller, nonce, expires_at, _LOCK_SPACE, key),
     )
-    return bool(row["fresh"])
+    if row is None:
+        return False, None
+    return True, None if row["status"] is None else _answer(row)
 
 
 def lock_key(tx: Tx, caller: str, key: str) -> None:
@@ -66,7 +66,11 @@ def stored_answer(tx: Tx, caller: str, key: str) -> StoredAnswer | None:
         "SELECT request_hash, status, body FROM idempotency_keys WHERE caller = %s AND key = %s",
         (caller, key),
     )
-    return None if row is None else StoredAnswer(bytes(row["request_hash"]), row["status"], row["body"])
+    return None if row is None else _answer(row)
+
+
+def _answer(row: Row) -> StoredAnswer:
+    return StoredAnswer(bytes(row["request_hash"]), row["status"], row["body"])
 
 
 def store_answer(tx: Tx, caller: str, key: str, answer: StoredAnswer) -> None:

@@ -8,7 +8,9 @@ violations) is for the repository that knows the constraint, or is a bug.
 from __future__ import annotations
 
 import os
+import select
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
@@ -27,11 +29,18 @@ from custody.errors import Conflict, DatabaseUnavailable
 Query = LiteralString | bytes | sql.SQL | sql.Composed
 Row = dict[str, Any]
 Params = Sequence[Any] | Mapping[str, Any]
-_Connection = psycopg.Connection[Row]
+
+
+class _Connection(psycopg.Connection[Row]):
+    """A connection that knows when it last did its work to the end."""
+
+    used_at = 0.0  # monotonic seconds
+
 
 _CONNECT_SECONDS: Final = 5
 WAIT_SECONDS: Final = 5.0
 """How long a transaction waits for a connection, unless said otherwise."""
+_SURELY_THERE_SECONDS: Final = 0.5
 _SESSION_OPTIONS: Final = (
     # A stopped or lost process must not keep its locks for ever: its session ends, the work is taken again.
     "-c timezone=UTC -c lock_timeout=30s -c idle_in_transaction_session_timeout=60s"
@@ -144,6 +153,17 @@ class Tx:
             yield
 
 
+def _check(connection: _Connection) -> None:
+    """A restarted server must cost a reconnect and not a failed request: ask it, which is one round trip.
+
+    A connection that has just worked need not be asked: if it was cut since, its socket has something to say.
+    """
+    socket = select.poll()
+    socket.register(connection.fileno(), select.POLLIN)
+    if time.monotonic() - connection.used_at > _SURELY_THERE_SECONDS or socket.poll(0):
+        ConnectionPool.check_connection(connection)
+
+
 class Database:
     """A pool of connections for one process. Connects at first use, and anew after a fork.
 
@@ -187,6 +207,7 @@ class Database:
             connection.isolation_level = _LEVELS[isolation]
             connection.read_only = None
             yield Tx(connection)
+            connection.used_at = time.monotonic()
 
     @contextmanager
     def snapshot(self) -> Iterator[Tx]:
@@ -199,6 +220,7 @@ class Database:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
             yield Tx(connection)
+            connection.used_at = time.monotonic()
 
     @contextmanager
     def session(self) -> Iterator[Session]:
@@ -229,15 +251,14 @@ class Database:
             if self._opened is None or self._opened[0] != os.getpid():
                 pool = ConnectionPool(
                     self._dsn,
-                    connection_class=psycopg.Connection[Row],
+                    connection_class=_Connection,
                     kwargs=self._arguments(),
                     min_size=1,
                     max_size=self._pool_size,
                     timeout=self._wait_seconds,
                     max_waiting=self._waiting_at_most,
                     reconnect_timeout=1,
-                    # One round trip, so that a restarted server costs a reconnect and not a failed request.
-                    check=ConnectionPool.check_connection,
+                    check=_check,
                     name=self._application,
                     open=True,
                 )
@@ -246,7 +267,7 @@ class Database:
 
     @contextmanager
     def _connect(self) -> Iterator[_Connection]:
-        connection = psycopg.connect(self._dsn, **self._arguments())
+        connection = _Connection.connect(self._dsn, **self._arguments())
         try:
             yield connection
         finally:

@@ -670,6 +670,24 @@ CREATE TABLE token_nonces (
 );
 CREATE INDEX ON token_nonces (expires_at);
 
+-- What every write of the API begins with, in one round trip: spend the token's nonce (no row if it was used before),
+-- wait for whoever works on the same key, and look up what was answered under it. Each of these is a statement of its
+-- own: the last one sees what the one that was waited for has committed.
+CREATE FUNCTION begin_request(caller_id text, token_nonce text, until bigint, lock_space integer, answer_key text)
+RETURNS TABLE (request_hash bytea, status integer, body text)
+LANGUAGE plpgsql VOLATILE SET search_path = public, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO token_nonces (caller, nonce, expires_at)
+    VALUES (caller_id, token_nonce, to_timestamp(until)) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    PERFORM pg_advisory_xact_lock(lock_space, hashtext(caller_id || E'\n' || answer_key));
+    RETURN QUERY SELECT k.request_hash, k.status, k.body FROM (SELECT) one
+        LEFT JOIN idempotency_keys k ON k.caller = caller_id AND k.key = answer_key;
+END $$;
+
 -- An operator asks for a replacement with a higher fee; a worker builds it, or says in `outcome` why not.
 CREATE TABLE bump_requests (
     id             uuid PRIMARY KEY,
