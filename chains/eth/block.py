@@ -13,7 +13,7 @@ from typing import Final
 from chains.errors import InvalidValue
 from chains.eth.abi import word_address
 from chains.eth.address import checksummed
-from chains.eth.erc20 import TRANSFER_TOPIC
+from chains.eth.erc20 import TRANSFER_TOPIC, decode_transfer
 from chains.eth.forwarder import ETHER_FLUSHED_TOPIC
 from chains.eth.tx import TYPE, SignedTx, UnsignedTx
 from chains.eth.watch import WatchedSenders
@@ -22,6 +22,7 @@ from chains.eth.wire import (
     BlockTx,
     Log,
     MinedTx,
+    ReceiptLog,
     Trace,
     TxReceipt,
     hash_text,
@@ -45,6 +46,18 @@ class Transfer:
     """As JSON-RPC has it, with 0x."""
     index: str
     """Of the log in the block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """A token transfer of ours that did not fail, and that no event confirms: the token may have said no."""
+
+    txid: str
+    """As JSON-RPC has it, with 0x."""
+    sender: bytes
+    contract: str
+    """EIP-55."""
+    units: int
 
 
 _SHORTEST_TOPICS: Final = 3
@@ -231,6 +244,60 @@ def paid_by_us(uses: Iterable[tuple[MinedTx, TxReceipt]]) -> dict[bytes, int]:
         if tx.to is not None and receipt.succeeded:
             found[octets(tx.to)] = found.get(octets(tx.to), 0) + quantity(tx.value)
     return found
+
+
+def silent(tx: MinedTx, receipt: TxReceipt, contracts: Mapping[bytes, str]) -> Silent | None:
+    """What a transaction of ours claims to have moved without an event of its token; None if it claims nothing.
+
+    `transfer` may return false instead of failing, and nobody is told what a mined call returned.
+    """
+    contract = None if tx.to is None else contracts.get(octets(tx.to))
+    if contract is None or not receipt.succeeded:
+        return None
+    try:
+        wanted = decode_transfer(octets(tx.data))
+    except InvalidValue:
+        return None
+    sender = octets(tx.sender)
+    if not wanted.units or any(
+        _tells_of(log, octets(tx.to or ""), sender, wanted.to) for log in receipt.logs
+    ):
+        return None
+    return Silent(tx.hash, sender, contract, wanted.units)
+
+
+def _tells_of(log: ReceiptLog, contract: bytes, sender: bytes, to: bytes) -> bool:
+    if octets(log.address) != contract or len(log.topics) != _SHORTEST_TOPICS:
+        return False
+    if log.topics[0] != TRANSFER_TOPIC:
+        return False
+    return octets(log.topics[1])[-20:] == sender and octets(log.topics[2])[-20:] == to
+
+
+def unpaid(
+    found: Sequence[Silent], claims: Iterable[Transfer], balances: Mapping[tuple[bytes, str], tuple[int, int]]
+) -> frozenset[str]:
+    """Ids of those silent transfers that the sender's balance does not show either: nothing has left.
+
+    Args:
+        found: of one block.
+        claims: all events that concern us, in that block.
+        balances: per sender and contract of `found`: units before and after the block.
+    """
+    left = {key: before - after for key, (before, after) in balances.items()}
+    for each in claims:
+        if (each.to, each.contract) in left:
+            left[each.to, each.contract] += each.units
+        if (each.sender, each.contract) in left:
+            left[each.sender, each.contract] -= each.units
+    none = set()
+    for transfer in found:
+        key = transfer.sender, transfer.contract
+        if left[key] < transfer.units:
+            none.add(transfer.txid)
+        else:
+            left[key] -= transfer.units
+    return frozenset(none)
 
 
 def used_nonces(block: Block, resources: Container[str]) -> list[str]:

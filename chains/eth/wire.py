@@ -131,6 +131,8 @@ class ReceiptLog(_Part, frozen=True):
     """An event in a receipt; its place in the list is its index within the transaction."""
 
     index: str = msgspec.field(name="logIndex")
+    address: str = "0x"
+    topics: list[str] = msgspec.field(default_factory=list)
 
 
 class TxReceipt(msgspec.Struct, frozen=True):

@@ -170,6 +170,34 @@ def test_a_payee_who_gets_code_after_the_estimate_spoils_one_batch_and_no_furthe
     assert spoil() == ["settled", "settled"]
 
 
+def test_a_token_that_says_no_only_once_it_is_mined_has_paid_nobody(
+    evm_till: EvmTill, outside: TillOutside
+) -> None:
+    """It would have moved when it was signed. Mined, it returns false: a success, by its receipt."""
+    till = evm_till
+    outside.falx.do(outside.payer, "setRefuses", False)
+    alice = till.customer("alice", FALX=4 * ETHER)
+    till.fund("FALX", 10 * ETHER)
+    first, second = till.nobody(), till.nobody()
+    refused = till.request(alice, ETHER, asset="FALX", destination=first)
+    till.route()
+    assert till.build() is not None
+    till.sign()
+    outside.falx.do(outside.payer, "setRefuses", True)
+    till.broadcast()
+    till.mine()
+    outside.falx.do(outside.payer, "setRefuses", False)
+    till.settle()
+    assert till.has(first, "FALX") == 0
+    assert till.withdrawal(refused.id).state == "failed"
+    assert till.balance(alice, asset="FALX") == 4 * ETHER
+    assert till.balance(None, "suspense", asset="FALX") == 10 * ETHER, "only what the operators brought"
+    paid = till.request(alice, ETHER, asset="FALX", destination=second)
+    till.send()
+    till.settle()
+    assert (till.withdrawal(paid.id).state, till.has(second, "FALX")) == ("settled", ETHER)
+
+
 def created_at(sender: str, nonce: int) -> str:
     """Address of a contract that a sender creates with a nonce (Yellow Paper, section 7)."""
     number = nonce.to_bytes((nonce.bit_length() + 7) // 8, "big")

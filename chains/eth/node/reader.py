@@ -7,6 +7,7 @@ transactions and balances before and after. Whatever comes must name the block t
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -26,8 +27,10 @@ from chains.eth.block import (
     paid_by_us,
     resource_of,
     sent_by,
+    silent,
     token_receipts,
     transfers,
+    unpaid,
     used_nonces,
 )
 from chains.eth.erc20 import TRANSFER_TOPIC, balance_of_calldata
@@ -136,7 +139,15 @@ class BlockReader:
             native = self._by_balances(block, forwarders, left, uses)
         if any(resource_of(tx) not in resources for tx, _ in uses):
             raise InvalidValue(f"block {ref}: another sender or nonce than the block says")
-        return Observation((*native, *tokens), tuple(consumption(tx, receipt) for tx, receipt in uses))
+        nothing_left = self._unpaid(block, uses, claims, contracts)
+        consumptions = [consumption(tx, receipt) for tx, receipt in uses]
+        return Observation(
+            (*native, *tokens),
+            tuple(
+                replace(used, succeeded=False) if tx.hash in nothing_left else used
+                for used, (tx, _) in zip(consumptions, uses, strict=True)
+            ),
+        )
 
     def balances(self, holdings: Sequence[Holding], block_hash: str) -> list[int]:
         """What each address has after a block, in base units of the native asset or of the token.
@@ -176,6 +187,22 @@ class BlockReader:
         }
         uses = [(_transaction(questions[at], txid, block), receipts[txid]) for txid, at in spent_at.items()]
         return token_receipts(claims, scripts, balances, places), uses
+
+    def _unpaid(
+        self,
+        block: Block,
+        uses: Sequence[_Use],
+        claims: Sequence[Transfer],
+        contracts: Mapping[bytes, str],
+    ) -> Collection[str]:
+        """Ids of our token transfers that did not fail, and moved nothing."""
+        found = [each for tx, receipt in uses if (each := silent(tx, receipt, contracts)) is not None]
+        if not found:
+            return ()
+        holdings = sorted({(each.sender, each.contract) for each in found})
+        before = self.balances(holdings, block.parent[2:])
+        after = self.balances(holdings, block.hash[2:])
+        return unpaid(found, claims, dict(zip(holdings, zip(before, after, strict=True), strict=True)))
 
     def _by_balances(
         self, block: Block, forwarders: Sequence[bytes], left: Mapping[bytes, int], uses: Sequence[_Use]
