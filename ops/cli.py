@@ -46,7 +46,7 @@ def up(
         int, typer.Option(help="Port of the API on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
     ] = 8400,
 ) -> None:
-    """Run the whole stack on a private regtest network, in the foreground, until Ctrl-C."""
+    """Run the whole stack on private networks, in the foreground, until Ctrl-C."""
     from ops.stack.command import run
 
     run(data, port=port)
@@ -58,7 +58,7 @@ def demo(
     json_file: _JsonFile = None,
     keep: Annotated[Path | None, typer.Option(help="Use this directory and leave all data in it.")] = None,
 ) -> None:
-    """Take a guided tour on a private regtest network; stays up afterwards until Ctrl-C."""
+    """Take a guided tour on private networks; stays up afterwards until Ctrl-C."""
     from ops.demo.command import After, run
 
     sys.exit(run(After.END if once else After.STAY, json_file=json_file, keep=keep))

@@ -213,11 +213,19 @@ def sweep(world: World) -> dict[str, Any]:
         "one transaction empties all ten",
         salts=salts,
     )
+    listed = world.until(
+        lambda: next((entry for entry in world.operator.items("/v1/sweeps") if entry["txid"] == txid), None),
+        lambda entry: entry is not None and entry["state"] == "confirmed",
+        "the API to list the sweep as confirmed",
+    )
+    assert listed is not None
+    expect(listed["addresses"] == FORWARDERS, "the API says so too", sweep=listed)
     left = {a: (side.node.balance_wei(a), side.token_units(usdx, a)) for _, a in targets}
     expect(set(left.values()) == {(0, 0)}, "nothing is left in them", left=left)
     used = int(side.receipt(txid)["gasUsed"], 16)
     world.note(f"{txid} empties {len(salts)} forwarders for {used:,} gas")
     return {
+        "sweep": listed["id"],
         "txid": txid,
         "forwarders": [address for _, address in targets],
         "deployed_before": deployed,

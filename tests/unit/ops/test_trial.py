@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import stat
 import time
@@ -12,10 +13,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from chains.eth.address import checksummed, is_checksummed
 from ops.bench.compare import Row
 from ops.demo.record import Record, StepFailed, StepRecord, expect
+from ops.demo.show import summary
 from ops.stack.config import to_toml
 from ops.stack.ethereum import admin_address
 from ops.stack.keys import person
@@ -150,6 +153,29 @@ def test_a_tour_is_ok_only_if_there_were_steps_and_all_held(tmp_path: Path) -> N
     assert set(written) == {"ok", "steps", "endpoints"}
     assert [set(step) for step in written["steps"]] == [{"name", "ok", "detail"}] * 2
     assert written["steps"][0]["detail"]["txid"] == "00"
+
+
+def test_the_summary_adds_up_each_asset_and_leaves_out_what_is_nothing() -> None:
+    sums = {
+        "on_chain": "4.50 ETH",
+        "owed_to_customers": "13.00 ETH",
+        "fees_earned": "0.00 ETH",
+        "suspense": "1.00 ETH",
+        "network_fees": "0.10 ETH",
+        "difference": "0.00 ETH",
+    }
+    record = Record(steps=[StepRecord("reconcile", "Ledger", ok=True, detail={"assets": {"ETH": sums}})])
+    console = Console(width=80, record=True, file=io.StringIO())
+    summary(console, record)
+    said = console.export_text()
+    for line in (
+        "ETH on the chain           4.50 ETH",
+        "= owed to customers       13.00 ETH",
+        "difference                 0.00 ETH",
+    ):
+        assert line in said
+    assert "suspense" in said
+    assert "fees earned" not in said
 
 
 def test_what_was_expected_and_found_is_said() -> None:
