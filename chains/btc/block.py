@@ -58,14 +58,6 @@ class WatchedOutpoints:
         return len(self.raw)
 
 
-@dataclass(frozen=True, slots=True)
-class WatchSet:
-    """What a monitor looks for, in the form that scans fastest. Both sets may grow and shrink."""
-
-    scripts: set[bytes]
-    outpoints: WatchedOutpoints
-
-
 def block_hash(raw: bytes) -> str:
     """Hash of the block's header (64 hex digits).
 
@@ -75,15 +67,6 @@ def block_hash(raw: bytes) -> str:
     if len(raw) < HEADER_BYTES:
         raise InvalidValue(f"block of {len(raw)} bytes: shorter than its header")
     return hash256(raw[:HEADER_BYTES])[::-1].hex()
-
-
-def scan_block(raw: bytes, scripts: Container[bytes], resources: Container[str]) -> Observation:
-    """`Block.parse` and `Block.observe` in one call.
-
-    Raises:
-        InvalidValue: not exactly one well-formed block.
-    """
-    return Block.parse(raw).observe(scripts, resources)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
@@ -126,10 +126,6 @@ class Pool:
     def first_at_least(self, value: int) -> int:
         """First position, from `start`, whose effective value is at least `value`."""
         return max(self.start, bisect_left(self._numbers, -(-(value + self._offset) // self._factor)))
-
-    def first_above(self, value: int) -> int:
-        """First position, from `start`, whose effective value is above `value`."""
-        return max(self.start, bisect_right(self._numbers, (value + self._offset) // self._factor))
 
     def coins(self, positions: Iterable[int]) -> list[Coin]:
         """The coins at these positions."""

@@ -10,9 +10,6 @@ from chains.errors import InvalidValue
 TRANSFER_GAS: Final = 21_000
 """A payment to an address without code."""
 
-MAX_TX_GAS: Final = 2**24
-"""Most gas that one transaction may ask for (EIP-7825)."""
-
 MAX_WEI_PER_GAS: Final = 10**15
 """A million gwei: beyond it a number is a mistake."""
 

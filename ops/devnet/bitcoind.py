@@ -74,11 +74,6 @@ class Bitcoind(Part):
         return f"http://{RPC_USER}:{self._password}@127.0.0.1:{self.rpc_port}"
 
     @property
-    def cookie_file(self) -> Path:
-        """The cookie of the present run, `user:password`, for clients that prefer it."""
-        return self.data_directory / "regtest/.cookie"
-
-    @property
     def rest_url(self) -> str:
         """Address of REST, which asks for no password and serves public data only, without `/rest`."""
         return f"http://127.0.0.1:{self.rpc_port}"

@@ -130,23 +130,6 @@ def test_the_price_of_gas_is_that_of_the_next_block(anvil: Anvil) -> None:
     assert price.priority_wei > 0
 
 
-def test_a_transaction_and_its_receipt_are_found_by_id(anvil: Anvil) -> None:
-    payer, other, *_ = anvil.accounts()
-    node = node_of(anvil)
-    txid = TxId(anvil.send_eth(payer, other, 5)[2:])
-    assert node.transaction_receipt(txid) is None
-    assert node.presence(txid) is Presence.MEMPOOL
-    anvil.mine()
-    receipt = node.transaction_receipt(txid)
-    assert receipt is not None
-    assert (receipt.txid, receipt.block, receipt.succeeded) == (txid, node.tip(), True)
-    assert node.presence(txid) is Presence.MINED
-    raw = node.raw_transaction(txid)
-    assert node.broadcast(raw).state is BroadcastState.ALREADY_KNOWN
-    with pytest.raises(NodeRefused):
-        node.raw_transaction(TxId("ab" * 32))
-
-
 class Liar:
     """A node that passes calls on and changes what comes back."""
 

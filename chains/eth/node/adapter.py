@@ -9,21 +9,19 @@ A public mempool is not followed: most of what pays us is never seen there, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from chains.errors import InvalidValue, NodeRefused, NodeUnavailable, Reorganised
 from chains.eth.address import parse_address
-from chains.eth.block import signed_tx
 from chains.eth.call import Call, Reverted
 from chains.eth.gas import GasPrice
 from chains.eth.network import EthNetwork
 from chains.eth.node.reader import BlockReader, Holding, Questions
 from chains.eth.node.transport import METHOD_NOT_FOUND, Transport
 from chains.eth.tx import SignedTx
-from chains.eth.wire import BlockHeader, FeeHistory, MinedTx, TxReceipt, hash_text, octets, quantity
+from chains.eth.wire import BlockHeader, FeeHistory, MinedTx, hash_text, octets, quantity
 from chains.ports import BroadcastResult, BroadcastState, Header, Observation, Presence
 from chains.types import Address, BlockRef, TxId
 
@@ -37,23 +35,8 @@ _KNOWN_REASONS: Final = ("already known", "already imported", "known transaction
 
 _HEADER: Final[msgspec.json.Decoder[BlockHeader | None]] = msgspec.json.Decoder(BlockHeader | None)
 _TX: Final[msgspec.json.Decoder[MinedTx | None]] = msgspec.json.Decoder(MinedTx | None)
-_RECEIPT: Final[msgspec.json.Decoder[TxReceipt | None]] = msgspec.json.Decoder(TxReceipt | None)
 _FEES: Final = msgspec.json.Decoder(FeeHistory)
 _TEXT: Final = msgspec.json.Decoder(str)
-_SYNCING: Final[msgspec.json.Decoder[bool | dict[str, object]]] = msgspec.json.Decoder(
-    bool | dict[str, object]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class MinedReceipt:
-    """What became of a transaction, by one node's word."""
-
-    txid: TxId
-    block: BlockRef
-    succeeded: bool
-    fee_wei: int
-    """Gas used times the price paid, and what else the block charged for it."""
 
 
 class EvmNode:
@@ -108,10 +91,6 @@ class EvmNode:
         if header is None:
             raise NodeUnavailable(f"node {self._chain} has no latest block")
         return header.ref
-
-    def is_synced(self) -> bool:
-        """Whether the node isn't behind the blocks it has heard of."""
-        return self._transport.call("eth_syncing").read(_SYNCING) is False
 
     def header_at(self, height: int) -> Header | None:
         """Header of the best chain at `height`, or None above the tip."""
@@ -257,31 +236,6 @@ class EvmNode:
         if tx is None:
             return Presence.UNKNOWN
         return Presence.MEMPOOL if tx.block is None else Presence.MINED
-
-    def raw_transaction(self, txid: TxId) -> bytes:
-        """The bytes of an EIP-1559 transaction, from the mempool or from a block.
-
-        Raises:
-            NodeRefused: not found, or of another type.
-        """
-        tx = self._transport.call("eth_getTransactionByHash", f"0x{txid.hex}").read(_TX)
-        signed = None if tx is None else signed_tx(tx)
-        if signed is None:
-            raise NodeRefused(0, f"no transaction {txid} of a type that we read")
-        if signed.txid != txid:
-            raise NodeUnavailable(f"node {self._chain}: another transaction instead of {txid}")
-        return signed.encode()
-
-    def transaction_receipt(self, txid: TxId) -> MinedReceipt | None:
-        """What became of a transaction, or None while it is in no block."""
-        receipt = self._transport.call("eth_getTransactionReceipt", f"0x{txid.hex}").read(_RECEIPT)
-        if receipt is None:
-            return None
-        try:
-            block = BlockRef(quantity(receipt.height), hash_text(receipt.block))
-            return MinedReceipt(TxId(hash_text(receipt.txid)), block, receipt.succeeded, receipt.fee_wei)
-        except InvalidValue as error:
-            raise NodeUnavailable(f"node {self._chain}: {error}") from error
 
     # What follows concerns gas.
 

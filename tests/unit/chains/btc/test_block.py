@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chains.btc.block import Block, WatchedOutpoints, block_hash, observe_transaction, scan_block
+from chains.btc.block import Block, WatchedOutpoints, block_hash, observe_transaction
 from chains.btc.codec import Reader, compact_size
 from chains.btc.script import hash256
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
@@ -71,9 +71,9 @@ def test_the_scanner_sees_what_the_obvious_way_sees(block: list[Transaction], da
     resources = data.draw(st.sets(st.sampled_from(all_resources))) | {"ee" * 32 + ":0"}
     raw = assemble(block)
     expected = obvious(block, scripts, resources)
-    assert scan_block(raw, scripts, WatchedOutpoints(resources)) == expected
-    assert scan_block(raw, frozenset(scripts), resources) == expected, "any container will do"
-    assert scan_block(raw, dict.fromkeys(scripts), dict.fromkeys(resources)) == expected
+    assert Block.parse(raw).observe(scripts, WatchedOutpoints(resources)) == expected
+    assert Block.parse(raw).observe(frozenset(scripts), resources) == expected, "any container will do"
+    assert Block.parse(raw).observe(dict.fromkeys(scripts), dict.fromkeys(resources)) == expected
     Block.parse(raw).check_merkle_root()
 
 
@@ -117,7 +117,7 @@ def test_a_block_with_many_inputs_and_outputs_uses_the_longer_counts() -> None:
     )
     outputs = (*(TxOut(n, b"\x51" * 300) for n in range(299)), TxOut(9, b"watched"))
     block = [COINBASE, Transaction(2, inputs, outputs)]
-    seen = scan_block(assemble(block), {b"watched"}, WatchedOutpoints(["22" * 32 + ":299"]))
+    seen = Block.parse(assemble(block)).observe({b"watched"}, WatchedOutpoints(["22" * 32 + ":299"]))
     assert [receipt.resource for receipt in seen.receipts] == [f"{block[1].txid}:299"]
     assert [consumption.txid for consumption in seen.consumptions] == [block[1].txid]
 
