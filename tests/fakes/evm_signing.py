@@ -244,13 +244,13 @@ class EvmWorld(House):
         """A transaction of nothing to oneself."""
         intents = [self.house_intent(Kind.NONCE_FILL)]
         to = raw_address(self.record.address)
-        plain = {"to": to, "value_wei": 0, "data": b"", "gas_limit": 21_000, "nonce": nonce}
+        plain: dict[str, Any] = {"to": to, "value_wei": 0, "data": b"", "gas_limit": 21_000, "nonce": nonce}
         return EvmDraft([], intents=intents, **(plain | changes))
 
     def sweep(self, indexes: Sequence[int], tokens: Sequence[str] = (), **changes: Any) -> EvmDraft:
         """A flush of the forwarders with these indexes."""
         data = flush_calldata([salt_of(index) for index in indexes], [raw_address(t) for t in tokens])
-        plain = {"to": raw_address(FACTORY), "value_wei": 0, "data": data, "gas_limit": 500_000}
+        plain: dict[str, Any] = {"to": raw_address(FACTORY), "value_wei": 0, "data": data, "gas_limit": 500_000}
         return EvmDraft([], intents=[self.house_intent(Kind.SWEEP)], **(plain | changes))
 
     def attestation(self, index: int, **changes: Any) -> AttestRequest:
