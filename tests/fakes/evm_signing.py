@@ -250,7 +250,12 @@ class EvmWorld(House):
     def sweep(self, indexes: Sequence[int], tokens: Sequence[str] = (), **changes: Any) -> EvmDraft:
         """A flush of the forwarders with these indexes."""
         data = flush_calldata([salt_of(index) for index in indexes], [raw_address(t) for t in tokens])
-        plain: dict[str, Any] = {"to": raw_address(FACTORY), "value_wei": 0, "data": data, "gas_limit": 500_000}
+        plain: dict[str, Any] = {
+            "to": raw_address(FACTORY),
+            "value_wei": 0,
+            "data": data,
+            "gas_limit": 500_000,
+        }
         return EvmDraft([], intents=[self.house_intent(Kind.SWEEP)], **(plain | changes))
 
     def attestation(self, index: int, **changes: Any) -> AttestRequest:
