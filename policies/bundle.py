@@ -86,13 +86,16 @@ class _Network(_Part, frozen=True):
 class BitcoinNetwork(_Network, frozen=True, tag_field="family", tag="btc"):
     """A network of the Bitcoin family."""
 
-    family: ClassVar[str] = "btc"
+    family: ClassVar[Literal["btc"]] = "btc"
 
     network: Literal["main", "test", "signet", "regtest"]
 
 
 class GasCaps(_Part, frozen=True):
-    """Highest gas limit that a signer signs for each kind of call."""
+    """Highest gas limit that a signer signs for each kind of call.
+
+    Where EIP-7825 holds (Ethereum since Fusaka), a transaction with more than 2**24 is never mined: keep them below.
+    """
 
     transfer: Count
     """The native asset to one address; contracts that receive it may take more than 21,000."""
@@ -107,7 +110,7 @@ class GasCaps(_Part, frozen=True):
 class EvmNetwork(_Network, frozen=True, tag_field="family", tag="evm"):
     """A network of the EVM family."""
 
-    family: ClassVar[str] = "evm"
+    family: ClassVar[Literal["evm"]] = "evm"
 
     chain_id: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
     """EIP-155: part of everything that is signed, so that nothing is valid on another network."""
@@ -166,6 +169,7 @@ class BitcoinKeyset(_Keyset, frozen=True, tag_field="kind", tag="p2wpkh-hd"):
     """An HD wallet: branch 0 are deposits, branch 1 is change (BIP84)."""
 
     kind: ClassVar[str] = "p2wpkh-hd"
+    family: ClassVar[Literal["btc"]] = "btc"
 
     account: str
     """BIP32 account public key (`xpub`/`tpub`) from which both branches derive."""
@@ -190,6 +194,7 @@ class EvmKeyset(_Keyset, frozen=True, tag_field="kind", tag="evm-key"):
     """
 
     kind: ClassVar[str] = "evm-key"
+    family: ClassVar[Literal["evm"]] = "evm"
 
     address: EvmAddress
     """Of the key: it pays, and is the treasury of the forwarders."""
@@ -439,7 +444,7 @@ def check_consistent(bundle: Bundle) -> None:
         if entry.contract is not None and families.get(entry.chain) == "evm":
             _check_address(entry.id, entry.contract)
     for keyset in bundle.keysets:
-        if families.get(keyset.chain, "btc") != ("evm" if isinstance(keyset, EvmKeyset) else "btc"):
+        if families.get(keyset.chain, keyset.family) != keyset.family:
             raise InvalidValue(f"bundle: key-set {keyset.id} is of another family than {keyset.chain}")
         if isinstance(keyset, EvmKeyset):
             _check_contracts(keyset, bundle)

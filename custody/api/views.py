@@ -146,7 +146,7 @@ def networks(bundle: Bundle) -> schemas.Networks:
         items=[
             schemas.NetworkOut(
                 chain=network.chain,
-                family="evm" if isinstance(network, EvmNetwork) else "btc",
+                family=network.family,
                 chain_id=network.chain_id if isinstance(network, EvmNetwork) else None,
                 native_asset=network.native_asset,
                 settle_blocks=network.settle_blocks,
@@ -169,7 +169,7 @@ def _asset(bundle: Bundle, entry: AssetEntry) -> schemas.AssetOut:
     return schemas.AssetOut(
         id=entry.id,
         chain=entry.chain,
-        family="evm" if isinstance(network, EvmNetwork) else "btc",
+        family=network.family,
         contract=entry.contract,
         decimals=entry.decimals,
         traits=list(entry.traits),
