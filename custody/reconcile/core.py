@@ -56,6 +56,7 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
     bookings: list[Booking] = []
     stale: list[StaleVariance] = []
     waiting = list(facts.waiting)
+    short: dict[str, tuple[str, ...]] = {}
     found: dict[int, list[str]] = {number: [] for number in RULES}
     for offence in facts.offences:
         found[offence.rule].append(offence.detail)
@@ -70,6 +71,8 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
             assert wallet.records is not None, "balances are compared with records"
             judged = unexplained(wallet.key, wallet.records, node)
             found[3] += judged.differences
+            if judged.differences and _by_its_token_alone(wallet.records):
+                short[wallet.key.asset] = (*short.get(wallet.key.asset, ()), *judged.differences)
             found[7] += _foreign(wallet.key, wallet.records)
             bookings += _booking(wallet.key, wallet.records, judged)
             waiting += _unbookable(wallet.key, judged)
@@ -80,7 +83,7 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
             found[4].append(_identity(statement))
     checks = tuple(Check(number, title, _bounded(found[number])) for number, title in RULES.items())
     tips = {wallet.key.chain: facts.cursors[wallet.key.chain] for wallet in facts.wallets}
-    return Report(tips, tuple(statements), checks, tuple(waiting), tuple(bookings), tuple(stale))
+    return Report(tips, tuple(statements), checks, tuple(waiting), tuple(bookings), tuple(stale), short=short)
 
 
 def state(wallet: WalletFacts, node: Node, pending_units: int = 0) -> Statement:
@@ -131,6 +134,11 @@ def unexplained(key: WalletKey, records: Records, node: NodeBalance) -> Unexplai
     if any(records.explained_to < use.height <= records.anchor.height for use in records.foreign):
         return Unexplained(differences, pending, VarianceKind.LOSS, final)
     return Unexplained(differences, pending)
+
+
+def _by_its_token_alone(records: Records) -> bool:
+    """Whether only the token's contract can have taken what is missing: nobody else has used our key."""
+    return records.is_token and not any(use.height > records.explained_to for use in records.foreign)
 
 
 def _short(where: str, when: str, has: int, expected: int) -> str:

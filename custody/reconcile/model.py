@@ -99,6 +99,8 @@ class Records:
     stale: tuple[StaleVariance, ...]
     variances: int
     """How many were ever recorded: numbers the next."""
+    is_token: bool = False
+    """Whether a contract of somebody else's says who has how much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +253,9 @@ class Report:
     """Bookings to be reversed."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Chains that could not be compared, and why: nothing is known of their wallets."""
+    short: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Those differences, by asset, that only its token's contract can have made: it is whoever runs it who decides what
+    balances are, so they say nothing about any other asset."""
 
     @property
     def ok(self) -> bool:
@@ -260,6 +265,11 @@ class Report:
     def differences(self) -> tuple[str, ...]:
         """All differences, with the number of their rule."""
         return tuple(f"({check.number}) {each}" for check in self.checks for each in check.differences)
+
+    def beyond_tokens(self) -> bool:
+        """Whether anything differs that is not the doing of single tokens."""
+        by_tokens = {f"(3) {each}" for differences in self.short.values() for each in differences}
+        return not by_tokens.issuperset(self.differences())
 
     def to_object(self) -> dict[str, Any]:
         """As JSON values; amounts are decimal strings of base units."""

@@ -66,6 +66,7 @@ def records(tx: Tx, bundle: Bundle, key: WalletKey) -> Records:
         explained_to=booked["lost"],
         stale=_stale(tx, key),
         variances=booked["n"],
+        is_token=bundle.asset(key.asset).contract is not None,
     )
 
 

@@ -60,8 +60,8 @@ def reconcile(db: Database, bundle: Bundle, nodes: Mapping[str, Node]) -> Report
 
 
 def enforce(db: Database, report: Report) -> None:
-    """A difference raises a critical alert and halts all paying; what waits unseen gets an alert; what is final and
-    explained by no block is booked.
+    """A difference raises a critical alert and halts all paying, or if only a token's contract can have made it, that
+    of its asset; what waits unseen gets an alert; what is final and explained by no block is booked.
 
     Again changes nothing. Needs a role that may halt. An operator lifts the halt once the difference is explained.
     """
@@ -77,7 +77,11 @@ def enforce(db: Database, report: Report) -> None:
                 f"ledger and chain differ, paying is halted: {text}",
                 {"differences": list(differences[:20])},
             )
-            halts.halt(tx, halts.ALL, f"reconciliation: {text}"[:500])
+            if report.beyond_tokens():
+                halts.halt(tx, halts.ALL, f"reconciliation: {text}"[:500])
+            else:
+                for asset, lacks in report.short.items():
+                    halts.halt(tx, halts.of_asset(asset), f"reconciliation: {'; '.join(lacks)}"[:500])
         elif not report.absent:
             resolve_alert(tx, ALERT, "all")
         for each in report.waiting:

@@ -129,6 +129,8 @@ def claim(tx: Tx, site: Site, chosen: Sequence[Payee]) -> list[Withdrawal]:
         withdrawal = withdrawals.claim(tx, withdrawal_id, [WithdrawalState.QUEUED])
         if withdrawal is None:
             raise Raced(f"withdrawal {withdrawal_id} was taken or cancelled meanwhile")
+        if halts.halted(tx, site.chain, withdrawal.asset) is not None:
+            raise Raced(f"paying {withdrawal.asset} was halted meanwhile")
         claimed.append(withdrawal)
     return claimed
 

@@ -1,4 +1,8 @@
-"""The brake: while a halt is in force for a chain or for all, nothing is paid."""
+"""The brake: while a halt is in force for an asset, for a chain or for all, nothing is paid there.
+
+A halt of an asset keeps its withdrawals out of new transactions. What has a nonce already goes on: payments of other
+assets wait behind it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,16 @@ ALL: Final = "all"
 """The scope that stops paying on every chain."""
 
 
-def halted(tx: Tx, chain: str) -> str | None:
-    """Why paying on `chain` is stopped, or None if it is not."""
+def of_asset(asset: str) -> str:
+    """The scope that stops the paying of one asset. No chain has a colon in its id."""
+    return f"asset:{asset}"
+
+
+def halted(tx: Tx, chain: str, asset: str | None = None) -> str | None:
+    """Why paying on `chain`, and of `asset` if one is named, is stopped; None if it is not."""
+    scopes = [ALL, chain] if asset is None else [ALL, chain, of_asset(asset)]
     row = tx.optional(
-        "SELECT reason FROM halts WHERE scope IN (%s, %s) ORDER BY scope = %s DESC LIMIT 1", [ALL, chain, ALL]
+        "SELECT reason FROM halts WHERE scope = ANY (%s) ORDER BY scope = %s DESC LIMIT 1", [scopes, ALL]
     )
     return None if row is None else str(row["reason"])
 
@@ -25,7 +35,7 @@ def in_force(tx: Tx) -> list[Row]:
 
 
 def halt(tx: Tx, scope: str, reason: str) -> None:
-    """Stop paying on a chain, or everywhere (`ALL`). The first reason stays while it is in force."""
+    """Stop paying on a chain, of an asset (`of_asset`), or everywhere (`ALL`). The first reason stays."""
     if tx.execute(
         "INSERT INTO halts (scope, reason) VALUES (%s, %s) ON CONFLICT DO NOTHING", [scope, reason]
     ):

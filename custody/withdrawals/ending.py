@@ -36,7 +36,7 @@ def expire(db: Database, *, now: int) -> int:
         with db.transaction() as tx:
             withdrawal = repository.claim(tx, withdrawal_id, _EXPIRING)
             # Under a halt nobody knows what is true; a restored database may have forgotten what was paid.
-            if withdrawal is None or halts.halted(tx, withdrawal.chain) is not None:
+            if withdrawal is None or halts.halted(tx, withdrawal.chain, withdrawal.asset) is not None:
                 continue
             waited_for = f" (last: {withdrawal.reason})" if withdrawal.reason else ""
             moved = repository.apply(
@@ -60,7 +60,7 @@ def settle_internal(db: Database, bundle: Bundle) -> int:
 def _settle_one(db: Database, bundle: Bundle, withdrawal_id: UUID) -> int:
     with db.transaction() as tx:
         withdrawal = repository.claim(tx, withdrawal_id, [WithdrawalState.QUEUED])
-        if withdrawal is None or halts.halted(tx, withdrawal.chain) is not None:
+        if withdrawal is None or halts.halted(tx, withdrawal.chain, withdrawal.asset) is not None:
             return 0
         try:
             owner = _genuine_owner(tx, withdrawal, bundle)

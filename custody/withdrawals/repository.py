@@ -23,10 +23,10 @@ _COLUMNS = (
 
 _PAYABLE = (
     "w.chain = %s AND w.tier = %s AND w.settlement = 'chain' AND w.state = 'queued' AND c.state = 'active'"
-    " AND w.not_before <= now()"
+    " AND w.not_before <= now() AND NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope = 'asset:' || w.asset)"
 )
 
-_NOT_HALTED = "NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope IN ('all', w.chain))"
+_NOT_HALTED = "NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope IN ('all', w.chain, 'asset:' || w.asset))"
 
 
 def insert(tx: Tx, withdrawal: Withdrawal) -> bool:
@@ -112,7 +112,8 @@ def claim(tx: Tx, withdrawal_id: UUID, states: Sequence[WithdrawalState]) -> Wit
 
 
 def payable(tx: Tx, chain: str, tier: str, *, limit: int) -> Sequence[Withdrawal]:
-    """Withdrawals that wait for a transaction on `chain` from `tier`, oldest first; customers not frozen."""
+    """Withdrawals that wait for a transaction on `chain` from `tier`, oldest first; customers not frozen, assets not
+    halted."""
     rows = tx.all(
         f"SELECT {_COLUMNS} FROM withdrawals w JOIN customers c ON c.id = w.customer_id"
         f" WHERE {_PAYABLE} ORDER BY w.created_at, w.id LIMIT %s",
@@ -235,7 +236,7 @@ def explain_waiting(tx: Tx) -> None:
         " SELECT w.id, left(CASE WHEN h.reason IS NOT NULL THEN 'halted: ' || h.reason"
         "   ELSE 'customer-frozen: ' || c.reason END, 1000) AS reason"
         " FROM withdrawals w JOIN customers c ON c.id = w.customer_id"
-        " LEFT JOIN LATERAL (SELECT reason FROM halts WHERE scope IN ('all', w.chain)"
+        " LEFT JOIN LATERAL (SELECT reason FROM halts WHERE scope IN ('all', w.chain, 'asset:' || w.asset)"
         "   ORDER BY scope = 'all' DESC LIMIT 1) h ON true"
         " WHERE h.reason IS NOT NULL AND w.state IN ('requested', 'screening', 'queued', 'signing')"
         "   OR c.state = 'frozen' AND w.state = 'queued'),"

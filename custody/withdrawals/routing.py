@@ -84,7 +84,7 @@ def _route_one(db: Database, withdrawal_id: UUID, bundle: Bundle, screen: Screen
         # One decision about an asset at a time, so that a window counts what another is just letting through.
         repository.serialise_decisions(tx, seen.asset)
         withdrawal = repository.claim(tx, withdrawal_id, _UNDECIDED)
-        if withdrawal is None or halts.halted(tx, withdrawal.chain) is not None:
+        if withdrawal is None or halts.halted(tx, withdrawal.chain, withdrawal.asset) is not None:
             return 0
         if withdrawal.state is WithdrawalState.REQUESTED:
             withdrawal = repository.apply(tx, withdrawal, WithdrawalEvent.SCREEN)

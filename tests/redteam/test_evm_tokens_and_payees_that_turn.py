@@ -13,6 +13,7 @@ from chains.eth.block import native_receipts
 from chains.eth.network import NativeMode
 from chains.eth.wire import Trace, TraceAction
 from custody.deposits.model import AddressRow
+from custody.storage import halts
 from ops.devnet.anvil import Anvil
 from tests.fakes.evm_desk import ETHER, EvmDesk, Outside, open_evm_desk
 from tests.fakes.evm_till import EvmTill, TillOutside, open_evm_till
@@ -90,6 +91,56 @@ def test_an_issuer_who_invents_balances_cannot_overflow_the_books_of_what_came_u
     desk.enforce()
     assert desk.balance(alice) == ETHER
     assert desk.balance(None, "suspense", "ETH") == ETHER, "the other asset's surplus is booked"
+
+
+def test_an_issuer_who_takes_a_token_away_stops_the_paying_of_that_token_only(
+    desk: EvmDesk, outside: TillOutside
+) -> None:
+    """As a rebase, a wiped blacklist or a plain lie: no transaction of ours, and no other use of our key."""
+    _, row = customer_with_address(desk, "alice")
+    outside.send("USDX", row.address, 5_000_000)
+    desk.finalize()
+    assert desk.enforce().ok
+    set_balance(outside.usdx, row.address, 4_999_999)
+    desk.finalize()
+    assert not desk.enforce().ok
+    with desk.admin.snapshot() as tx:
+        scopes = {each["scope"] for each in halts.in_force(tx)}
+    assert scopes == {"asset:USDX"}
+    assert desk.halted() is None
+    desk.execute("DELETE FROM halts")
+    outside.send("ETH", row.address, ETHER)
+    desk.finalize()
+    desk.execute("UPDATE receipts SET units = units + 1 WHERE asset = 'ETH'")
+    assert not desk.enforce().ok
+    assert desk.halted() is not None, "one wei of the chain's own stops everything"
+
+
+def test_what_is_halted_for_one_token_is_paid_in_all_others(evm_till: EvmTill) -> None:
+    till = evm_till
+    alice = till.customer("alice", ETH=3 * ETHER, USDX=5_000_000)
+    till.fund("USDX", 10_000_000)
+    with till.db.transaction() as tx:
+        halts.halt(tx, halts.of_asset("USDX"), "a test")
+    stopped, paid = till.request(alice, 1_000_000, asset="USDX"), till.request(alice, ETHER)
+    till.send()
+    till.settle()
+    till.route()
+    assert till.build() is None
+    assert till.withdrawal(paid.id).state == "settled"
+    assert till.withdrawal(stopped.id).state == "requested"
+    with till.db.transaction() as tx:
+        assert halts.lift(tx, halts.of_asset("USDX"))
+    till.route()
+    with till.db.transaction() as tx:
+        halts.halt(tx, halts.of_asset("USDX"), "a test")
+    assert till.withdrawal(stopped.id).state == "queued"
+    assert till.build() is None
+    with till.db.transaction() as tx:
+        halts.lift(tx, halts.of_asset("USDX"))
+    till.send()
+    till.settle()
+    assert till.withdrawal(stopped.id).state == "settled"
 
 
 def test_a_token_whose_balance_burns_gas_gets_little_of_it(desk: EvmDesk, outside: TillOutside) -> None:

@@ -627,7 +627,7 @@ CREATE UNIQUE INDEX ON alerts (type, subject) WHERE resolved_at IS NULL;   -- on
 
 -- Paying stops while a row is here (reconciliation found a difference, an operator pulled the brake).
 CREATE TABLE halts (
-    scope  text PRIMARY KEY,                              -- 'all' or a chain id
+    scope  text PRIMARY KEY,                              -- 'all', a chain id, or 'asset:' and an asset's id
     reason text NOT NULL,
     at     timestamptz NOT NULL DEFAULT now()
 );
