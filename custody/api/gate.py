@@ -113,7 +113,7 @@ class Gate:
         heard = answer.part()
         task = asyncio.ensure_future(self._app(scope, receive, heard))
         self._working.add(task)
-        task.add_done_callback(self._working.discard)
+        task.add_done_callback(self._done)
         try:
             await asyncio.wait({task}, timeout=self._services.answer_seconds)
         except asyncio.CancelledError:
@@ -127,6 +127,11 @@ class Gate:
             raise AnswerTooLate(self._services.answer_seconds)
         else:
             await task  # it has begun to answer: the connection has a deadline for the rest
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._working.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at: asyncio would log that of a task nobody waits for, message and all
 
     async def _admit(self, scope: Scope, receive: Receive) -> Call:
         address = _address(scope)
