@@ -20,11 +20,10 @@ from custody.signing.btc.consolidate import replaced
 from custody.signing.btc.plan import MAX_PREVIOUS_BYTES, assemble, choose, previous_bytes
 from custody.signing.btc.site import BtcSite
 from custody.signing.errors import BumpRefused, Raced
-from custody.signing.lifecycle import TransactionState
 from custody.signing.model import OurTransaction, SpendableCoin, Version, VersionState
 from custody.signing.recording import record_next
+from custody.signing.replacing import lock_as_it_was, replaceable
 from custody.signing.requests import Payee, read_request
-from custody.storage import halts
 from custody.storage.db import Database, Tx
 from custody.withdrawals.destinations import destination_of
 from policies.intent import Kind
@@ -59,16 +58,7 @@ def replace(db: Database, site: BtcSite, transaction_id: UUID, feerate: int | No
 
 
 def _find(tx: Tx, site: BtcSite, transaction_id: UUID) -> _Found:
-    transaction = repository.find(tx, transaction_id)
-    if transaction is None or transaction.chain != site.chain or transaction.keyset != site.keyset.id:
-        raise BumpRefused(f"there is no transaction {transaction_id} of {site.keyset.id}")
-    if transaction.state is not TransactionState.BROADCAST:
-        raise BumpRefused(f"it is {transaction.state}: only an unconfirmed, broadcast one is replaced")
-    if any(version.state is VersionState.BUILT for version in transaction.versions):
-        raise BumpRefused("a version of it still waits for the signer")
-    reason = halts.halted(tx, site.chain)
-    if reason is not None:
-        raise BumpRefused(f"paying is halted: {reason}")
+    transaction = replaceable(tx, site, transaction_id)
     newest = transaction.newest_signed
     assert newest is not None
     txids = [version.txid for version in transaction.versions if version.txid is not None]
@@ -145,11 +135,7 @@ def _record(
     added = sorted({coin.resource for coin in selection.coins} - {coin.resource for coin in found.pinned})
     number = transaction.versions[-1].version + 1
     with db.transaction() as tx:
-        current = repository.lock(tx, transaction.id)
-        if current.state is not TransactionState.BROADCAST or current.versions[-1].version != number - 1:
-            raise Raced(f"transaction {transaction.id} was confirmed or replaced meanwhile")
-        if halts.halted(tx, site.chain) is not None:
-            raise Raced("paying was halted meanwhile")
+        current = lock_as_it_was(tx, site, transaction)
         mined = repository.consumptions(tx, site.chain, [coin.resource for coin in found.pinned])
         txids = [version.txid for version in current.versions if version.txid is not None]
         if mined or coins.spends_outputs_of(tx, site.chain, txids):

@@ -17,11 +17,10 @@ from custody.signing.errors import BumpRefused, Raced
 from custody.signing.evm import nonces
 from custody.signing.evm.assemble import version_of
 from custody.signing.evm.site import EvmSite
-from custody.signing.lifecycle import TransactionState
 from custody.signing.model import OurTransaction, Version, VersionState
 from custody.signing.recording import record_next
+from custody.signing.replacing import lock_as_it_was, replaceable
 from custody.signing.requests import read_request
-from custody.storage import halts
 from custody.storage.db import Database, Tx
 from signers.ports import SignRequest
 
@@ -58,11 +57,7 @@ def replace_transaction(db: Database, site: EvmSite, transaction_id: UUID, feera
     )
     number = found.transaction.versions[-1].version + 1
     with db.transaction() as tx:
-        current = repository.lock(tx, transaction_id)
-        if current.state is not TransactionState.BROADCAST or current.versions[-1].version != number - 1:
-            raise Raced(f"transaction {transaction_id} was confirmed or replaced meanwhile")
-        if halts.halted(tx, site.chain) is not None:
-            raise Raced("paying was halted meanwhile")
+        lock_as_it_was(tx, site, found.transaction)
         if repository.consumptions(tx, site.chain, built.resources):
             raise Raced(f"transaction {transaction_id} was mined meanwhile")
         record_next(tx, site, transaction_id, number, built)
@@ -70,16 +65,7 @@ def replace_transaction(db: Database, site: EvmSite, transaction_id: UUID, feera
 
 
 def _find(tx: Tx, site: EvmSite, transaction_id: UUID) -> _Found:
-    transaction = repository.find(tx, transaction_id)
-    if transaction is None or transaction.chain != site.chain or transaction.keyset != site.keyset.id:
-        raise BumpRefused(f"there is no transaction {transaction_id} of {site.keyset.id}")
-    if transaction.state is not TransactionState.BROADCAST:
-        raise BumpRefused(f"it is {transaction.state}: only an unconfirmed, broadcast one is replaced")
-    if any(version.state is VersionState.BUILT for version in transaction.versions):
-        raise BumpRefused("a version of it still waits for the signer")
-    reason = halts.halted(tx, site.chain)
-    if reason is not None:
-        raise BumpRefused(f"paying is halted: {reason}")
+    transaction = replaceable(tx, site, transaction_id)
     dearest = max(_signed(transaction), key=lambda version: (version.feerate, version.version))
     return _Found(transaction, UnsignedTx.decode(dearest.unsigned), read_request(dearest.request))
 
