@@ -30,39 +30,15 @@ def make_signing_key(token: Token, name: str) -> bytes:
         TokenRefused: a key of that name exists.
         TokenLost: the token does not answer.
     """
-    token.must_be_free(PyKCS11.CKO_PRIVATE_KEY, name)
-    public = [
-        (PyKCS11.CKA_KEY_TYPE, PyKCS11.CKK_EC),
-        (PyKCS11.CKA_EC_PARAMS, _SECP256K1_OID),
-        (PyKCS11.CKA_LABEL, name),
-        (PyKCS11.CKA_TOKEN, True),
-        (PyKCS11.CKA_VERIFY, True),
-    ]
-    private = [
-        (PyKCS11.CKA_KEY_TYPE, PyKCS11.CKK_EC),
-        (PyKCS11.CKA_LABEL, name),
-        (PyKCS11.CKA_TOKEN, True),
-        (PyKCS11.CKA_PRIVATE, True),
-        (PyKCS11.CKA_SENSITIVE, True),
-        (PyKCS11.CKA_EXTRACTABLE, False),
-        (PyKCS11.CKA_SIGN, True),
-        (PyKCS11.CKA_DERIVE, False),
-    ]
     mechanism = PyKCS11.Mechanism(PyKCS11.CKM_EC_KEY_PAIR_GEN, None)
-    token.call(lambda session: session.generateKeyPair(public, private, mechanism))
+    token.make_pair(name, PyKCS11.CKK_EC, _SECP256K1_OID, mechanism)
     return signing_public_key(token, name)
 
 
 def signing_public_key(token: Token, name: str) -> bytes:
     """The public half (33 bytes) of a signing key. Raises TokenRefused (no such key), TokenLost."""
-
-    def read(session: Any) -> bytes:
-        handle = token.handle(session, PyKCS11.CKO_PUBLIC_KEY, name)
-        # CKA_EC_POINT is an OCTET STRING of the uncompressed point.
-        return bytes(session.getAttributeValue(handle, [PyKCS11.CKA_EC_POINT])[0])[-_POINT_BYTES:]
-
     try:
-        return coincurve.PublicKey(token.call(read)).format()
+        return coincurve.PublicKey(token.point(name)[-_POINT_BYTES:]).format()
     except ValueError as error:
         raise TokenRefused(f"the public key {name!r} of token {token.label!r}: {error}") from None
 
@@ -91,12 +67,7 @@ def must_stay_inside(token: Token, name: str) -> None:
 
 def sign_digest(token: Token, name: str, digest: bytes) -> bytes:
     """What the token says: r and s (64 bytes), random each time. Raises TokenRefused (no such key), TokenLost."""
-
-    def sign(session: Any) -> bytes:
-        handle = token.handle(session, PyKCS11.CKO_PRIVATE_KEY, name)
-        return bytes(session.sign(handle, digest, PyKCS11.Mechanism(PyKCS11.CKM_ECDSA, None)))
-
-    return token.call(sign)
+    return token.signature(name, digest, PyKCS11.Mechanism(PyKCS11.CKM_ECDSA, None))
 
 
 def normalised(raw: bytes, pubkey: bytes, digest: bytes) -> bytes:

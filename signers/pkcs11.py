@@ -110,45 +110,21 @@ class Token:
             TokenRefused: a key of that name exists.
             TokenLost: the token does not answer.
         """
-        self.must_be_free(PyKCS11.CKO_PRIVATE_KEY, name)
-        public = [
-            (PyKCS11.CKA_KEY_TYPE, PyKCS11.CKK_EC_EDWARDS),
-            (PyKCS11.CKA_EC_PARAMS, _ED25519_NAME),
-            (PyKCS11.CKA_LABEL, name),
-            (PyKCS11.CKA_TOKEN, True),
-            (PyKCS11.CKA_VERIFY, True),
-        ]
-        private = [
-            (PyKCS11.CKA_KEY_TYPE, PyKCS11.CKK_EC_EDWARDS),
-            (PyKCS11.CKA_LABEL, name),
-            (PyKCS11.CKA_TOKEN, True),
-            (PyKCS11.CKA_PRIVATE, True),
-            (PyKCS11.CKA_SENSITIVE, True),
-            (PyKCS11.CKA_EXTRACTABLE, False),
-            (PyKCS11.CKA_SIGN, True),
-        ]
-        mechanism = PyKCS11.Mechanism(PyKCS11.CKM_EC_EDWARDS_KEY_PAIR_GEN, None)
-        self.call(lambda session: session.generateKeyPair(public, private, mechanism))
+        self.make_pair(
+            name,
+            PyKCS11.CKK_EC_EDWARDS,
+            _ED25519_NAME,
+            PyKCS11.Mechanism(PyKCS11.CKM_EC_EDWARDS_KEY_PAIR_GEN, None),
+        )
         return self.attestation_public_key(name)
 
     def attestation_public_key(self, name: str) -> bytes:
         """The public half (32 bytes) of an attestation key. Raises TokenRefused (no such key), TokenLost."""
-
-        def read(session: Any) -> bytes:
-            handle = self.handle(session, PyKCS11.CKO_PUBLIC_KEY, name)
-            # CKA_EC_POINT is an OCTET STRING of 32 bytes.
-            return bytes(session.getAttributeValue(handle, [PyKCS11.CKA_EC_POINT])[0])[-32:]
-
-        return self.call(read)
+        return self.point(name)[-32:]
 
     def sign(self, name: str, message: bytes) -> bytes:
         """Ed25519 signature (64 bytes) by an attestation key. Raises TokenRefused (no such key), TokenLost."""
-
-        def sign(session: Any) -> bytes:
-            handle = self.handle(session, PyKCS11.CKO_PRIVATE_KEY, name)
-            return bytes(session.sign(handle, message, PyKCS11.EDDSA_Mechanism()))
-
-        return self.call(sign)
+        return self.signature(name, message, PyKCS11.EDDSA_Mechanism())
 
     def seal(self, name: str, plaintext: bytes, associated: bytes) -> bytes:
         """AES-256-GCM under a sealing key: nonce (12 bytes), ciphertext, tag (16 bytes).
@@ -201,6 +177,62 @@ class Token:
             sessions.append(self._idle.get_nowait())
         for session in sessions:
             self._discard(session)
+
+    def make_pair(self, name: str, key_type: int, curve: bytes, mechanism: Any) -> None:
+        """Make a key pair that signs and does nothing else, and whose private half never leaves the token.
+
+        Args:
+            name: of both halves.
+            key_type: CKK_...
+            curve: CKA_EC_PARAMS, DER.
+            mechanism: which generates it.
+
+        Raises:
+            TokenRefused: a key of that name exists.
+            TokenLost: the token does not answer.
+        """
+        self.must_be_free(PyKCS11.CKO_PRIVATE_KEY, name)
+        public = [
+            (PyKCS11.CKA_KEY_TYPE, key_type),
+            (PyKCS11.CKA_EC_PARAMS, curve),
+            (PyKCS11.CKA_LABEL, name),
+            (PyKCS11.CKA_TOKEN, True),
+            (PyKCS11.CKA_VERIFY, True),
+        ]
+        private = [
+            (PyKCS11.CKA_KEY_TYPE, key_type),
+            (PyKCS11.CKA_LABEL, name),
+            (PyKCS11.CKA_TOKEN, True),
+            (PyKCS11.CKA_PRIVATE, True),
+            (PyKCS11.CKA_SENSITIVE, True),
+            (PyKCS11.CKA_EXTRACTABLE, False),
+            (PyKCS11.CKA_SIGN, True),
+            (PyKCS11.CKA_DERIVE, False),
+        ]
+        self.call(lambda session: session.generateKeyPair(public, private, mechanism))
+
+    def point(self, name: str) -> bytes:
+        """CKA_EC_POINT of a key pair: an OCTET STRING, so the point's own bytes are the last ones.
+
+        Raises:
+            TokenRefused: no such key.
+            TokenLost: the token does not answer.
+        """
+
+        def read(session: Any) -> bytes:
+            handle = self.handle(session, PyKCS11.CKO_PUBLIC_KEY, name)
+            return bytes(session.getAttributeValue(handle, [PyKCS11.CKA_EC_POINT])[0])
+
+        return self.call(read)
+
+    def signature(self, name: str, data: bytes, mechanism: Any) -> bytes:
+        """What a private key makes of `data`. Raises TokenRefused (no such key), TokenLost."""
+
+        def sign(session: Any) -> bytes:
+            handle = self.handle(session, PyKCS11.CKO_PRIVATE_KEY, name)
+            return bytes(session.sign(handle, data, mechanism))
+
+        return self.call(sign)
 
     def must_be_free(self, kind: int, name: str) -> None:
         """Check that no key has this name. Raises TokenRefused (one has: it is never replaced), TokenLost."""
