@@ -74,7 +74,7 @@ class Foreign:
 
 @dataclass(frozen=True, slots=True)
 class StaleVariance:
-    """A booked variance whose block has left the best chain: its booking is to be reversed."""
+    """A booked variance whose block has left the best chain, or which a rescan has explained: to be reversed."""
 
     id: UUID
     units: int

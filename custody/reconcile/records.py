@@ -16,7 +16,7 @@ from policies.bundle import Bundle, EvmKeyset
 _IN_CHAIN: Final[LiteralString] = (
     "EXISTS (SELECT 1 FROM blocks b WHERE b.chain = v.chain AND b.height = v.height AND b.hash = v.block_hash)"
 )
-"""A variance counts while the block at which it was found is in the best chain."""
+"""A variance counts while the block at which it was found is in the best chain, and no rescan has explained it."""
 
 
 def records(tx: Tx, bundle: Bundle, key: WalletKey) -> Records:
@@ -24,7 +24,9 @@ def records(tx: Tx, bundle: Bundle, key: WalletKey) -> Records:
     keyset = bundle.keyset(key.wallet)
     assert isinstance(keyset, EvmKeyset), "others have coins"
     anchor = _anchor(tx, key.chain)
+    late = _explained_later(tx, key)
     params = {
+        "late": late,
         "chain": key.chain,
         "wallet": key.wallet,
         "asset": key.asset,
@@ -46,7 +48,7 @@ def records(tx: Tx, bundle: Bundle, key: WalletKey) -> Records:
                 UNION ALL
                 SELECT v.units, v.height FROM variances v
                 WHERE v.chain = %(chain)s AND v.keyset = %(wallet)s AND v.asset = %(asset)s AND v.state = 'booked'
-                  AND {_IN_CHAIN})
+                  AND v.id <> ALL (%(late)s) AND {_IN_CHAIN})
             SELECT coalesce(sum(units), 0) AS units,
                    coalesce(sum(units) FILTER (WHERE height <= %(final)s), 0) AS final FROM moves""".encode(),
         params,
@@ -64,7 +66,7 @@ def records(tx: Tx, bundle: Bundle, key: WalletKey) -> Records:
         keeps_fees="fee-on-transfer" in bundle.asset(key.asset).traits,
         foreign=_foreign(tx, key.chain, keyset.address.lower()),
         explained_to=booked["lost"],
-        stale=_stale(tx, key),
+        stale=_stale(tx, key, late),
         variances=booked["n"],
         is_token=bundle.asset(key.asset).contract is not None,
     )
@@ -143,10 +145,29 @@ def _foreign(tx: Tx, chain: str, sender: str) -> tuple[Foreign, ...]:
     return tuple(Foreign(row["resource"], row["txid"], row["height"]) for row in rows)
 
 
-def _stale(tx: Tx, key: WalletKey) -> tuple[StaleVariance, ...]:
+def _explained_later(tx: Tx, key: WalletKey) -> list[UUID]:
+    """Booked surpluses that may contain a deposit which was found only after them, in a block up to theirs: a rescan
+    reads old blocks with addresses and tokens that were not known then. What of them remains is found again.
+    """
+    # From the newest on: the lowest block of all deposits that were found after each surplus.
+    rows = tx.all(
+        "WITH surplus AS (SELECT id, height, at FROM variances WHERE chain = %(chain)s AND keyset = %(wallet)s"
+        "  AND asset = %(asset)s AND kind = 'surplus' AND state = 'booked'),"
+        " found AS (SELECT d.created_at AS at, d.height, NULL::uuid AS id, NULL::integer AS up_to FROM deposits d"
+        "  JOIN addresses a ON a.id = d.address_id WHERE d.chain = %(chain)s AND a.keyset = %(wallet)s"
+        "  AND d.asset = %(asset)s AND d.created_at > (SELECT min(at) FROM surplus)"
+        "  UNION ALL SELECT at, NULL, id, height FROM surplus)"
+        " SELECT id FROM (SELECT id, up_to, min(height) OVER (ORDER BY at DESC ROWS UNBOUNDED PRECEDING) AS lowest"
+        "  FROM found) looked WHERE id IS NOT NULL AND lowest <= up_to",
+        {"chain": key.chain, "wallet": key.wallet, "asset": key.asset},
+    )
+    return [row["id"] for row in rows]
+
+
+def _stale(tx: Tx, key: WalletKey, late: Sequence[UUID]) -> tuple[StaleVariance, ...]:
     rows = tx.all(
         "SELECT v.id, v.units FROM variances v WHERE v.chain = %s AND v.keyset = %s AND v.asset = %s"
-        f" AND v.state = 'booked' AND NOT {_IN_CHAIN} ORDER BY v.id".encode(),
-        [key.chain, key.wallet, key.asset],
+        f" AND v.state = 'booked' AND (v.id = ANY (%s) OR NOT {_IN_CHAIN}) ORDER BY v.id".encode(),
+        [key.chain, key.wallet, key.asset, list(late)],
     )
     return tuple(StaleVariance(row["id"], units(row["units"])) for row in rows)

@@ -13,9 +13,11 @@ from chains.eth.block import native_receipts
 from chains.eth.network import NativeMode
 from chains.eth.wire import Trace, TraceAction
 from custody.deposits.model import AddressRow
+from custody.monitor.lead import lock_name
+from custody.monitor.rescan import rescan
 from custody.storage import halts
 from ops.devnet.anvil import Anvil
-from tests.fakes.evm_desk import ETHER, EvmDesk, Outside, open_evm_desk
+from tests.fakes.evm_desk import CHAIN, ETHER, EvmDesk, Outside, open_evm_desk
 from tests.fakes.evm_till import EvmTill, TillOutside, open_evm_till
 from tests.support.evm import Contract, deploy, outside_artifact
 
@@ -114,6 +116,32 @@ def test_an_issuer_who_takes_a_token_away_stops_the_paying_of_that_token_only(
     desk.execute("UPDATE receipts SET units = units + 1 WHERE asset = 'ETH'")
     assert not desk.enforce().ok
     assert desk.halted() is not None, "one wei of the chain's own stops everything"
+
+
+def test_what_was_booked_as_a_surplus_and_is_found_by_a_rescan_counts_once(
+    desk: EvmDesk, outside: TillOutside
+) -> None:
+    """A token is listed after it was paid, and blocks are read again: the customer's, no longer the house's."""
+    start = outside.node.height()
+    token = deploy(outside.node, outside.payer, outside_artifact("Token"), "Late", "LATE", 18)
+    alice, row = customer_with_address(desk, "alice")
+    token.do(outside.payer, "mint", row.address, 5_000_000)
+    desk.finalize()
+    desk.list_token("LATE", token)
+    set_balance(token, row.address, 5_000_007)
+    desk.finalize()
+    desk.enforce()
+    assert desk.balance(None, "suspense", "LATE") == 5_000_007
+    with desk.db.session() as session:
+        assert session.try_lock(lock_name(CHAIN))
+        rescan(desk.node, session, desk.bundle, desk.screening, start, resource_set=desk._resource_set)
+    desk.catch_up()
+    assert desk.balance(alice, asset="LATE") == 5_000_000
+    for _ in range(3):
+        assert desk.enforce().ok
+    desk.exact()
+    assert desk.balance(None, "suspense", "LATE") == 7
+    assert desk.balance(alice, asset="LATE") == 5_000_000
 
 
 def test_what_is_halted_for_one_token_is_paid_in_all_others(evm_till: EvmTill) -> None:
