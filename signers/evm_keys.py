@@ -16,7 +16,7 @@ from policies.canonical import BadSignature, Document, Name, encode_signature, v
 from policies.intent import Signature
 from signers.ecdsa import make_signing_key, must_stay_inside, sign_digest, signing_public_key
 from signers.errors import SealBroken
-from signers.files import write_new
+from signers.files import read_kept, write_new
 from signers.keyset import EvmKeysetRecord
 from signers.pkcs11 import Token
 from signers.sealed import attestation_key_name
@@ -107,12 +107,7 @@ def create_evm_keyset(token: Token, keyset_id: str, chain_id: int, directory: Pa
 
 def read_key_file(path: Path) -> KeyFile:
     """Read a key-set's file. Raises SealBroken where it is missing or malformed."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=KeyFile)
-    except FileNotFoundError:
-        raise SealBroken(f"{path} is missing: create the key-set first, or restore the file") from None
-    except (OSError, msgspec.MsgspecError) as error:
-        raise SealBroken(f"{path}: {error}") from None
+    return read_kept(path, KeyFile)
 
 
 class TokenKeys:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from signers.errors import SealBroken
+
+_T = TypeVar("_T")
 
 
 def write_new(path: Path, content: bytes) -> None:
@@ -27,3 +34,13 @@ def write_new(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def read_kept(path: Path, kind: type[_T]) -> _T:
+    """Read what `write_new` wrote as JSON. Raises SealBroken where it is missing or malformed."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        raise SealBroken(f"{path} is missing: create the key-set first, or restore the file") from None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise SealBroken(f"{path}: {error}") from None

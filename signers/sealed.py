@@ -25,7 +25,7 @@ from chains.btc.network import NETWORKS, BtcNetwork
 from chains.errors import InvalidValue
 from policies.canonical import Document, Name
 from signers.errors import SealBroken
-from signers.files import write_new
+from signers.files import read_kept, write_new
 from signers.keyset import BitcoinKeysetRecord, NetworkName
 from signers.pkcs11 import Token
 
@@ -229,12 +229,7 @@ def open_keyset(token: Token, file: SealedSeed) -> AccountSecret:
 
 def read_sealed(path: Path) -> SealedSeed:
     """Read a sealed seed's file. Raises SealBroken where it is missing or malformed."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=SealedSeed)
-    except FileNotFoundError:
-        raise SealBroken(f"{path} is missing: create the key-set first, or restore the file") from None
-    except (OSError, msgspec.MsgspecError) as error:
-        raise SealBroken(f"{path}: {error}") from None
+    return read_kept(path, SealedSeed)
 
 
 class SealedKeys:
