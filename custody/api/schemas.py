@@ -385,7 +385,7 @@ class ChainStatusOut(Out):
     """How far a chain is followed."""
 
     chain: str
-    family: str = Field(examples=["btc"])
+    family: Literal["btc", "evm"]
     height: int | None = Field(description="Last block committed; null: no monitor has begun.")
     node_tip: int | None = Field(description="Height of the node's best block; null: not known now.")
     behind_blocks: int | None = Field(description="How far we are behind the node.")
@@ -428,7 +428,7 @@ class UnderWayOut(Out):
 class HaltOut(Out):
     """Paying is stopped."""
 
-    scope: str = Field(description="`all`, or the id of a chain.")
+    scope: str = Field(description="`all`, the id of a chain, or `asset:` and the id of an asset.")
     reason: str
     at: datetime
 

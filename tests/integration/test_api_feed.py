@@ -154,7 +154,8 @@ def test_a_deposit_shows_its_confirmations(api: RunningApi) -> None:
     txid, block = "a" * 64, "b" * 64
     with psycopg.connect(api.superuser_dsn) as connection:
         connection.execute(
-            "INSERT INTO cursors (chain, height, hash, anchor) VALUES ('bitcoin-regtest', 102, %s, 102)", [block]
+            "INSERT INTO cursors (chain, height, hash, anchor) VALUES ('bitcoin-regtest', 102, %s, 102)",
+            [block],
         )
         connection.execute(
             "INSERT INTO deposits (id, chain, resource, txid, address_id, customer_id, asset, units, state, height,"
