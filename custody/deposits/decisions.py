@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from custody.deposits.lifecycle import DepositEvent, DepositState
 from custody.deposits.screening import Clear, Verdict
-
-MOST_UNITS: Final = 2**128 - 1
-"""More than all there is of any asset. A listed token can say anything up to 2**256 - 1 for each deposit, and a few of
-those are more than a ledger's column holds: no commit would succeed, and nobody's deposit be credited any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +31,6 @@ def decide(
     held = state is DepositState.HELD
     if unproven is not None:
         return None if held else Decision(DepositEvent.HOLD, f"address not proven: {unproven}")
-    if units > MOST_UNITS:
-        return None if held else Decision(DepositEvent.HOLD, "it is more than there can be of any asset")
     if units < minimum_units and not held:
         return Decision(DepositEvent.TOO_SMALL, f"{units} is below the minimum of {minimum_units}")
     if isinstance(verdict, Clear):

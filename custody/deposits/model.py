@@ -12,6 +12,9 @@ from custody.deposits.lifecycle import DepositState
 
 COINBASE_MATURITY_BLOCKS: Final = 100
 """New coins can be spent in the 100th block after their own (`COINBASE_MATURITY`, a consensus rule)."""
+MOST_UNITS: Final = 2**128 - 1
+"""More than all there is of any asset. A listed token can claim up to 2**256 - 1 for each deposit, and a few of those
+are more than a ledger's column holds: no commit would succeed, and nobody's deposit be credited any more."""
 
 
 class Purpose(StrEnum):

@@ -9,7 +9,7 @@ from typing import Final
 from chains.ports import ChainAdapter, Header, Observation, Receipt
 from chains.types import BlockRef
 from custody.deposits.attestation import Prover
-from custody.deposits.model import AddressRow, Purpose
+from custody.deposits.model import MOST_UNITS, AddressRow, Purpose
 from custody.deposits.repository import addresses_by_script
 from custody.deposits.service import Found
 from custody.monitor import repository
@@ -124,6 +124,13 @@ def _receipt(
     entry = prover.bundle.asset_of(address.chain, receipt.contract)
     if entry is None:
         return  # a token that nobody listed is nothing to us
+    if receipt.units > MOST_UNITS:
+        # Not even held: what is held keeps all else at its address from being swept.
+        message = (
+            f"{entry.id} claims {receipt.units} base units for {receipt.resource}: more than there can be"
+        )
+        found.troubles.append(Trouble("deposit.absurd", entry.id, message))
+        return
     doubt = prover.not_ours(address)
     if doubt is not None:
         message = f"{receipt.resource} pays to an address that is not ours: {doubt}"

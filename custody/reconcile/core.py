@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from custody.deposits.decisions import MOST_UNITS
+from custody.deposits.model import MOST_UNITS
 from custody.reconcile.model import (
     RULES,
     Booking,

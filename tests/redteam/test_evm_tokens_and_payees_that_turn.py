@@ -70,8 +70,8 @@ def test_an_issuer_who_mints_all_there_can_be_stops_no_credit_of_anything_else(
     outside.send("ETH", row.address, ETHER)
     desk.finalize()
     assert desk.balance(alice) == ETHER
-    states = {row["state"] for row in desk.query("SELECT state FROM deposits WHERE asset = 'TURN'")}
-    assert states == {"held"}
+    assert desk.query("SELECT * FROM deposits WHERE asset = 'TURN'") == []
+    assert "deposit.absurd" in desk.alerts()
     desk.enforce()
     assert desk.reconcile().ok
 
@@ -275,6 +275,37 @@ def test_a_token_that_says_no_only_once_it_is_mined_has_paid_nobody(
     till.send()
     till.settle()
     assert (till.withdrawal(paid.id).state, till.has(second, "FALX")) == ("settled", ETHER)
+
+
+@pytest.fixture
+def broken(database: str, outside: TillOutside, tmp_path: Path) -> Iterator[EvmTill]:
+    """A till whose books a test breaks: it is not checked in the end."""
+    opened = EvmTill(database, outside, tmp_path)
+    opened.fund()
+    opened.fund("USDX", 10_000_000)
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(("asset", "units", "scope"), [("ETH", ETHER, "all"), ("USDX", 10**6, "asset:USDX")])
+def test_whoever_has_the_monitors_role_and_calls_a_payment_reverted_is_noticed_by_the_nodes_balances(
+    broken: EvmTill, asset: str, units: int, scope: str
+) -> None:
+    """The hold is given back, and it was paid: reconciliation stops that asset before the next one."""
+    till = broken
+    alice = till.customer("alice", **{asset: 4 * units})
+    withdrawal = till.request(alice, units, asset=asset)
+    till.send()
+    till.mine()
+    with till._monitor_db.transaction() as tx:
+        tx.execute("UPDATE consumptions SET succeeded = false")
+    till.settle()
+    assert till.withdrawal(withdrawal.id).state == "failed"
+    till.request(alice, units, asset=asset)
+    assert not till.enforce().ok
+    assert [row["scope"] for row in till.query("SELECT scope FROM halts")] == [scope]
+    till.route()
+    assert till.build() is None
 
 
 def created_at(sender: str, nonce: int) -> str:
