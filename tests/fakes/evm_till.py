@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ from signers.wallets import EvmWallet, Wallet
 from tests.fakes.evm_desk import ETHER, GWEI, Outside
 from tests.fakes.evm_signing import EVM_CHAIN, EVM_KEYSET, EvmWorld, SoftEvmKeys
 from tests.fakes.signing import DAY, House
-from tests.fakes.teller import Teller
+from tests.fakes.teller import Teller, opened
 from tests.support.evm import Contract, deploy
 
 WITHDRAWAL_FEE = {"ETH": ETHER // 1000, "USDX": 10**6}
@@ -239,8 +238,7 @@ class EvmTill(Teller):
 
     def customer(self, name: str, **deposits: int) -> str:
         """A customer with these credited deposits, units by asset. They lie at the customer's forwarder."""
-        with self.admin.transaction() as tx:
-            tx.execute("INSERT INTO customers (id) VALUES (%s)", [name])
+        self.enrol(name)
         for asset, units in deposits.items():
             self.outside.send(asset, self.address(name), units)
         if deposits:
@@ -329,16 +327,6 @@ class EvmTill(Teller):
             for tx in of_sender.values()
         }
 
-    def balance(self, customer: str | None, kind: str = "available", asset: str = "ETH") -> int:
-        rows = self.query(
-            "SELECT balance FROM ledger_accounts WHERE customer_id IS NOT DISTINCT FROM %s AND kind = %s"
-            " AND asset = %s",
-            customer,
-            kind,
-            asset,
-        )
-        return sum(int(row["balance"]) for row in rows)
-
     def has(self, address: str, asset: str = "ETH") -> int:
         """Base units of an address at the tip, by the node's own word."""
         if asset == "ETH":
@@ -346,14 +334,8 @@ class EvmTill(Teller):
         return int(self.outside.listed()[asset].call("balanceOf", address))
 
 
-@contextmanager
-def open_evm_till(dsn: str, outside: TillOutside, directory: Path, **changes: Any) -> Iterator[EvmTill]:
+def open_evm_till(
+    dsn: str, outside: TillOutside, directory: Path, **changes: Any
+) -> AbstractContextManager[EvmTill]:
     """A till that is closed in the end, and checked before."""
-    till = EvmTill(dsn, outside, directory, **changes)
-    try:
-        yield till
-        till.catch_up()
-        till.track()
-        till.check()
-    finally:
-        till.close()
+    return opened(EvmTill(dsn, outside, directory, **changes))

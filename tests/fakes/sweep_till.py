@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from chains.eth.address import raw_address
 from chains.eth.contracts import artifact
-from chains.eth.erc20 import transfer_calldata
 from chains.eth.network import EthNetwork, NativeMode
 from chains.eth.node import EvmNode
 from chains.eth.tx import UnsignedTx
@@ -27,16 +24,16 @@ from custody.signing.evm.site import EvmSite, evm_site
 from custody.sweeps import readmodel
 from custody.sweeps.model import Sweep, SweepPace
 from custody.sweeps.service import sweep
-from ops.devnet.anvil import Anvil
 from policies.bundle import AssetEntry, Bundle, EvmNetwork, Rules
 from policies.intent import SignedOrder
 from policies.keys import sign_order
 from signers.ecdsa import normalised
 from signers.wallets import EvmWallet, Wallet
+from tests.fakes.evm_desk import Outside
 from tests.fakes.evm_signing import ETHER, EVM_CHAIN, EvmWorld, SoftEvmKeys
 from tests.fakes.signing import DAY
-from tests.fakes.teller import Teller
-from tests.support.evm import Contract, deploy, outside_artifact
+from tests.fakes.teller import Teller, opened
+from tests.support.evm import Contract, deploy
 
 USDX: Final = 10**6
 """One whole USDX in base units."""
@@ -44,34 +41,16 @@ AT_ONCE: Final = SweepPace(gather_seconds=0)
 _FLOORS: Final = {"ETH": ETHER // 20, "USDX": 50 * USDX}
 
 
-@dataclass
-class Outside:
-    """The chain, who pays us on it, and the tokens there are; several tills share it."""
-
-    node: Anvil
+class SweepOutside(Outside):
+    """With two more tokens: one that can be paused, and one with a blacklist."""
 
     def __post_init__(self) -> None:
-        self.payer = self.node.accounts()[0]
-        self.tokens: dict[str, Contract] = {
-            "USDX": self._token("Token", "USDX", "USDX", 6),
-            "NORX": self._token("NoReturnToken"),
-            "PAUX": self._token("PausableToken"),
-            "BLAX": self._token("BlacklistToken"),
-            "FEEX": self._token("FeeToken", 100),
-        }
+        super().__post_init__()
+        self.paux = self._token("PausableToken")
+        self.blax = self._token("BlacklistToken")
 
-    def _token(self, name: str, *arguments: object) -> Contract:
-        token = deploy(self.node, self.payer, outside_artifact(name), *arguments)
-        token.do(self.payer, "mint", self.payer, 10**40)
-        return token
-
-    def send(self, asset: str, to: str, units: int) -> str:
-        """Pay from outside; waits in the pool for a block."""
-        if asset == "ETH":
-            # A forwarder that exists takes a little more than the 21,000 of an address without code.
-            return self.node.transact(self.payer, to, value_wei=units, gas=30_000)
-        data = transfer_calldata(raw_address(to), units)
-        return self.node.transact(self.payer, self.tokens[asset].address, data, gas=300_000)
+    def listed(self) -> dict[str, Contract]:
+        return {**super().listed(), "PAUX": self.paux, "BLAX": self.blax}
 
 
 class SuspiciousScreening:
@@ -94,7 +73,7 @@ class SweepTill(Teller):
         changes: of the bundle, as `EvmWorld.bundle` takes them, and `floors`: `sweep_above` by asset.
     """
 
-    def __init__(self, dsn: str, outside: Outside, directory: Path, **changes: Any) -> None:
+    def __init__(self, dsn: str, outside: SweepOutside, directory: Path, **changes: Any) -> None:
         self.outside, self.anvil, self._changes = outside, outside.node, changes
         self.keys = SoftEvmKeys.make(chain_id=self.anvil.chain_id)
         self.world = EvmWorld(self.keys.record, SoftEvmKeys.make("other").record, now=int(time.time()))
@@ -107,7 +86,7 @@ class SweepTill(Teller):
         [entry] = [each for each in bundle.networks if each.chain == EVM_CHAIN]
         assert isinstance(entry, EvmNetwork)
         network = EthNetwork(entry.chain_id, entry.genesis, NativeMode(entry.native_mode))
-        listed = [token.address for token in outside.tokens.values()]
+        listed = [token.address for token in outside.listed().values()]
         self.node = EvmNode(EVM_CHAIN, network, self.anvil.rpc_url, tokens=lambda: listed)
         quick = Options(start_height=self.anvil.height(), held_again_seconds=0, heartbeat_seconds=0)
         super().__init__(dsn, directory, self.node, self.world, bundle, quick)
@@ -134,7 +113,7 @@ class SweepTill(Teller):
         }
         floors: Mapping[str, int] = _FLOORS | merged.pop("floors", {})
         made = self.world.bundle(version, **merged)
-        contracts = {"ETH": None} | {id_: token.address for id_, token in self.outside.tokens.items()}
+        contracts = {"ETH": None} | {id_: token.address for id_, token in self.outside.listed().items()}
         ours = tuple(
             self._asset(id_, contract, floors.get(id_, 50 * USDX)) for id_, contract in contracts.items()
         )
@@ -178,11 +157,6 @@ class SweepTill(Teller):
         self.node.close()
 
     # What customers, operators and the chain do.
-
-    def customer(self, name: str) -> str:
-        with self.admin.transaction() as tx:
-            tx.execute("INSERT INTO customers (id) VALUES (%s)", [name])
-        return name
 
     def forwarder(self, customer: str) -> AddressRow:
         return allocate(self.admin, self.signer, self.bundle, customer, "ETH")
@@ -264,7 +238,7 @@ class SweepTill(Teller):
         """Base units at an address, by the chain's own word."""
         if asset == "ETH":
             return self.anvil.balance_wei(address)
-        return int(self.outside.tokens[asset].call("balanceOf", address))
+        return int(self.outside.listed()[asset].call("balanceOf", address))
 
     def deposits(self, *rows: AddressRow) -> list[tuple[str, str]]:
         """Asset and state of the deposits to forwarders, in the chain's order."""
@@ -273,16 +247,6 @@ class SweepTill(Teller):
             [row.id for row in rows],
         )
         return [(row["asset"], row["state"]) for row in found]
-
-    def balance(self, customer: str | None, asset: str, kind: str = "available") -> int:
-        rows = self.query(
-            "SELECT balance FROM ledger_accounts WHERE customer_id IS NOT DISTINCT FROM %s AND kind = %s"
-            " AND asset = %s",
-            customer,
-            kind,
-            asset,
-        )
-        return sum(int(row["balance"]) for row in rows)
 
     def check(self) -> None:
         """As every till; also, the node has what the books say in every asset, to the base unit."""
@@ -304,14 +268,8 @@ def _rules(asset: str) -> Rules:
     )
 
 
-@contextmanager
-def open_sweep_till(dsn: str, outside: Outside, directory: Path, **changes: Any) -> Iterator[SweepTill]:
+def open_sweep_till(
+    dsn: str, outside: SweepOutside, directory: Path, **changes: Any
+) -> AbstractContextManager[SweepTill]:
     """A till that is closed in the end, and checked before."""
-    till = SweepTill(dsn, outside, directory, **changes)
-    try:
-        yield till
-        till.catch_up()
-        till.track()
-        till.check()
-    finally:
-        till.close()
+    return opened(SweepTill(dsn, outside, directory, **changes))

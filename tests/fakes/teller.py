@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 from chains.btc.node import BitcoinNode
@@ -172,6 +173,12 @@ class Teller(ABC):
 
     # What callers ask for.
 
+    def enrol(self, name: str) -> str:
+        """A new customer."""
+        with self.admin.transaction() as tx:
+            tx.execute("INSERT INTO customers (id) VALUES (%s)", [name])
+        return name
+
     def request(self, customer: str, units: int, /, **changes: Any) -> Withdrawal:
         """A withdrawal, as the API takes it in."""
         signed = self.order(customer, units, **changes)
@@ -261,6 +268,18 @@ class Teller(ABC):
         assert found is not None
         return found
 
+    def balance(self, customer: str | None, kind: str = "available", asset: str | None = None) -> int:
+        """Base units in an account of a customer's or of the house's (None), over all its wallets; of the native asset
+        unless another is asked for."""
+        rows = self.query(
+            "SELECT balance FROM ledger_accounts WHERE customer_id IS NOT DISTINCT FROM %s AND kind = %s"
+            " AND asset = %s",
+            customer,
+            kind,
+            asset or self.site.asset.id,
+        )
+        return sum(int(row["balance"]) for row in rows)
+
     def alerts(self) -> set[str]:
         return {row["type"] for row in self.query("SELECT type FROM alerts WHERE resolved_at IS NULL")}
 
@@ -305,3 +324,18 @@ class Teller(ABC):
         for row in self.query("SELECT id, state, transaction_id FROM withdrawals"):
             if row["state"] == "settled" and row["transaction_id"] is not None:
                 assert self.transaction(row["transaction_id"]).state == "final"
+
+
+_T = TypeVar("_T", bound=Teller)
+
+
+@contextmanager
+def opened(till: _T) -> Iterator[_T]:
+    """A till that is closed in the end, and checked before."""
+    try:
+        yield till
+        till.catch_up()
+        till.track()
+        till.check()
+    finally:
+        till.close()

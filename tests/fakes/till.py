@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -30,7 +29,7 @@ from policies.intent import Order, SignedOrder
 from policies.keys import sign_order
 from signers.wallets import BitcoinWallet, Wallet
 from tests.fakes.signing import CHAIN, SoftKeys, World
-from tests.fakes.teller import EAGER, Teller
+from tests.fakes.teller import EAGER, Teller, opened
 
 __all__ = ["ASSET", "EAGER", "PricedNode", "Till", "open_till"]
 
@@ -105,8 +104,7 @@ class Till(Teller):
 
     def customer(self, name: str, *deposits_sats: int) -> str:
         """A customer with these credited deposits, one coin each."""
-        with self.admin.transaction() as tx:
-            tx.execute("INSERT INTO customers (id) VALUES (%s)", [name])
+        self.enrol(name)
         for units in deposits_sats:
             self.outside.send(self.address(name), units)
         if deposits_sats:
@@ -179,28 +177,12 @@ class Till(Teller):
     def mempool(self) -> set[str]:
         return set(self.bitcoind.rpc("getrawmempool"))
 
-    def balance(self, customer: str | None, kind: str = "available") -> int:
-        rows = self.query(
-            "SELECT balance FROM ledger_accounts WHERE customer_id IS NOT DISTINCT FROM %s AND kind = %s",
-            customer,
-            kind,
-        )
-        return sum(int(row["balance"]) for row in rows)
-
     def paid_to(self, address: str) -> int:
         """Satoshis that the best chain has for an address outside, by the node's own word."""
         [found] = self.bitcoind.rpc("scantxoutset", "start", [f"addr({address})"])["unspents"] or [None]
         return 0 if found is None else int(found["amount"] * 10**8)
 
 
-@contextmanager
-def open_till(dsn: str, node: Bitcoind, directory: Path, **changes: Any) -> Iterator[Till]:
+def open_till(dsn: str, node: Bitcoind, directory: Path, **changes: Any) -> AbstractContextManager[Till]:
     """A till that is closed in the end, and checked before."""
-    till = Till(dsn, node, directory, **changes)
-    try:
-        yield till
-        till.catch_up()
-        till.track()
-        till.check()
-    finally:
-        till.close()
+    return opened(Till(dsn, node, directory, **changes))
