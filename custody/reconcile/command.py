@@ -71,6 +71,7 @@ def render(report: Report) -> str:
         lines.append(f"{'ok  ' if check.ok else 'FAIL'} {check.number}. {check.title}")
         lines += [f"       {difference}" for difference in check.differences]
     lines += [f"waiting, and no alert says so: {each.detail}" for each in report.waiting]
+    lines += [f"LOOK: {each.detail}" for each in report.diverted]
     lines += [f"not compared: {chain}: {why}" for chain, why in report.absent.items()]
     lines.append("No difference." if report.ok else "THERE ARE DIFFERENCES.")
     return "\n".join(lines)

@@ -253,6 +253,8 @@ class Report:
     """Bookings to be reversed."""
     absent: Mapping[str, str] = field(default_factory=dict)
     """Chains that could not be compared, and why: nothing is known of their wallets."""
+    diverted: tuple[Waiting, ...] = ()
+    """Factories whose forwarders pay, or soon may pay, somebody else."""
     short: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Those differences, by asset, that only its token's contract can have made: it is whoever runs it who decides what
     balances are, so they say nothing about any other asset."""
@@ -302,5 +304,8 @@ class Report:
             ],
             "waiting": [
                 {"type": each.type, "subject": each.subject, "detail": each.detail} for each in self.waiting
+            ],
+            "diverted": [
+                {"type": each.type, "subject": each.subject, "detail": each.detail} for each in self.diverted
             ],
         }

@@ -9,7 +9,8 @@ from typing import Final
 from chains.errors import NodeUnavailable
 from custody.reconcile import repository
 from custody.reconcile.core import compare
-from custody.reconcile.model import Facts, Report
+from custody.reconcile.factories import factories
+from custody.reconcile.model import Facts, Report, Waiting
 from custody.reconcile.variances import book, reverse
 from custody.reconcile.wallets import Compared, Node, NotComparable, wallets_of
 from custody.storage import halts
@@ -37,8 +38,10 @@ def reconcile(db: Database, bundle: Bundle, nodes: Mapping[str, Node]) -> Report
     """
     found: dict[str, Compared] = {}
     absent: dict[str, NotComparable | NodeUnavailable] = {}
+    diverted: list[Waiting] = []
     for chain, node in nodes.items():
         try:
+            diverted += factories(bundle, chain, node)
             compared = wallets_of(db, bundle, chain, node)
         except (NotComparable, NodeUnavailable) as error:
             absent[chain] = error
@@ -56,7 +59,11 @@ def reconcile(db: Database, bundle: Bundle, nodes: Mapping[str, Node]) -> Report
         waiting=waiting,
     )
     answers = {key: answer for each in found.values() for key, answer in each.nodes.items()}
-    return replace(compare(facts, answers), absent={chain: str(error) for chain, error in absent.items()})
+    return replace(
+        compare(facts, answers),
+        absent={chain: str(error) for chain, error in absent.items()},
+        diverted=tuple(diverted),
+    )
 
 
 def enforce(db: Database, report: Report) -> None:
@@ -86,6 +93,8 @@ def enforce(db: Database, report: Report) -> None:
             resolve_alert(tx, ALERT, "all")
         for each in report.waiting:
             raise_alert(tx, Severity.WARNING, each.type, each.subject, each.detail, {})
+        for each in report.diverted:
+            raise_alert(tx, Severity.CRITICAL, each.type, each.subject, each.detail, {})
     for stale in report.stale:
         reverse(db, stale)
     for booking in report.bookings:

@@ -171,6 +171,25 @@ def test_what_is_halted_for_one_token_is_paid_in_all_others(evm_till: EvmTill) -
     assert till.withdrawal(stopped.id).state == "settled"
 
 
+def test_somebody_who_has_the_factorys_admin_key_is_seen_48_hours_before_he_gets_anything(
+    desk: EvmDesk, outside: TillOutside
+) -> None:
+    admin, thief = outside.node.accounts()[9], outside.node.accounts()[8]
+    desk.enforce()
+    assert not {"factory.change_proposed", "factory.pays_another"} & set(desk.alerts())
+    desk.factory.do(admin, "proposeTreasury", thief)
+    desk.factory.do(admin, "proposeAdmin", thief)
+    desk.catch_up()
+    desk.enforce()
+    assert desk.alerts().count("factory.change_proposed") == 2
+    assert "factory.pays_another" not in desk.alerts()
+    outside.node.increase_time(48 * 3600 + 1)
+    desk.factory.do(admin, "acceptTreasury")
+    desk.catch_up()
+    desk.enforce()
+    assert "factory.pays_another" in desk.alerts()
+
+
 def test_a_token_whose_balance_burns_gas_gets_little_of_it(desk: EvmDesk, outside: TillOutside) -> None:
     """`balanceOf` returns the gas it was given: what a token may burn of our node for each deposit."""
     token = deploy(outside.node, outside.payer, outside_artifact("Token"), "Burner", "BURN", 18)
