@@ -28,20 +28,20 @@ from ops.devnet.anvil import Anvil
 from signers.ports import Reason, Refused, SignRequest, SignResponse
 from tests.fakes.desk import as_role
 from tests.fakes.evm_signing import ETHER, EVM_CHAIN, GWEI
-from tests.fakes.sweep_till import AT_ONCE, USDX, Outside, SweepTill, open_sweep_till
+from tests.fakes.sweep_till import AT_ONCE, USDX, SweepOutside, SweepTill, open_sweep_till
 
 GOOD = ("USDX", 60 * USDX)
 
 
 @pytest.fixture(scope="module")
-def outside(anvil: Anvil) -> Outside:
-    return Outside(anvil)
+def outside(anvil: Anvil) -> SweepOutside:
+    return SweepOutside(anvil)
 
 
 @pytest.fixture
-def till(database: str, outside: Outside, tmp_path: Path) -> Iterator[SweepTill]:
+def till(database: str, outside: SweepOutside, tmp_path: Path) -> Iterator[SweepTill]:
     with open_sweep_till(database, outside, tmp_path) as opened:
-        opened.customer("alice")
+        opened.enrol("alice")
         yield opened
 
 
@@ -82,12 +82,12 @@ def test_ten_forwarders_of_a_token_are_flushed_in_one_transaction_and_the_books_
     till.look_back()
     assert set(till.deposits(*rows)) == {("USDX", "swept")}
     assert till.has(till.treasury, "USDX") == 600 * USDX
-    assert till.balance("alice", "USDX") == 600 * USDX
+    assert till.balance("alice", asset="USDX") == 600 * USDX
     [fact] = till.query("SELECT fee_units FROM consumptions")
     assert (
-        till.balance(None, "ETH", "network_fees") == -int(fact["fee_units"]) == -(till.last().fee_units or 0)
+        till.balance(None, "network_fees", "ETH") == -int(fact["fee_units"]) == -(till.last().fee_units or 0)
     )
-    assert till.balance(None, "USDX", "network_fees") == 0
+    assert till.balance(None, "network_fees", "USDX") == 0
     before = till.contents()
     till.track()
     assert till.sweep() == 0
@@ -233,11 +233,11 @@ def test_a_held_deposit_that_comes_between_plan_and_flush_is_moved_and_the_books
     assert till.has(row.address, "USDX") == 0
     assert till.has(till.treasury, "USDX") == 137 * USDX
     assert [state for _, state in till.deposits(row)] == ["swept", "held"]
-    assert till.balance("alice", "USDX") == 60 * USDX
+    assert till.balance("alice", asset="USDX") == 60 * USDX
     till.check()
     till.screening.amounts = set()
     till.mine()
-    assert till.balance("alice", "USDX") == 137 * USDX
+    assert till.balance("alice", asset="USDX") == 137 * USDX
     assert till.sweep() == 0, "there is nothing to move"
     assert [state for _, state in till.deposits(row)] == ["swept", "swept"]
 
@@ -340,7 +340,7 @@ def test_fault_24_a_token_that_refuses_does_not_block_the_others_and_is_tried_ev
     till: SweepTill,
 ) -> None:
     till.fund_gas()
-    paused = till.outside.tokens["PAUX"]
+    paused = till.outside.paux
     rows = till.forwarders("alice", 2, GOOD, ("PAUX", 90 * USDX))
     paused.do(till.outside.payer, "setPaused", True)
     till.sweep_through()
@@ -361,7 +361,7 @@ def test_fault_24_a_token_that_refuses_does_not_block_the_others_and_is_tried_ev
 
 def test_fault_24_a_forwarder_on_a_blacklist_does_not_block_the_others(till: SweepTill) -> None:
     till.fund_gas()
-    token = till.outside.tokens["BLAX"]
+    token = till.outside.blax
     rows = till.forwarders("alice", 3, ("BLAX", 90 * USDX))
     token.do(till.outside.payer, "setBlacklisted", rows[1].address, True)
     till.sweep_through()
@@ -376,7 +376,7 @@ def test_whoever_flushes_a_forwarder_the_treasury_gets_it_and_its_deposits_count
 ) -> None:
     till.fund_gas()
     [theirs, ours] = till.forwarders("alice", 2, GOOD)
-    calldata = flush_calldata([salt_of(theirs.index)], [raw_address(till.outside.tokens["USDX"].address)])
+    calldata = flush_calldata([salt_of(theirs.index)], [raw_address(till.outside.usdx.address)])
     till.anvil.transact(till.outside.payer, till.factory.address, calldata, gas=500_000)
     till.finalize()
     till.check()
@@ -462,7 +462,7 @@ def test_fault_23_a_flush_that_reverts_is_abandoned_when_final_costs_its_gas_and
     assert till.last().state is SweepState.ABANDONED
     assert till.last().reason.startswith("reverted")
     assert "transaction.dead" in till.alerts()
-    assert till.balance(None, "ETH", "network_fees") < 0
+    assert till.balance(None, "network_fees", "ETH") < 0
     assert till.deposits(row) == [("USDX", "credited")]
     assert till.sweep() == 0
     till.sweep_through(later_seconds=61)
@@ -554,7 +554,7 @@ def test_a_reorg_of_final_blocks_takes_the_sweep_back_and_it_confirms_again(till
     till.track()
     assert till.last().state is SweepState.BROADCAST
     assert till.deposits(row) == [("USDX", "credited")]
-    assert till.balance(None, "ETH", "network_fees") == 0
+    assert till.balance(None, "network_fees", "ETH") == 0
     assert len(removed) == 1
     till.broadcast()
     till.settle()
@@ -679,10 +679,10 @@ def test_an_operator_plans_a_sweep_at_once_and_everything_that_is_worth_its_fee(
 
 
 def test_where_balances_are_compared_flushes_are_no_deposits_and_leave_the_books_exact(
-    database: str, outside: Outside, tmp_path: Path
+    database: str, outside: SweepOutside, tmp_path: Path
 ) -> None:
     with open_sweep_till(database, outside, tmp_path, network_native_mode="balance") as till:
-        till.customer("alice")
+        till.enrol("alice")
         till.fund_gas()
         till.enforce()  # no transaction is known to have brought it: a surplus until then
         rows = till.forwarders("alice", 3, GOOD, ("ETH", ETHER // 10))
@@ -694,7 +694,7 @@ def test_where_balances_are_compared_flushes_are_no_deposits_and_leave_the_books
         till.outside.send("ETH", rows[1].address, ETHER // 9)
         till.settle()
         till.look_back()
-        assert till.balance("alice", "ETH") == 3 * (ETHER // 10) + ETHER // 7 + ETHER // 9
+        assert till.balance("alice", asset="ETH") == 3 * (ETHER // 10) + ETHER // 7 + ETHER // 9
         assert set(till.deposits(rows[2])) == {("ETH", "swept"), ("USDX", "swept")}
         till.check()
         assert till.sweep() >= 0
