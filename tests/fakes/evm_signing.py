@@ -32,7 +32,7 @@ from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import SigningKey, sign_order
 from signers.keyset import EvmKeysetRecord
 from signers.ports import AttestRequest, SignRequest
-from tests.fakes.signing import DAY, House
+from tests.fakes.signing import DAY, House, own_intent, payment_intent
 
 EVM_CHAIN = "ethereum-devnet"
 EVM_CHAIN_ID = 31337
@@ -208,37 +208,12 @@ class EvmWorld(House):
         return Order(**(fields | changes))
 
     def intent(self, order: Order, /, **changes: Any) -> Intent:
-        fields: dict[str, Any] = {
-            "v": 1,
-            "kind": Kind.PAYMENT,
-            "id": order.id,
-            "chain": order.chain,
-            "keyset": self.record.id,
-            "tier": "hot",
-            "asset": order.asset,
-            "destination": order.destination,
-            "amount": order.amount,
-            "order": order.digest_hex(),
-            "policy_version": 1,
-        }
-        return Intent(**(fields | changes))
+        return payment_intent(self.record.id, order, **changes)
 
     def house_intent(self, kind: Kind, **changes: Any) -> Intent:
         """An intent of the house's own: a sweep, a filled nonce."""
-        fields: dict[str, Any] = {
-            "v": 1,
-            "kind": kind,
-            "id": str(uuid.uuid4()),
-            "chain": EVM_CHAIN,
-            "keyset": self.record.id,
-            "tier": "hot",
-            "asset": "ETH",
-            "destination": self.record.address,
-            "amount": "0",
-            "order": None,
-            "policy_version": 1,
-        }
-        return Intent(**(fields | changes))
+        fields = {"chain": EVM_CHAIN, "asset": "ETH", "destination": self.record.address}
+        return own_intent(self.record.id, kind, **(fields | changes))
 
     def fill(self, nonce: int = 0, **changes: Any) -> EvmDraft:
         """A transaction of nothing to oneself."""

@@ -95,6 +95,39 @@ class Coin:
         return self.previous.outputs[self.vout].units
 
 
+def payment_intent(keyset: str, order: Order, /, **changes: Any) -> Intent:
+    """What a key-set of the hot tier should do for an order."""
+    fields: dict[str, Any] = {
+        "v": 1,
+        "kind": Kind.PAYMENT,
+        "id": order.id,
+        "chain": order.chain,
+        "keyset": keyset,
+        "tier": "hot",
+        "asset": order.asset,
+        "destination": order.destination,
+        "amount": order.amount,
+        "order": order.digest_hex(),
+        "policy_version": 1,
+    }
+    return Intent(**(fields | changes))
+
+
+def own_intent(keyset: str, kind: Kind, /, **fields: Any) -> Intent:
+    """What the house wants for itself; `fields` name at least chain, asset and destination."""
+    common: dict[str, Any] = {
+        "v": 1,
+        "kind": kind,
+        "id": str(uuid.uuid4()),
+        "keyset": keyset,
+        "tier": "hot",
+        "amount": "0",
+        "order": None,
+        "policy_version": 1,
+    }
+    return Intent(**(common | fields))
+
+
 @dataclass(kw_only=True)
 class House:
     """Officers and callers: what signs bundles and orders, whatever the chain."""
@@ -259,37 +292,12 @@ class World(House):
         return Order(**(fields | changes))
 
     def intent(self, order: Order, /, **changes: Any) -> Intent:
-        fields: dict[str, Any] = {
-            "v": 1,
-            "kind": Kind.PAYMENT,
-            "id": order.id,
-            "chain": order.chain,
-            "keyset": self.record.id,
-            "tier": "hot",
-            "asset": order.asset,
-            "destination": order.destination,
-            "amount": order.amount,
-            "order": order.digest_hex(),
-            "policy_version": 1,
-        }
-        return Intent(**(fields | changes))
+        return payment_intent(self.record.id, order, **changes)
 
     def house_intent(self, kind: Kind, **changes: Any) -> Intent:
         """An intent of the house's own: a consolidation."""
-        fields: dict[str, Any] = {
-            "v": 1,
-            "kind": kind,
-            "id": str(uuid.uuid4()),
-            "chain": CHAIN,
-            "keyset": self.record.id,
-            "tier": "hot",
-            "asset": "BTC",
-            "destination": self.account.address(1, 0),
-            "amount": "0",
-            "order": None,
-            "policy_version": 1,
-        }
-        return Intent(**(fields | changes))
+        fields = {"chain": CHAIN, "asset": "BTC", "destination": self.account.address(1, 0)}
+        return own_intent(self.record.id, kind, **(fields | changes))
 
     def path(self, branch: int, index: int) -> tuple[int, ...]:
         return (84 + HARDENED, 1 + HARDENED, 0 + HARDENED, branch, index)
