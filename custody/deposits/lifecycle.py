@@ -24,7 +24,7 @@ class DepositState(StrEnum):
     BELOW_MINIMUM = "below_minimum"
     """Deep enough, but smaller than the asset's minimum: not credited."""
     SWEPT = "swept"
-    """Credited, and its coin has been spent by a final transaction of ours."""
+    """Credited, and moved on by a final transaction of ours: its coin was spent, or its forwarder flushed."""
     ORPHANED = "orphaned"
     """Neither in the best chain nor in our mempool: replaced, double-spent or forgotten."""
     CLAWED_BACK = "clawed_back"
@@ -53,7 +53,7 @@ class DepositEvent(StrEnum):
     QUARANTINE = "quarantine"
     """An operator keeps a held deposit out for good."""
     SWEEP = "sweep"
-    """A final transaction of ours spent its coin."""
+    """A final transaction of ours spent its coin, or flushed its forwarder."""
     UNSWEEP = "unsweep"
     """That transaction is no longer final."""
 

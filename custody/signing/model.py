@@ -46,7 +46,6 @@ class Version:
     """BTC: vB. EVM: the gas limit."""
     state: VersionState
     created_at: datetime
-    signed_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

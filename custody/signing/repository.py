@@ -356,5 +356,4 @@ def _version(row: Row) -> Version:
         size=row["size"],
         state=VersionState(row["state"]),
         created_at=row["created_at"],
-        signed_at=row["signed_at"],
     )

@@ -121,7 +121,6 @@ def built(*units: int) -> tuple[Built, Version]:
         size=result.size,
         state=VersionState.BUILT,
         created_at=datetime.datetime.fromtimestamp(NOW, datetime.UTC),
-        signed_at=None,
     )
     return result, version
 

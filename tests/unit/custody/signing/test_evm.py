@@ -205,7 +205,6 @@ def recorded(kind: Kind = Kind.PAYMENT) -> Version:
         size=built.size,
         state=VersionState.BUILT,
         created_at=datetime.fromtimestamp(0, UTC),
-        signed_at=None,
     )
 
 

@@ -43,7 +43,6 @@ def version(number: int, *resources: str) -> Version:
         size=1,
         state=VersionState.BUILT,
         created_at=datetime.fromtimestamp(0, UTC),
-        signed_at=None,
     )
 
 
