@@ -18,6 +18,7 @@ from policies.bundle import Bundle, TrustRoot, UntrustedBundle, read_bundle
 from signers.book import Book
 from signers.clock import SteadyClock
 from signers.errors import BadConfiguration
+from signers.files import write_new
 from signers.journal import Journal
 
 
@@ -100,8 +101,6 @@ class PinnedBundle:
 
 def pin(root: TrustRoot, path: Path) -> None:
     """Write the trust root for a new signer. Raises FileExistsError, InvalidValue (no such quorum is possible)."""
-    from signers.files import write_new
-
     if root.threshold > len({root.organisations.get(name, name) for name in root.keys}):
         raise InvalidValue(f"{root.threshold} organisations must sign, but the root lists fewer")
     write_new(path, msgspec.json.encode(root))
