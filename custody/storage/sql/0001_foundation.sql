@@ -122,6 +122,7 @@ CREATE TABLE consumptions (
 CREATE INDEX ON consumptions (chain, height);
 CREATE INDEX ON consumptions (chain, txid);
 CREATE INDEX ON consumptions (chain, content);
+CREATE INDEX ON consumptions (chain) WHERE NOT succeeded;   -- few: whoever plans a batch asks for the recent ones
 
 -------------------------------------------------------------------------------------------------- deposits
 CREATE TABLE deposits (
