@@ -265,7 +265,9 @@ class NewBump(In):
     model_config = ConfigDict(json_schema_extra={"examples": [{"feerate": 25000}, {}]})
 
     feerate: Annotated[int, Field(gt=0, le=2**53 - 1)] | None = Field(
-        default=None, description="BTC: sat/kvB; EVM: wei per gas at most; omit for the present estimate."
+        default=None,
+        description="BTC: sat/kvB. EVM: wei per gas at most, tips included (`maxFeePerGas`; 1 gwei is 1000000000)."
+        " Raised to the least that a replacement needs; omit for the present estimate.",
     )
 
 
@@ -275,7 +277,7 @@ class BumpOut(Out):
     id: UUID
     withdrawal: UUID
     transaction: UUID
-    feerate: int | None
+    feerate: int | None = Field(description="As asked for; null: the present estimate.")
 
 
 class ConfirmationsOut(Out):

@@ -286,7 +286,9 @@ def bump_withdrawal(
     feerate: Annotated[
         int | None,
         typer.Option(
-            help="sat/kvB, or the least that a replacement needs; the present estimate if not given.", min=1
+            help="BTC: sat/kvB; EVM: wei per gas at most, tips included (1 gwei is 1000000000). Raised to the"
+            " least that a replacement needs; the present estimate if not given.",
+            min=1,
         ),
     ] = None,
     *,

@@ -213,7 +213,7 @@ class ApiClient:
     def bump_withdrawal(
         self, withdrawal: str, *, feerate: int | None = None, idempotency_key: str | None = None
     ) -> Json:
-        """Ask for a replacement with a higher fee (`feerate`: sat/kvB on BTC)."""
+        """Ask for a replacement with a higher fee (`feerate`: sat/kvB on BTC, wei per gas on EVM)."""
         body = {} if feerate is None else {"feerate": feerate}
         return self.post(f"/v1/withdrawals/{withdrawal}/bump", body, idempotency_key=idempotency_key)
 
