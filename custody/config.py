@@ -9,7 +9,6 @@ database_url = "postgresql://strongroom_worker:...@127.0.0.1:5432/strongroom"
 redis_url = "redis://:...@127.0.0.1:6379/0"
 bundle_path = "/etc/strongroom/bundle.json"
 trust_root_path = "/etc/strongroom/trust_root.json"
-data_dir = "/var/lib/strongroom"
 
 [nodes.bitcoin]
 rpc_url = "http://user:...@127.0.0.1:8332"
@@ -143,8 +142,6 @@ class Settings:
     """The service's own name, which callers put into their tokens."""
     api_host: str
     api_port: int
-    data_dir: Path
-    """For files that the process may lose, such as beat's schedule."""
     screening_path: Path | None
     """Addresses whose deposits are held, one a line; null: nothing is held by address."""
     gather_seconds: int | None
@@ -176,7 +173,6 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
         audience=reader.value("audience", reader.name, ""),
         api_host=reader.value("api_host", reader.host, "127.0.0.1"),
         api_port=reader.value("api_port", reader.port, 8080),
-        data_dir=reader.value("data_dir", reader.directory, Path()),
         screening_path=reader.value("screening_path", reader.file, None),
         gather_seconds=reader.value("gather_seconds", reader.seconds, None),
     )
@@ -267,15 +263,6 @@ class _Reader:
             return None
         if not Path(raw).is_file() or not os.access(raw, os.R_OK):
             self.problem(f"{field} is {raw}: there is no such file, or it cannot be read")
-            return None
-        return Path(raw)
-
-    def directory(self, field: str, raw: Any) -> Path | None:
-        if not isinstance(raw, str) or not Path(raw).is_absolute() or not Path(raw).is_dir():
-            self.problem(f"{field}: write the absolute path of a directory that exists")
-            return None
-        if not os.access(raw, os.W_OK):
-            self.problem(f"{field} is {raw}: this user cannot write there")
             return None
         return Path(raw)
 

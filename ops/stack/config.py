@@ -72,7 +72,7 @@ def write(stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str,
 
 
 def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str, Any]:
-    found: dict[str, Any] = {"data_dir": str(private_directory(stack.directory / "data" / name))}
+    found: dict[str, Any] = {}
     if name in ROLES:
         role = ROLES[name]
         found["database_url"] = stack.postgres.dsn_of(role, passwords[role])

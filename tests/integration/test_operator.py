@@ -28,7 +28,6 @@ def run(database: str, tmp_path: Path) -> Run:
         "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
         "STRONGROOM_BUNDLE_PATH": str(tmp_path / "bundle.json"),
         "STRONGROOM_TRUST_ROOT_PATH": str(tmp_path / "root.json"),
-        "STRONGROOM_DATA_DIR": str(tmp_path),
         "STRONGROOM_NODES": json.dumps(
             {"btc": {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}}
         ),

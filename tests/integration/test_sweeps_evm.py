@@ -660,7 +660,6 @@ def test_an_operator_plans_a_sweep_at_once_and_everything_that_is_worth_its_fee(
         "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
         "STRONGROOM_BUNDLE_PATH": str(till.bundle_path),
         "STRONGROOM_TRUST_ROOT_PATH": str(root),
-        "STRONGROOM_DATA_DIR": str(tmp_path),
         "STRONGROOM_NODES": json.dumps({EVM_CHAIN: {"rpc_url": till.anvil.rpc_url}}),
         "STRONGROOM_SIGNERS": json.dumps({"eth-hot": {"socket": str(tmp_path / "signer.sock")}}),
     }

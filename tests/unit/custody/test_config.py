@@ -33,7 +33,6 @@ def good(tmp_path: Path) -> dict[str, str]:
             }
         ),
         "STRONGROOM_SIGNERS": json.dumps({"btc-hot": {"socket": "/run/strongroom/signer.sock"}}),
-        "STRONGROOM_DATA_DIR": str(tmp_path),
     }
 
 
@@ -51,13 +50,12 @@ def toml(path: Path, settings: str) -> dict[str, str]:
     return {"STRONGROOM_CONFIG": str(path)}
 
 
-def test_a_worker_is_configured_by_variables(good: dict[str, str], tmp_path: Path) -> None:
+def test_a_worker_is_configured_by_variables(good: dict[str, str]) -> None:
     settings = load(Process.WORKER, good)
     assert settings.database_url.reveal() == good["STRONGROOM_DATABASE_URL"]
     assert settings.nodes["bitcoin-regtest"].rest_url == "http://127.0.0.1:18443"
     assert settings.nodes["bitcoin-regtest"].rpc_url.reveal().startswith("http://user:")
     assert settings.signers == {"btc-hot": SocketSigner(Path("/run/strongroom/signer.sock"))}
-    assert settings.data_dir == tmp_path
     assert settings.screening_path is None
     assert settings.gather_seconds is None
 
@@ -139,7 +137,6 @@ def _set(**changes: str) -> Callable[[dict[str, str]], dict[str, str]]:
         (_set(redis_url="redis://h:port/0"), "write redis://"),
         (_set(bundle_path="bundle.json"), "absolute path of a file"),
         (_set(bundle_path="/nonexistent/bundle.json"), "there is no such file"),
-        (_set(data_dir="/nonexistent"), "directory that exists"),
         (_set(screening_path="/nonexistent"), "there is no such file"),
         (_set(gather_seconds="-1"), "write a number of seconds"),
         (_set(gather_seconds="3601"), "write a number of seconds"),
