@@ -47,6 +47,17 @@ class Asset:
         if type(self.decimals) is not int or not 0 <= self.decimals <= 36:
             raise InvalidValue(f"decimals {self.decimals!r}: expected an integer 0 to 36")
 
+    def decimal(self, units: int) -> str:
+        """Any number of base units as an exact decimal, all places written: `0.00050000`; sign only when negative."""
+        digits = str(abs(units)).rjust(self.decimals + 1, "0")
+        cut = len(digits) - self.decimals
+        text = digits[:cut] + ("." + digits[cut:] if self.decimals else "")
+        return ("-" if units < 0 else "") + text
+
+    def told(self, units: int) -> str:
+        """Any number of base units as people read it: `0.00050000 BTC`."""
+        return f"{self.decimal(units)} {self.id}"
+
 
 @dataclass(frozen=True, slots=True, order=False)
 class Amount:
@@ -84,13 +95,10 @@ class Amount:
 
     def decimal(self) -> str:
         """The exact decimal string, all places written: `0.00050000`; sign only when negative."""
-        digits = str(abs(self.units)).rjust(self.asset.decimals + 1, "0")
-        cut = len(digits) - self.asset.decimals
-        text = digits[:cut] + ("." + digits[cut:] if self.asset.decimals else "")
-        return ("-" if self.units < 0 else "") + text
+        return self.asset.decimal(self.units)
 
     def __str__(self) -> str:
-        return f"{self.decimal()} {self.asset.id}"
+        return self.asset.told(self.units)
 
     def _same(self, other: object) -> int:
         if not isinstance(other, Amount) or other.asset != self.asset:

@@ -13,7 +13,7 @@ import msgspec
 
 from chains.errors import InvalidValue, PermanentError
 from chains.eth.address import is_checksummed
-from chains.types import Amount, Asset
+from chains.types import Asset
 from policies.canonical import (
     MAX_DOCUMENT_BYTES,
     BadSignature,
@@ -146,7 +146,7 @@ class AssetEntry(_Part, frozen=True):
 
     def told(self, units: int) -> str:
         """Base units as people read them, all places written: `0.01000000 BTC`."""
-        return f"{Amount(self.asset(), units).decimal()} {self.id}"
+        return self.asset().told(units)
 
     def confirmations_for(self, units: int) -> int:
         """Confirmations that a deposit of `units` base units needs."""
@@ -287,6 +287,13 @@ class Bundle(Document, frozen=True):
     def asset(self, asset: str) -> AssetEntry:
         """The asset `asset`. Raises InvalidValue if the bundle has none."""
         return _only(self.assets, asset, "asset", lambda entry: entry.id)
+
+    def told(self, asset: str, units: int) -> str:
+        """Base units of an asset as people read them. Never fails: of one that is listed no longer, as they are."""
+        for entry in self.assets:
+            if entry.id == asset:
+                return entry.told(units)
+        return f"{units} base units of {asset}"
 
     def asset_of(self, chain: str, contract: str | None) -> AssetEntry | None:
         """The asset with this contract on a chain (None: its native asset); None if it is not listed."""

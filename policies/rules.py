@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from chains.errors import InvalidValue
+from chains.types import Asset
 from policies.bundle import Bundle
 from policies.decision import Destination, Reason
 from policies.facts import GENUINE, AccountState, Ownership, Screening
@@ -21,7 +22,7 @@ class RuleSet:
         InvalidValue: not integers from 0, or the hot limit is above the warm one.
     """
 
-    asset: str
+    asset: Asset
     version: int
     """Of the bundle."""
     hot_below: int
@@ -43,7 +44,7 @@ class RuleSet:
             or self.hot_below > self.warm_below
         ):
             raise InvalidValue(
-                f"rules for {self.asset}: expected integers from 0, hot_below at most warm_below"
+                f"rules for {self.asset.id}: expected integers from 0, hot_below at most warm_below"
             )
 
 
@@ -52,7 +53,7 @@ def rules_of(bundle: Bundle, asset: str) -> RuleSet:
     rules = bundle.rules_for(asset)
     cap = bundle.cap("hot", asset)
     return RuleSet(
-        asset=asset,
+        asset=bundle.asset(asset).asset(),
         version=bundle.version,
         # Whatever the rules say, the signer's own caps are the lower bound of what can be paid.
         hot_below=min(int(rules.hot_below), int(cap.payment_below)),
@@ -102,8 +103,8 @@ Rule = Callable[[KnownFacts, RuleSet], Iterator[Finding]]
 
 def asset_matches(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
     """Rules of one asset say nothing about another."""
-    if facts.asset != rules.asset:
-        yield Refuse(Reason("asset-mismatch", f"the rules are for {rules.asset}, not {facts.asset}"))
+    if facts.asset != rules.asset.id:
+        yield Refuse(Reason("asset-mismatch", f"the rules are for {rules.asset.id}, not {facts.asset}"))
 
 
 def order_is_genuine(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
@@ -155,7 +156,8 @@ def customer_window(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
         yield Refuse(
             Reason(
                 "customer-window",
-                f"{total} base units in {rules.window_seconds} s, at most {rules.customer_window_cap} are allowed",
+                f"{rules.asset.told(total)} in {rules.window_seconds} s,"
+                f" at most {rules.asset.told(rules.customer_window_cap)} are allowed",
             )
         )
 
@@ -171,8 +173,8 @@ def tier_by_amount(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
     yield Refuse(
         Reason(
             "tier-not-available",
-            f"{facts.units} base units belong to the {tier} tier, which this version does not pay from yet"
-            f" (hot pays below {rules.hot_below})",
+            f"{rules.asset.told(facts.units)} belong to the {tier} tier, which this version does not pay from yet"
+            f" (hot pays below {rules.asset.told(rules.hot_below)})",
         )
     )
 
@@ -183,12 +185,13 @@ def _hot(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
         yield Refuse(
             Reason(
                 "hot-window",
-                f"{total} base units from the hot tier in {rules.window_seconds} s,"
-                f" at most {rules.hot_window_cap} are allowed",
+                f"{rules.asset.told(total)} from the hot tier in {rules.window_seconds} s,"
+                f" at most {rules.asset.told(rules.hot_window_cap)} are allowed",
             )
         )
         return
-    yield Allow("hot", Reason("hot-amount", f"{facts.units} base units are below {rules.hot_below}"))
+    told = rules.asset.told
+    yield Allow("hot", Reason("hot-amount", f"{told(facts.units)} are below {told(rules.hot_below)}"))
 
 
 def internal(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:

@@ -13,6 +13,8 @@ TRANSFER_GAS: Final = 21_000
 MAX_WEI_PER_GAS: Final = 10**15
 """A million gwei: beyond it a number is a mistake."""
 
+_GWEI: Final = 10**9
+
 BUMP_NUMERATOR: Final = 1125
 BUMP_DENOMINATOR: Final = 1000
 """A replacement offers 12.5 % more of both fees: go-ethereum's pool asks for 10 %, Nethermind's and others' for up to
@@ -115,6 +117,12 @@ def replacement(before: FeeOffer, price: GasPrice, *, cap_wei: int) -> FeeOffer 
         min(max(least.max_fee_wei, wanted), cap_wei),
         min(max(least.priority_wei, price.priority_wei), cap_wei),
     )
+
+
+def told(wei_per_gas: int) -> str:
+    """A price of gas as people read it, exactly: `1.5 gwei`."""
+    whole, rest = divmod(wei_per_gas, _GWEI)
+    return f"{whole}{f'.{rest:09}'.rstrip('0') if rest else ''} gwei"
 
 
 def gas_limit(estimate: int, cap: int) -> int | None:

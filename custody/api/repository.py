@@ -82,7 +82,7 @@ def store_answer(tx: Tx, caller: str, key: str, answer: StoredAnswer) -> None:
 
 
 def request_bump(tx: Tx, request_id: UUID, transaction_id: UUID, feerate: int | None, caller: str) -> bool:
-    """Ask the workers for a replacement (`feerate`: BTC sat/kvB, EVM wei per gas). False if one is asked for already."""
+    """Ask the workers for a replacement (`feerate`: BTC sat/kvB, EVM wei/gas). False if one is asked for already."""
     return (
         tx.optional(
             "INSERT INTO bump_requests (id, transaction_id, feerate, requested_by) VALUES (%s, %s, %s, %s)"

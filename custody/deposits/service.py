@@ -150,7 +150,7 @@ def mined(
     again = {each.receipt.resource: each for each in found}
     if undone_above is not None:
         for row in repository.in_blocks_above(tx, chain, undone_above):
-            _undo(tx, row, again.get(row.resource), anchor)
+            _undo(tx, bundle, row, again.get(row.resource), anchor)
     rows = _stored(tx, bundle, chain, found)
     moves = []
     for each in found:
@@ -160,18 +160,18 @@ def mined(
     _move_all(tx, moves)
 
 
-def _undo(tx: Tx, row: Deposit, again: Found | None, anchor: int) -> None:
+def _undo(tx: Tx, bundle: Bundle, row: Deposit, again: Found | None, anchor: int) -> None:
     block = None if again is None else again.block
     if block is not None and (row.state is S.CONFIRMING or anchor - block.height + 1 >= row.confirmations):
         _move_all(tx, [_move(row, E.MINED, block=block)])
         return
     if row.state in (S.CREDITED, S.SWEPT):
-        _claw_back(tx, row)
+        _claw_back(tx, bundle, row)
     else:
         _move_all(tx, [_move(row, E.UNDONE)])
 
 
-def _claw_back(tx: Tx, row: Deposit) -> None:
+def _claw_back(tx: Tx, bundle: Bundle, row: Deposit) -> None:
     wallet = repository.addresses_by_id(tx, [row.address_id])[row.address_id].keyset
     post_all(
         tx,
@@ -199,8 +199,8 @@ def _claw_back(tx: Tx, row: Deposit) -> None:
         Severity.CRITICAL,
         "deposit.clawed_back",
         str(row.id),
-        f"{row.units} {row.asset} base units of {row.customer or 'nobody known'} left the best chain after"
-        f" their credit ({row.resource}); the house is short of {missing}",
+        f"{bundle.told(row.asset, row.units)} of {row.customer or 'nobody known'} left the best chain after"
+        f" their credit ({row.resource}); the house is short of {bundle.told(row.asset, missing)}",
         {"deposit": str(row.id), "resource": row.resource, "customer": row.customer, **detail},
     )
 
@@ -279,7 +279,7 @@ def settle_due(tx: Tx, prover: Prover, chain: str, anchor: int, verdicts: Verdic
         decision = decide(row.state, row.units, minimum, _doubt(row, address, prover), verdict)
         if decision is None:
             continue
-        move = _decided(tx, row, decision)
+        move = _decided(tx, prover.bundle, row, decision)
         moves.append(move)
         if move.to is S.CREDITED:
             commands.append(_credit(tx, row, address.keyset, move.credits))
@@ -299,7 +299,7 @@ def _doubt(row: Deposit, address: AddressRow, prover: Prover) -> str | None:
     return prover.unproven(address)
 
 
-def _decided(tx: Tx, row: Deposit, decision: Decision) -> Move:
+def _decided(tx: Tx, bundle: Bundle, row: Deposit, decision: Decision) -> Move:
     credits_ = row.credits
     if decision.event in (E.CREDIT, E.RELEASE):
         credits_ += 1
@@ -310,7 +310,7 @@ def _decided(tx: Tx, row: Deposit, decision: Decision) -> Move:
                 Severity.WARNING,
                 "deposit.of_nobody",
                 str(row.id),
-                f"somebody paid {row.units} {row.asset} base units to an address of the house ({row.resource});"
+                f"somebody paid {bundle.told(row.asset, row.units)} to an address of the house ({row.resource});"
                 " they are in suspense",
                 {"deposit": str(row.id), "resource": row.resource, "units": str(row.units)},
             )

@@ -127,7 +127,7 @@ def _receipt(
     if receipt.units > MOST_UNITS:
         # Not even held: what is held keeps all else at its address from being swept.
         message = (
-            f"{entry.id} claims {receipt.units} base units for {receipt.resource}: more than there can be"
+            f"{entry.id} claims {entry.told(receipt.units)} for {receipt.resource}: more than there can be"
         )
         found.troubles.append(Trouble("deposit.absurd", entry.id, message))
         return

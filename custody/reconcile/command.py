@@ -62,10 +62,8 @@ def render(report: Report) -> str:
     lines: list[str] = []
     for statement in report.statements:
         key = statement.key
-        lines.append(
-            f"{key.asset} in {key.wallet} at block {report.tips[key.chain].height} of {key.chain}, base units"
-        )
-        lines += [f"  {label:<44}{amount:>26,}" for label, amount in _terms(statement)]
+        lines.append(f"{key.asset} in {key.wallet} at block {report.tips[key.chain].height} of {key.chain}")
+        lines += [f"  {label:<44}{key.told(units):>34}" for label, units in _terms(statement)]
         lines.append("")
     for check in report.checks:
         lines.append(f"{'ok  ' if check.ok else 'FAIL'} {check.number}. {check.title}")

@@ -116,10 +116,9 @@ def unexplained(key: WalletKey, records: Records, node: NodeBalance) -> Unexplai
     """
     now = node.units - records.units
     final = 0 if node.final_units is None else node.final_units - records.final_units
-    where = f"{key.wallet} {key.asset}"
     differences: tuple[str, ...] = ()
     if now < 0 and not records.keeps_fees:
-        differences = (_short(where, "at its tip", node.units, records.units),)
+        differences = (_short(key, "at its tip", node.units, records.units),)
     pending = now if records.keeps_fees else max(now, 0)
     if final == 0 or records.anchor is None:
         return Unexplained(differences, pending)
@@ -128,7 +127,7 @@ def unexplained(key: WalletKey, records: Records, node: NodeBalance) -> Unexplai
     if records.keeps_fees:
         return Unexplained(differences, pending, VarianceKind.TOKEN_FEE, final)
     differences = (
-        _short(where, f"at {records.anchor}", node.final_units or 0, records.final_units),
+        _short(key, f"at {records.anchor}", node.final_units or 0, records.final_units),
         *differences,
     )
     if any(records.explained_to < use.height <= records.anchor.height for use in records.foreign):
@@ -141,8 +140,11 @@ def _by_its_token_alone(records: Records) -> bool:
     return records.is_token and not any(use.height > records.explained_to for use in records.foreign)
 
 
-def _short(where: str, when: str, has: int, expected: int) -> str:
-    return f"{where}: the node has {has} {when}, our records say {expected}: {has - expected:+d} base units"
+def _short(key: WalletKey, when: str, has: int, expected: int) -> str:
+    return (
+        f"{key.wallet}: the node has {key.told(has)} {when}, our records say {key.told(expected)}:"
+        f" {key.told_beyond(has - expected)}"
+    )
 
 
 def _booking(key: WalletKey, records: Records, judged: Unexplained) -> list[Booking]:
@@ -156,7 +158,9 @@ def _unbookable(key: WalletKey, judged: Unexplained) -> list[Waiting]:
     if abs(judged.units) <= MOST_UNITS:
         return []
     where = f"{key.wallet}:{key.asset}"
-    detail = f"{where}: {judged.units:+d} base units are unexplained, and more than there can be of any asset"
+    detail = (
+        f"{where}: {key.told_beyond(judged.units)} are unexplained, and more than there can be of any asset"
+    )
     return [Waiting("variance.absurd", where, detail)]
 
 
@@ -171,11 +175,11 @@ def _foreign(key: WalletKey, records: Records) -> list[str]:
 
 
 def _coins(wallet: WalletFacts, node: NodeCoins) -> list[str]:
-    where = f"{wallet.key.wallet} {wallet.key.asset}"
+    key, where = wallet.key, wallet.key.wallet
     ours, theirs = set(wallet.coins), set(node.coins)
     return [
-        *(f"{where}: {_coin(coin)} is not in the node's UTXO set" for coin in _sorted(ours - theirs)),
-        *(f"{where}: the node has {_coin(coin)}, we do not" for coin in _sorted(theirs - ours)),
+        *(f"{where}: {_coin(key, coin)} is not in the node's UTXO set" for coin in _sorted(ours - theirs)),
+        *(f"{where}: the node has {_coin(key, coin)}, we do not" for coin in _sorted(theirs - ours)),
     ]
 
 
@@ -183,18 +187,20 @@ def _sorted(coins: set[Coin]) -> list[Coin]:
     return sorted(coins, key=lambda coin: coin.resource)
 
 
-def _coin(coin: Coin) -> str:
-    return f"{coin.resource} of {coin.units}"
+def _coin(key: WalletKey, coin: Coin) -> str:
+    return f"{coin.resource} of {key.told(coin.units)}"
 
 
 def _identity(statement: Statement) -> str:
-    key = statement.key
+    key, told = statement.key, statement.key.told
     return (
-        f"{key.wallet} {key.asset}: {statement.difference_units:+d} base units: coins are {statement.coins_units},"
-        f" expected {statement.expected_units} = {statement.ledger_units} in the ledger"
-        f" + {sum(statement.uncredited.values())} not credited - {statement.mined_not_settled_units} not settled"
-        f" + {statement.settled_not_mined_units} no longer mined - {statement.lost_not_booked_units} lost, not booked"
-        f" + {statement.booked_not_lost_units} no longer lost"
+        f"{key.wallet}: {key.told_beyond(statement.difference_units)}: coins are {told(statement.coins_units)},"
+        f" expected {told(statement.expected_units)} = {told(statement.ledger_units)} in the ledger"
+        f" + {told(sum(statement.uncredited.values()))} not credited"
+        f" - {told(statement.mined_not_settled_units)} not settled"
+        f" + {told(statement.settled_not_mined_units)} no longer mined"
+        f" - {told(statement.lost_not_booked_units)} lost, not booked"
+        f" + {told(statement.booked_not_lost_units)} no longer lost"
     )
 
 

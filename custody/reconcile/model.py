@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from chains.types import BlockRef
+from chains.types import Asset, BlockRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,16 @@ class WalletKey:
     chain: str
     wallet: str
     asset: str
+    decimals: int
+    """Of the asset."""
+
+    def told(self, units: int) -> str:
+        """Base units as people read them."""
+        return Asset(self.asset, self.chain, self.decimals).told(units)
+
+    def told_beyond(self, units: int) -> str:
+        """A difference as people read it, with its sign."""
+        return f"{'+' if units > 0 else ''}{self.told(units)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,9 +56,7 @@ def offences_of(tx: Tx, bundle: Bundle) -> list[Offence]:
         if asset.chain == keyset.chain
     }
     found += [
-        Offence(
-            4, f"the ledger has {amount} base units of {asset} in wallet {wallet}, which the bundle lacks"
-        )
+        Offence(4, f"the ledger has {bundle.told(asset, amount)} in wallet {wallet}, which the bundle lacks")
         for (wallet, asset), amount in _ledger(tx).items()
         if amount and (wallet, asset) not in listed
     ]

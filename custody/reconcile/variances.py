@@ -62,7 +62,7 @@ def book(db: Database, booking: Booking) -> bool:
                 "units": str(booking.units),
                 "block": str(booking.block),
             }
-            message = f"{abs(booking.units)} base units of {key.asset} in {key.wallet} {_SAYS[booking.kind]}"
+            message = f"{key.told(abs(booking.units))} in {key.wallet} {_SAYS[booking.kind]}"
             kind = f"variance.{booking.kind}"
             raise_alert(tx, _SEVERITY[booking.kind], kind, f"{key.wallet}:{key.asset}", message, data)
             emit(tx, kind, str(id_), data)

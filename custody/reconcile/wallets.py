@@ -103,14 +103,14 @@ def descriptors(entry: BitcoinKeyset, next_indexes: Mapping[int, int]) -> list[S
 def _by_coins(
     db: Database, bundle: Bundle, chain: str, keysets: Sequence[BitcoinKeyset], node: UtxoSource
 ) -> Compared | None:
-    native = bundle.network(chain).native_asset
+    native = bundle.asset(bundle.network(chain).native_asset)
     nodes: dict[WalletKey, NodeCoins] = {}
     for entry in keysets:
         with db.snapshot() as tx:
             indexes = repository.last_indexes(tx, entry.id)
         scan = _scan(node, descriptors(entry, indexes))
         coins = tuple(Coin(output.resource, output.units) for output in scan.unspents)
-        nodes[WalletKey(chain, entry.id, native)] = NodeCoins(scan.tip, coins)
+        nodes[WalletKey(chain, entry.id, native.id, native.decimals)] = NodeCoins(scan.tip, coins)
     tips = {answer.tip for answer in nodes.values()}
     if len(tips) != 1:
         return None
@@ -150,8 +150,8 @@ def _at(db: Database, chain: str, tip: BlockRef, read: Callable[[Tx], Compared])
 def _by_balances(
     db: Database, bundle: Bundle, chain: str, keysets: Sequence[EvmKeyset], node: BalanceSource
 ) -> Compared | None:
-    assets = [asset.id for asset in bundle.assets if asset.chain == chain]
-    keys = [WalletKey(chain, entry.id, asset) for entry in keysets for asset in assets]
+    assets = [asset for asset in bundle.assets if asset.chain == chain]
+    keys = [WalletKey(chain, entry.id, asset.id, asset.decimals) for entry in keysets for asset in assets]
     offences: list[Offence] = []
     with db.snapshot() as tx:
         at = repository.cursors(tx).get(chain)

@@ -18,6 +18,7 @@ from custody.signing.site import Site
 from custody.storage import alerts, events
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Isolation, Tx
+from policies.bundle import Bundle
 
 ALERT = "coin.lost"
 
@@ -40,11 +41,11 @@ def book_losses(db: Database, site: Site) -> int:
             _reverse(tx, loss)
         final = [spend for spend in spends if anchor - spend.height + 1 >= site.network.settle_blocks]
         for spend in final:
-            _book(tx, spend)
+            _book(tx, site.bundle, spend)
         return len(undone) + len(final)
 
 
-def _book(tx: Tx, spend: ForeignSpend) -> None:
+def _book(tx: Tx, bundle: Bundle, spend: ForeignSpend) -> None:
     n = loss_repository.record(tx, spend)
     ledger.post_all(
         tx,
@@ -65,7 +66,7 @@ def _book(tx: Tx, spend: ForeignSpend) -> None:
         Severity.CRITICAL,
         ALERT,
         spend.resource,
-        f"{spend.txid}, which is not ours, spent {spend.units} {spend.asset} base units of {spend.keyset} and is"
+        f"{spend.txid}, which is not ours, spent {bundle.told(spend.asset, spend.units)} of {spend.keyset} and is"
         " final: the loss is in suspense, all paying was halted",
         data,
     )

@@ -38,6 +38,7 @@ from custody.sweeps.lifecycle import SweepEvent, SweepState
 from custody.sweeps.model import Batch, Candidate, Item, SweepPace, Terms
 from custody.sweeps.planner import Market, least_units, plan
 from custody.sweeps.settling import gone
+from policies.bundle import Bundle
 from policies.decision import Reason
 from policies.intent import Kind
 
@@ -112,21 +113,24 @@ def look_back(db: Database, site: EvmSite) -> int:
             place = (item.address_id, item.asset)
             stayed = left[place] if item.units and not moved[place] else 0
             repository.close_item(tx, sweep_id, *place, left_units=stayed)
-            _tell_of_what_stayed(tx, sweep_id, item, address, stayed)
+            _tell_of_what_stayed(tx, site.bundle, sweep_id, item, address, stayed)
     return len({sweep_id for sweep_id, _, _ in items})
 
 
-def _tell_of_what_stayed(tx: Tx, sweep_id: UUID, item: Item, address: str, stayed: int) -> None:
+def _tell_of_what_stayed(
+    tx: Tx, bundle: Bundle, sweep_id: UUID, item: Item, address: str, stayed: int
+) -> None:
     subject = f"{address}:{item.asset}"
     if not stayed:
         alerts.resolve_alert(tx, LEFT_BEHIND, subject)
         return
+    told = bundle.told(item.asset, stayed)
     alerts.raise_alert(
         tx,
         Severity.WARNING,
         LEFT_BEHIND,
         subject,
-        f"sweep {sweep_id} is final, and {address} still has {stayed} base units of {item.asset}: the token refuses to"
+        f"sweep {sweep_id} is final, and {address} still has {told}: the token refuses to"
         " move them (paused, or the address is on its blacklist). The next attempt waits, longer each time",
         {"sweep": str(sweep_id), "asset": item.asset, "units": str(stayed)},
     )
@@ -333,14 +337,15 @@ def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed) -> UU
 
 
 def _lacks_gas(db: Database, site: EvmSite, cost: int, available: int) -> None:
+    told = site.asset.told
     with db.transaction() as tx:
         alerts.raise_alert(
             tx,
             Severity.WARNING,
             NO_GAS,
             site.keyset.id,
-            f"a sweep may cost {cost} wei, {site.keyset.address} can pay {available}: nothing is swept before there is"
-            f" more {site.asset.id}. Send some to it, or wait for what is on its way",
+            f"a sweep may cost {told(cost)}, {site.keyset.address} can pay {told(available)}: nothing is swept before"
+            " there is more. Send some to it, or wait for what is on its way",
             {"needed_units": str(cost), "available_units": str(available), "asset": site.asset.id},
         )
 

@@ -83,6 +83,7 @@ def _payees(version: Version, site: BtcSite) -> tuple[Payee, ...]:
 
 def _choose(site: BtcSite, found: _Found, payees: Sequence[Payee], target: FeeRate) -> Selection:
     """The cheapest choice that nodes take as a replacement, within the orders' ceilings and the caps."""
+    told = site.asset.told
     ceiling = sum(payee.fee_ceiling for payee in payees)
     limit = min(ceiling, int(site.network.fee_cap))
     old_fee = max(v.fee_units for v in found.transaction.versions if v.state is VersionState.SIGNED)
@@ -107,8 +108,8 @@ def _choose(site: BtcSite, found: _Found, payees: Sequence[Payee], target: FeeRa
             selection = choose(payees, found.others, feerate, site, max_fee_sats=limit, pinned=found.pinned)
         except FeeAboveLimit as error:
             raise BumpRefused(
-                f"at {feerate} the fee would be {error.fee_sats} sats; the orders allow {ceiling} together,"
-                f" the network's cap is {site.network.fee_cap}"
+                f"at {feerate} the fee would be {told(error.fee_sats)}; the orders allow {told(ceiling)} together,"
+                f" the network's cap is {told(int(site.network.fee_cap))}"
             ) from error
         except (InsufficientFunds, TooManyInputs) as error:
             raise BumpRefused(f"no coins for a higher fee: {error}") from error

@@ -78,15 +78,16 @@ def _choose(site: EvmSite, found: _Found, feerate: int | None) -> FeeOffer:
     """The cheapest offer that nodes take as a replacement, within the orders' ceilings and the caps."""
     if feerate is not None and feerate <= found.offer.max_fee_wei:
         raise BumpRefused(
-            f"it offers {found.offer.max_fee_wei} wei per gas already: a replacement must offer more than that, not"
-            f" {feerate}"
+            f"it offers {gas.told(found.offer.max_fee_wei)} already: a replacement must offer more than that, not"
+            f" {gas.told(feerate)}"
         )
     cap_wei = _cap(site, found)
     offer = gas.replacement(found.offer, site.node.gas_price(), cap_wei=cap_wei)
     if offer is None or (feerate is not None and feerate > cap_wei):
         raise BumpRefused(
-            f"a replacement needs more than the {found.offer.max_fee_wei} wei per gas that it offers; at most {cap_wei}"
-            f" are allowed (the network's cap is {site.network.feerate_cap}, the rest is what orders allow)"
+            f"a replacement needs more than the {gas.told(found.offer.max_fee_wei)} that it offers; at most"
+            f" {gas.told(cap_wei)} are allowed (the network's cap is {gas.told(site.network.feerate_cap)}, the rest is"
+            " what orders allow)"
         )
     return replace(offer, max_fee_wei=max(offer.max_fee_wei, feerate or 0))
 

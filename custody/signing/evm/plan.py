@@ -163,7 +163,8 @@ def too_high(site: EvmSite, price: GasPrice) -> Reason | None:
         return None
     return Reason(
         "fees-above-cap",
-        f"gas costs {price.now_wei} wei (base fee {price.base_fee_wei}), the cap is {site.network.feerate_cap}",
+        f"gas costs {gas.told(price.now_wei)} (base fee {gas.told(price.base_fee_wei)}),"
+        f" the cap is {gas.told(site.network.feerate_cap)}",
     )
 
 

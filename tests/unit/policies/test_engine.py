@@ -10,13 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
-from policies.decision import Deny, Route, describe
+from chains.types import Asset
+from policies.decision import Deny, Reason, Route, describe
 from policies.engine import decide
 from policies.facts import GENUINE, AccountState, Facts, Ownership, Screening
 from policies.facts import describe as describe_facts
 from policies.rules import RuleSet
 
-RULES = RuleSet("BTC", 1, 10_000_000, 1_000_000_000, 500_000_000, 300_000_000, 86_400)
+BTC = Asset("BTC", "bitcoin", 8)
+RULES = RuleSet(BTC, 1, 10_000_000, 1_000_000_000, 500_000_000, 300_000_000, 86_400)
 GOOD = Facts(
     asset="BTC",
     units=1_000_000,
@@ -77,6 +79,35 @@ def test_each_rule_denies_with_its_code(change: dict[str, Any], code: str) -> No
     assert code in codes(decision)
 
 
+@pytest.mark.parametrize(
+    ("change", "code", "detail"),
+    [
+        (
+            {"customer_window_units": 299_000_001},
+            "customer-window",
+            "3.00000001 BTC in 86400 s, at most 3.00000000 BTC are allowed",
+        ),
+        (
+            {"hot_window_units": 499_000_001},
+            "hot-window",
+            "5.00000001 BTC from the hot tier in 86400 s, at most 5.00000000 BTC are allowed",
+        ),
+        (
+            {"units": 10_000_000},
+            "tier-not-available",
+            (
+                "0.10000000 BTC belong to the warm tier, which this version does not pay from yet"
+                " (hot pays below 0.10000000 BTC)"
+            ),
+        ),
+    ],
+)
+def test_people_read_amounts_of_a_denial_in_whole_units(
+    change: dict[str, Any], code: str, detail: str
+) -> None:
+    assert Reason(code, detail) in decide(replace(GOOD, **change), RULES).reasons
+
+
 @pytest.mark.parametrize(("units", "tier"), [(10_000_000, "warm"), (299_999_999, "warm")])
 def test_a_larger_amount_is_denied_with_the_tier_it_belongs_to(units: int, tier: str) -> None:
     decision = decide(replace(GOOD, units=units), RULES)
@@ -110,9 +141,9 @@ def test_facts_are_stored_with_amounts_as_strings() -> None:
 
 def test_rules_that_make_no_sense_do_not_exist() -> None:
     with pytest.raises(InvalidValue):
-        RuleSet("BTC", 1, 11, 10, 0, 0, 0)
+        RuleSet(BTC, 1, 11, 10, 0, 0, 0)
     with pytest.raises(InvalidValue):
-        RuleSet("BTC", 1, 0, 10, True, 0, 0)
+        RuleSet(BTC, 1, 0, 10, True, 0, 0)
 
 
 amounts = st.one_of(st.none(), st.integers(-(10**9), 10**10), st.booleans(), st.text(max_size=3), st.floats())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
-from chains.eth.gas import MAX_WEI_PER_GAS, FeeOffer, GasPrice, gas_limit, offer, replacement
+from chains.eth.gas import MAX_WEI_PER_GAS, FeeOffer, GasPrice, gas_limit, offer, replacement, told
 
 GWEI = 10**9
 wei = st.integers(0, 10**13)
@@ -89,3 +91,13 @@ def test_prices_that_are_mistakes_are_refused(make: object) -> None:
     assert callable(make)
     with pytest.raises(InvalidValue):
         make()
+
+
+@given(st.integers(0, MAX_WEI_PER_GAS))
+def test_people_read_a_price_in_gwei_to_the_wei(wei: int) -> None:
+    number, unit = told(wei).split()
+    assert unit == "gwei"
+    assert Decimal(number) * 10**9 == wei
+    assert told(20_000_000_000) == "20 gwei"
+    assert told(1_500_000_000) == "1.5 gwei"
+    assert told(1) == "0.000000001 gwei"

@@ -23,7 +23,7 @@ from custody.reconcile.model import (
     WalletKey,
 )
 
-KEY = WalletKey("ethereum", "eth-hot", "ETH")
+KEY = WalletKey("ethereum", "eth-hot", "ETH", 18)
 TIP = BlockRef(50, "ab" * 32)
 ANCHOR = BlockRef(40, "cd" * 32)
 RECORDS = Records(
@@ -72,7 +72,7 @@ def test_more_than_we_know_waits_until_it_is_final_and_is_then_booked() -> None:
 def test_one_wei_less_than_we_know_is_a_difference_at_once() -> None:
     found = report(RECORDS, NodeBalance(TIP, 999, 700))
     assert broken(found) == {3}
-    assert "-1 base units" in found.differences()[0]
+    assert ": -0.000000000000000001 ETH" in found.differences()[0]
     assert found.bookings == ()
 
 

@@ -12,7 +12,7 @@ from chains.types import BlockRef
 from custody.reconcile.core import compare
 from custody.reconcile.model import Coin, Facts, InFlight, Lost, NodeCoins, Offence, WalletFacts, WalletKey
 
-KEY = WalletKey("bitcoin", "hot", "BTC")
+KEY = WalletKey("bitcoin", "hot", "BTC", 8)
 TIP = BlockRef(5, "ab" * 32)
 
 
@@ -38,7 +38,7 @@ def test_one_unit_is_a_difference_of_the_identity() -> None:
     found = wallet(31, [10, 20])
     report = compare(facts(found), {KEY: NodeCoins(TIP, found.coins)})
     assert [check.number for check in report.checks if not check.ok] == [4]
-    assert "-1 base units" in report.differences()[0]
+    assert "hot: -0.00000001 BTC: " in report.differences()[0]
 
 
 def test_a_coin_that_only_one_side_has_is_named() -> None:
@@ -46,8 +46,8 @@ def test_a_coin_that_only_one_side_has_is_named() -> None:
     node = NodeCoins(TIP, (found.coins[0], Coin("other", 20)))
     differences = compare(facts(found), {KEY: node}).differences()
     assert len(differences) == 2
-    assert "1 of 20 is not in the node's UTXO set" in differences[0]
-    assert "the node has other of 20" in differences[1]
+    assert "1 of 0.00000020 BTC is not in the node's UTXO set" in differences[0]
+    assert "the node has other of 0.00000020 BTC," in differences[1]
 
 
 def test_a_node_at_another_block_is_not_compared() -> None:
