@@ -23,12 +23,12 @@ from custody.console.app import AsJson, CustomerArgument, app
 from custody.console.outcome import Output, outcome, output
 from custody.customers import service as customers
 from custody.errors import InvalidConfiguration
-from custody.ports import Step
+from custody.ports import Step, system_clock
 from custody.storage import alerts, events, halts
 from custody.storage.db import Database, Tx
 from custody.sweeps.model import SweepPace
 from custody.sweeps.service import sweep
-from custody.wiring import wire
+from custody.wiring import BundleFile, read_trust_root, wire
 
 CONFIG_VARIABLE: Final = "STRONGROOM_OPERATOR_CONFIG"
 
@@ -38,7 +38,7 @@ operator = typer.Typer(
 )
 app.add_typer(operator, name="operator")
 
-Scope = Annotated[str, typer.Argument(help="`all`, or the id of a chain.")]
+Scope = Annotated[str, typer.Argument(help="`all`, the id of a chain, or `asset:` and the id of an asset.")]
 Why = Annotated[str, typer.Option("--reason", help="Why; kept in the event feed.", prompt="Reason")]
 
 
@@ -47,16 +47,27 @@ def _database(shown: Output, *, scope: str | None = None) -> Iterator[Tx]:
     """A transaction on the workers' database; `scope`, if given, must be one that workers pay in."""
     with outcome(shown):
         settings = _settings()
-        known = (halts.ALL, *sorted(settings.nodes))
-        if scope is not None and scope not in known:
-            # A brake that is put on where nobody looks would be believed to hold.
-            raise InvalidValue(f"scope {scope!r}: write one of {', '.join(known)}; nothing was changed")
+        if scope is not None:
+            _check_scope(scope, settings)
         dsn = settings.database_url.reveal()
         with (
             Database(dsn, application="strongroom-operator", pool_size=1) as database,
             database.transaction() as tx,
         ):
             yield tx
+
+
+def _check_scope(scope: str, settings: Settings) -> None:
+    """Refuse a brake where nobody looks: it would be believed to hold."""
+    known = [halts.ALL, *sorted(settings.nodes)]
+    if scope.startswith(halts.of_asset("")):
+        # Only here is the bundle needed: without one that is valid, the wider brakes can still be put on.
+        bundle = BundleFile(settings.bundle_path, read_trust_root(settings.trust_root_path), system_clock)()
+        known += [halts.of_asset(entry.id) for entry in bundle.assets if entry.chain in settings.nodes]
+    if scope not in known:
+        raise InvalidValue(
+            f"scope {scope!r}: write one of {', '.join(known)}, or asset:ID; nothing was changed"
+        )
 
 
 def _settings() -> Settings:

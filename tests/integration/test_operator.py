@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
@@ -13,7 +15,10 @@ from typer.testing import CliRunner, Result
 
 from custody.console.app import app
 from custody.console.operator import operator
+from custody.storage import halts
+from custody.storage.db import Database
 from custody.storage.migrate import set_role_password
+from tests.fakes.signing import CHAIN, SoftKeys, World
 
 Run = Callable[..., Result]
 
@@ -57,6 +62,29 @@ def test_a_brake_is_put_on_only_where_workers_look(run: Run, database: str) -> N
     result = run("halt", "btcc", "--reason", "x")
     assert (result.exit_code, "btcc" in result.stderr, "all, btc" in result.stderr) == (2, True, True)
     assert [row["scope"] for row in json.loads(run("halts", "--json").stdout)] == ["btc"]
+
+
+def test_one_asset_is_halted_and_lifted_by_itself_if_workers_pay_it(
+    run: Run, database: str, tmp_path: Path
+) -> None:
+    refused = run("halt", "asset:BTC", "--reason", "x")
+    assert refused.exit_code != 0, "nobody knows its assets without a bundle that can be believed"
+    world = World(SoftKeys.make().record, now=int(time.time()))
+    (tmp_path / "bundle.json").write_bytes(world.signed(world.bundle()).encode())
+    (tmp_path / "root.json").write_bytes(msgspec.json.encode(world.root))
+    nodes = json.dumps({CHAIN: {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}})
+    result = run("halt", "asset:BTCC", "--reason", "x", STRONGROOM_NODES=nodes)
+    assert (result.exit_code, "asset:BTC," in result.stderr) == (2, True)
+    assert run("halt", "asset:BTC", "--reason", "x").exit_code == 2, (
+        "these workers have no node for its chain"
+    )
+    assert json.loads(run("halts", "--json").stdout) == []
+    assert run("halt", "asset:BTC", "--reason", "odd transfers", STRONGROOM_NODES=nodes).exit_code == 0
+    with Database(database, application="test", pool_size=1) as db, db.snapshot() as tx:
+        assert str(halts.halted(tx, CHAIN, "BTC")).startswith("odd transfers (by ")
+        assert halts.halted(tx, CHAIN) is None
+    assert json.loads(run("lift", "asset:BTC", "--reason", "explained", "--json").stdout)["lifted"]
+    assert json.loads(run("halts", "--json").stdout) == []
 
 
 def test_what_was_not_there_is_not_said_to_be_lifted_or_closed(run: Run, database: str) -> None:
