@@ -36,7 +36,7 @@ from custody.storage.db import Database, Tx
 from custody.sweeps import repository
 from custody.sweeps.lifecycle import SweepEvent, SweepState
 from custody.sweeps.model import Batch, Candidate, Item, SweepPace, Terms
-from custody.sweeps.planner import Market, least_units, plan
+from custody.sweeps.planner import Market, apart, least_units, plan
 from custody.sweeps.settling import gone
 from policies.bundle import Bundle
 from policies.decision import Reason
@@ -146,6 +146,7 @@ def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID
     found = _find(db, site, pace, least_units(terms, market, site.asset.id))
     if found is None:
         return None
+    available = funds.available(site, found.committed, ())[site.asset.id]
     batches = plan(
         found.candidates,
         terms,
@@ -153,12 +154,10 @@ def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID
         pace,
         native=site.asset.id,
         gas_cap=_most_gas(site, wei),
+        shared_gas_cap=_expected(available // (gas.BASE_FEE_HEADROOM * wei)),
         now=now,
         needed=found.needed,
     )
-    if not batches:
-        return None
-    available = funds.available(site, found.committed, ())[site.asset.id]
     for batch in batches[:MAX_LOOKED_AT]:
         there = _still_there(db, site, batch, found.anchor)
         for fitted in _fit(db, site, there, price) if there is not None else ():
@@ -203,7 +202,11 @@ def _anchor(tx: Tx, site: EvmSite) -> BlockRef | None:
 
 def _most_gas(site: EvmSite, wei_per_gas: int) -> int:
     """What a flush may be expected to take: its limit is a third more, and has its caps, in gas and in money."""
-    limit = min(site.network.gas_caps.sweep, int(site.network.fee_cap) // wei_per_gas)
+    return _expected(min(site.network.gas_caps.sweep, int(site.network.fee_cap) // wei_per_gas))
+
+
+def _expected(limit: int) -> int:
+    """The gas that a flush with this limit may be expected to take."""
     return limit * gas.ESTIMATE_DENOMINATOR // gas.ESTIMATE_NUMERATOR
 
 
@@ -271,6 +274,12 @@ def _fit(db: Database, site: EvmSite, batch: Batch, price: GasPrice) -> Iterator
     # What a token refuses is left behind, so a flush may seem to succeed with too little gas for its tokens.
     limit = None if isinstance(estimate, Reverted) else gas.gas_limit(max(estimate, batch.gas), draft.gas_cap)
     if limit is None:
+        by_tokens = apart(batch, site.asset.id)
+        if len(by_tokens) > 1:
+            # A token that fails even where there is nothing of it must not keep the others.
+            for alone in by_tokens:
+                yield from _fit(db, site, alone, price)
+            return
         if len(batch.candidates) == 1:
             why = estimate.reason if isinstance(estimate, Reverted) else f"it takes {estimate} gas"
             _would_revert(db, batch.candidates[0], why)
@@ -296,8 +305,7 @@ def _brings_more_than_it_costs(site: EvmSite, fitted: _Fitted, wei_per_gas: int)
     if fitted.batch.tokens:
         return True
     brought = sum(candidate.units(site.asset.id) for candidate in fitted.batch.candidates)
-    expected = fitted.gas_limit * gas.ESTIMATE_DENOMINATOR // gas.ESTIMATE_NUMERATOR
-    return brought > expected * wei_per_gas
+    return brought > _expected(fitted.gas_limit) * wei_per_gas
 
 
 def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed) -> UUID:

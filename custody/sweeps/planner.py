@@ -3,6 +3,9 @@
 A flush takes everything that a forwarder has of the tokens it names, and its native money. So a forwarder with a held
 or quarantined deposit is not touched at all, and tokens that are not worth moving are not named.
 
+Forwarders with the same tokens share a transaction. So do those with different ones where that costs less gas: each is
+then asked for tokens of which it has nothing, which is cheaper than another transaction while they are few.
+
 What an asset is worth: native money is compared with its own gas, exactly. A token has no price here. Its floor in the
 bundle (`sweep_above`) says what is worth moving at the long-term gas price, so at half that price half the floor is.
 """
@@ -50,6 +53,7 @@ def plan(
     *,
     native: str,
     gas_cap: int,
+    shared_gas_cap: int,
     now: int,
     needed: frozenset[str] = frozenset(),
 ) -> tuple[Batch, ...]:
@@ -62,6 +66,7 @@ def plan(
         pace: how much, how often.
         native: id of the chain's native asset.
         gas_cap: most gas of one transaction.
+        shared_gas_cap: the same for one that forwarders with different tokens share: what its sender can pay now.
         now: UNIX seconds.
         needed: assets for which withdrawals wait.
     """
@@ -78,22 +83,18 @@ def plan(
             tokens = tuple(sorted(asset for asset in reasons if asset != native))
             group = due.setdefault((candidate.failures, tokens), [])
             group.append((candidate, frozenset(reasons.values())))
-    batches = [
-        batch
-        for (failures, tokens), group in due.items()
-        if _ready(group, pace, now)
-        for batch in _cut(group, failures, tokens, pace, native, gas_cap)
-        if _pays(batch, market, native)
-    ]
+    well: list[Batch] = []
+    failed: list[Batch] = []
+    for (failures, tokens), group in due.items():
+        if _ready(group, pace, now):
+            batches = _cut(group, failures, tokens, pace, native, gas_cap)
+            (failed if failures else well).extend(batch for batch in batches if _pays(batch, market, native))
+    # What failed is kept apart from all else: otherwise the one that spoils it would not be found.
+    merged = _merge(well, pace.max_forwarders, min(gas_cap, shared_gas_cap))
     return tuple(
         sorted(
-            batches,
-            key=lambda b: (
-                Reason.NEEDED not in b.reasons,
-                -len(b.candidates),
-                b.tokens,
-                b.candidates[0].index,
-            ),
+            (*merged, *failed),
+            key=lambda b: (Reason.NEEDED not in b.reasons, *_largest_first(b)),
         )
     )
 
@@ -114,6 +115,23 @@ def gas_of(candidate: Candidate, tokens: Sequence[str], native: str) -> int:
     own = KNOWN_GAS if candidate.deployed else NEW_GAS
     held = moved * TOKEN_GAS + (len(tokens) - moved) * EMPTY_GAS
     return own + held + (NATIVE_GAS if candidate.units(native) else 0)
+
+
+def apart(batch: Batch, native: str) -> tuple[Batch, ...]:
+    """A batch by what its forwarders have of its tokens, each asked for that alone."""
+    groups: dict[tuple[str, ...], list[Candidate]] = {}
+    for candidate in batch.candidates:
+        tokens = tuple(token for token in batch.tokens if candidate.units(token))
+        groups.setdefault(tokens, []).append(candidate)
+    return tuple(
+        Batch(
+            tuple(group),
+            tokens,
+            batch.reasons,
+            BASE_GAS + sum(gas_of(candidate, tokens, native) for candidate in group),
+        )
+        for tokens, group in groups.items()
+    )
 
 
 def must_wait(times: int, last: int, pace: SweepPace, now: int) -> bool:
@@ -200,3 +218,49 @@ def _pays(batch: Batch, market: Market, native: str) -> bool:
     if batch.tokens:
         return True
     return sum(each.units(native) for each in batch.candidates) > batch.gas * market.wei_per_gas
+
+
+def _largest_first(batch: Batch) -> tuple[int, tuple[str, ...], int]:
+    return -len(batch.candidates), batch.tokens, batch.candidates[0].index
+
+
+def _merge(batches: Iterable[Batch], max_forwarders: int, gas_cap: int) -> list[Batch]:
+    """Batches of different tokens put together wherever that takes less gas; none is ever taken apart.
+
+    No forwarder is asked for a token that it has and that was not to be moved: it may rest after a refusal.
+    """
+    merged: list[Batch] = []
+    for batch in sorted(batches, key=_largest_first):
+        best, place = batch.gas, len(merged)
+        found = batch
+        for n, other in enumerate(merged):
+            if len(other.candidates) + len(batch.candidates) > max_forwarders:
+                continue
+            gas = (
+                other.gas + batch.gas - BASE_GAS + _asked_in_vain(other, batch) + _asked_in_vain(batch, other)
+            )
+            if (
+                gas <= gas_cap
+                and gas - other.gas < best
+                and not (_unasked(other, batch) or _unasked(batch, other))
+            ):
+                best, place, found = gas - other.gas, n, _together(other, batch, gas)
+        merged[place : place + 1] = [found]
+    return merged
+
+
+def _asked_in_vain(batch: Batch, other: Batch) -> int:
+    """Gas for asking the forwarders of `batch` for what only those of `other` have."""
+    return len(batch.candidates) * len(set(other.tokens) - set(batch.tokens)) * EMPTY_GAS
+
+
+def _unasked(batch: Batch, other: Batch) -> bool:
+    """Whether a forwarder of `batch` has a token that only `other` names."""
+    new = set(other.tokens) - set(batch.tokens)
+    return bool(new) and any(candidate.units(token) for candidate in batch.candidates for token in new)
+
+
+def _together(one: Batch, other: Batch, gas: int) -> Batch:
+    candidates = sorted((*one.candidates, *other.candidates), key=lambda each: each.index)
+    tokens = tuple(sorted({*one.tokens, *other.tokens}))
+    return Batch(tuple(candidates), tokens, one.reasons | other.reasons, gas)

@@ -117,6 +117,48 @@ def test_native_money_and_tokens_of_one_forwarder_move_together(till: SweepTill)
     assert all(till.has(row.address, asset) == 0 for row in rows for asset in ("ETH", "USDX", "NORX"))
 
 
+def test_few_forwarders_with_different_assets_share_a_transaction_for_less_gas_than_two(
+    till: SweepTill,
+) -> None:
+    till.fund_gas()
+
+    def gas(*, shared: bool) -> int:
+        """For five forwarders with native money and five with a token."""
+        before = len(till.sweeps())
+        rows = till.forwarders("alice", 5, ("ETH", ETHER // 10))
+        if not shared:
+            till.sweep_through()
+        rows += till.forwarders("alice", 5, GOOD)
+        till.sweep_through()
+        assert {state for _, state in till.deposits(*rows)} == {"swept"}
+        made = till.sweeps()[before:]
+        assert [sweep.addresses for sweep in made] == ([10] if shared else [5, 5])
+        receipts = [till.anvil.rpc("eth_getTransactionReceipt", f"0x{sweep.txid}") for sweep in made]
+        return sum(int(receipt["gasUsed"], 16) for receipt in receipts)
+
+    gas(shared=False)  # the treasury's first token costs more
+    apart = gas(shared=False)
+    assert gas(shared=True) < apart
+    till.check()
+
+
+def test_fault_24_a_token_that_eats_all_gas_does_not_keep_those_it_shares_with(till: SweepTill) -> None:
+    """It says that everybody has some of it, so a forwarder that is asked for it in vain fails as well."""
+    till.fund_gas()
+    native = till.forwarders("alice", 2, ("ETH", ETHER // 10))
+    eaten = till.forwarders("alice", 2, ("PAUX", 90 * USDX))
+    address = till.outside.paux.address
+    code = till.anvil.rpc("eth_getCode", address, "latest")
+    # balanceOf: 90 PAUX; transfer (68 bytes of calldata): INVALID.
+    till.anvil.rpc("anvil_setCode", address, "0x3660441460145763055d4a8060005260206000f35bfe")
+    try:
+        till.sweep_through()
+    finally:
+        till.anvil.rpc("anvil_setCode", address, code)
+    assert set(till.deposits(*native)) == {("ETH", "swept")}
+    assert set(till.deposits(*eaten)) == {("PAUX", "credited")}
+
+
 def test_what_is_below_its_floor_stays_until_it_is_old_and_gas_is_cheap(till: SweepTill) -> None:
     till.fund_gas()
     [dust, small] = till.forwarders("alice", 1, ("USDX", USDX)) + till.forwarders(

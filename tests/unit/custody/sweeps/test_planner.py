@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
 from custody.sweeps.model import Batch, Candidate, Pile, Reason, SweepPace, Terms
-from custody.sweeps.planner import BASE_GAS, Market, gas_of, least_units, plan
+from custody.sweeps.planner import BASE_GAS, Market, apart, gas_of, least_units, plan
 
 NOW = 1_800_000_000
 GWEI = 10**9
@@ -80,8 +80,19 @@ def planned(
     pace: SweepPace = PACE,
     needed: frozenset[str] = frozenset(),
     gas_cap: int = CAP,
+    shared_gas_cap: int = CAP,
 ) -> tuple[Batch, ...]:
-    return plan(found, TERMS, market, pace, native=NATIVE, gas_cap=gas_cap, now=NOW, needed=needed)
+    return plan(
+        found,
+        TERMS,
+        market,
+        pace,
+        native=NATIVE,
+        gas_cap=gas_cap,
+        shared_gas_cap=shared_gas_cap,
+        now=NOW,
+        needed=needed,
+    )
 
 
 def one(*piles: Pile, index: int = 0, **fields: object) -> Candidate:
@@ -141,8 +152,37 @@ def test_every_batch_fits_the_caps_and_the_plan_never_takes_a_forwarder_twice(
         assert list(batch.candidates) == sorted(batch.candidates, key=lambda each: each.index)
         assert NATIVE not in batch.tokens
         assert set(batch.tokens) <= set(TERMS)
-        for candidate in batch.candidates:
-            assert all(candidate.units(token) > 0 for token in batch.tokens)
+        for token in batch.tokens:
+            assert any(candidate.units(token) for candidate in batch.candidates)
+
+
+@given(candidates(), MARKETS, NEEDS, st.integers(BASE_GAS, 1_000_000), st.integers(0, 1_000_000))
+def test_sharing_among_different_tokens_never_costs_more_and_moves_the_same(
+    found: list[Candidate], market: Market, needed: frozenset[str], gas_cap: int, shared_gas_cap: int
+) -> None:
+    alone = planned(found, market, needed=needed, gas_cap=gas_cap, shared_gas_cap=0)
+    shared = planned(found, market, needed=needed, gas_cap=gas_cap, shared_gas_cap=shared_gas_cap)
+    assert sum(batch.gas for batch in shared) <= sum(batch.gas for batch in alone)
+    assert len(shared) <= len(alone)
+    for batches in (alone, shared):
+        for batch in batches:
+            expected = BASE_GAS + sum(gas_of(each, batch.tokens, NATIVE) for each in batch.candidates)
+            assert batch.gas == expected <= gas_cap
+            assert len(batch.candidates) <= PACE.max_forwarders
+
+    def moved(batches: tuple[Batch, ...]) -> set[tuple[int, str]]:
+        items = [item for batch in batches for item in batch.items(NATIVE)]
+        return {(item.address_id, item.asset) for item in items if item.units}
+
+    assert moved(shared) == moved(alone)
+    for batch in shared:
+        parts = apart(batch, NATIVE)
+        if len(parts) > 1:
+            assert batch.gas <= shared_gas_cap
+            assert batch.gas < sum(part.gas for part in parts)
+            assert all(candidate.failures == 0 for candidate in batch.candidates)
+        for part in parts:
+            assert all(candidate.units(token) for candidate in part.candidates for token in part.tokens)
 
 
 @given(candidates(), MARKETS, NEEDS, st.randoms(use_true_random=False))
@@ -214,7 +254,7 @@ def test_native_money_of_less_than_its_fee_is_never_swept_however_old_or_needed(
 
 def test_withdrawals_that_wait_for_an_asset_bring_its_sweep_forward_and_to_the_front() -> None:
     usdx, daix = Pile("USDX", 60_000_000, NOW), Pile("DAIX", 60 * 10**18, NOW - 400)
-    found = [one(daix, index=n) for n in range(3)] + [one(usdx, index=3)]
+    found = [one(daix, index=n) for n in range(9)] + [one(usdx, index=n) for n in (9, 10)]
     assert [batch.tokens for batch in planned(found)] == [("DAIX",)]
     assert [batch.tokens for batch in planned(found, needed=frozenset({"USDX"}))] == [("USDX",), ("DAIX",)]
 
@@ -228,7 +268,7 @@ def test_a_flush_takes_native_money_along_whatever_it_is_worth() -> None:
     ]
 
 
-def test_forwarders_with_the_same_tokens_share_a_transaction_and_others_do_not() -> None:
+def test_forwarders_with_the_same_tokens_share_a_transaction_others_if_that_is_cheaper() -> None:
     found = [
         one(Pile("USDX", 60_000_000, NOW - 400), index=0),
         one(Pile("USDX", 60_000_000, NOW - 400), Pile("DAIX", 60 * 10**18, NOW - 400), index=1),
@@ -236,7 +276,28 @@ def test_forwarders_with_the_same_tokens_share_a_transaction_and_others_do_not()
         one(Pile("ETH", 10**18, NOW - 400), index=3),
     ]
     shares = {batch.tokens: [each.index for each in batch.candidates] for batch in planned(found)}
-    assert shares == {("USDX",): [0, 2], ("DAIX", "USDX"): [1], (): [3]}
+    assert shares == {("USDX",): [0, 2, 3], ("DAIX", "USDX"): [1]}, "what is not to be moved is not named"
+    alone = {
+        batch.tokens: [each.index for each in batch.candidates] for batch in planned(found, shared_gas_cap=0)
+    }
+    assert alone == {("USDX",): [0, 2], ("DAIX", "USDX"): [1], (): [3]}
+
+
+def test_five_with_native_money_and_five_with_a_token_make_one_transaction_fifty_and_fifty_make_two() -> None:
+    def half_and_half(each: int) -> list[Candidate]:
+        eth, usdx = Pile("ETH", 10**18, NOW - 400), Pile("USDX", 60_000_000, NOW - 400)
+        return [one(usdx if n % 2 else eth, index=n, deployed=True) for n in range(2 * each)]
+
+    pace = replace(PACE, max_forwarders=100)
+    [batch] = planned(half_and_half(5), pace=pace)
+    assert (len(batch.candidates), batch.tokens) == (10, ("USDX",))
+    assert [len(batch.candidates) for batch in planned(half_and_half(50), pace=pace)] == [50, 50]
+
+
+def test_what_failed_shares_with_nobody_that_has_other_tokens() -> None:
+    eth, usdx = Pile("ETH", 10**18, NOW - 400), Pile("USDX", 60_000_000, NOW - 400)
+    found = [one(eth, index=0, failures=1, failed_at=NOW - 100), one(usdx, index=1)]
+    assert [batch.tokens for batch in planned(found)] == [(), ("USDX",)]
 
 
 def test_what_failed_together_is_tried_in_halves_and_ever_later() -> None:
