@@ -12,7 +12,9 @@ from typing import Any, Final
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from chains.errors import InvalidValue, StrongroomError
 from custody.console.client import ApiRefused, ApiUnavailable
@@ -21,6 +23,8 @@ from policies.keys import UnusableKey
 
 _ID_WIDTH: Final = 36
 """Characters of a UUID."""
+_ENDLESS: Final = 10_000
+"""Columns of a terminal that fits everything."""
 
 
 class Exit(IntEnum):
@@ -53,13 +57,14 @@ class Output:
         if self.form is Form.PROGRAMS:
             _print_json(value)
             return
-        table = Table(show_header=False, box=None, pad_edge=False)
-        for name in fields:
-            table.add_row(f"[dim]{name}[/dim]", _text(value.get(name)))
-        _people().print(table)
+        _people().print(_entry(value, fields))
 
     def many(self, values: Iterable[Mapping[str, Any]], columns: Sequence[str], *, none: str) -> None:
-        """Show a list: a JSON array, or a table with `columns`; `none` is said of an empty one."""
+        """Show a list: a JSON array, or a table with `columns`; `none` is said of an empty one.
+
+        A terminal too narrow for the table's whole words gets one entry below the other: of an amount or a
+        transaction id in pieces nothing can be read or copied.
+        """
         if self.form is Form.PROGRAMS:
             _print_json(list(values))
             return
@@ -68,12 +73,19 @@ class Output:
             # A cut id is of no use to whoever wants to copy it.
             whole = name == "id"
             table.add_column(name, overflow="fold", no_wrap=whole, min_width=_ID_WIDTH if whole else None)
-        for value in values:
-            table.add_row(*(_text(value.get(name)) for name in columns))
-        if table.row_count:
-            _people().print(table)
-        else:
+        shown = list(values)
+        for value in shown:
+            table.add_row(*(Text(_text(value.get(name))) for name in columns))
+        people = _people()
+        if not shown:
             typer.echo(none)
+        elif (
+            Measurement.get(people, people.options.update(max_width=_ENDLESS), table).minimum <= people.width
+        ):
+            people.print(table)
+        else:
+            for number, value in enumerate(shown):
+                people.print(*([""] if number else []), _entry(value, columns), sep="\n")
 
     def line(self, value: Mapping[str, Any], text: str) -> None:
         """Show one entry of a stream: one line of JSON, or `text`."""
@@ -107,6 +119,15 @@ def _fail(shown: Output, sentence: str, problem: Mapping[str, Any], code: Exit) 
     else:
         typer.echo(sentence, err=True)
     raise typer.Exit(int(code))
+
+
+def _entry(value: Mapping[str, Any], fields: Sequence[str]) -> Table:
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name in fields:
+        table.add_row(name, Text(_text(value.get(name))))
+    return table
 
 
 def _print_json(value: object) -> None:

@@ -140,8 +140,10 @@ def _waiting(each: Json, now: datetime) -> Json:
 
 
 def _under_way(each: Json, now: datetime) -> Json:
+    what = each["what"] if each["count"] != 1 else each["what"].removesuffix("s")
+    said = each["kind"] == each["what"].removesuffix("s")
     return {
-        "what": f"{each['count']} {each['kind']} {each['what'] if each['count'] != 1 else each['what'][:-1]}",
+        "what": f"{each['count']} {what if said else each['kind'] + ' ' + what}",
         "chain": each["chain"],
         "state": _WORDS.get(each["state"], each["state"]),
         "for": _age(each["oldest_at"], now),
