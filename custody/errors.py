@@ -107,10 +107,10 @@ class LedgerRejected(PermanentError):
 
 
 class OrderMismatch(PermanentError):
-    """A field of a signed order is not what it must be here."""
+    """A field of a signed order is not what it must be here; `why` where that is not plain."""
 
-    def __init__(self, field: str, expected: str, found: str) -> None:
-        super().__init__(f"order: {field} is {found!r}, expected {expected!r}")
+    def __init__(self, field: str, expected: str, found: str, why: str = "") -> None:
+        super().__init__(f"order: {field} is {found!r}, expected {expected!r}{f' ({why})' if why else ''}")
         self.field, self.expected, self.found = field, expected, found
 
 

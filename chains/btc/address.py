@@ -36,6 +36,8 @@ def parse_address(text: str, network: BtcNetwork, chain: str) -> Address:
     """
     if not 14 <= len(text) <= MAX_ADDRESS_CHARS or not text.isascii():
         raise InvalidAddress(f"address {text[:100]!r}: expected 14 to {MAX_ADDRESS_CHARS} ASCII characters")
+    if text[:2].lower() == "0x":
+        raise InvalidAddress(f"address {text!r}: no address of Bitcoin; those of Ethereum begin with 0x")
     if text.lower().rpartition("1")[0] in _HRPS:
         script = _segwit_script(text, network)
         text = text.lower()

@@ -203,7 +203,7 @@ class ApiClient:
         return self.get(f"/v1/withdrawals/{withdrawal}")
 
     def withdrawals(self, *, customer: str | None = None, state: str | None = None) -> Iterator[Json]:
-        """Withdrawals, oldest first."""
+        """Withdrawals, by id (UUIDv7 ids: oldest first)."""
         return self.items("/v1/withdrawals", {"customer": customer, "state": state})
 
     def cancel_withdrawal(self, withdrawal: str, *, idempotency_key: str | None = None) -> Json:
@@ -223,11 +223,11 @@ class ApiClient:
         Raises:
             ApiRefused: the bundle has no such asset.
         """
-        for entry in self.get("/v1/assets")["items"]:
-            if entry["id"] == asset:
-                found: Json = entry
-                return found
-        raise ApiRefused(404, {"type": "not-found", "title": "No such asset", "detail": asset})
+        found: dict[str, Json] = {entry["id"]: entry for entry in self.get("/v1/assets")["items"]}
+        if asset in found:
+            return found[asset]
+        detail = f"the bundle has no asset {asset!r}; it has {', '.join(found)}"
+        raise ApiRefused(404, {"type": "not-found", "title": "No such asset", "detail": detail})
 
     def events(self, after: str | None = None, *, limit: int = 100) -> tuple[list[Json], str | None]:
         """The feed's next events, and the cursor from which to go on (never None once there was one)."""

@@ -91,6 +91,8 @@ class PaymentEffects:
             withdrawals.apply(tx, withdrawal, WithdrawalEvent.DIE, reason=reason)
         return Ended(
             tuple(release_command(withdrawal) for withdrawal in failed),
-            f"{len(failed)} withdrawals failed and their holds were released",
+            f"its {len(failed)} withdrawals failed and their holds were released"
+            if len(failed) != 1
+            else "its withdrawal failed and its hold was released",
             {"withdrawals": [str(withdrawal.id) for withdrawal in failed]},
         )

@@ -29,7 +29,13 @@ def destination_of(bundle: Bundle, chain: str, text: str) -> Address:
         address = evm.parse_address(text, chain)
         _refuse_contracts(bundle, address)
     if address.text != text:
-        raise OrderMismatch("destination", address.text, text)
+        # A signed order must say what the transaction pays letter by letter, and lower case hides a wrong digit.
+        why = (
+            "the same address as it must be written, with its checksum"
+            if address.kind == "evm"
+            else "in lower case"
+        )
+        raise OrderMismatch("destination", address.text, text, why)
     return address
 
 

@@ -122,6 +122,7 @@ def test_an_invalid_address_is_refused_on_every_network(text: str, network) -> N
         ("bc1zw508d6qejxtdg4y5r3zarvaryvaxxpcs", "unknown type"),
         ("bc1p0xlxvlhemja6c4dqv22uapctqupfhlxm9h8z3k2e72q4k9hcz7vqh2y7hd", "wrong encoding"),
         ("5HueCGU8rMjxEXxiPuD5BDku4MkFqeZyd4dZ1jvhTVqvbTLvyTJ", "unknown type"),
+        ("0x52908400098527886E0F7030069857D2E4169EE7", "no address of Bitcoin"),
     ],
 )
 def test_the_error_says_what_is_wrong(text: str, reason: str) -> None:
