@@ -19,6 +19,7 @@ WAIT_SECONDS = 2.0
 """A request waits no longer for a database that is away: its caller is told, and repeats it."""
 WAITING_AT_MOST = 24
 """Fewer than there are threads: some are always free to say that the database is away."""
+_USAGE = "usage: strongroom api (no arguments: the settings are in STRONGROOM_CONFIG)"
 
 
 def api_services(services: Services) -> ApiServices:
@@ -39,8 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         argv = sys.argv[1:]
     if argv:
-        print("strongroom api takes no arguments: its settings are in STRONGROOM_CONFIG", file=sys.stderr)
-        return 2
+        asked = list(argv) in (["-h"], ["--help"])
+        print(_USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     log_to_stderr()
     try:
         settings = load(Process.API)

@@ -37,8 +37,9 @@ def main(argv: Sequence[str]) -> int:
         The exit code: 0 after a signal, 2 for unusable settings, 3 if what it needs is away.
     """
     if list(argv) not in (["worker"], ["beat"]):
-        print(_USAGE, file=sys.stderr)
-        return 2
+        asked = argv[-1:] in (["-h"], ["--help"])
+        print(_USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     log_to_stderr()
     try:
         if argv[0] == "beat":

@@ -69,9 +69,14 @@ def _show(console: Console, found: list[Row]) -> None:
     console.print("Strongroom beside its peers, same run, same machine", style="bold")
     for row in found:
         ratio = f"{row.to_object()['ratio']} times"
-        rates = f"{row.ours:,.4g} beside {row.peer:,.4g} {row.unit}"
+        rates = f"{_digits(row.ours)} beside {_digits(row.peer)} {row.unit}"
         console.print(f"{row.name:<24}{ratio:>14}   {rates}", highlight=False, soft_wrap=True)
         console.print(f"{'':<41}{row.peer_name}", style="dim", highlight=False, soft_wrap=True)
+
+
+def _digits(value: float) -> str:
+    # Four that count, but never as 1.027e+04.
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.4g}"
 
 
 if __name__ == "__main__":

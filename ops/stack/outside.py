@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--bundle", type=Path, required=True, help=argparse.SUPPRESS)
     parser.add_argument("--node", action="append", default=[], help=argparse.SUPPRESS)
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(prog="eth", dest="verb", required=True, metavar="VERB")
     send, balance = verbs.add_parser("send"), verbs.add_parser("balance")
     send.add_argument("address")
     send.add_argument("amount")

@@ -95,6 +95,12 @@ def test_other_words_than_worker_and_beat_are_answered_with_the_usage(
     assert "worker|beat" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["worker", "beat"])
+def test_who_asks_for_help_gets_the_usage_and_no_error(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    assert "worker|beat" in capsys.readouterr().out
+
+
 def test_the_secret_of_the_broker_is_not_in_what_can_be_printed() -> None:
     assert "pw" not in repr(URL)
     assert "pw" not in json.dumps([str(URL)])
