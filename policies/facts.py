@@ -63,6 +63,9 @@ class Facts:
     """Let through for this customer within the rules' window, without this one."""
     hot_window_units: int | None
     """Let through to the hot tier, all customers, within the rules' window, without this one."""
+    customer_reverts: int | None
+    """Transactions on this chain that paid this customer's withdrawals only, and were mined within the rules' window,
+    but failed (EVM): they cost their fee and paid nothing."""
 
 
 GENUINE = "genuine"
@@ -74,7 +77,9 @@ def missing(facts: Facts) -> tuple[str, ...]:
     return tuple(field.name for field in fields(Facts) if not _usable(field.name, getattr(facts, field.name)))
 
 
-_COUNTS = frozenset(("units", "now", "expires_at", "customer_window_units", "hot_window_units"))
+_COUNTS = frozenset(
+    ("units", "now", "expires_at", "customer_window_units", "hot_window_units", "customer_reverts")
+)
 _ENUMS: dict[str, type[StrEnum]] = {"ownership": Ownership, "screening": Screening, "account": AccountState}
 
 

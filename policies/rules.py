@@ -13,6 +13,11 @@ from policies.bundle import Bundle
 from policies.decision import Destination, Reason
 from policies.facts import GENUINE, AccountState, Ownership, Screening
 
+PAYMENTS_REVERTED: Final = "payments-reverted"
+"""Reason code of withdrawals that are not paid because too many others of the same customer have failed."""
+MAX_REVERTS: Final = 3
+"""So many failed payments of one customer within the window stop the next ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class RuleSet:
@@ -95,6 +100,7 @@ class KnownFacts:
     expires_at: int
     customer_window_units: int
     hot_window_units: int
+    customer_reverts: int
 
 
 Finding = Allow | Refuse
@@ -162,6 +168,33 @@ def customer_window(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
         )
 
 
+def payments_do_not_revert(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
+    """Whose payments keep failing in the chain gets no more of them for a while."""
+    if facts.ownership is Ownership.EXTERNAL:
+        reason = reverts_too_often(facts.customer_reverts, rules)
+        if reason is not None:
+            yield Refuse(reason)
+
+
+def reverts_too_often(reverts: int, rules: RuleSet) -> Reason | None:
+    """Why a customer is not paid on the chain now; None while so many failed payments are no reason.
+
+    Who gets code to an address between the estimate and the block makes a payment to it fail, loses nothing, and uses
+    up what the signer may spend on fees for everybody.
+
+    Args:
+        reverts: the customer's, as in `Facts.customer_reverts`.
+        rules: of the asset that is to be paid.
+    """
+    if reverts < MAX_REVERTS:
+        return None
+    return Reason(
+        PAYMENTS_REVERTED,
+        f"{reverts} payments to this customer's destinations were mined and failed within {rules.window_seconds} s:"
+        f" from {MAX_REVERTS} on no more are sent until those are older",
+    )
+
+
 def tier_by_amount(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
     """Small payments go to the hot tier; larger ones belong to tiers that come later."""
     if facts.ownership is not Ownership.EXTERNAL:
@@ -210,6 +243,7 @@ RULES: Final[tuple[Rule, ...]] = (
     screening_is_clear,
     destination_is_not_the_house,
     customer_window,
+    payments_do_not_revert,
     tier_by_amount,
     internal,
 )

@@ -296,6 +296,25 @@ def spent_in_window(tx: Tx, asset: str, since: datetime, *, customer: str | None
     return units(row["total"])
 
 
+def reverts_in_window(tx: Tx, chain: str, since: datetime) -> dict[str, int]:
+    """By customer: transactions that paid nobody else, and were mined since then but failed (EVM).
+
+    Who shares a transaction with somebody else's failing payment has no part in that.
+    """
+    rows = tx.all(
+        "SELECT customer_id, count(*) AS n FROM ("
+        " SELECT t.id, min(w.customer_id) AS customer_id FROM consumptions c"
+        " JOIN blocks b ON b.chain = c.chain AND b.height = c.height AND b.observed_at >= %s"
+        " JOIN transaction_versions v ON v.content = c.content"
+        " JOIN transactions t ON t.id = v.transaction_id AND t.chain = c.chain"
+        " JOIN withdrawals w ON w.transaction_id = t.id"
+        " WHERE c.chain = %s AND NOT c.succeeded"
+        " GROUP BY t.id HAVING count(DISTINCT w.customer_id) = 1) alone GROUP BY customer_id",
+        [since, chain],
+    )
+    return {row["customer_id"]: int(row["n"]) for row in rows}
+
+
 def customer_state(tx: Tx, customer: str) -> str | None:
     """`active`, `frozen`, or None for an unknown customer."""
     row = tx.optional("SELECT state FROM customers WHERE id = %s", [customer])

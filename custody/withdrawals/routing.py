@@ -10,7 +10,7 @@ from chains.errors import InvalidValue, PermanentError, TransientError
 from custody.storage import alerts, halts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
-from custody.withdrawals import repository, service
+from custody.withdrawals import repository, reverts, service
 from custody.withdrawals.destinations import destination_of
 from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
 from custody.withdrawals.model import Withdrawal
@@ -22,7 +22,7 @@ from policies.bundle import Bundle
 from policies.decision import Decision, Deny, Reason, Route
 from policies.engine import decide
 from policies.facts import GENUINE, AccountState, Facts, Ownership, Screening
-from policies.rules import rules_of
+from policies.rules import PAYMENTS_REVERTED, rules_of
 
 Screen = Callable[[str, str], Screening]
 """What screening says of a destination, by chain and address. Raises TransientError while it does not
@@ -132,6 +132,9 @@ def gather(
         expires_at=int(withdrawal.expires_at.timestamp()),
         customer_window_units=spent[None],
         hot_window_units=spent["hot"],
+        customer_reverts=repository.reverts_in_window(tx, withdrawal.chain, since).get(
+            withdrawal.customer, 0
+        ),
     )
 
 
@@ -182,10 +185,13 @@ def _carry_out(
             tx, withdrawal, WithdrawalEvent.REJECT, reason="; ".join(map(str, decision.reasons))[:1000]
         )
         service.release(tx, moved)
-        if any(reason.code == "order-not-genuine" for reason in decision.reasons):
+        codes = {reason.code for reason in decision.reasons}
+        if "order-not-genuine" in codes:
             alerts.raise_alert(
                 tx, Severity.CRITICAL, "withdrawal.tampered", str(withdrawal.id), moved.reason, {}
             )
+        if PAYMENTS_REVERTED in codes:
+            reverts.warn(tx, withdrawal, moved.reason)
         return
     settlement = "internal" if decision.tier == "ledger" else "chain"
     repository.record_decision(tx, withdrawal.id, record, tier=decision.tier, settlement=settlement)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from custody.deposits.model import AddressRow
 from custody.monitor.lead import lock_name
 from custody.monitor.rescan import rescan
 from custody.storage import halts
+from custody.withdrawals.repository import reverts_in_window
 from ops.devnet.anvil import Anvil
 from tests.fakes.evm_desk import CHAIN, ETHER, EvmDesk, Outside, open_evm_desk
 from tests.fakes.evm_till import EvmTill, TillOutside, open_evm_till
@@ -243,21 +245,20 @@ def test_a_payee_who_gets_code_after_the_estimate_spoils_one_batch_and_no_furthe
     evm_till: EvmTill, outside: TillOutside
 ) -> None:
     """What has no code today can have some tomorrow: by CREATE2, by CREATE, by EIP-7702."""
-    till, node = evm_till, outside.node
+    till = evm_till
     mallory = till.customer("mallory", ETH=3 * ETHER)
     victims = [till.customer(name, ETH=3 * ETHER) for name in ("alice", "bob")]
 
     def spoil() -> list[str]:
         """One round in which Mallory's payee comes into being between signing and mining; states of the victims'."""
-        nonce = int(node.rpc("eth_getTransactionCount", outside.payer, "latest"), 16)
-        trap = created_at(outside.payer, nonce)
+        trap = next_trap(outside)
         mine = till.request(mallory, ETHER // 10, destination=trap)
         theirs = [till.request(victim, ETHER // 10) for victim in victims]
         till.route()
         while till.build() is not None:
             pass
         till.sign()
-        assert deploy(node, outside.payer, outside_artifact("RevertingReceiver")).address == trap
+        spring(outside, trap)
         till.broadcast()
         till.settle()
         assert till.withdrawal(mine.id).state == "failed"
@@ -266,6 +267,56 @@ def test_a_payee_who_gets_code_after_the_estimate_spoils_one_batch_and_no_furthe
     assert spoil() == ["failed", "failed"], "the batch has one fate"
     assert [till.balance(victim, "frozen") for victim in victims] == [0, 0]
     assert spoil() == ["settled", "settled"]
+    with till.admin.snapshot() as tx:
+        found = reverts_in_window(tx, till.chain, datetime.now(UTC) - timedelta(hours=1))
+    assert found == {"mallory": 1}, "what a batch did is nobody's"
+
+
+def test_payments_that_fail_only_in_the_chain_stop_their_customer_after_three_and_nobody_else(
+    evm_till: EvmTill, outside: TillOutside
+) -> None:
+    """Each costs its customer nothing, and everybody a share of what the signer may spend on fees."""
+    till = evm_till
+    mallory, alice = till.customer("mallory", ETH=3 * ETHER), till.customer("alice", ETH=3 * ETHER)
+
+    def fail() -> None:
+        trap = next_trap(outside)
+        mine = till.request(mallory, 1_000, destination=trap)
+        till.route()
+        assert till.build() is not None
+        till.sign()
+        spring(outside, trap)
+        till.broadcast()
+        till.settle()
+        assert till.withdrawal(mine.id).state == "failed"
+
+    fail()
+    fail()
+    queued = till.request(mallory, 1_000, destination=till.nobody())
+    till.route()
+    till.execute("UPDATE withdrawals SET not_before = now() + interval '1 h' WHERE id = %s", queued.id)
+    fail()
+    held = till.balance(mallory, "frozen")
+    fourth = till.request(mallory, 1_000, destination=till.nobody())
+    till.route()
+    denied = till.withdrawal(fourth.id)
+    assert (denied.state, denied.reason.split(":")[0]) == ("rejected", "payments-reverted")
+    assert till.balance(mallory, "frozen") == held
+    assert "customer.payments_reverted" in till.alerts()
+    # What was let through before the third one failed waits, and nobody waits with it.
+    till.execute("UPDATE withdrawals SET not_before = now() WHERE id = %s", queued.id)
+    theirs = till.request(alice, ETHER)
+    till.send()
+    till.settle()
+    assert till.withdrawal(theirs.id).state == "settled"
+    waits = till.withdrawal(queued.id)
+    assert (waits.state, waits.reason.split(":")[0]) == ("queued", "payments-reverted")
+    assert till.build() is None
+    till.execute("UPDATE blocks SET observed_at = observed_at - interval '2 days'")
+    fifth = till.request(mallory, 1_000, destination=till.nobody())
+    till.send()
+    till.settle()
+    assert [till.withdrawal(each.id).state for each in (queued, fifth)] == ["settled", "settled"]
 
 
 def test_a_token_that_says_no_only_once_it_is_mined_has_paid_nobody(
@@ -325,6 +376,18 @@ def test_whoever_has_the_monitors_role_and_calls_a_payment_reverted_is_noticed_b
     assert [row["scope"] for row in till.query("SELECT scope FROM halts")] == [scope]
     till.route()
     assert till.build() is None
+
+
+def next_trap(outside: TillOutside) -> str:
+    """Where the payer's next contract will be."""
+    return created_at(
+        outside.payer, int(outside.node.rpc("eth_getTransactionCount", outside.payer, "latest"), 16)
+    )
+
+
+def spring(outside: TillOutside, trap: str) -> None:
+    """An address without code gets some: it takes no money any more."""
+    assert deploy(outside.node, outside.payer, outside_artifact("RevertingReceiver")).address == trap
 
 
 def created_at(sender: str, nonce: int) -> str:

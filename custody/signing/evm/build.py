@@ -16,6 +16,7 @@ from custody.signing.requests import Payee, payment_intents
 from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database
+from custody.withdrawals import reverts
 from policies.decision import Reason
 
 
@@ -23,12 +24,17 @@ def build(db: Database, site: EvmSite, now: int) -> UUID | None:
     """Record one transaction that pays what can be paid; see `custody.signing.build`."""
     with db.snapshot() as tx:
         ready = paying.ready(tx, site, now=now)
+        held = reverts.stopped(tx, site.bundle, ready, now=now)
         found = funds.committed(tx, site)
         in_flight = nonces.unconfirmed(tx, site.chain, site.keyset.id)
         spoilt = repository.batch_failed(tx, site.chain, site.keyset.id, seconds=site.pace.alone_seconds)
     if not ready or found is None:
         return None
-    payees = paying.payees(db, site, ready)
+    if held:
+        with db.transaction() as tx:
+            reverts.hold_back(tx, held, seconds=site.pace.wait_seconds)
+    stopped = {withdrawal.id for withdrawal, _ in held}
+    payees = paying.payees(db, site, [each for each in ready if each.id not in stopped])
     if not payees:
         return None
     price = site.node.gas_price()

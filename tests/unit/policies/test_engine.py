@@ -15,7 +15,7 @@ from policies.decision import Deny, Reason, Route, describe
 from policies.engine import decide
 from policies.facts import GENUINE, AccountState, Facts, Ownership, Screening
 from policies.facts import describe as describe_facts
-from policies.rules import RuleSet
+from policies.rules import MAX_REVERTS, RuleSet
 
 BTC = Asset("BTC", "bitcoin", 8)
 RULES = RuleSet(BTC, 1, 10_000_000, 1_000_000_000, 500_000_000, 300_000_000, 86_400)
@@ -34,6 +34,7 @@ GOOD = Facts(
     expires_at=2_000,
     customer_window_units=0,
     hot_window_units=0,
+    customer_reverts=0,
 )
 NAMES = [field.name for field in fields(Facts)]
 
@@ -69,6 +70,7 @@ def test_any_missing_fact_denies_and_is_named(name: str) -> None:
         ({"ownership": Ownership.HOUSE}, "destination-is-house"),
         ({"customer_window_units": 299_000_001}, "customer-window"),
         ({"hot_window_units": 499_000_001}, "hot-window"),
+        ({"customer_reverts": 3}, "payments-reverted"),
         ({"units": 10_000_000}, "tier-not-available"),
         ({"units": 1_000_000_000, "customer_window_units": 0}, "tier-not-available"),
     ],
@@ -132,6 +134,16 @@ def test_a_payment_to_a_customer_of_ours_is_settled_in_the_ledger_whatever_its_t
     assert decision.tier == "ledger"
 
 
+def test_two_failed_payments_stop_nothing_and_three_stop_what_goes_to_the_chain_only() -> None:
+    assert isinstance(decide(replace(GOOD, customer_reverts=2), RULES), Route)
+    stopped = decide(replace(GOOD, customer_reverts=3), RULES)
+    assert isinstance(stopped, Deny)
+    assert "3 payments" in stopped.reasons[0].detail
+    ours = decide(replace(GOOD, customer_reverts=3, ownership=Ownership.CUSTOMER), RULES)
+    assert isinstance(ours, Route)
+    assert ours.tier == "ledger"
+
+
 def test_facts_are_stored_with_amounts_as_strings() -> None:
     stored = describe_facts(GOOD)
     assert stored["units"] == "1000000"
@@ -164,6 +176,7 @@ some_facts = st.builds(
     expires_at=amounts,
     customer_window_units=amounts,
     hot_window_units=amounts,
+    customer_reverts=amounts,
 )
 good_facts = st.builds(
     replace,
@@ -177,6 +190,7 @@ good_facts = st.builds(
     now=st.integers(0, 3_000),
     customer_window_units=st.integers(0, 6 * 10**8),
     hot_window_units=st.integers(0, 6 * 10**8),
+    customer_reverts=st.integers(0, 5),
 )
 
 
@@ -204,6 +218,8 @@ def test_what_is_routed_breaks_no_rule(facts: Facts) -> None:
     assert facts.now < facts.expires_at
     assert facts.customer_window_units + facts.units <= RULES.customer_window_cap
     if decision.tier == "hot":
+        assert facts.customer_reverts is not None
+        assert facts.customer_reverts < MAX_REVERTS
         assert 0 < facts.units < RULES.hot_below
         assert facts.hot_window_units + facts.units <= RULES.hot_window_cap
     else:
