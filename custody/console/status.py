@@ -92,7 +92,7 @@ def _running(parts: Sequence[Json]) -> str:
 def _troubles(answer: Json) -> Iterator[str]:
     for halt in answer["halts"]:
         scope, _, asset = halt["scope"].partition(":")
-        where = f"of {asset}" if asset else "everywhere" if scope == "all" else f"on {scope}"
+        where = f"for {asset}" if asset else "everywhere" if scope == "all" else f"on {scope}"
         yield f"Paying is HALTED {where}: {halt['reason']}"
     for chain in answer["chains"]:
         if chain["behind_blocks"]:

@@ -113,7 +113,8 @@ def wait(db: Database, site: Site, waiting: Sequence[tuple[Payee, Reason]]) -> N
                 Severity.WARNING,
                 "tier.insufficient_funds",
                 site.keyset.id,
-                f"{len(short)} withdrawals wait for funds in {site.keyset.id}; {short[0][1]}",
+                f"{len(short)} {'withdrawal waits' if len(short) == 1 else 'withdrawals wait'} for funds in"
+                f" {site.keyset.id}; {short[0][1]}",
                 {"withdrawals": [withdrawal for withdrawal, _ in short]},
             )
         else:

@@ -96,13 +96,17 @@ In another terminal:
 
 Play the outside world there: pay an address, mine six blocks, get an address to withdraw to.
   bitcoin-cli -rpcwallet=outside sendtoaddress ADDRESS 0.1
-  bitcoin-cli -rpcwallet=miner -generate 6
+  bitcoin-cli -rpcwallet=miner -generate 6      # again later, to settle what was withdrawn
   strongroom withdrawal create --customer dave --amount 0.01 --to $(bitcoin-cli -rpcwallet=outside getnewaddress)
 
 The same on Ethereum, with one address for ETH and USDX (or on a second network: XETH).
   strongroom address new --customer dave --asset ETH
-  eth send ADDRESS 1.5            eth send ADDRESS 250 USDX
+  eth send ADDRESS 1.5
+  eth send ADDRESS 250 USDX
+  strongroom sweep list         # broadcast after a few seconds
+  eth mine                      # now it is in the hot wallet, which can pay
   strongroom withdrawal create --customer dave --asset USDX --amount 20 --fee-ceiling 0.01 --to $(eth address)
-  eth mine                        strongroom sweep list
+  strongroom withdrawal list    # broadcast after a few seconds
+  eth mine                      # settled
 """
     console.print(lines, highlight=False, markup=False, soft_wrap=True)

@@ -141,7 +141,11 @@ class Stack:
             self.tell(f"starting anvil as {network.chain}")
             anvil.start()
         self.token.create()
-        self.tell("the key ceremony: officers, keys in the HSM, contracts on the chains, bundle")
+        self.tell(
+            "the bundle that is there, its keys in the HSM and contracts on the chains"
+            if (self.directory / "bundle.json").exists()
+            else "the key ceremony: officers, keys in the HSM, contracts on the chains, bundle"
+        )
         self._trust = trust.prepare(self.directory, self.token, self.chains)
         self.tell("the database: schema and roles")
         passwords = self._migrate()
