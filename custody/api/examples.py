@@ -292,6 +292,27 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
             },
         ],
     },
+    "Fees": {
+        "bundle_version": 1,
+        "items": [
+            {
+                "asset": "BTC",
+                "chain": "bitcoin-regtest",
+                "fee_ceiling": {"asset": "BTC", "amount": "0.00050000", "units": "50000"},
+                "feerate": 8000,
+                "at": _AT,
+                "reason": "",
+            },
+            {
+                "asset": "USDX",
+                "chain": "ethereum-devnet",
+                "fee_ceiling": None,
+                "feerate": None,
+                "at": None,
+                "reason": "no worker has seen yet what a payment on ethereum-devnet costs",
+            },
+        ],
+    },
     "Tiers": {"bundle_version": 1, "items": [_TIER]},
     "StatusOut": _STATUS,
     "Page_EventOut_": {"items": [_EVENT], "next": "ZXZlbnRzOjgyMy01"},

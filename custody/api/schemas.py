@@ -333,6 +333,35 @@ class Assets(Out):
     items: list[AssetOut]
 
 
+class SuggestedFee(Money):
+    """An amount of one asset, in base units too."""
+
+    units: str = Field(description="Base units, as `order.fee_ceiling` wants them.", examples=["40000"])
+
+
+class FeeOut(Out):
+    """What an order of one asset should allow for its network fee."""
+
+    asset: str = Field(examples=["USDX"])
+    chain: str
+    fee_ceiling: SuggestedFee | None = Field(
+        description="For `order.fee_ceiling`: what a large payment costs at twice the present price, within the"
+        " bundle's caps. Null while the price is not known, see `reason`."
+    )
+    feerate: int | None = Field(
+        description="The last price that a worker saw. BTC: sat/kvB; EVM: wei per gas, tip included."
+    )
+    at: datetime | None = Field(description="When it did.")
+    reason: str = Field(description="Why nothing is suggested; empty otherwise.")
+
+
+class Fees(Out):
+    """For all assets of the bundle, or of one chain."""
+
+    bundle_version: int
+    items: list[FeeOut]
+
+
 class SweepOut(Out):
     """Money that moves between addresses of ours."""
 

@@ -17,6 +17,7 @@ from custody.ledger.statements import Balances, StatementPage
 from custody.storage.alerts import Alert
 from custody.storage.events import Event
 from custody.sweeps.model import Sweep
+from custody.treasury.fees import Suggestion
 from custody.treasury.holdings import Holding
 from custody.withdrawals.model import Withdrawal
 from policies.bundle import AssetEntry, Bundle, EvmNetwork
@@ -153,6 +154,30 @@ def networks(bundle: Bundle) -> schemas.Networks:
                 fee_cap=money(bundle, network.native_asset, int(network.fee_cap)),
             )
             for network in bundle.networks
+        ],
+    )
+
+
+def fees(bundle: Bundle, found: Sequence[Suggestion]) -> schemas.Fees:
+    """Suggested fee ceilings."""
+    return schemas.Fees(
+        bundle_version=bundle.version,
+        items=[
+            schemas.FeeOut(
+                asset=each.asset,
+                chain=each.chain,
+                fee_ceiling=None
+                if each.units is None
+                else schemas.SuggestedFee(
+                    asset=each.native_asset,
+                    amount=decimal(bundle, each.native_asset, each.units),
+                    units=str(each.units),
+                ),
+                feerate=each.feerate,
+                at=each.at,
+                reason=each.reason,
+            )
+            for each in found
         ],
     )
 

@@ -212,7 +212,8 @@ def create_withdrawal(
     to: Annotated[str, typer.Option("--to", help="Destination address.")],
     asset: AssetOption = "BTC",
     fee_ceiling: Annotated[
-        str | None, typer.Option(help="Most network fee it may cause; the withdrawal fee if not given.")
+        str | None,
+        typer.Option(help="Most network fee it may cause, in the chain's own asset; suggested if not given."),
     ] = None,
     expires_in: Annotated[int, typer.Option(help="Seconds until the order ends.", min=60)] = 3600,
     order_id: Annotated[str | None, typer.Option("--id", help="UUID of your choice for the order.")] = None,
@@ -228,10 +229,7 @@ def create_withdrawal(
         if units == 0:
             raise InvalidValue("amount 0: nothing would arrive")
         native = _asset(client, terms["native_asset"])
-        # The fee a customer pays bounds what the house pays for it, unless the caller says otherwise.
-        ceiling = fee_ceiling or (terms["withdrawal_fee"] if native == value else None)
-        if ceiling is None:
-            raise InvalidValue(f"--fee-ceiling: say how much {native.id} the chain may cost at most")
+        ceiling, why = (fee_ceiling, "as given") if fee_ceiling else _ceiling(client, terms)
         order = Order(
             v=1,
             id=_uuid(order_id) if order_id else str(new_id()),
@@ -246,8 +244,22 @@ def create_withdrawal(
         )
         if shown.form is Form.PEOPLE:
             # On stderr before it is sent: if no answer comes, this is the id to ask about.
-            typer.echo(f"order {order.id}", err=True)
+            typer.echo(f"order {order.id}, fee ceiling {ceiling} {native.id} ({why})", err=True)
         shown.one(client.withdraw(Order.from_object(order.to_object())), _WITHDRAWAL)
+
+
+def _ceiling(client: ApiClient, terms: dict[str, Any]) -> tuple[str, str]:
+    """The fee ceiling for an order whose caller names none, and where it comes from."""
+    fees = client.get("/v1/fees", {"chain": terms["chain"]})["items"]
+    found = next(each for each in fees if each["asset"] == terms["id"])
+    if found["fee_ceiling"] is not None:
+        return str(found["fee_ceiling"]["amount"]), "suggested at the present price"
+    if terms["id"] == terms["native_asset"]:
+        # The fee a customer pays bounds what the house pays for it.
+        return str(terms["withdrawal_fee"]), f"the withdrawal fee: {found['reason']}"
+    raise InvalidValue(
+        f"--fee-ceiling: say how much {terms['native_asset']} the chain may cost at most ({found['reason']})"
+    )
 
 
 @withdrawals.command("show")

@@ -13,6 +13,7 @@ from custody.signing.btc.site import BtcSite
 from custody.signing.evm import build as evm_build
 from custody.signing.evm import bump as evm_bump
 from custody.signing.evm import fill as evm_fill
+from custody.signing.evm.plan import present_price
 from custody.signing.evm.site import EvmSite
 from custody.signing.site import Site
 from custody.storage.db import Database
@@ -31,11 +32,15 @@ class Steps:
     present one)."""
     fill: Callable[[Database, Any], UUID | None] | None
     """Record what fills a gap that stops others, if there is one. None: this family has no gaps."""
+    price: Callable[[Any], int]
+    """What the network asks for now, by its node: sat/kvB, or wei per gas."""
 
 
 _STEPS: Final[Mapping[type[Site], Steps]] = {
-    BtcSite: Steps(btc_build.build, btc_bump.replace, btc_bump.stuck, None),
-    EvmSite: Steps(evm_build.build, evm_bump.replace_transaction, evm_bump.stuck, evm_fill.fill),
+    BtcSite: Steps(btc_build.build, btc_bump.replace, btc_bump.stuck, None, btc_build.price),
+    EvmSite: Steps(
+        evm_build.build, evm_bump.replace_transaction, evm_bump.stuck, evm_fill.fill, present_price
+    ),
 }
 
 

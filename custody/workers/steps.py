@@ -14,12 +14,14 @@ from custody.reconcile.wallets import NotComparable
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build, fill_gap
 from custody.signing.bump import bump_requested, bump_stuck
+from custody.signing.families import steps_of
 from custody.signing.losses import book_losses
 from custody.signing.sign import sign
 from custody.signing.site import Site
 from custody.signing.track import track
 from custody.sweeps.model import SweepPace
 from custody.sweeps.service import sweep
+from custody.treasury.fees import observe
 from custody.treasury.holdings import watch_excess
 from custody.wiring import Services
 from custody.withdrawals.ending import expire, settle_internal
@@ -99,9 +101,14 @@ def _track(services: Services) -> int:
 
 
 def _bump(services: Services) -> int:
-    return _at_each_site(
-        services, lambda site: bump_requested(services.database, site) + bump_stuck(services.database, site)
-    )
+    def one_site(site: Site) -> int:
+        made = bump_requested(services.database, site) + bump_stuck(services.database, site)
+        price = steps_of(site).price(site)
+        with services.database.transaction() as tx:
+            observe(tx, site.chain, price)
+        return made
+
+    return _at_each_site(services, one_site)
 
 
 def _book_losses(services: Services) -> int:

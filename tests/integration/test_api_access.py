@@ -33,6 +33,7 @@ RULES: Final = {
     "GET /v1/customers/{customer}": Scope.CUSTOMERS_READ,
     "GET /v1/networks": Scope.CUSTOMERS_READ,
     "GET /v1/assets": Scope.CUSTOMERS_READ,
+    "GET /v1/fees": Scope.CUSTOMERS_READ,
     "GET /v1/tiers": Scope.CUSTOMERS_READ,
     "POST /v1/customers/{customer}/addresses": Scope.ADDRESSES_WRITE,
     "GET /v1/customers/{customer}/addresses": Scope.CUSTOMERS_READ,

@@ -18,6 +18,7 @@ from chains.eth.address import checksummed
 from custody.console.app import app
 from custody.storage.db import Database
 from custody.storage.events import emit
+from custody.treasury.fees import observe
 from policies.bundle import (
     AssetEntry,
     Bundle,
@@ -150,6 +151,32 @@ def test_networks_and_assets_say_what_a_caller_must_know(api: RunningApi) -> Non
     assert {assets[name]["native_asset"] for name in DECIMALS} == {"ETH"}
     assert assets["WHOLE"]["withdrawal_fee"] == "1"
     assert assets["FINE"]["withdrawal_fee"] == "0.000000000000000000000001"
+
+
+def test_fee_ceilings_are_suggested_by_the_last_price_and_old_ones_are_none(api: RunningApi) -> None:
+    client = api.client()
+    unknown = client.get("/v1/fees")["items"]
+    assert {each["asset"] for each in unknown} == {"BTC", *DECIMALS}
+    assert {each["fee_ceiling"] for each in unknown} == {None}
+    assert all("no worker has seen yet" in each["reason"] for each in unknown)
+    with Database(api.superuser_dsn, application="test") as db, db.transaction() as tx:
+        observe(tx, CHAIN, 3 * 10**9)
+    found = {each["asset"]: each for each in client.get("/v1/fees", {"chain": CHAIN})["items"]}
+    assert found.keys() == DECIMALS.keys()
+    assert (found["USDX"]["feerate"], found["USDX"]["reason"]) == (3_000_000_000, "")
+    assert found["USDX"]["fee_ceiling"] == {
+        "asset": "ETH",
+        "amount": "0.000900000000000000",
+        "units": "900000000000000",
+    }
+    assert found["ETH"]["fee_ceiling"]["units"] == "360000000000000"
+    with psycopg.connect(api.superuser_dsn) as connection:
+        connection.execute("UPDATE fee_observations SET at = at - interval '1 hour'")
+    stale = client.get("/v1/fees", {"chain": CHAIN})["items"]
+    assert {each["fee_ceiling"] for each in stale} == {None}
+    assert all("was last seen 3600 s ago" in each["reason"] for each in stale)
+    answer = client.send("GET", "/v1/fees", query={"chain": "nowhere"})
+    assert (answer.status_code, kind(answer)) == (404, "not-found")
 
 
 def test_balances_statements_and_events_have_all_places_of_each_asset(api: RunningApi) -> None:
@@ -308,6 +335,13 @@ def test_a_person_writes_and_reads_whole_units(
     assert without.exit_code == 2
     assert "--fee-ceiling" in without.stderr
     assert "ETH" in without.stderr
+    assert "no worker has seen yet" in without.stderr
+    with Database(api.superuser_dsn, application="test") as db, db.transaction() as tx:
+        observe(tx, CHAIN, 3 * 10**9)
+    suggested = run(*ask)
+    assert suggested.exit_code == 0, suggested.output
+    assert "fee ceiling 0.000900000000000000 ETH (suggested at the present price)" in suggested.stderr
+    assert "0.000900000000000000 ETH" in suggested.stdout
     made = json.loads(run(*ask, "--fee-ceiling", "0.01", "--json").stdout)
     assert (made["amount"], made["asset"]) == ("2.500000", "USDX")
     assert made["fee_ceiling"] == {"asset": "ETH", "amount": "0.010000000000000000"}

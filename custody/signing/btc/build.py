@@ -87,6 +87,11 @@ def present_feerate(site: BtcSite) -> tuple[FeeRate, Reason | None]:
     return clamp(estimate or lowest, lowest, site.feerate_cap), None
 
 
+def price(site: BtcSite) -> int:
+    """What the network asks for now, sat/kvB, within the bundle's bounds. Raises NodeUnavailable."""
+    return present_feerate(site)[0].sat_per_kvb
+
+
 def fetch_previous(site: BtcSite, coins: Sequence[SpendableCoin]) -> dict[str, bytes]:
     """Whole previous transactions by txid, without witnesses: a signer believes amounts only from them.
 

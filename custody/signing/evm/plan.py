@@ -156,6 +156,11 @@ def offer_for(site: EvmSite, price: GasPrice, gas_limit: int, ceiling_wei: int) 
     return Reason("fee-ceiling", f"it would cost {told(least)} now, its order allows {told(ceiling_wei)}")
 
 
+def present_price(site: EvmSite) -> int:
+    """What gas costs now, wei per gas with the tip. Raises NodeUnavailable."""
+    return site.node.gas_price().now_wei
+
+
 def too_high(site: EvmSite, price: GasPrice) -> Reason | None:
     """Why nothing is paid at this price, if so."""
     least = max(price.now_wei, site.network.feerate_floor)

@@ -653,6 +653,13 @@ END $$;
 CREATE TRIGGER heartbeats_own BEFORE INSERT OR UPDATE ON heartbeats
     FOR EACH ROW EXECUTE FUNCTION own_heartbeat();
 
+-- What the network asks for now, as a worker saw it: for callers that must choose a fee ceiling. Nothing is decided by it.
+CREATE TABLE fee_observations (
+    chain   text PRIMARY KEY,
+    feerate bigint NOT NULL CHECK (feerate >= 0),         -- BTC: sat/kvB; EVM: wei per gas, base fee and tip
+    at      timestamptz NOT NULL DEFAULT now()
+);
+
 CREATE TABLE idempotency_keys (
     caller       text NOT NULL,
     key          text NOT NULL CHECK (length(key) BETWEEN 1 AND 128),
@@ -763,7 +770,7 @@ GRANT INSERT ON withdrawal_events, deposit_events, halts, approvals TO strongroo
 GRANT DELETE ON halts TO strongroom_worker;
 GRANT UPDATE (state, reason) ON customers TO strongroom_worker;
 GRANT INSERT, DELETE ON reservations TO strongroom_worker;
-GRANT INSERT, UPDATE ON losses TO strongroom_worker;
+GRANT INSERT, UPDATE ON losses, fee_observations TO strongroom_worker;
 GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, variances TO strongroom_worker;
 GRANT UPDATE (state, reason, transaction_id, updated_at) ON sweeps TO strongroom_worker;
 GRANT UPDATE (open, left_behind) ON sweep_items TO strongroom_worker;
