@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from chains.eth.network import NativeMode
 from chains.types import Address, BlockRef, TxId
 
 
@@ -61,6 +62,9 @@ class Observation:
 
     receipts: tuple[Receipt, ...]
     consumptions: tuple[Consumption, ...]
+    native_mode: NativeMode | None = None
+    """How arrivals of the native asset were found in this block; None where there is one way only (BTC). It is part of
+    what receipts are called: whoever reads the block again must name it, or would count what came a second time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +125,16 @@ class ChainAdapter(Protocol):
         chains the newest finalised block (at most the tip; -1 before the first)."""
 
     def observe_block(
-        self, ref: BlockRef, scripts: Collection[bytes], resources: Container[str]
+        self,
+        ref: BlockRef,
+        scripts: Collection[bytes],
+        resources: Container[str],
+        native_mode: NativeMode | None = None,
     ) -> Observation:
         """Read one block by hash; receipts to `scripts`, and consumptions of any of `resources`.
 
-        What moves between two of `scripts` is no receipt on EVM chains: it stays ours (a sweep).
+        What moves between two of `scripts` is no receipt on EVM chains: it stays ours (a sweep). A block that was read
+        before is read with the `native_mode` of then; without one, the adapter chooses and says in the answer which.
 
         Raises:
             Reorganised: the node does not have this block (any more).

@@ -163,7 +163,7 @@ class Monitor:
                 self._watch.refresh(tx)
             else:
                 self._watch.refresh_from(tx, fork)
-        sightings = read_blocks(self._adapter, headers, self._watch)
+        sightings = read_blocks(self._adapter, headers, self._watch, {})
         with self._session.transaction() as tx:
             found = attribute(tx, self._prover, self.chain, sightings)
             block = headers[-1].ref if headers else self._block_at(tx, fork)
@@ -186,7 +186,7 @@ class Monitor:
     def _write(
         self, tx: Tx, headers: Sequence[Header], found: Attributed, anchor: int, fork: int | None
     ) -> None:
-        repository.connect(tx, self.chain, headers)
+        repository.connect(tx, self.chain, headers, found.native_modes)
         repository.insert_receipts(tx, self.chain, found.receipts)
         repository.insert_consumptions(tx, self.chain, found.consumptions)
         deposits.mined(tx, self._prover.bundle, self.chain, found.deposits, undone_above=fork, anchor=anchor)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from chains.eth.network import NativeMode
 from chains.ports import ChainAdapter, Header, Observation, Receipt
 from chains.types import BlockRef
 from custody.deposits.attestation import Prover
@@ -18,6 +19,7 @@ from custody.monitor.watch import Watch
 from custody.storage import halts
 from custody.storage.alerts import Severity, raise_alert
 from custody.storage.db import Tx
+from policies.bundle import EvmNetwork
 
 FOREIGN_SPEND: Final = "coin.foreign_spend"
 
@@ -29,10 +31,11 @@ class Trouble:
     type: str
     subject: str
     message: str
+    severity: Severity = Severity.CRITICAL
 
     def raise_in(self, tx: Tx) -> None:
-        """Raise it as a critical alert; again changes nothing while it is open."""
-        raise_alert(tx, Severity.CRITICAL, self.type, self.subject, self.message, {})
+        """Raise it as an alert; again changes nothing while it is open."""
+        raise_alert(tx, self.severity, self.type, self.subject, self.message, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,8 @@ class Attributed:
     deposits: list[Found] = field(default_factory=list)
     """Those that are not change of our own transactions."""
     consumptions: list[MinedConsumption] = field(default_factory=list)
+    native_modes: dict[str, NativeMode] = field(default_factory=dict)
+    """How each block was read, by its hash, where that is to be chosen."""
     troubles: list[Trouble] = field(default_factory=list)
     foreign: list[Trouble] = field(default_factory=list)
     """Uses of our resources by transactions that are none of ours."""
@@ -65,15 +70,24 @@ class Attributed:
             halts.halt(tx, halts.ALL, "; ".join(trouble.message for trouble in self.foreign)[:500])
 
 
-def read_blocks(adapter: ChainAdapter, headers: Sequence[Header], watch: Watch) -> list[Sighting]:
+def read_blocks(
+    adapter: ChainAdapter, headers: Sequence[Header], watch: Watch, modes: Mapping[str, NativeMode]
+) -> list[Sighting]:
     """Read blocks in order. What they bring us is watched from then on, also in the next blocks.
+
+    Args:
+        adapter: the chain.
+        headers: of the blocks.
+        watch: what to look for.
+        modes: how those were read that were read before, by their hashes: their receipts get the same names again.
 
     Raises:
         Reorganised: the node no longer has one of them.
     """
     sightings = []
     for header in headers:
-        observation = adapter.observe_block(header.ref, watch.scripts, watch.resources)
+        mode = modes.get(header.ref.hash)
+        observation = adapter.observe_block(header.ref, watch.scripts, watch.resources, mode)
         watch.resources.update(receipt.resource for receipt in observation.receipts)
         sightings.append(Sighting(header.ref, observation))
     return sightings
@@ -92,6 +106,8 @@ def attribute(tx: Tx, prover: Prover, chain: str, sightings: Iterable[Sighting])
     contents = {receipt.txid.hex for each in sightings for receipt in each.observation.receipts}
     contents |= {used.content for each in sightings for used in each.observation.consumptions}
     found = Attributed()
+    for each in sightings:
+        _mode(found, prover, chain, each)
     if not contents:
         return found
     addresses = addresses_by_script(tx, chain, scripts)
@@ -107,6 +123,21 @@ def attribute(tx: Tx, prover: Prover, chain: str, sightings: Iterable[Sighting])
                 message = f"{used.resource} was used in block {each.block} by {used.txid}, which is not ours"
                 found.foreign.append(Trouble(FOREIGN_SPEND, used.resource, message))
     return found
+
+
+def _mode(found: Attributed, prover: Prover, chain: str, sighting: Sighting) -> None:
+    mode, block = sighting.observation.native_mode, sighting.block
+    if mode is None or block is None:
+        return
+    found.native_modes[block.hash] = mode
+    network = prover.bundle.network(chain)
+    if isinstance(network, EvmNetwork) and mode is not NativeMode(network.native_mode):
+        # One alert a chain: whoever makes such blocks could make one every few seconds.
+        message = (
+            f"the node gave no traces of block {block}: what came there of {network.native_asset} was found by"
+            " comparing balances, as in all blocks whose native_mode is 'balance'. Somebody may want to slow us down"
+        )
+        found.troubles.append(Trouble("block.untraced", chain, message, Severity.WARNING))
 
 
 def _receipt(

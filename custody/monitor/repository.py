@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, LiteralString
 
+from chains.eth.network import NativeMode
 from chains.ports import Consumption, Header, Receipt
 from chains.types import BlockRef
 from custody.deposits.model import AddressRow
@@ -78,7 +79,7 @@ def hashes(tx: Tx, chain: str, low: int, high: int) -> dict[int, str]:
 
 def begin(tx: Tx, chain: str, header: Header, anchor: int) -> None:
     """The first block and the cursor on it. The block itself counts as read."""
-    connect(tx, chain, [header])
+    connect(tx, chain, [header], {})
     tx.execute(
         "INSERT INTO cursors (chain, height, hash, anchor) VALUES (%s, %s, %s, %s)",
         [chain, header.ref.height, header.ref.hash, anchor],
@@ -100,11 +101,48 @@ def advance(tx: Tx, chain: str, old: Cursor, new: Cursor) -> None:
         raise Conflict(f"the cursor of {chain} is no longer at {old.block}")
 
 
-def connect(tx: Tx, chain: str, headers: Sequence[Header], *, known: Known = Known.REFUSE) -> int:
-    """Store blocks; returns how many were new."""
+def connect(
+    tx: Tx,
+    chain: str,
+    headers: Sequence[Header],
+    modes: Mapping[str, NativeMode],
+    *,
+    known: Known = Known.REFUSE,
+) -> int:
+    """Store blocks; returns how many were new.
+
+    Args:
+        tx: of the monitor.
+        chain: whose blocks.
+        headers: in order.
+        modes: how each was read, by its hash; where there is one way only, or it was not read, it is missing.
+        known: of blocks that are there already.
+    """
     return tx.executemany(
-        "INSERT INTO blocks (chain, height, hash, previous) VALUES (%s, %s, %s, %s)" + _CONFLICT[known],
-        [(chain, header.ref.height, header.ref.hash, header.previous) for header in headers],
+        "INSERT INTO blocks (chain, height, hash, previous, native_mode) VALUES (%s, %s, %s, %s, %s)"
+        + _CONFLICT[known],
+        [
+            (chain, header.ref.height, header.ref.hash, header.previous, modes.get(header.ref.hash))
+            for header in headers
+        ],
+    )
+
+
+def native_modes(tx: Tx, chain: str, low: int, high: int) -> dict[str, NativeMode]:
+    """How our blocks from `low` to `high` were read, by their hashes, as far as that was ever to be chosen."""
+    rows = tx.all(
+        "SELECT hash, native_mode FROM blocks"
+        " WHERE chain = %s AND height BETWEEN %s AND %s AND native_mode IS NOT NULL",
+        [chain, low, high],
+    )
+    return {row["hash"]: NativeMode(row["native_mode"]) for row in rows}
+
+
+def pin_native_modes(tx: Tx, chain: str, modes: Mapping[str, NativeMode]) -> None:
+    """Record how blocks were read that had not been: the one where following began."""
+    tx.executemany(
+        "UPDATE blocks SET native_mode = %s WHERE chain = %s AND hash = %s AND native_mode IS NULL",
+        [(mode, chain, hash_) for hash_, mode in modes.items()],
     )
 
 

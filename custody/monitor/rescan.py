@@ -53,8 +53,8 @@ def rescan(
     """Read the blocks from `height` to the cursor again and add what is missing. Again adds nothing.
 
     Only by the leader: `session` holds its lock. Following continues from the cursor afterwards as before.
-    Nothing is removed here and nothing is credited twice: rows that exist are kept, and credits have the
-    deposit's identity.
+    Nothing is removed here and nothing is credited twice: rows that exist are kept, credits have the
+    deposit's identity, and a block is read in the native mode in which it was read before.
 
     Args:
         adapter: the chain.
@@ -68,6 +68,7 @@ def rescan(
     Raises:
         InvalidValue: the height is above the cursor, or the chain was never followed.
         Reorganised: our blocks are not the node's best chain: let the monitor follow first.
+        NodeUnavailable: also where the node has no traces (any more) of a block that was read by them.
     """
     prover = Prover(bundle)
     with session.transaction() as tx:
@@ -109,9 +110,10 @@ def _chunk(
     with session.transaction() as tx:
         _check_ours(tx, chain, headers)
         headers = headers[: top - bottom + 1]
+        modes = repository.native_modes(tx, chain, bottom, top)
         watch.refresh(tx)
         watch.resources.update(repository.all_resources(tx, chain))
-    sightings = read_blocks(adapter, headers, watch)
+    sightings = read_blocks(adapter, headers, watch, modes)
     with session.transaction() as tx:
         found = attribute(tx, prover, chain, sightings)
         return _add(tx, prover.bundle, chain, headers, found)
@@ -129,7 +131,8 @@ def _add(tx: Tx, bundle: Bundle, chain: str, headers: list[Header], found: Attri
     cursor = repository.cursor(tx, chain)
     assert cursor is not None, "read before"
     before = deposits.count(tx, chain)
-    blocks = repository.connect(tx, chain, headers, known=Known.KEEP)
+    blocks = repository.connect(tx, chain, headers, found.native_modes, known=Known.KEEP)
+    repository.pin_native_modes(tx, chain, found.native_modes)
     receipts = repository.insert_receipts(tx, chain, found.receipts, known=Known.KEEP)
     consumptions = repository.insert_consumptions(tx, chain, found.consumptions, known=Known.KEEP)
     deposits.mined(tx, bundle, chain, found.deposits, undone_above=None, anchor=cursor.anchor)

@@ -99,3 +99,14 @@ contract ReentrantReceiver {
         }
     }
 }
+
+/// @notice Makes the traces of its block long: they repeat what each call was given, which costs next to nothing.
+contract TraceBomb {
+    function explode(uint256 calls, uint256 size) external {
+        assembly {
+            for { let i := 0 } lt(i, calls) { i := add(i, 1) } {
+                pop(call(gas(), 0xdead, 0, 0, size, 0, 0))
+            }
+        }
+    }
+}

@@ -19,6 +19,7 @@ from chains.btc.network import NETWORKS, BtcNetwork
 from chains.btc.script import classify, p2wpkh_script
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut, sighash_p2wpkh
 from chains.errors import NodeUnavailable, Reorganised
+from chains.eth.network import NativeMode
 from chains.ports import BroadcastResult, BroadcastState, Consumption, Header, Observation, Presence
 from chains.types import Address, BlockRef, TxId
 
@@ -71,7 +72,11 @@ class FakeChain:
         return tip.height
 
     def observe_block(
-        self, ref: BlockRef, scripts: Container[bytes], resources: Container[str]
+        self,
+        ref: BlockRef,
+        scripts: Container[bytes],
+        resources: Container[str],
+        native_mode: NativeMode | None = None,
     ) -> Observation:
         self._check_up()
         known = {block.header.ref.hash: block for block in self._blocks} | self._stale

@@ -169,7 +169,7 @@ def test_calls_that_are_undone_bring_nothing_whatever_their_frames_say(world: Wo
     assert world.mined().receipts == ()
     world.send(world.wallet, "payAndRevert", address, 900)
     seen = world.mined()
-    assert seen == Observation((), ())
+    assert seen == Observation((), (), world.mode)
 
 
 def test_delegated_calls_show_a_value_and_move_none(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.server
 import json
 import os
@@ -10,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import coincurve
@@ -19,10 +21,11 @@ from chains.errors import InvalidValue, NodeRefused, NodeUnavailable, Reorganise
 from chains.eth.address import checksummed, raw_address
 from chains.eth.call import Call, Reverted
 from chains.eth.network import EthNetwork, NativeMode
-from chains.eth.node import EvmNode
+from chains.eth.node import EvmNode, reader
+from chains.eth.node.transport import Limits
 from chains.eth.tx import UnsignedTx, address_of_key
 from chains.eth.watch import WatchedSenders
-from chains.ports import BroadcastState, Presence
+from chains.ports import BroadcastState, Observation, Presence
 from chains.types import BlockRef, TxId
 from ops.devnet.anvil import Anvil, AnvilRefused
 from ops.devnet.process import wait_until
@@ -140,6 +143,11 @@ class Liar:
         self.status = 200
         self.cut_after = ""
         """The connection breaks after the next call of this method, which takes effect."""
+        self.cut_always = False
+        """It breaks after each."""
+        self.endless_s: float | None = None
+        """An answer with traces never ends, and this is the pause between two of its pieces."""
+        self.closed = threading.Event()
         self.heads: list[tuple[str, str | None]] = []
         """Path and authorization of each request."""
         liar = self
@@ -156,13 +164,22 @@ class Liar:
                     else json.dumps([liar.answer(a) for a in asked]).encode()
                 )
                 if any(a["method"] == liar.cut_after for a in asked):
-                    liar.cut_after = ""
+                    liar.cut_after = liar.cut_after if liar.cut_always else ""
                     self.close_connection = True
                     return
-                self.send_response(liar.status)
-                self.send_header("Content-Length", str(len(body)))
+                with contextlib.suppress(ConnectionError):  # whoever asked may have heard enough
+                    self.send_response(liar.status)
+                    if liar.endless_s is not None and any(a["method"] == "trace_block" for a in asked):
+                        self.go_on(liar.endless_s)
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+            def go_on(self, pause_s: float) -> None:
+                self.send_header("Transfer-Encoding", "chunked")
                 self.end_headers()
-                self.wfile.write(body)
+                while not liar.closed.wait(pause_s):
+                    self.wfile.write(b"40000\r\n" + b" " * 0x40000 + b"\r\n")
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -174,16 +191,17 @@ class Liar:
 
     def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
         try:
-            result = self.anvil.rpc(asked["method"], *asked["params"])
+            result = self.change(asked["method"], self.anvil.rpc(asked["method"], *asked["params"]))
         except AnvilRefused as error:
             return {
                 "jsonrpc": "2.0",
                 "id": asked["id"],
                 "error": {"code": error.code, "message": error.message},
             }
-        return {"jsonrpc": "2.0", "id": asked["id"], "result": self.change(asked["method"], result)}
+        return {"jsonrpc": "2.0", "id": asked["id"], "result": result}
 
     def close(self) -> None:
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
@@ -197,7 +215,7 @@ def liar(anvil: Anvil) -> Iterator[Liar]:
 
 
 @pytest.fixture
-def seen(anvil: Anvil, liar: Liar) -> Iterator[Callable[[], object]]:
+def seen(anvil: Anvil, liar: Liar) -> Iterator[Callable[..., Observation]]:
     """Reads a block in which a forwarder got ETH and tokens and our key paid, through the liar."""
     key, payer, *_ = anvil.accounts()
     token = deploy(anvil, payer, outside_artifact("Token"), "T", "T", 6)
@@ -211,7 +229,7 @@ def seen(anvil: Anvil, liar: Liar) -> Iterator[Callable[[], object]]:
     scripts, senders = {bytes.fromhex(target[2:])}, WatchedSenders([key])
     honest = node.observe_block(tip, scripts, senders)
     assert (len(honest.receipts), len(honest.consumptions)) == (2, 1)
-    yield lambda: node.observe_block(tip, scripts, senders)
+    yield lambda *mode: node.observe_block(tip, scripts, senders, *mode)
     node.close()
 
 
@@ -256,6 +274,144 @@ def test_a_mined_transaction_whose_fields_do_not_hash_to_its_id_is_none_of_ours(
         )
         content = seen().consumptions[0].content
         assert content == honest.txid.hex != honest.content
+
+
+def native(seen: Observation) -> list[int]:
+    return [receipt.units for receipt in seen.receipts if receipt.contract is None]
+
+
+def asked_for_traces(liar: Liar, seen: Callable[[], Observation]) -> tuple[Observation, int]:
+    """What is seen, and how often the node was asked for traces."""
+    asked: list[str] = []
+    change = liar.change
+
+    def counted(method: str, result: Any) -> Any:
+        asked.append(method)
+        return change(method, result)
+
+    liar.change = counted
+    try:
+        return seen(), asked.count("trace_block")
+    finally:
+        liar.change = change
+
+
+def refusal(code: int, message: str) -> Callable[[str, Any], Any]:
+    def change(method: str, result: Any) -> Any:
+        if method == "trace_block":
+            raise AnvilRefused(method, {"code": code, "message": message})
+        return result
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "times"),
+    [
+        (refusal(-32000, "execution timeout"), 2),
+        (refusal(-32005, "limit exceeded"), 2),
+        (refusal(-32603, "internal error"), 2),
+        (refusal(-32008, "response is too big"), 2),
+        (lambda method, result: None if method == "trace_block" else result, 2),
+        (lambda method, result: [*result, "x" * 70_000_000] if method == "trace_block" else result, 1),
+    ],
+    ids=["a timeout", "a limit", "an error", "a length", "nothing", "more than we read"],
+)
+def test_a_block_whose_traces_the_node_does_not_give_is_read_by_balances(
+    liar: Liar, seen: Callable[..., Observation], change: Callable[[str, Any], Any], times: int
+) -> None:
+    traced = seen()
+    liar.change = change
+    compared, asked = asked_for_traces(liar, seen)
+    assert (traced.native_mode, compared.native_mode) == (NativeMode.TRACE, NativeMode.BALANCE)
+    assert asked == times
+    assert native(compared) == native(traced) == [5]
+    assert compared.consumptions == traced.consumptions
+    with pytest.raises(NodeUnavailable):
+        seen(NativeMode.TRACE)
+    liar.change = lambda method, result: result
+    assert seen(NativeMode.TRACE) == traced
+    assert seen(NativeMode.BALANCE) == compared
+
+
+def test_a_node_that_fails_once_is_asked_for_traces_again(
+    liar: Liar, seen: Callable[..., Observation]
+) -> None:
+    refusals = iter([refusal(-32603, "internal error")])
+    liar.change = lambda method, result: (
+        next(refusals, lambda _, same: same)(method, result) if method == "trace_block" else result
+    )
+    assert seen().native_mode is NativeMode.TRACE
+
+
+def test_a_node_that_dies_of_a_blocks_traces_is_spared_them_after_a_few_times(
+    liar: Liar, seen: Callable[..., Observation]
+) -> None:
+    """It answers nothing else either until it is started again; and then the same block is asked for."""
+    dead = [False]
+
+    def change(method: str, result: Any) -> Any:
+        dead[0] = dead[0] or method == "trace_block"
+        if dead[0]:
+            raise AnvilRefused(method, {"code": -32603, "message": "out of memory"})
+        return result
+
+    liar.change = change
+    for _ in range(3):
+        dead[0] = False
+        with pytest.raises(NodeUnavailable):
+            seen()
+    dead[0] = False
+    compared, asked = asked_for_traces(liar, seen)
+    assert (compared.native_mode, asked) == (NativeMode.BALANCE, 0)
+
+
+def test_a_node_that_breaks_the_connection_at_a_blocks_traces_is_asked_for_balances(
+    liar: Liar, seen: Callable[..., Observation]
+) -> None:
+    liar.cut_after, liar.cut_always = "trace_block", True
+    assert seen().native_mode is NativeMode.BALANCE
+
+
+def test_traces_that_come_too_slowly_are_not_waited_for(
+    anvil: Anvil, liar: Liar, seen: Callable[..., Observation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalled = threading.Event()
+
+    def change(method: str, result: Any) -> Any:
+        if method == "trace_block":
+            stalled.wait(20)
+        return result
+
+    liar.change = change
+    monkeypatch.setattr(reader, "TRACE_LIMITS", replace(reader.TRACE_LIMITS, seconds=0.3))
+    try:
+        assert seen().native_mode is NativeMode.BALANCE
+    finally:
+        stalled.set()
+
+
+@pytest.mark.parametrize(
+    ("pause_s", "limits"), [(0, Limits(10_000_000, 30)), (0.1, Limits(10**9, 1))], ids=["size", "time"]
+)
+def test_an_answer_without_an_end_is_broken_off(
+    liar: Liar,
+    seen: Callable[..., Observation],
+    monkeypatch: pytest.MonkeyPatch,
+    pause_s: float,
+    limits: Limits,
+) -> None:
+    liar.endless_s = pause_s
+    monkeypatch.setattr(reader, "TRACE_LIMITS", limits)
+    assert seen().native_mode is NativeMode.BALANCE
+
+
+def test_a_node_without_traces_at_all_is_of_the_wrong_kind(
+    liar: Liar, seen: Callable[..., Observation]
+) -> None:
+    liar.change = refusal(-32601, "the method trace_block does not exist")
+    with pytest.raises(NodeRefused):
+        seen()
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from chains.btc.node.transport import (
 from chains.btc.script import hash256
 from chains.btc.tx import Outpoint, Transaction
 from chains.errors import InvalidValue, NodeRefused, NodeUnavailable, Reorganised
+from chains.eth.network import NativeMode
 from chains.ports import BroadcastResult, BroadcastState, Header, Observation, Presence
 from chains.types import Address, BlockRef, TxId
 
@@ -164,9 +165,13 @@ class BitcoinNode:
         return tuple(found)
 
     def observe_block(
-        self, ref: BlockRef, scripts: Container[bytes], resources: Container[str]
+        self,
+        ref: BlockRef,
+        scripts: Container[bytes],
+        resources: Container[str],
+        native_mode: NativeMode | None = None,
     ) -> Observation:
-        """Read one block by hash; see `chains.btc.block` for what makes it fast.
+        """Read one block by hash; see `chains.btc.block` for what makes it fast. There are no native modes here.
 
         Raises:
             Reorganised: the node does not have this block (any more, or not yet).

@@ -17,7 +17,7 @@ from chains.errors import InvalidValue, NodeRefused, NodeUnavailable, Reorganise
 from chains.eth.address import parse_address
 from chains.eth.call import Call, Reverted
 from chains.eth.gas import GasPrice
-from chains.eth.network import EthNetwork
+from chains.eth.network import EthNetwork, NativeMode
 from chains.eth.node.reader import BlockReader, Holding, Questions
 from chains.eth.node.transport import METHOD_NOT_FOUND, Transport
 from chains.eth.tx import SignedTx
@@ -123,7 +123,11 @@ class EvmNode:
         return -1 if header is None else min(header.ref.height, tip.height)
 
     def observe_block(
-        self, ref: BlockRef, scripts: Collection[bytes], resources: Container[str]
+        self,
+        ref: BlockRef,
+        scripts: Collection[bytes],
+        resources: Container[str],
+        native_mode: NativeMode | None = None,
     ) -> Observation:
         """Read one block by hash: two requests or a few; see `chains.eth.block` for what counts.
 
@@ -132,12 +136,15 @@ class EvmNode:
         traces are read, and arrivals at the addresses of `WatchedSenders`, where balances are compared: both show up
         as a surplus when books and chain are reconciled.
 
+        Anybody can make a block whose traces no node gives: it is read by balances, whatever the chain's mode is, at
+        two questions an address of `scripts`, a hundred in a request. With a `native_mode` there is no such choice.
+
         Raises:
             Reorganised: the node does not have this block (any more, or not yet).
             NodeUnavailable: what came isn't that block, or contradicts itself.
         """
         try:
-            return self._reader.observe(ref, scripts, resources)
+            return self._reader.observe(ref, scripts, resources, native_mode)
         except InvalidValue as error:
             raise NodeUnavailable(f"node {self._chain}, block {ref}: {error}") from error
         except NodeRefused as error:

@@ -2,18 +2,21 @@
 
 The first asks for the block, its token events and its traces; the second, only if something was found, for receipts,
 transactions and balances before and after. Whatever comes must name the block that was asked for.
+
+Traces repeat the input of every call, so that for little gas anybody makes a block whose traces are too long for any
+node. Such a block is read by balances.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
-from chains.errors import InvalidValue, NodeUnavailable, Reorganised
+from chains.errors import InvalidValue, NodeRefused, NodeUnavailable, Reorganised
 from chains.eth.abi import WORD_BYTES
 from chains.eth.address import raw_address
 from chains.eth.block import (
@@ -36,7 +39,7 @@ from chains.eth.block import (
 from chains.eth.erc20 import TRANSFER_TOPIC, balance_of_calldata
 from chains.eth.forwarder import ETHER_FLUSHED_TOPIC
 from chains.eth.network import NativeMode
-from chains.eth.node.transport import Call, Reply, Transport
+from chains.eth.node.transport import METHOD_NOT_FOUND, AnswerTooLong, Call, Limits, Reply, Transport
 from chains.eth.watch import WatchedSenders
 from chains.eth.wire import Block, Log, MinedTx, Trace, TxReceipt, octets, quantity
 from chains.ports import Observation, Receipt
@@ -52,6 +55,15 @@ _TEXT: Final = msgspec.json.Decoder(str)
 GAS_OF_BALANCE: Final = 500_000
 """What a token may use to tell one balance: far more than those in use do. Nodes allow some 50 million, with which a
 single contract could make each block take minutes, or answer with megabytes."""
+
+TRACE_LIMITS: Final = Limits(64 * 1024 * 1024, 10.0)
+"""Of the answer with a block's traces. Those of ordinary blocks have a few MB and take a second; whoever fills every
+block with longer ones must not make us fall behind."""
+
+_TRIES_AT_ONCE: Final = 2
+_MOST_TRIES: Final = 6
+"""In all, wherever each ended: a node that runs out of memory by tracing a block must be spared it some day."""
+_MOST_REMEMBERED: Final = 1_000
 
 Holding = tuple[bytes, str | None]
 """An address, and the contract of a token; None for the native asset."""
@@ -71,12 +83,24 @@ class Questions:
         self.calls.append((method, list(params)))
         return len(self.calls) - 1
 
-    def send(self, transport: Transport) -> None:
-        """Ask the node, unless there is nothing to ask. Raises like `Transport.batch`."""
-        self._replies = transport.batch(self.calls) if self.calls else []
+    def send(self, transport: Transport, limits: Limits | None = None) -> None:
+        """Ask the node, unless there is nothing to ask. Arguments and errors as `Transport.batch` has them."""
+        self._replies = transport.batch(self.calls, limits) if self.calls else []
 
     def __getitem__(self, number: int) -> Reply:
         return self._replies[number]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Answers to the first request."""
+
+    block: Block
+    claims: list[Transfer]
+    traces: list[Trace] | None
+    """None where balances are compared."""
+    flushes: list[Log]
+    """Only where balances are compared."""
 
 
 class BlockReader:
@@ -93,10 +117,18 @@ class BlockReader:
         self._transport = transport
         self._mode = mode
         self._tokens = tokens
+        self._tries: dict[str, int] = {}
+        """How often the traces of a block were asked for in vain, by its hash."""
         self._last: tuple[str, Mapping[bytes, int]] = ("", {})
         """Hash of the block that was read last, and the balances after it, where balances are compared."""
 
-    def observe(self, ref: BlockRef, scripts: Collection[bytes], resources: Container[str]) -> Observation:
+    def observe(
+        self,
+        ref: BlockRef,
+        scripts: Collection[bytes],
+        resources: Container[str],
+        mode: NativeMode | None = None,
+    ) -> Observation:
         """What one block means to us; see `ChainAdapter.observe_block`.
 
         Raises:
@@ -104,9 +136,74 @@ class BlockReader:
             InvalidValue: the answers are malformed, or contradict each other.
             NodeUnavailable, NodeRefused: see `Transport`.
         """
-        traced = self._mode is NativeMode.TRACE
         senders = resources if isinstance(resources, WatchedSenders) else None
         contracts = _by_address(tuple(self._tokens()))
+
+        def read(mode: NativeMode) -> _Read:
+            return self._read(ref, scripts, senders, contracts, mode)
+
+        if mode is None and self._mode is NativeMode.TRACE:
+            first = self._traced(ref, read) or read(NativeMode.BALANCE)
+        else:
+            first = read(mode or self._mode)
+        block, claims, traces = first.block, first.claims, first.traces
+        used = NativeMode.BALANCE if traces is None else NativeMode.TRACE
+        if ref.height == 0:
+            return Observation((), (), used)
+        if traces is not None:
+            check_traces(traces, block)
+            spent = sent_by(senders, traces) if senders else used_nonces(block, resources)
+            tokens, uses = self._details(block, claims, spent, scripts)
+            native = native_receipts(traces, scripts)
+        else:
+            left = flushed(first.flushes, scripts)
+            tokens, uses = self._details(block, claims, used_nonces(block, resources), scripts)
+            forwarders = [s for s in scripts if senders is None or s not in senders.senders]
+            native = self._by_balances(block, forwarders, left, uses)
+        if any(resource_of(tx) not in resources for tx, _ in uses):
+            raise InvalidValue(f"block {ref}: another sender or nonce than the block says")
+        nothing_left = self._unpaid(block, uses, claims, contracts)
+        consumptions = [consumption(tx, receipt) for tx, receipt in uses]
+        return Observation(
+            (*native, *tokens),
+            tuple(
+                replace(use, succeeded=False) if tx.hash in nothing_left else use
+                for use, (tx, _) in zip(consumptions, uses, strict=True)
+            ),
+            used,
+        )
+
+    def _traced(self, ref: BlockRef, read: Callable[[NativeMode], _Read]) -> _Read | None:
+        """The block with its traces, or None where these cannot be had.
+
+        Whether the node is at fault, and not the block, shows as soon as it is asked for the block without traces.
+        """
+        for _ in range(_TRIES_AT_ONCE):
+            tried = self._tries.pop(ref.hash, 0)
+            if tried < _MOST_TRIES:
+                try:
+                    return read(NativeMode.TRACE)
+                except AnswerTooLong:
+                    tried = _MOST_TRIES
+                except (NodeUnavailable, NodeRefused) as error:
+                    if isinstance(error, NodeRefused) and error.code == METHOD_NOT_FOUND:
+                        raise  # a node without traces: of the wrong kind
+                    tried += 1
+            self._tries[ref.hash] = tried
+            while len(self._tries) > _MOST_REMEMBERED:
+                self._tries.pop(next(iter(self._tries)), None)
+        return None
+
+    def _read(
+        self,
+        ref: BlockRef,
+        scripts: Collection[bytes],
+        senders: WatchedSenders | None,
+        contracts: Mapping[bytes, str],
+        mode: NativeMode,
+    ) -> _Read:
+        """The first request. Raises like `observe`."""
+        traced = mode is NativeMode.TRACE
         by_hash = {"blockHash": f"0x{ref.hash}"}
         questions = Questions()
         # Traces tell who sent what, too; then the transactions themselves can stay where they are.
@@ -119,35 +216,16 @@ class BlockReader:
             native_at = questions.ask("trace_block", hex(ref.height))
         else:
             native_at = questions.ask("eth_getLogs", {**by_hash, "topics": [ETHER_FLUSHED_TOPIC]})
-        questions.send(self._transport)
+        questions.send(self._transport, TRACE_LIMITS if traced else None)
 
         block = _the_block(questions[block_at], ref)
         if ref.height == 0:
-            return Observation((), ())
+            return _Read(block, [], [] if traced else None, [])
         logs = [] if tokens_at is None else _logs_of(questions[tokens_at], block)
         claims = transfers(logs, scripts, contracts)
         if traced:
-            traces = questions[native_at].read(_TRACES)
-            check_traces(traces, block)
-            spent = sent_by(senders, traces) if senders else used_nonces(block, resources)
-            tokens, uses = self._details(block, claims, spent, scripts)
-            native = native_receipts(traces, scripts)
-        else:
-            left = flushed(_logs_of(questions[native_at], block), scripts)
-            tokens, uses = self._details(block, claims, used_nonces(block, resources), scripts)
-            forwarders = [s for s in scripts if senders is None or s not in senders.senders]
-            native = self._by_balances(block, forwarders, left, uses)
-        if any(resource_of(tx) not in resources for tx, _ in uses):
-            raise InvalidValue(f"block {ref}: another sender or nonce than the block says")
-        nothing_left = self._unpaid(block, uses, claims, contracts)
-        consumptions = [consumption(tx, receipt) for tx, receipt in uses]
-        return Observation(
-            (*native, *tokens),
-            tuple(
-                replace(used, succeeded=False) if tx.hash in nothing_left else used
-                for used, (tx, _) in zip(consumptions, uses, strict=True)
-            ),
-        )
+            return _Read(block, claims, questions[native_at].read(_TRACES), [])
+        return _Read(block, claims, None, _logs_of(questions[native_at], block))
 
     def balances(self, holdings: Sequence[Holding], block_hash: str) -> list[int]:
         """What each address has after a block, in base units of the native asset or of the token.

@@ -10,6 +10,7 @@ import base64
 import http.client
 import ssl
 import threading
+import time
 import urllib.parse
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,8 +35,12 @@ _BROKEN: Final = (OSError, http.client.HTTPException, msgspec.MsgspecError)
 """A connection that can't be used any further; MsgspecError is a reply cut short, or no JSON."""
 
 _BUSY: Final = frozenset((http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS))
-MAX_ANSWER_BYTES: Final = 512 * 1024 * 1024
-"""Longest answer that is read; traces of a full block have some 50 MB at worst."""
+MAX_ANSWER_BYTES: Final = 128 * 1024 * 1024
+"""Longest answer that is read, of 100 calls at most. A contract that tells a balance can return some 950 kB of hex for
+its gas, and a block has no more than some 30 MB of events and transactions. Traces have no bound that a block's gas
+sets, for each call repeats its input: 20 MB for 60,000 gas. Whoever asks for them brings a lower limit."""
+
+_PIECE_BYTES: Final = 256 * 1024
 
 _CONTRACT_FAILURES: Final = (
     "revert",
@@ -54,6 +59,19 @@ Call = tuple[str, list[Any]]
 """Method and parameters."""
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is read of one answer before it is broken off."""
+
+    size_bytes: int
+    seconds: float
+    """Until it begins, and until it ends."""
+
+
+class AnswerTooLong(NodeUnavailable):
+    """An answer of more bytes than are read. Asking again would give as many."""
 
 
 class _Failure(msgspec.Struct, frozen=True):
@@ -128,7 +146,7 @@ class Transport:
         self._chain = chain
         self._network = network
         self._rpc_url = rpc_url
-        self._timeout_s = timeout_s
+        self._limits = Limits(MAX_ANSWER_BYTES, timeout_s)
         self._batch_size = batch_size
         self._local = threading.local()
 
@@ -139,16 +157,24 @@ class Transport:
         """One call. Raises like `batch`."""
         return self.batch([(method, list(params))])[0]
 
-    def batch(self, calls: Sequence[Call]) -> list[Reply]:
+    def batch(self, calls: Sequence[Call], limits: Limits | None = None) -> list[Reply]:
         """Calls in as few requests as the node takes, answered in order; each may have failed by itself.
 
+        Args:
+            calls: what to ask.
+            limits: of each answer; None: the widest there are. Waiting never takes longer than `timeout_s`.
+
         Raises:
+            AnswerTooLong: beyond the limit; what came of it is gone.
             NodeUnavailable: no answer, or no JSON-RPC.
             NodeRefused: HTTP's refusal; its code is the status.
             WrongNetwork: the node follows another network.
         """
-        size = self._batch_size
-        return [reply for at in range(0, len(calls), size) for reply in self._guarded(calls[at : at + size])]
+        size, most = self._batch_size, self._limits
+        if limits is not None:
+            most = Limits(limits.size_bytes, min(limits.seconds, most.seconds))
+        parts = [calls[at : at + size] for at in range(0, len(calls), size)]
+        return [reply for part in parts for reply in self._guarded(part, most)]
 
     def close(self) -> None:
         """Closes the calling thread's connection; those of others are closed when their threads end."""
@@ -156,23 +182,26 @@ class Transport:
         if kept is not None:
             kept.close()
 
-    def _guarded(self, calls: Sequence[Call]) -> list[Reply]:
+    def _guarded(self, calls: Sequence[Call], limits: Limits) -> list[Reply]:
         try:
             if "kept" in self._local.__dict__:
                 try:
-                    return self._local.kept.ask(calls)  # type: ignore[no-any-return]
+                    return self._local.kept.ask(calls, limits)  # type: ignore[no-any-return]
                 except TimeoutError:
                     raise
                 except _BROKEN:
                     self.close()
-            return self._connected().ask(calls)
+            return self._connected().ask(calls, limits)
+        except AnswerTooLong:
+            self.close()
+            raise
         except _BROKEN as error:
             self.close()
             what = f"{self._chain} node, {calls[0][0]}"
             raise NodeUnavailable(f"{what}: {type(error).__name__}: {error}") from error
 
     def _connected(self) -> _Connection:
-        fresh = _Connection(self._rpc_url, self._timeout_s)
+        fresh = _Connection(self._rpc_url, self._limits.seconds)
         try:
             self._check_network(fresh)
         except BaseException:
@@ -182,7 +211,8 @@ class Transport:
         return fresh
 
     def _check_network(self, fresh: _Connection) -> None:
-        chain_id, genesis = fresh.ask([("eth_chainId", []), ("eth_getBlockByNumber", ["0x0", False])])
+        questions: list[Call] = [("eth_chainId", []), ("eth_getBlockByNumber", ["0x0", False])]
+        chain_id, genesis = fresh.ask(questions, self._limits)
         try:
             found_id = quantity(chain_id.read(_TEXT))
         except InvalidValue as error:
@@ -229,18 +259,19 @@ class _Connection:
     def close(self) -> None:
         self._http.close()
 
-    def ask(self, calls: Sequence[Call]) -> list[Reply]:
-        """One request. Raises `_BROKEN`, NodeUnavailable or NodeRefused."""
+    def ask(self, calls: Sequence[Call], limits: Limits) -> list[Reply]:
+        """One request. Raises `_BROKEN`, AnswerTooLong, NodeUnavailable or NodeRefused."""
         question = [
             {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
             for number, (method, params) in enumerate(calls)
         ]
+        self._http.timeout = limits.seconds
+        if self._http.sock is not None:
+            self._http.sock.settimeout(limits.seconds)
+        until = time.monotonic() + limits.seconds
         self._http.request("POST", self._path, msgspec.json.encode(question), self._headers)
         response = self._http.getresponse()
-        body = response.read(MAX_ANSWER_BYTES)
-        if response.read(1):
-            self._http.close()
-            raise NodeUnavailable(f"{calls[0][0]}: answer of more than {MAX_ANSWER_BYTES} bytes")
+        body = _read(response, limits.size_bytes, until)
         if response.status != http.HTTPStatus.OK:
             said = f"HTTP {response.status} {response.reason}"
             if response.status >= http.HTTPStatus.INTERNAL_SERVER_ERROR or response.status in _BUSY:
@@ -258,3 +289,18 @@ class _Connection:
             Reply(method, found[number].result, found[number].error)
             for number, (method, _) in enumerate(calls)
         ]
+
+
+def _read(response: http.client.HTTPResponse, most_bytes: int, until: float) -> bytearray:
+    """An answer in pieces, so that one that is too long, or comes too slowly, is not waited for."""
+    body = bytearray()
+    if (response.length or 0) <= most_bytes:  # of what says its length, nothing is read
+        while piece := response.read(_PIECE_BYTES):
+            body += piece
+            if len(body) > most_bytes:
+                break
+            if time.monotonic() > until:
+                raise TimeoutError("the answer takes too long")
+        else:
+            return body
+    raise AnswerTooLong(f"an answer of more than {most_bytes} bytes")

@@ -75,6 +75,7 @@ CREATE TABLE blocks (
     hash        text NOT NULL CHECK (hash ~ '^[0-9a-f]{64}$'),
     previous    text NOT NULL CHECK (previous ~ '^[0-9a-f]{64}$'),
     observed_at timestamptz NOT NULL DEFAULT now(),
+    native_mode text CHECK (native_mode IN ('trace', 'balance')), -- EVM: how native receipts were found, and so are named
     PRIMARY KEY (chain, height),
     UNIQUE (chain, hash)
 );
