@@ -19,8 +19,8 @@ import typer
 
 from chains.errors import InvalidValue
 from custody.config import FILE_VARIABLE, Process, Settings, load
-from custody.console.app import AsJson, CustomerArgument, app
 from custody.console.outcome import Output, outcome, output
+from custody.console.root import AsJson, CustomerArgument, app
 from custody.customers import service as customers
 from custody.errors import InvalidConfiguration
 from custody.ports import Step, system_clock
