@@ -41,7 +41,9 @@ _JsonFile = Annotated[
 
 def up(
     *,
-    data: Annotated[Path, typer.Option(help="Data directory, made if missing.")] = Path("strongroom-data"),
+    data: Annotated[Path, typer.Option(help="Data directory, made if missing.", file_okay=False)] = Path(
+        "strongroom-data"
+    ),
     port: Annotated[
         int, typer.Option(help="Port of the API on 127.0.0.1; 0 takes a free one.", min=0, max=65535)
     ] = 8400,

@@ -60,6 +60,10 @@ def load(environment: Mapping[str, str] | None = None) -> ClientSettings:
         found[name] = value
     if "api_url" in found and not found["api_url"].startswith(("http://", "https://")):
         problems.append(f"STRONGROOM_API_URL is {found['api_url']!r}: write it with http:// or https://")
+    if not found:
+        problems.append(
+            "a trial's shell has all of them: `. DIR/env`, DIR being the data directory of its stack"
+        )
     if problems:
         raise InvalidConfiguration(problems)
     return ClientSettings(found["api_url"], found["caller"], Path(found["caller_key"]), found["audience"])

@@ -50,6 +50,11 @@ def test_what_is_missing_is_named(missing: str) -> None:
         load({name: value for name, value in ALL.items() if name != missing})
 
 
+def test_who_has_set_nothing_is_told_of_the_shell_file_of_a_trial() -> None:
+    with pytest.raises(InvalidConfiguration, match="DIR/env"):
+        load({})
+
+
 def test_everything_wrong_is_said_at_once(tmp_path: Path) -> None:
     (tmp_path / "client.toml").write_text('colour = "red"\n')
     with pytest.raises(InvalidConfiguration) as caught:
