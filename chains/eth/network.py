@@ -13,7 +13,7 @@ class NativeMode(StrEnum):
     """How arrivals of the native asset are found; pinned in the bundle, for the two name receipts differently."""
 
     TRACE = "trace"
-    """By the call traces of each block (`trace_block`); a block whose traces the node does not give is read as below."""
+    """By the call traces of each block (`trace_block`); one whose traces the node does not give is read as below."""
     BALANCE = "balance"
     """By comparing each watched forwarder's balance before and after each block, for nodes without traces. That is one
     question a forwarder and block, so it is for thousands of them, not for millions."""

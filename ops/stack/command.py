@@ -105,7 +105,7 @@ The same on Ethereum, with one address for ETH and USDX (or on a second network:
   eth send ADDRESS 250 USDX
   strongroom sweep list         # broadcast after a few seconds
   eth mine                      # now it is in the hot wallet, which can pay
-  strongroom withdrawal create --customer dave --asset USDX --amount 20 --fee-ceiling 0.01 --to $(eth address)
+  strongroom withdrawal create --customer dave --asset USDX --amount 20 --to $(eth address)
   strongroom withdrawal list    # broadcast after a few seconds
   eth mine                      # settled
 """

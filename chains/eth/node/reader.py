@@ -56,7 +56,7 @@ GAS_OF_BALANCE: Final = 500_000
 """What a token may use to tell one balance: far more than those in use do. Nodes allow some 50 million, with which a
 single contract could make each block take minutes, or answer with megabytes."""
 
-TRACE_LIMITS: Final = Limits(64 * 1024 * 1024, 10.0)
+TRACE_LIMITS: Final = Limits(64 * 1024 * 1024, 10.0)  # float: seconds to wait, no amount
 """Of the answer with a block's traces. Those of ordinary blocks have a few MB and take a second; whoever fills every
 block with longer ones must not make us fall behind."""
 
