@@ -29,7 +29,7 @@ from custody.ledger.service import post_all, shortfall
 from custody.storage.alerts import Severity, raise_alert, resolve_alert
 from custody.storage.db import Tx
 from custody.storage.events import emit
-from policies.bundle import Bundle
+from policies.bundle import BitcoinNetwork, Bundle
 
 E, S = DepositEvent, DepositState
 
@@ -320,11 +320,24 @@ def _decided(tx: Tx, bundle: Bundle, row: Deposit, decision: Decision) -> Move:
             Severity.WARNING,
             "deposit.held",
             str(row.id),
-            f"deposit {row.resource} of {row.customer or 'nobody known'} is held: {decision.reason}",
+            f"deposit {row.resource} of {row.customer or 'nobody known'} is held: {decision.reason}"
+            f"{_what_waits(bundle, row)}",
             {"deposit": str(row.id), "resource": row.resource, "reason": decision.reason},
         )
     move = _move(row, decision.event, detail={"reason": decision.reason} if decision.reason else {})
     return replace(move, credits=credits_)
+
+
+def _what_waits(bundle: Bundle, row: Deposit) -> str:
+    """What a held deposit keeps from being swept, and how that ends."""
+    network = bundle.network(row.chain)
+    if isinstance(network, BitcoinNetwork):
+        return ""  # a coin of its own, that holds up no other
+    what = "nothing" if row.asset == network.native_asset else f"no {row.asset}"
+    return (
+        f". Until it is released or quarantined, {what} is swept from its address. Quarantined, it moves to the"
+        " treasury with the next sweep, and stays in nobody's balance"
+    )
 
 
 def _credit(tx: Tx, row: Deposit, wallet: str, number: int) -> Command:

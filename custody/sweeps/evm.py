@@ -36,7 +36,7 @@ from custody.storage.db import Database, Tx
 from custody.sweeps import repository
 from custody.sweeps.lifecycle import SweepEvent, SweepState
 from custody.sweeps.model import Batch, Candidate, Item, SweepPace, Terms
-from custody.sweeps.planner import Market, apart, least_units, plan
+from custody.sweeps.planner import Market, apart, least_units, plan, singly
 from custody.sweeps.settling import gone
 from policies.bundle import Bundle
 from policies.decision import Reason
@@ -160,7 +160,7 @@ def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID
     )
     for batch in batches[:MAX_LOOKED_AT]:
         there = _still_there(db, site, batch, found.anchor)
-        for fitted in _fit(db, site, there, price) if there is not None else ():
+        for fitted in _fit(db, site, there, price, market) if there is not None else ():
             cost = fitted.gas_limit * fitted.offer.max_fee_wei
             if cost > available:
                 # A flush that its sender cannot pay for would wait in front of every payment.
@@ -183,7 +183,7 @@ def _find(db: Database, site: EvmSite, pace: SweepPace, least: Mapping[str, int]
         committed, anchor = funds.committed(tx, site), _anchor(tx, site)
         if committed is None or anchor is None:
             return None
-        candidates = repository.candidates(tx, chain, keyset, anchor.height, least)
+        candidates = repository.candidates(tx, chain, keyset, anchor.height, least, native=site.asset.id)
         if not candidates:
             return None
         needed = repository.needed(tx, chain)
@@ -232,7 +232,10 @@ def _balances(
 def _mark(
     tx: Tx, chain: str, left: Mapping[tuple[int, str], int], anchor: BlockRef
 ) -> dict[tuple[int, str], tuple[UUID, ...]]:
-    """Mark the deposits that have left their forwarders up to the anchor; returns them by address and asset."""
+    """Mark the credited deposits that have left their forwarders up to the anchor; returns them by address and asset.
+
+    Quarantined and held ones that left keep their state, and are among those that have arrived for ever.
+    """
     row = tx.optional(
         "SELECT 1 FROM blocks WHERE chain = %s AND height = %s AND hash = %s",
         [chain, anchor.height, anchor.hash],
@@ -240,9 +243,11 @@ def _mark(
     if row is None:
         raise Raced("a reorg replaced the block that was asked about")
     arrived = repository.arrived(tx, [address_id for address_id, _ in left], anchor.height)
-    moved = {place: gone(arrived.get(place, ()), units) for place, units in left.items()}
-    repository.move_deposits(tx, [id for ids in moved.values() for id in ids], DepositEvent.SWEEP, {})
-    return moved
+    left_them = {place: gone(arrived.get(place, ()), units) for place, units in left.items()}
+    moved = repository.move_deposits(
+        tx, [id for ids in left_them.values() for id in ids], DepositEvent.SWEEP, {}
+    )
+    return {place: tuple(id for id in ids if id in moved) for place, ids in left_them.items()}
 
 
 def _still_there(db: Database, site: EvmSite, batch: Batch, anchor: BlockRef) -> Batch | None:
@@ -267,7 +272,7 @@ def _still_there(db: Database, site: EvmSite, batch: Batch, anchor: BlockRef) ->
     return replace(batch, candidates=kept) if kept else None
 
 
-def _fit(db: Database, site: EvmSite, batch: Batch, price: GasPrice) -> Iterator[_Fitted]:
+def _fit(db: Database, site: EvmSite, batch: Batch, price: GasPrice, market: Market) -> Iterator[_Fitted]:
     """The batch with its gas limit and price; in parts where it would fail as a whole, without those that always do."""
     draft = _draft(site, batch)
     estimate = site.node.estimate_gas(draft.call(site.sender))
@@ -275,18 +280,19 @@ def _fit(db: Database, site: EvmSite, batch: Batch, price: GasPrice) -> Iterator
     limit = None if isinstance(estimate, Reverted) else gas.gas_limit(max(estimate, batch.gas), draft.gas_cap)
     if limit is None:
         by_tokens = apart(batch, site.asset.id)
-        if len(by_tokens) > 1:
-            # A token that fails even where there is nothing of it must not keep the others.
-            for alone in by_tokens:
-                yield from _fit(db, site, alone, price)
+        # A token that fails even where there is nothing of it must not keep the others, nor where there is some.
+        smaller = by_tokens if len(by_tokens) > 1 else singly(batch, market, site.asset.id)
+        for part in smaller:
+            yield from _fit(db, site, part, price, market)
+        if len(by_tokens) > 1 or len(batch.tokens) > 1:
             return
         if len(batch.candidates) == 1:
             why = estimate.reason if isinstance(estimate, Reverted) else f"it takes {estimate} gas"
-            _would_revert(db, batch.candidates[0], why)
+            _would_revert(db, site, batch, why)
             return
         half = len(batch.candidates) // 2
-        for part in (batch.candidates[:half], batch.candidates[half:]):
-            yield from _fit(db, site, replace(batch, candidates=part, gas=batch.gas // 2), price)
+        for half_of in (batch.candidates[:half], batch.candidates[half:]):
+            yield from _fit(db, site, replace(batch, candidates=half_of, gas=batch.gas // 2), price, market)
         return
     offer = offer_for(site, price, limit, int(site.network.fee_cap))
     if not isinstance(offer, Reason):
@@ -324,7 +330,8 @@ def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed) -> UU
         # Whoever takes a nonce waits for the one before, so money that is on its way is counted by everybody.
         if funds.committed(tx, site) != seen:
             raise Raced("another transaction was recorded, or a block was read, meanwhile")
-        if repository.doubtful(tx, [candidate.address_id for candidate in batch.candidates]):
+        addresses = [candidate.address_id for candidate in batch.candidates]
+        if repository.doubtful(tx, addresses, (*batch.tokens, site.asset.id)):
             raise Raced("a deposit to one of the forwarders is held meanwhile")
         intent = house_intent(site, Kind.SWEEP, str(sweep_id), site.keyset.address)
         built = assemble(
@@ -340,7 +347,8 @@ def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed) -> UU
         repository.apply(tx, sweep_id, SweepState.PLANNED, SweepEvent.RECORD, detail=detail)
         alerts.resolve_alert(tx, NO_GAS, site.keyset.id)
         for candidate in batch.candidates:
-            alerts.resolve_alert(tx, WOULD_REVERT, candidate.address)
+            for asset in batch.tokens or (site.asset.id,):
+                alerts.resolve_alert(tx, WOULD_REVERT, f"{candidate.address}:{asset}")
     return sweep_id
 
 
@@ -358,13 +366,18 @@ def _lacks_gas(db: Database, site: EvmSite, cost: int, available: int) -> None:
         )
 
 
-def _would_revert(db: Database, candidate: Candidate, reason: str) -> None:
+def _would_revert(db: Database, site: EvmSite, batch: Batch, reason: str) -> None:
+    """Tell of one forwarder, and of the one asset for which it was to be flushed."""
+    [candidate] = batch.candidates
+    asset = batch.tokens[0] if batch.tokens else site.asset.id
     with db.transaction() as tx:
         alerts.raise_alert(
             tx,
             Severity.WARNING,
             WOULD_REVERT,
-            candidate.address,
-            f"forwarder {candidate.index} ({candidate.address}) cannot be flushed: {reason}"[:1000],
-            {"address": candidate.address},
+            f"{candidate.address}:{asset}",
+            f"forwarder {candidate.index} ({candidate.address}) cannot be flushed of {asset}: {reason}"[
+                :1000
+            ],
+            {"address": candidate.address, "asset": asset},
         )

@@ -82,6 +82,11 @@ class Pile:
     """How often a sweep left it where it was: its token refuses."""
     left_at: int = 0
     """When last, UNIX seconds."""
+    failures: int = 0
+    """How many sweeps that were to take it were refused or died since one of them went well. Native money, which every
+    sweep takes along, is blamed for none that took tokens as well."""
+    failed_at: int = 0
+    """When the last of them did, UNIX seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +100,8 @@ class Candidate:
     piles: tuple[Pile, ...]
     deployed: bool = False
     """It has been flushed before; otherwise the flush makes it, for more gas."""
-    doubtful: bool = False
-    """It has held or quarantined deposits: never swept, since a flush takes everything."""
-    failures: int = 0
-    """How many sweeps of it were refused or died since one went well."""
-    failed_at: int = 0
-    """When the last of them did, UNIX seconds."""
+    doubtful: frozenset[str] = frozenset()
+    """Assets of which it has held deposits: not swept, since a flush takes all that there is of one."""
 
     def units(self, asset: str) -> int:
         """What it has of an asset."""

@@ -1,7 +1,11 @@
 """Which forwarders to flush now, in which transactions, and why. Pure.
 
-A flush takes everything that a forwarder has of the tokens it names, and its native money. So a forwarder with a held
-or quarantined deposit is not touched at all, and tokens that are not worth moving are not named.
+A flush takes everything that a forwarder has of the tokens it names, and its native money. So a token of which a
+deposit is held is not named, and a forwarder whose native money is in doubt is not touched at all. Nor are tokens named
+that are not worth moving. Once an operator has quarantined a deposit, it moves with the rest: its place is decided.
+
+What failed together is tried again one by one: native money alone, then each token. So a token that spoils every flush,
+such as one that burns all gas only in a block, holds up itself.
 
 Forwarders with the same tokens share a transaction. So do those with different ones where that costs less gas: each is
 then asked for tokens of which it has nothing, which is cheaper than another transaction while they are few.
@@ -70,25 +74,27 @@ def plan(
         now: UNIX seconds.
         needed: assets for which withdrawals wait.
     """
-    due: dict[tuple[int, tuple[str, ...]], list[tuple[Candidate, frozenset[Reason]]]] = {}
+    due: dict[tuple[bool, int, tuple[str, ...]], list[tuple[Candidate, frozenset[Reason]]]] = {}
     for candidate in sorted(candidates, key=lambda each: each.index):
-        if candidate.doubtful or must_wait(candidate.failures, candidate.failed_at, pace, now):
+        if native in candidate.doubtful:
             continue
         reasons = {
-            pile.asset: reason
+            pile: reason
             for pile in candidate.piles
             if (reason := _why(candidate, pile, terms, market, pace, native, now, needed)) is not None
         }
-        if reasons:
-            tokens = tuple(sorted(asset for asset in reasons if asset != native))
-            group = due.setdefault((candidate.failures, tokens), [])
-            group.append((candidate, frozenset(reasons.values())))
+        chosen = _now(reasons, native)
+        if chosen:
+            spoilt = any(pile.failures for pile in candidate.piles)
+            tokens = tuple(sorted(pile.asset for pile in chosen if pile.asset != native))
+            group = due.setdefault((spoilt, max(pile.failures for pile in chosen), tokens), [])
+            group.append((candidate, frozenset(reasons[pile] for pile in chosen)))
     well: list[Batch] = []
     failed: list[Batch] = []
-    for (failures, tokens), group in due.items():
+    for (spoilt, failures, tokens), group in due.items():
         if _ready(group, pace, now):
             batches = _cut(group, failures, tokens, pace, native, gas_cap)
-            (failed if failures else well).extend(batch for batch in batches if _pays(batch, market, native))
+            (failed if spoilt else well).extend(batch for batch in batches if _pays(batch, market, native))
     # What failed is kept apart from all else: otherwise the one that spoils it would not be found.
     merged = _merge(well, pace.max_forwarders, min(gas_cap, shared_gas_cap))
     return tuple(
@@ -123,15 +129,30 @@ def apart(batch: Batch, native: str) -> tuple[Batch, ...]:
     for candidate in batch.candidates:
         tokens = tuple(token for token in batch.tokens if candidate.units(token))
         groups.setdefault(tokens, []).append(candidate)
-    return tuple(
-        Batch(
-            tuple(group),
-            tokens,
-            batch.reasons,
-            BASE_GAS + sum(gas_of(candidate, tokens, native) for candidate in group),
-        )
-        for tokens, group in groups.items()
-    )
+    return tuple(_flush_of(group, tokens, batch.reasons, native) for tokens, group in groups.items())
+
+
+def singly(batch: Batch, market: Market, native: str) -> tuple[Batch, ...]:
+    """What can be flushed of a batch that would fail: its native money alone, then each of several tokens alone.
+
+    Native money only where it is worth its gas. Nothing if there is nothing smaller than the batch.
+    """
+    if not batch.tokens:
+        return ()
+    rich = [
+        each
+        for each in batch.candidates
+        if each.units(native) > gas_of(each, (), native) * market.wei_per_gas
+    ]
+    parts = [_flush_of(rich, (), batch.reasons, native)]
+    if len(batch.tokens) > 1:
+        parts += [
+            _flush_of(
+                [each for each in batch.candidates if each.units(token)], (token,), batch.reasons, native
+            )
+            for token in batch.tokens
+        ]
+    return tuple(part for part in parts if part.candidates and _pays(part, market, native))
 
 
 def must_wait(times: int, last: int, pace: SweepPace, now: int) -> bool:
@@ -151,7 +172,11 @@ def _why(
 ) -> Reason | None:
     """Why a pile should be swept now; None if it should not."""
     known = terms.get(pile.asset)
-    if known is None or pile.units <= 0 or must_wait(pile.left_behind, pile.left_at, pace, now):
+    if known is None or pile.units <= 0 or pile.asset in candidate.doubtful:
+        return None
+    if must_wait(pile.left_behind, pile.left_at, pace, now):
+        return None
+    if must_wait(pile.failures, pile.failed_at, pace, now):
         return None
     old = now - pile.since >= pace.sweep_after_seconds
     wanted = pile.asset in needed
@@ -171,6 +196,20 @@ def _why(
     if reached:
         return Reason.FLOOR
     return Reason.OLD if old else None
+
+
+def _flush_of(
+    chosen: Sequence[Candidate], tokens: tuple[str, ...], reasons: frozenset[Reason], native: str
+) -> Batch:
+    return Batch(
+        tuple(chosen), tokens, reasons, BASE_GAS + sum(gas_of(each, tokens, native) for each in chosen)
+    )
+
+
+def _now(due: Iterable[Pile], native: str) -> tuple[Pile, ...]:
+    """Of the piles that are due, those to move together: all that never failed, else one, native money first."""
+    piles = sorted(due, key=lambda pile: (pile.failures, pile.asset != native, pile.asset))
+    return tuple(pile for pile in piles if not pile.failures) or tuple(piles[:1])
 
 
 def _ready(group: Sequence[tuple[Candidate, frozenset[Reason]]], pace: SweepPace, now: int) -> bool:
@@ -227,7 +266,7 @@ def _largest_first(batch: Batch) -> tuple[int, tuple[str, ...], int]:
 def _merge(batches: Iterable[Batch], max_forwarders: int, gas_cap: int) -> list[Batch]:
     """Batches of different tokens put together wherever that takes less gas; none is ever taken apart.
 
-    No forwarder is asked for a token that it has and that was not to be moved: it may rest after a refusal.
+    No forwarder is asked for a token that it has and that was not to be moved: it may rest after a refusal, or be held.
     """
     merged: list[Batch] = []
     for batch in sorted(batches, key=_largest_first):
@@ -255,9 +294,13 @@ def _asked_in_vain(batch: Batch, other: Batch) -> int:
 
 
 def _unasked(batch: Batch, other: Batch) -> bool:
-    """Whether a forwarder of `batch` has a token that only `other` names."""
+    """Whether a forwarder of `batch` has a token that only `other` names, or a held deposit of it."""
     new = set(other.tokens) - set(batch.tokens)
-    return bool(new) and any(candidate.units(token) for candidate in batch.candidates for token in new)
+    return bool(new) and any(
+        candidate.units(token) or token in candidate.doubtful
+        for candidate in batch.candidates
+        for token in new
+    )
 
 
 def _together(one: Batch, other: Batch, gas: int) -> Batch:

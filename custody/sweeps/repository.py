@@ -143,9 +143,11 @@ def arrived(tx: Tx, addresses: Iterable[int], anchor: int) -> dict[tuple[int, st
     return found
 
 
-def move_deposits(tx: Tx, ids: Iterable[UUID], event: DepositEvent, detail: Mapping[str, Any]) -> int:
-    """Mark credited deposits as swept, or swept ones as credited again; returns how many. Others stay as they are."""
-    moved = 0
+def move_deposits(
+    tx: Tx, ids: Iterable[UUID], event: DepositEvent, detail: Mapping[str, Any]
+) -> frozenset[UUID]:
+    """Mark credited deposits as swept, or swept ones as credited again; returns which. Others stay as they are."""
+    moved: set[UUID] = set()
     for source in DEPOSIT.sources(event):
         target = DEPOSIT.next(source, event)
         rows = tx.all(
@@ -156,8 +158,8 @@ def move_deposits(tx: Tx, ids: Iterable[UUID], event: DepositEvent, detail: Mapp
             "INSERT INTO deposit_events (deposit_id, event, from_state, to_state, detail) VALUES (%s, %s, %s, %s, %s)",
             [[row["id"], event, source, target, Jsonb(dict(detail))] for row in rows],
         )
-        moved += len(rows)
-    return moved
+        moved.update(row["id"] for row in rows)
+    return frozenset(moved)
 
 
 def swept_by(tx: Tx, sweep_id: UUID, height: int) -> Sequence[UUID]:
@@ -191,12 +193,12 @@ def last_trouble(tx: Tx, chain: str, keyset: str, kind: Kind) -> tuple[int, int]
     return int(row["n"]), int(row["at"])
 
 
-def doubtful(tx: Tx, addresses: Iterable[int]) -> bool:
-    """Whether one of the addresses has a held or quarantined deposit."""
+def doubtful(tx: Tx, addresses: Iterable[int], assets: Iterable[str]) -> bool:
+    """Whether one of the addresses has a held deposit of one of the assets."""
     row = tx.one(
         "SELECT EXISTS (SELECT 1 FROM deposits"
-        " WHERE address_id = ANY (%s) AND state IN ('held', 'quarantined')) AS found",
-        [sorted(set(addresses))],
+        " WHERE address_id = ANY (%s) AND asset = ANY (%s) AND state = 'held') AS found",
+        [sorted(set(addresses)), sorted(set(assets))],
     )
     return bool(row["found"])
 
@@ -235,23 +237,27 @@ _CANDIDATES: Final = """
            h.doubtful, h.deployed, h.failures, h.failed_at, h.left_behind, h.left_at
     FROM worthy w JOIN addresses a ON a.id = w.address_id JOIN piles p ON p.address_id = w.address_id
     CROSS JOIN LATERAL (
-        SELECT EXISTS (SELECT 1 FROM deposits x WHERE x.address_id = p.address_id
-                       AND x.state IN ('held', 'quarantined')) AS doubtful,
+        SELECT ARRAY(SELECT DISTINCT x.asset FROM deposits x
+                     WHERE x.address_id = p.address_id AND x.state = 'held') AS doubtful,
                coalesce(bool_or(s.state = 'confirmed'), false) AS deployed,
                -- What went wrong counts until a later sweep of the same went well.
-               count(DISTINCT s.id) FILTER (WHERE s.state = 'abandoned' AND s.updated_at > g.well) AS failures,
-               coalesce(floor(extract(epoch FROM max(s.updated_at) FILTER (WHERE s.state = 'abandoned'))), 0)::bigint
-                   AS failed_at,
+               count(*) FILTER (WHERE b.blamed AND s.updated_at > g.well) AS failures,
+               coalesce(floor(extract(epoch FROM max(s.updated_at) FILTER (WHERE b.blamed))), 0)::bigint AS failed_at,
                count(*) FILTER (WHERE i.left_behind AND i.asset = p.asset AND s.updated_at > g.taken) AS left_behind,
                coalesce(floor(extract(epoch FROM max(s.updated_at)
                         FILTER (WHERE i.left_behind AND i.asset = p.asset))), 0)::bigint AS left_at
         FROM sweep_items i JOIN sweeps s ON s.id = i.sweep_id
         CROSS JOIN LATERAL (
             SELECT coalesce(max(c.updated_at), '-infinity') AS well,
-                   coalesce(max(c.updated_at) FILTER (WHERE k.asset = p.asset AND NOT k.left_behind), '-infinity')
-                       AS taken
+                   coalesce(max(c.updated_at) FILTER (WHERE NOT k.left_behind), '-infinity') AS taken
             FROM sweep_items k JOIN sweeps c ON c.id = k.sweep_id AND c.state = 'confirmed'
-            WHERE k.address_id = p.address_id) g
+            WHERE k.address_id = p.address_id AND k.asset = p.asset) g
+        CROSS JOIN LATERAL (
+            -- Every flush takes native money along: that spoilt none that was for tokens.
+            SELECT s.state = 'abandoned' AND i.asset = p.asset AND i.units > 0 AND (
+                       p.asset <> %(native)s OR NOT EXISTS (
+                           SELECT 1 FROM sweep_items o WHERE o.sweep_id = i.sweep_id AND o.address_id = i.address_id
+                           AND o.asset <> p.asset AND o.units > 0)) AS blamed) b
         WHERE i.address_id = p.address_id) h
     WHERE a.keyset = %(keyset)s AND a.purpose = 'deposit'
       AND NOT EXISTS (SELECT 1 FROM sweep_items o WHERE o.address_id = p.address_id AND o.open)
@@ -259,7 +265,9 @@ _CANDIDATES: Final = """
 """
 
 
-def candidates(tx: Tx, chain: str, keyset: str, anchor: int, least: Mapping[str, int]) -> Sequence[Candidate]:
+def candidates(
+    tx: Tx, chain: str, keyset: str, anchor: int, least: Mapping[str, int], *, native: str
+) -> Sequence[Candidate]:
     """Forwarders with credited deposits in blocks up to the anchor and in no open sweep, by salt.
 
     Args:
@@ -268,6 +276,7 @@ def candidates(tx: Tx, chain: str, keyset: str, anchor: int, least: Mapping[str,
         keyset: of the forwarders.
         anchor: height of the newest final block.
         least: units by asset; forwarders that have less of everything are left out.
+        native: the chain's native asset.
     """
     rows = tx.all(
         _CANDIDATES,
@@ -277,6 +286,7 @@ def candidates(tx: Tx, chain: str, keyset: str, anchor: int, least: Mapping[str,
             "anchor": anchor,
             "assets": list(least),
             "least": list(least.values()),
+            "native": native,
         },
     )
     grouped: dict[int, list[Row]] = {}
@@ -288,13 +298,19 @@ def candidates(tx: Tx, chain: str, keyset: str, anchor: int, least: Mapping[str,
             index=piles[0]["index"],
             address=piles[0]["address"],
             piles=tuple(
-                Pile(row["asset"], units(row["units"]), row["since"], row["left_behind"], row["left_at"])
+                Pile(
+                    asset=row["asset"],
+                    units=units(row["units"]),
+                    since=row["since"],
+                    left_behind=row["left_behind"],
+                    left_at=row["left_at"],
+                    failures=row["failures"],
+                    failed_at=row["failed_at"],
+                )
                 for row in piles
             ),
             deployed=piles[0]["deployed"],
-            doubtful=piles[0]["doubtful"],
-            failures=piles[0]["failures"],
-            failed_at=piles[0]["failed_at"],
+            doubtful=frozenset(piles[0]["doubtful"]),
         )
         for address_id, piles in grouped.items()
     ]

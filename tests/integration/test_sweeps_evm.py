@@ -16,11 +16,13 @@ from typer.testing import CliRunner, Result
 
 from chains.errors import NodeUnavailable, TransientError
 from chains.eth.address import raw_address
+from chains.eth.call import Call, Reverted
 from chains.eth.forwarder import decode_flush, flush_calldata, index_of, salt_of
 from chains.eth.tx import UnsignedTx
 from chains.ports import BroadcastResult
 from custody.console.app import app
 from custody.console.operator import operator
+from custody.deposits.service import quarantine
 from custody.signing.requests import read_request
 from custody.sweeps.lifecycle import SweepState
 from custody.sweeps.model import SweepPace
@@ -257,6 +259,64 @@ def test_a_forwarder_with_a_held_deposit_is_not_touched_until_that_is_decided(ti
     assert flush_of(till)[1] == [held.index]
 
 
+def test_a_held_token_stays_while_all_else_of_its_forwarder_is_swept(till: SweepTill) -> None:
+    till.fund_gas()
+    till.screening.amounts = {7 * USDX}
+    [row] = till.forwarders("alice", 1, GOOD, ("NORX", 80 * USDX), ("ETH", ETHER // 10))
+    [good] = till.forwarders("alice", 1, GOOD)
+    till.deposit(row, ("USDX", 7 * USDX))
+    assert [state for _, state in till.deposits(row)].count("held") == 1
+    while till.sweep():
+        till.sign()
+        till.broadcast()
+        till.settle()
+    till.look_back()
+    assert till.deposits(good) == [("USDX", "swept")]
+    assert sorted(till.deposits(row)) == [
+        ("ETH", "swept"),
+        ("NORX", "swept"),
+        ("USDX", "credited"),
+        ("USDX", "held"),
+    ]
+    assert till.has(row.address, "USDX") == 67 * USDX
+    till.check()
+
+
+def test_held_native_money_keeps_its_forwarder_until_it_is_quarantined_and_then_moves_as_nobodys(
+    till: SweepTill,
+) -> None:
+    """Quarantine is about the money, and final: where that lies does not matter, nor whom else it would hold up."""
+    till.fund_gas()
+    till.screening.amounts = {7_777}
+    [row] = till.forwarders("alice", 1, GOOD, ("ETH", ETHER // 10))
+    till.deposit(row, ("ETH", 7_777))
+    assert till.sweep() == 0
+    [held] = till.query("SELECT id FROM deposits WHERE state = 'held'")
+    with till._monitor_db.transaction() as tx:
+        quarantine(tx, held["id"], "a sanctioned sender")
+    till.sweep_through()
+    assert sorted(till.deposits(row)) == [("ETH", "quarantined"), ("ETH", "swept"), ("USDX", "swept")]
+    assert till.has(row.address, "ETH") == 0
+    assert till.balance("alice", asset="ETH") == ETHER // 10
+    [statement] = [each for each in till.reconcile().statements if each.key.asset == "ETH"]
+    assert statement.uncredited == {"quarantined": 7_777}
+    till.check()
+    # What comes later is swept, and one that a token refuses is seen to have stayed.
+    till.screening.amounts = {9 * USDX}
+    till.deposit(row, ("PAUX", 9 * USDX), ("PAUX", 90 * USDX))
+    [held] = till.query("SELECT id FROM deposits WHERE state = 'held'")
+    with till._monitor_db.transaction() as tx:
+        quarantine(tx, held["id"], "another")
+    till.sweep_through()
+    till.deposit(row, ("PAUX", 90 * USDX))
+    till.outside.paux.do(till.outside.payer, "setPaused", True)
+    till.sweep_through()
+    assert "sweep.left_behind" in till.alerts()
+    till.outside.paux.do(till.outside.payer, "setPaused", False)
+    till.sweep_through(later_seconds=AT_ONCE.retry_seconds + 5)
+    assert [state for asset, state in till.deposits(row) if asset == "PAUX"].count("swept") == 2
+
+
 def test_a_held_deposit_that_comes_between_plan_and_flush_is_moved_and_the_books_stay_right(
     till: SweepTill,
 ) -> None:
@@ -411,6 +471,67 @@ def test_fault_24_a_forwarder_on_a_blacklist_does_not_block_the_others(till: Swe
         [("BLAX", state)] for state in ("swept", "credited", "swept")
     ]
     assert till.has(till.treasury, "BLAX") == 180 * USDX
+
+
+def test_a_token_that_burns_all_gas_only_in_a_block_holds_up_itself_alone(till: SweepTill) -> None:
+    till.fund_gas()
+    token = till.outside.paux
+    healthy = till.anvil.rpc("eth_getCode", token.address, "latest")
+    [row] = till.forwarders("alice", 1, GOOD, ("PAUX", 90 * USDX), ("ETH", ETHER // 10))
+
+    def flushed(*, later_seconds: int = 0) -> tuple[str, list[bytes]]:
+        """One more sweep while the token turns; its state, and which tokens it named."""
+        assert till.sweep(later_seconds=later_seconds) == 1
+        till.sign()
+        till.anvil.rpc("anvil_setCode", token.address, "0xfe")
+        till.broadcast()
+        till.anvil.mine(1)
+        till.anvil.rpc("anvil_setCode", token.address, healthy)
+        till.settle()
+        till.look_back()
+        return till.last().state, list(decode_flush(flush_of(till)[0].data).tokens)
+
+    paux, usdx = raw_address(token.address), raw_address(till.outside.usdx.address)
+    state, tokens = flushed()
+    assert (state, set(tokens)) == ("abandoned", {paux, usdx})
+    assert flushed() == ("confirmed", []), "native money at once"
+    assert till.sweep() == 0
+    assert flushed(later_seconds=61) == ("abandoned", [paux])
+    assert flushed(later_seconds=61) == ("confirmed", [usdx])
+    assert till.sweep(later_seconds=61) == 0
+    till.deposit(row, ("USDX", 70 * USDX), ("ETH", ETHER // 10))
+    assert flushed() == ("confirmed", [usdx]), "and what comes later is not asked to wait"
+    assert (
+        sorted(till.deposits(row))
+        == [("ETH", "swept")] * 2 + [("PAUX", "credited")] + [("USDX", "swept")] * 2
+    )
+    till.sweep_through(later_seconds=121)
+    assert ("PAUX", "swept") in till.deposits(row)
+
+
+def test_a_token_whose_flush_would_fail_is_left_out_and_told_of(till: SweepTill) -> None:
+    till.fund_gas()
+    rows = till.forwarders("alice", 2, GOOD, ("PAUX", 90 * USDX), ("ETH", ETHER // 10))
+    node = till.node
+    burning = raw_address(till.outside.paux.address)
+
+    def estimate_gas(call: Call) -> int | Reverted:
+        tokens = decode_flush(call.data).tokens
+        return Reverted("out of gas") if burning in tokens else type(node).estimate_gas(node, call)
+
+    node.estimate_gas = estimate_gas  # type: ignore[method-assign]
+    for _ in range(3):
+        if till.sweep():
+            till.sign()
+            till.broadcast()
+            till.settle()
+    till.look_back()
+    assert set(till.deposits(*rows)) == {("ETH", "swept"), ("USDX", "swept"), ("PAUX", "credited")}
+    found = till.query("SELECT subject FROM alerts WHERE type = 'sweep.would_revert' AND resolved_at IS NULL")
+    assert {each["subject"] for each in found} == {f"{row.address}:PAUX" for row in rows}
+    del node.estimate_gas
+    till.sweep_through()
+    assert "sweep.would_revert" not in till.alerts()
 
 
 def test_whoever_flushes_a_forwarder_the_treasury_gets_it_and_its_deposits_count_as_swept(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
 from custody.sweeps.model import Batch, Candidate, Pile, Reason, SweepPace, Terms
-from custody.sweeps.planner import BASE_GAS, Market, apart, gas_of, least_units, plan
+from custody.sweeps.planner import BASE_GAS, Market, apart, gas_of, least_units, plan, singly
 
 NOW = 1_800_000_000
 GWEI = 10**9
@@ -45,7 +45,14 @@ PILES = st.one_of(
         st.integers(0, 3),
         st.integers(NOW - 1_000, NOW),
     ),
-    st.builds(Pile, st.just("DAIX"), st.integers(0, 100 * 10**18), st.integers(NOW - 200_000, NOW)),
+    st.builds(
+        Pile,
+        st.sampled_from(["DAIX", "USDX", "ETH"]),
+        st.integers(0, 100 * 10**18),
+        st.integers(NOW - 200_000, NOW),
+        failures=st.sampled_from([0, 0, 1, 2, 5]),
+        failed_at=st.integers(NOW - 10_000, NOW),
+    ),
     st.builds(Pile, st.just("NOTLISTED"), st.integers(0, 10**30), st.integers(NOW - 200_000, NOW)),
 )
 
@@ -62,9 +69,7 @@ def candidates(draw: st.DrawFn) -> list[Candidate]:
                 address=f"forwarder {index}",
                 piles=tuple(piles),
                 deployed=draw(st.booleans()),
-                doubtful=draw(st.integers(0, 5)) == 0,
-                failures=draw(st.sampled_from([0, 0, 0, 1, 2, 5])),
-                failed_at=draw(st.integers(NOW - 10_000, NOW)),
+                doubtful=draw(st.just(frozenset()) | st.frozensets(st.sampled_from(sorted(TERMS)))),
             )
         )
     return found
@@ -105,7 +110,7 @@ def test_nothing_below_the_floor_is_swept_unless_it_is_old_or_needed_and_worth_i
 ) -> None:
     for batch in planned(found, market, needed=needed):
         for candidate in batch.candidates:
-            named = [pile for pile in candidate.piles if pile.asset in batch.tokens]
+            named = [pile for pile in candidate.piles if pile.asset in batch.tokens and pile.units]
             for pile in named or [pile for pile in candidate.piles if pile.asset == NATIVE]:
                 if pile.units < TERMS[pile.asset].floor_units:
                     assert NOW - pile.since >= PACE.sweep_after_seconds or pile.asset in needed
@@ -130,12 +135,23 @@ def test_a_sweep_of_native_money_brings_more_than_it_costs(
 
 
 @given(candidates(), MARKETS, NEEDS)
-def test_a_forwarder_with_held_or_quarantined_deposits_is_never_touched(
+def test_what_is_held_at_a_forwarder_is_never_named_nor_its_native_money_taken_with_other_things(
     found: list[Candidate], market: Market, needed: frozenset[str]
 ) -> None:
-    doubtful = {candidate.address_id for candidate in found if candidate.doubtful}
     for batch in planned(found, market, needed=needed):
-        assert not doubtful & {item.address_id for item in batch.items(NATIVE)}
+        for part in (batch, *apart(batch, NATIVE), *singly(batch, market, NATIVE)):
+            for candidate in part.candidates:
+                assert not candidate.doubtful & {*part.tokens, NATIVE}
+
+
+@given(candidates(), MARKETS, NEEDS)
+def test_what_failed_is_flushed_with_nothing_else_of_its_forwarder_but_native_money(
+    found: list[Candidate], market: Market, needed: frozenset[str]
+) -> None:
+    for batch in planned(found, market, needed=needed):
+        for candidate in batch.candidates:
+            failed = {pile.asset for pile in candidate.piles if pile.failures}
+            assert not failed & set(batch.tokens) or len(batch.tokens) == 1
 
 
 @given(candidates(), MARKETS, NEEDS, st.integers(BASE_GAS, 1_000_000))
@@ -180,7 +196,7 @@ def test_sharing_among_different_tokens_never_costs_more_and_moves_the_same(
         if len(parts) > 1:
             assert batch.gas <= shared_gas_cap
             assert batch.gas < sum(part.gas for part in parts)
-            assert all(candidate.failures == 0 for candidate in batch.candidates)
+            assert not any(pile.failures for candidate in batch.candidates for pile in candidate.piles)
         for part in parts:
             assert all(candidate.units(token) for candidate in part.candidates for token in part.tokens)
 
@@ -296,23 +312,64 @@ def test_five_with_native_money_and_five_with_a_token_make_one_transaction_fifty
 
 def test_what_failed_shares_with_nobody_that_has_other_tokens() -> None:
     eth, usdx = Pile("ETH", 10**18, NOW - 400), Pile("USDX", 60_000_000, NOW - 400)
-    found = [one(eth, index=0, failures=1, failed_at=NOW - 100), one(usdx, index=1)]
+    found = [one(replace(eth, failures=1, failed_at=NOW - 100), index=0), one(usdx, index=1)]
     assert [batch.tokens for batch in planned(found)] == [(), ("USDX",)]
+    before = Pile("DAIX", 1, NOW - 400, failures=1, failed_at=NOW)
+    assert [batch.tokens for batch in planned([one(eth, before, index=0), one(usdx, index=1)])] == [
+        (),
+        ("USDX",),
+    ], "nor does what went well of the same forwarder"
 
 
 def test_what_failed_together_is_tried_in_halves_and_ever_later() -> None:
     def failed(failures: int, seconds_ago: int) -> list[Candidate]:
-        pile = Pile("USDX", 60_000_000, NOW - 4_000)
-        return [one(pile, index=n, failures=failures, failed_at=NOW - seconds_ago) for n in range(10)]
+        pile = Pile("USDX", 60_000_000, NOW - 4_000, failures=failures, failed_at=NOW - seconds_ago)
+        return [one(pile, index=n) for n in range(10)]
 
     assert planned(failed(1, 59)) == ()
     assert [len(batch.candidates) for batch in planned(failed(1, 60))] == [5, 5]
     assert planned(failed(2, 119)) == ()
     assert [len(batch.candidates) for batch in planned(failed(2, 120))] == [2] * 5
     assert [len(batch.candidates) for batch in planned(failed(4, 480))] == [1] * 10
-    spoilt = failed(4, 0)[:1]
-    [batch] = planned([*spoilt, *[replace(each, failures=0) for each in failed(0, 0)[1:]]])
+    [batch] = planned([*failed(4, 0)[:1], *failed(0, 0)[1:]])
     assert len(batch.candidates) == 9, "one that fails stops no other"
+
+
+def test_after_a_failure_native_money_goes_alone_at_once_and_each_token_alone_when_it_has_rested() -> None:
+    eth = Pile("ETH", 10**18, NOW - 4_000)
+    usdx = Pile("USDX", 60_000_000, NOW - 4_000, failures=1, failed_at=NOW - 60)
+    daix = Pile("DAIX", 60 * 10**18, NOW - 4_000, failures=2, failed_at=NOW - 120)
+    assert [batch.tokens for batch in planned([one(eth, usdx, daix)])] == [()]
+    assert [batch.tokens for batch in planned([one(usdx, daix)])] == [("USDX",)]
+    assert [batch.tokens for batch in planned([one(daix)])] == [("DAIX",)]
+    assert planned([one(replace(usdx, failed_at=NOW - 59))]) == ()
+    fresh = replace(usdx, failures=0, failed_at=0)
+    assert [batch.tokens for batch in planned([one(eth, fresh, daix)])] == [("USDX",)]
+
+
+def test_a_batch_that_would_fail_is_tried_as_native_money_worth_its_gas_and_token_by_token() -> None:
+    usdx, daix = Pile("USDX", 60_000_000, NOW - 400), Pile("DAIX", 60 * 10**18, NOW - 400)
+    rich, poor = one(Pile("ETH", 10**18, NOW), usdx, daix), one(Pile("ETH", 1, NOW), usdx, daix, index=1)
+    [batch] = planned([rich, poor])
+    parts = singly(batch, USUAL, NATIVE)
+    assert [(part.tokens, [each.index for each in part.candidates]) for part in parts] == [
+        ((), [0]),
+        (("DAIX",), [0, 1]),
+        (("USDX",), [0, 1]),
+    ]
+    assert [part.tokens for part in singly(parts[1], USUAL, NATIVE)] == [()]
+    assert singly(parts[0], USUAL, NATIVE) == ()
+
+
+def test_a_held_deposit_keeps_its_token_and_held_native_money_keeps_all() -> None:
+    eth, usdx = Pile("ETH", 10**18, NOW - 400), Pile("USDX", 60_000_000, NOW - 400)
+    daix = Pile("DAIX", 60 * 10**18, NOW - 400)
+    both = one(eth, usdx, daix, doubtful=frozenset({"USDX"}))
+    assert [batch.tokens for batch in planned([both])] == [("DAIX",)]
+    alone = one(eth, doubtful=frozenset({"USDX"}))
+    neighbour = one(usdx, index=1)
+    assert [batch.tokens for batch in planned([alone, neighbour])] == [(), ("USDX",)], "they share nothing"
+    assert planned([one(eth, usdx, doubtful=frozenset({"ETH"}))]) == ()
 
 
 def test_a_token_that_refused_rests_while_the_rest_of_its_forwarder_moves() -> None:
