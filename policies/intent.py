@@ -39,6 +39,10 @@ class Kind(StrEnum):
     NONCE_FILL = "nonce_fill"
     CANCELLATION = "cancellation"
     ADMINISTRATION = "administration"
+    ROTATION = "rotation"
+    """Moves what a deactivated or compromised key-set holds to the active one of its chain and tier."""
+    EXECUTION = "execution"
+    """A hot key carries out what a Safe's owners have signed, and pays its gas."""
 
 
 class Order(Document, frozen=True):

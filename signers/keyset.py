@@ -24,7 +24,7 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Ed25519 public key that attests addresses."""
 
 
-class BitcoinKeysetRecord(_Record, frozen=True, tag_field="kind", tag="p2wpkh-hd"):
+class BitcoinKeysetRecord(_Record, frozen=True, tag_field="kind", tag="btc-hd"):
     """The public half of an HD wallet: what the bundle says of it."""
 
     network: NetworkName

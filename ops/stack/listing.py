@@ -17,6 +17,7 @@ from policies.bundle import (
     GasCaps,
     KeysetEntry,
     NetworkEntry,
+    PriceBound,
     Rules,
     TierCap,
 )
@@ -39,6 +40,7 @@ class Listing:
     keyset: KeysetEntry
     caps: tuple[TierCap, ...]
     rules: tuple[Rules, ...]
+    prices: tuple[PriceBound, ...]
 
 
 def bitcoin(keyset: KeysetEntry) -> Listing:
@@ -65,7 +67,7 @@ def bitcoin(keyset: KeysetEntry) -> Listing:
         confirmations=(Confirmations(from_units="0", blocks=6),),
     )
     cap, rules = _limits(ASSET, BTC_SATS // 10)
-    return Listing(network, (asset,), keyset, (cap,), (rules,))
+    return Listing(network, (asset,), keyset, (cap,), (rules,), (_price(ASSET, 100_000),))
 
 
 def evm(trial: TrialNetwork, genesis: str, keyset: KeysetEntry, tokens: dict[str, str]) -> Listing:
@@ -120,7 +122,13 @@ def evm(trial: TrialNetwork, genesis: str, keyset: KeysetEntry, tokens: dict[str
         )
         limits.append(_limits(token.asset, 5_000 * one))
     caps, rules = zip(*limits, strict=True)
-    return Listing(network, tuple(assets), keyset, caps, rules)
+    prices = (_price(trial.native, 5_000), *(_price(token.asset, 1) for token in trial.tokens))
+    return Listing(network, tuple(assets), keyset, caps, rules, prices)
+
+
+def _price(asset: str, dollars: int) -> PriceBound:
+    """A tenth to twice of what one whole asset is worth about now, in cents."""
+    return PriceBound(asset=asset, low=str(dollars * 10), high=str(dollars * 200))
 
 
 def _limits(asset: str, payment_below: int) -> tuple[TierCap, Rules]:

@@ -16,12 +16,14 @@ import msgspec
 from ops.devnet.files import write_private
 from ops.stack.keys import Person, person
 from ops.stack.listing import DAY, Listing
-from policies.bundle import Bundle, Caller, Officer, SignedBundle, TrustRoot
+from policies.bundle import Breaker, Bundle, Caller, Officer, SignedBundle, TrustRoot
 from policies.keys import sign_bundle
 
 _YEAR: Final = 365 * DAY
 _OFFICERS: Final = (("olga", "operations"), ("felix", "finance"), ("sanna", "security"))
 THRESHOLD: Final = 2
+HOT_VALUE_CAP: Final = str(100_000_000_00)
+"""Of all hot key-sets together in a day, in cents of a dollar, every asset at its highest believable price."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,16 @@ def make_bundle(
             for officer in quorum.officers
         ),
         rules=tuple(rules for each in listings for rules in each.rules),
+        longest_order_seconds=DAY,
+        breakers=(
+            Breaker(
+                id="hot",
+                keysets=tuple(each.keyset.id for each in listings),
+                value_cap=HOT_VALUE_CAP,
+                window_seconds=DAY,
+            ),
+        ),
+        prices=tuple(price for each in listings for price in each.prices),
     )
 
 

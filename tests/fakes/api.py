@@ -69,6 +69,7 @@ def make_bundle(callers: Mapping[str, tuple[SigningKey, tuple[str, ...]]], signe
         version=1,
         issued_at=1,
         expires_at=far,
+        longest_order_seconds=86_400,
         networks=(
             BitcoinNetwork(
                 chain="bitcoin-regtest",

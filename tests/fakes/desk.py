@@ -112,6 +112,7 @@ def make_bundle(keys: Keys, *, confirmations: int = 6) -> Bundle:
         version=1,
         issued_at=1,
         expires_at=2**40,
+        longest_order_seconds=86_400,
         networks=(
             BitcoinNetwork(
                 chain=CHAIN,

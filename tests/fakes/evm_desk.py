@@ -167,6 +167,7 @@ class EvmDesk(Desk):
             version=1,
             issued_at=1,
             expires_at=2**40,
+            longest_order_seconds=86_400,
             networks=(
                 EvmNetwork(
                     chain=CHAIN,

@@ -136,7 +136,7 @@ class EvmWorld(House):
             **self.people(),
             "rules": (),
         }
-        return Bundle(**(fields | plain))
+        return Bundle(**self.completed(fields | plain))
 
     def network_entry(self, **changes: Any) -> EvmNetwork:
         fields: dict[str, Any] = {

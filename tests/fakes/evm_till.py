@@ -150,7 +150,7 @@ class TillWorld(EvmWorld):
             **self.people(),
             "rules": tuple(self._rules(id_) for id_ in contracts),
         }
-        return Bundle(**(fields | plain))
+        return Bundle(**self.completed(fields | plain))
 
     def _asset(self, id_: str, contract: str | None) -> AssetEntry:
         return AssetEntry(

@@ -19,11 +19,13 @@ from policies.bundle import (
     AssetEntry,
     BitcoinKeyset,
     BitcoinNetwork,
+    Breaker,
     Bundle,
     Caller,
     Confirmations,
     KeysetEntry,
     Officer,
+    PriceBound,
     Rules,
     SignedBundle,
     TierCap,
@@ -172,6 +174,19 @@ class House:
             ),
         }
 
+    def completed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Fields of a bundle, and limits too wide to matter where they name none."""
+        keysets = tuple(keyset.id for keyset in fields["keysets"])
+        breaker = {"id": "everything", "value_cap": str(10**30), "window_seconds": DAY}
+        wide: dict[str, Any] = {
+            "longest_order_seconds": DAY,
+            "breakers": (Breaker(keysets=keysets, **breaker),) if keysets else (),
+            "prices": tuple(
+                PriceBound(asset=asset.id, low="1", high="10000000") for asset in fields["assets"]
+            ),
+        }
+        return wide | fields
+
     def signed(self, bundle: Bundle, names: Sequence[str] = ("olga", "felix")) -> SignedBundle:
         return sign_bundle(bundle, {name: self.officers[name] for name in names})
 
@@ -246,7 +261,7 @@ class World(House):
                 ),
             ),
         }
-        return Bundle(**(fields | plain))
+        return Bundle(**self.completed(fields | plain))
 
     def keyset_entry(self, **changes: Any) -> KeysetEntry:
         fields: dict[str, Any] = {

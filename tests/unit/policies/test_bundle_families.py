@@ -75,7 +75,7 @@ def test_the_canonical_form_of_both_families_is_rfc_8785_and_names_the_family(bo
     plain = both.to_object()
     assert both.canonical() == rfc8785.dumps(plain)
     assert [n["family"] for n in plain["networks"]] == ["btc", "evm", "evm"]
-    assert [k["kind"] for k in plain["keysets"]] == ["p2wpkh-hd", "evm-key", "evm-key"]
+    assert [k["kind"] for k in plain["keysets"]] == ["btc-hd", "evm-key", "evm-key"]
     assert Bundle.from_canonical(both.canonical()) == both
 
 
@@ -197,7 +197,7 @@ def test_an_asset_is_found_by_chain_and_contract(both: Bundle) -> None:
         ("networks", 1, {"network": "regtest"}),
         ("networks", 0, {"chain_id": 1}),
         ("keysets", 0, {"kind": "evm-key"}),
-        ("keysets", 1, {"kind": "p2wpkh-hd"}),
+        ("keysets", 1, {"kind": "btc-hd"}),
         ("keysets", 1, {"address": "0x00"}),
         ("keysets", 1, {"forwarder": "0x" + "ab" * 32}),
         ("keysets", 1, {"account": "tpub"}),

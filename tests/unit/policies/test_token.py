@@ -33,7 +33,7 @@ def bundle(**changes: Any) -> Bundle:
     )
     return Bundle(
         v=1, version=1, issued_at=0, expires_at=NOW + 1000, networks=(), assets=(), keysets=(), caps=(),
-        callers=(caller,), officers=(), rules=(),
+        callers=(caller,), officers=(), rules=(), longest_order_seconds=1000,
     )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ BUNDLE = Bundle(
     version=1,
     issued_at=1,
     expires_at=2**40,
+    longest_order_seconds=86_400,
     networks=(
         EvmNetwork(
             chain="ethereum",

@@ -1,0 +1,105 @@
+"""The bundle: one canonical, versioned document of trust, signed by the policy quorum (DESIGN section 1).
+
+It is loaded by the online side and by signers alike and never taken from database tables. Versions only
+rise, a bundle expires, and the quorum's keys (`TrustRoot`) are pinned outside of it at the key ceremony.
+"""
+
+from policies.bundle.checks import (
+    check_consistent,
+)
+from policies.bundle.common import (
+    Count,
+    EvmAddress,
+    Origin,
+    Tier,
+)
+from policies.bundle.document import (
+    Bundle,
+    BundleSignature,
+    SignedBundle,
+    TrustRoot,
+)
+from policies.bundle.limits import (
+    Breaker,
+    PriceBound,
+    Requirement,
+    Rules,
+    TierCap,
+)
+from policies.bundle.networks import (
+    AssetEntry,
+    BitcoinNetwork,
+    Confirmations,
+    EvmNetwork,
+    GasCaps,
+    NetworkEntry,
+    Trait,
+)
+from policies.bundle.people import (
+    Approver,
+    Attestor,
+    Caller,
+    Officer,
+    ScopeName,
+)
+from policies.bundle.reading import (
+    MAX_CLOCK_AHEAD_SECONDS,
+    UntrustedBundle,
+    read_bundle,
+)
+from policies.bundle.wallets import (
+    BitcoinKeyset,
+    BitcoinVault,
+    Cosigner,
+    EvmKeyset,
+    EvmVault,
+    KeysetEntry,
+    KeyState,
+    Owner,
+    ScriptType,
+    Vault,
+    WalletEntry,
+)
+
+__all__ = [
+    "MAX_CLOCK_AHEAD_SECONDS",
+    "Approver",
+    "AssetEntry",
+    "Attestor",
+    "BitcoinKeyset",
+    "BitcoinNetwork",
+    "BitcoinVault",
+    "Breaker",
+    "Bundle",
+    "BundleSignature",
+    "Caller",
+    "Confirmations",
+    "Cosigner",
+    "Count",
+    "EvmAddress",
+    "EvmKeyset",
+    "EvmNetwork",
+    "EvmVault",
+    "GasCaps",
+    "KeyState",
+    "KeysetEntry",
+    "NetworkEntry",
+    "Officer",
+    "Origin",
+    "Owner",
+    "PriceBound",
+    "Requirement",
+    "Rules",
+    "ScopeName",
+    "ScriptType",
+    "SignedBundle",
+    "Tier",
+    "TierCap",
+    "Trait",
+    "TrustRoot",
+    "UntrustedBundle",
+    "Vault",
+    "WalletEntry",
+    "check_consistent",
+    "read_bundle",
+]

@@ -1,0 +1,141 @@
+"""What must hold within a bundle before anybody believes any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from chains.errors import InvalidValue
+from chains.eth.address import is_checksummed
+from policies.bundle.document import Bundle
+from policies.bundle.networks import EvmNetwork
+from policies.bundle.wallets import BitcoinVault, Cosigner, EvmKeyset, EvmVault
+
+
+def check_consistent(bundle: Bundle) -> None:
+    """Check that ids are unique and that everything referred to exists.
+
+    Raises:
+        InvalidValue: names the entry.
+    """
+    chains = [n.chain for n in bundle.networks]
+    assets = {a.id: a for a in bundle.assets}
+    active = [w for w in (*bundle.keysets, *bundle.vaults) if w.state == "active"]
+    for what, ids in (
+        ("network", chains),
+        ("asset", [a.id for a in bundle.assets]),
+        ("asset of one chain and contract", [(a.chain, a.contract) for a in bundle.assets]),
+        ("chain id", [n.chain_id for n in bundle.networks if isinstance(n, EvmNetwork)]),
+        ("key-set or vault", [w.id for w in (*bundle.keysets, *bundle.vaults)]),
+        # Each signer's journal knows its own signatures only: two that may pay one order could both pay it, and a cap
+        # of the tier would hold for each of them.
+        ("active key-set of one chain and tier", [(k.chain, k.tier) for k in active]),
+        ("caller", [c.id for c in bundle.callers]),
+        ("caller key", [c.key for c in bundle.callers]),
+        ("officer", [o.id for o in bundle.officers]),
+        ("approver", [a.id for a in bundle.approvers]),
+        ("approver key", [a.key for a in bundle.approvers]),
+        ("verifier", [v.id for v in bundle.verifiers]),
+        ("breaker", [b.id for b in bundle.breakers]),
+        ("key-set under breakers", [keyset for b in bundle.breakers for keyset in b.keysets]),
+        ("price", [p.asset for p in bundle.prices]),
+        ("cap", [(c.tier, c.asset) for c in bundle.caps]),
+        ("rules", [r.asset for r in bundle.rules]),
+    ):
+        if len(set(ids)) != len(ids):
+            raise InvalidValue(f"bundle: a {what} is listed twice")
+    for network in bundle.networks:
+        native = assets.get(network.native_asset)
+        if native is None or native.chain != network.chain or native.contract is not None:
+            raise InvalidValue(f"bundle: {network.chain} names no native asset of its own")
+        if network.feerate_floor > network.feerate_cap:
+            raise InvalidValue(f"bundle: the feerate floor of {network.chain} is above its cap")
+    for entry in bundle.assets:
+        if "rebasing" in entry.traits:
+            raise InvalidValue(
+                f"bundle: {entry.id} is a rebasing token: balances that change by themselves cannot be kept in a ledger"
+            )
+    families = {n.chain: n.family for n in bundle.networks}
+    for entry in bundle.assets:
+        if entry.contract is not None and families.get(entry.chain) == "btc":
+            raise InvalidValue(f"bundle: {entry.id} names a contract on {entry.chain}, which has none")
+        if entry.contract is not None and families.get(entry.chain) == "evm":
+            _check_address(entry.id, entry.contract)
+    for keyset in bundle.keysets:
+        if families.get(keyset.chain, keyset.family) != keyset.family:
+            raise InvalidValue(f"bundle: key-set {keyset.id} is of another family than {keyset.chain}")
+        if isinstance(keyset, EvmKeyset):
+            _check_contracts(keyset, bundle)
+    _check_vaults(bundle, families)
+    places = [(e.id, e.chain) for e in (*bundle.assets, *bundle.keysets, *bundle.vaults)]
+    for where, chain in places:
+        if chain not in chains:
+            raise InvalidValue(f"bundle: {where} is on an unlisted network {chain}")
+    windows = [
+        *((f"the fees of {n.chain}", n.fee_window_seconds) for n in bundle.networks),
+        *((f"the {c.tier} cap of {c.asset}", c.window_seconds) for c in bundle.caps),
+        *((f"the rules of {r.asset}", r.window_seconds) for r in bundle.rules),
+        *((f"breaker {b.id}", b.window_seconds) for b in bundle.breakers),
+    ]
+    for where, seconds in windows:
+        if seconds < 1:
+            raise InvalidValue(f"bundle: the window of {where} has no length, so it would limit nothing")
+    named = [
+        *(c.asset for c in bundle.caps),
+        *(r.asset for r in bundle.rules),
+        *(p.asset for p in bundle.prices),
+        *(r.asset for r in bundle.requirements),
+    ]
+    for listed in named:
+        if listed not in assets:
+            raise InvalidValue(f"bundle: a cap, rule, price or requirement names an unlisted asset {listed}")
+    _check_limits(bundle)
+
+
+def _check_limits(bundle: Bundle) -> None:
+    """What would allow more than it seems to, or nothing at all."""
+    if bundle.longest_order_seconds < 1:
+        raise InvalidValue("bundle: longest_order_seconds allows no order at all")
+    keysets = {keyset.id for keyset in bundle.keysets}
+    for breaker in bundle.breakers:
+        for named in breaker.keysets:
+            if named not in keysets:
+                raise InvalidValue(f"bundle: breaker {breaker.id} names no key-set {named}")
+    for bound in bundle.prices:
+        if not 0 < int(bound.low) <= int(bound.high):
+            raise InvalidValue(f"bundle: the price of {bound.asset} is from {bound.low} to {bound.high}")
+
+
+def _check_vaults(bundle: Bundle, families: Mapping[str, str]) -> None:
+    """A vault's members are its own, and more than one organisation is needed for its threshold."""
+    for vault in bundle.vaults:
+        if families.get(vault.chain, vault.family) != vault.family:
+            raise InvalidValue(f"bundle: vault {vault.id} is of another family than {vault.chain}")
+        members = vault.cosigners if isinstance(vault, BitcoinVault) else vault.owners
+        keys = [m.account if isinstance(m, Cosigner) else m.address for m in members]
+        if len(set(keys)) != len(keys) or len({m.id for m in members}) != len(members):
+            raise InvalidValue(f"bundle: vault {vault.id} lists a member twice")
+        if vault.threshold > len(members):
+            raise InvalidValue(
+                f"bundle: vault {vault.id} has {len(members)} members for {vault.threshold} signatures"
+            )
+        if isinstance(vault, EvmVault):
+            for address in (vault.address, *keys):
+                _check_address(vault.id, address)
+            if vault.address in keys:
+                raise InvalidValue(f"bundle: vault {vault.id} owns itself")
+
+
+def _check_contracts(keyset: EvmKeyset, bundle: Bundle) -> None:
+    """What a call of an address means must follow from the address alone."""
+    own = [address for address in (keyset.address, keyset.factory, keyset.payout) if address is not None]
+    for address in own:
+        _check_address(keyset.id, address)
+    tokens = {entry.contract for entry in bundle.assets if entry.chain == keyset.chain}
+    if len(set(own)) != len(own) or tokens & set(own):
+        raise InvalidValue(f"bundle: key-set {keyset.id}: key, factory, payout and tokens share an address")
+
+
+def _check_address(where: str, text: str) -> None:
+    """Addresses are compared as texts everywhere, so each has one form only."""
+    if not is_checksummed(text):
+        raise InvalidValue(f"bundle: {where}: {text} lacks the checksum of EIP-55")

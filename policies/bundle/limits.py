@@ -1,0 +1,79 @@
+"""What signers and policy allow: caps, breakers, required approvals, prices, rules."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from policies.bundle.common import Part, Tier
+from policies.canonical import Name, Seconds, Units
+
+
+class TierCap(Part, frozen=True):
+    """What one tier may pay of one asset. A signer of the tier enforces it by its own counters."""
+
+    tier: Tier
+    asset: Name
+    payment_below: Units
+    """A single payment must be smaller than this."""
+    window_cap: Units
+    """Sum of payments, fees included, signed within `window_seconds`."""
+    window_seconds: Seconds
+    holding_cap: Units | None = None
+    """What the tier should hold at most; null: no limit. An excess is shown and raises an alert. No signer enforces it,
+    for what arrives cannot be refused."""
+    destination_age_seconds: Seconds = 0
+    """How long a signer must have known a destination (by its own first sight) before it pays there."""
+    delay_seconds: Seconds = 0
+    """How long a signer must have known an order (by its own first sight) before it pays it."""
+
+
+class Breaker(Part, frozen=True):
+    """One limit over all assets together: what the named key-sets may sign, valued at the highest price of each asset.
+
+    A signer that doesn't hold all of them refuses: it could not count what the others sign.
+    """
+
+    id: Name
+    keysets: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
+    value_cap: Units
+    """In the bundle's unit of account; payments and fees together."""
+    window_seconds: Seconds
+
+
+class PriceBound(Part, frozen=True):
+    """Between what bounds one whole asset is worth something believable, in the bundle's unit of account."""
+
+    asset: Name
+    low: Units
+    high: Units
+    """Signers know no market: their breakers count every asset at this price."""
+
+
+class Requirement(Part, frozen=True):
+    """What a tier's payments of an asset need beside their orders. All requirements that fit must be met."""
+
+    tier: Tier
+    asset: Name
+    approvals: Annotated[int, msgspec.Meta(ge=0, le=32)]
+    role: Name
+    """Of the approvers that count."""
+    count: Literal["people", "organisations"]
+    """Whether two approvers of one organisation count twice or once."""
+    verdict: Literal["required", "not_required"]
+    """Whether a verifier must have found the order covered."""
+
+
+class Rules(Part, frozen=True):
+    """The simple rules of this version; all amounts in base units of `asset`."""
+
+    asset: Name
+    hot_below: Units
+    """Payments below this go to the hot tier at once."""
+    warm_below: Units
+    """Payments from `hot_below` to below this belong to the warm tier, the rest to the cold tier."""
+    hot_window_cap: Units
+    customer_window_cap: Units
+    """Most that one customer withdraws within `window_seconds`."""
+    window_seconds: Seconds

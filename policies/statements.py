@@ -1,0 +1,91 @@
+"""What officers and verifiers tell signers directly, each with a signature of its own (DESIGN section 1).
+
+None of these needs the online service: they are handed to a signer over its own listener, by whomever, and what
+counts is who signed them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+import msgspec
+
+from policies.canonical import Document, Hex32, Name, Seconds, Version, decoder_for
+from policies.intent import Signature
+
+FreezeScope = Annotated[
+    str, msgspec.Meta(pattern=r"^(all|(chain|wallet|asset):[A-Za-z0-9][A-Za-z0-9._-]{0,63})\Z")
+]
+"""`all`, or one `chain:`, `wallet:` (key-set or vault) or `asset:` by its id in the bundle."""
+
+
+class Freeze(Document, frozen=True):
+    """One officer's veto: nothing in its scope is signed until the quorum has signed a higher bundle."""
+
+    domain: ClassVar[str] = "freeze"
+
+    v: Literal[1]
+    officer: Name
+    scope: FreezeScope
+    bundle_version: Version
+    """A bundle of a higher version lifts it: officers who want it to last sign one that says so."""
+    reason: Annotated[str, msgspec.Meta(max_length=500)]
+    issued_at: Seconds
+
+
+class ClockConfirmation(Document, frozen=True):
+    """One officer's word that a signer's clock is right, after it jumped or the signer stood still for long."""
+
+    domain: ClassVar[str] = "clock"
+
+    v: Literal[1]
+    officer: Name
+    journal: Hex32
+    """Of the signer that is meant: its journal's id."""
+    at: Seconds
+    """The time when it was signed; a signer whose clock says something else does not take it."""
+
+
+class Resolution(Document, frozen=True):
+    """A verifier's word on what became of one transaction that a signer has signed, from its own node.
+
+    `confirmed`: it is in the best chain at finality depth. `dead`: one of its resources was used, at finality depth, by
+    another transaction, or by itself with a receipt that says it failed; so it can never pay any more.
+    """
+
+    domain: ClassVar[str] = "resolution"
+
+    v: Literal[1]
+    verifier: Name
+    chain: Name
+    content: Hex32
+    """Hash of what was signed (see chains.ports): the journal's name for the transaction."""
+    outcome: Literal["confirmed", "dead"]
+    block: Hex32
+    """Hash of the block that proves it."""
+    height: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+
+
+class SignedFreeze(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A freeze and its officer's signature."""
+
+    freeze: Freeze
+    signature: Signature
+
+
+class SignedClockConfirmation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A confirmation and its officer's signature."""
+
+    confirmation: ClockConfirmation
+    signature: Signature
+
+
+class SignedResolution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A resolution and its verifier's signature."""
+
+    resolution: Resolution
+    signature: Signature
+
+
+for _kind in (SignedFreeze, SignedClockConfirmation, SignedResolution):
+    decoder_for(_kind)
