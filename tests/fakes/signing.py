@@ -177,7 +177,7 @@ class House:
     def completed(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Fields of a bundle, and limits too wide to matter where they name none."""
         keysets = tuple(keyset.id for keyset in fields["keysets"])
-        breaker = {"id": "everything", "value_cap": str(10**30), "window_seconds": DAY}
+        breaker: dict[str, Any] = {"id": "everything", "value_cap": str(10**30), "window_seconds": DAY}
         wide: dict[str, Any] = {
             "longest_order_seconds": DAY,
             "breakers": (Breaker(keysets=keysets, **breaker),) if keysets else (),
