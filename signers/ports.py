@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Protocol
+from typing import Annotated, ClassVar, Final, Literal, Protocol
 
 import msgspec
 
 from chains.errors import PermanentError, TransientError
-from policies.canonical import Name, decoder_for
-from policies.intent import Attestation, Evidence, Intent, Signature
+from policies.bundle import SignedBundle
+from policies.canonical import Document, Hex32, Name, Seconds, Uuid, decoder_for
+from policies.intent import Attestation, Evidence, Intent, Kind, Signature, SignedOrder
+from policies.statements import SignedClockConfirmation, SignedFreeze, SignedResolution
 
 MAX_CALL_BYTES: Final = 16 * 1024 * 1024
 """Longest call that a signer reads, or answer that its client does. What is longer can never be answered."""
@@ -90,10 +92,138 @@ class SignerStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     keysets: tuple[str, ...]
     signed: int
     """Transactions signed since the journal began."""
+    journal: str = ""
+    """Id of its journal, 64 hex digits; empty where there is none (fakes)."""
+    frozen: tuple[str, ...] = ()
+    """Scopes of the freezes in force."""
+    suspended: str = ""
+    """Why its clock suspends signing, empty if it doesn't."""
+
+
+class AnnounceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Show orders to a signer before it is to pay them: from now on it knows them and their destinations.
+
+    Where the bundle asks for an age of destinations or a delay, that is the only thing that starts either.
+    """
+
+    v: Literal[1] = 1
+    orders: Annotated[tuple[SignedOrder, ...], msgspec.Meta(min_length=1, max_length=500)]
+
+
+class Sighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Since when a signer knows an order and its destination, by its own clock."""
+
+    order: Uuid
+    order_since: Seconds
+    destination_since: Seconds
+
+
+class Announced(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Answer to `AnnounceRequest`, in the order of its orders."""
+
+    sightings: tuple[Sighting, ...]
+
+
+class OpenTransaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A transaction that was signed and of which the signer does not know what became."""
+
+    chain: Name
+    content: Hex32
+    resources: tuple[str, ...]
+    """What it uses and only one transaction can, as `chains.ports.Consumption` names it."""
+
+
+class OpenRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Ask for open transactions, by chain and content, after the given one."""
+
+    v: Literal[1] = 1
+    after: tuple[Name, Hex32] | None = None
+
+
+class OpenPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Up to 1,000 open transactions; fewer mean that there are no more."""
+
+    transactions: tuple[OpenTransaction, ...]
+
+
+class ResolveRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A verifier's words on what became of transactions."""
+
+    v: Literal[1] = 1
+    resolutions: Annotated[tuple[SignedResolution, ...], msgspec.Meta(min_length=1, max_length=1000)]
+
+
+class Resolved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How many of them said something new."""
+
+    accepted: int
+
+
+class LogPayment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One intent of a signed transaction, as the signer's log tells it."""
+
+    intent: Uuid
+    kind: Kind
+    asset: Name
+    units: str
+    destination: str
+    customer: Name | None
+    """Of the order; null for the house's own."""
+
+
+class LogEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One record of the signer's own append-only log."""
+
+    number: Annotated[int, msgspec.Meta(ge=1)]
+    """Without gaps."""
+    at: Seconds
+    what: Literal["transaction", "attestation", "bundle", "freeze", "clock", "resolution"]
+    body: msgspec.Raw
+    """JSON; what is in it depends on `what` (see signers/README.md)."""
+    head: Hex32
+    """SHA-256 over the entry before's head (64 zeros before the first) and this one's number, time, `what` and body."""
+
+
+class LogRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Ask for the log's entries after a number (0: from the beginning)."""
+
+    v: Literal[1] = 1
+    after: Annotated[int, msgspec.Meta(ge=0)]
+
+
+class LogHead(Document, frozen=True):
+    """A signer's word on where its log ends, signed by the attestation key of its first key-set (by name)."""
+
+    domain: ClassVar[str] = "signer-log"
+
+    v: Literal[1]
+    journal: Hex32
+    keyset: Name
+    """Whose attestation key signs."""
+    number: int
+    head: Hex32
+
+
+class LogPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Up to 500 entries, and the signed head after the last of them."""
+
+    entries: tuple[LogEntry, ...]
+    head: LogHead
+    signature: Signature
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """No content: a call without arguments, or an answer that says only that it was done."""
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Metrics in Prometheus' text format."""
+
+    text: str
 
 
 class Signer(Protocol):
-    """A signer for one or more key-sets."""
+    """A signer for one or more key-sets: what the online side asks of it."""
 
     def status(self) -> SignerStatus:
         """Raises SignerUnavailable."""
@@ -105,5 +235,55 @@ class Signer(Protocol):
         """Signatures for every input, the same for the same transaction. Raises Refused, SignerUnavailable."""
 
 
-for _kind in (SignRequest, SignResponse, AttestRequest, SignedAttestation, SignerStatus):
+class Announcing(Protocol):
+    """A signer to which orders can be shown early."""
+
+    def announce(self, request: AnnounceRequest) -> Announced:
+        """Remember genuine orders and their destinations. Raises Refused (not genuine), SignerUnavailable."""
+
+
+class OfficersDesk(Protocol):
+    """What officers hand to a signer directly. All of it is signed; who brings it does not matter."""
+
+    def deliver(self, bundle: SignedBundle) -> SignerStatus:
+        """A new bundle. Raises Refused (no quorum, not newer), SignerUnavailable."""
+
+    def freeze(self, freeze: SignedFreeze) -> SignerStatus:
+        """A veto. Raises Refused (not an officer's), SignerUnavailable."""
+
+    def confirm_clock(self, confirmation: SignedClockConfirmation) -> SignerStatus:
+        """End the suspension after a jump of the clock. Raises Refused, SignerUnavailable."""
+
+
+class Witness(Protocol):
+    """What a verifier asks and tells."""
+
+    def open(self, request: OpenRequest) -> OpenPage:
+        """Transactions whose fate the signer does not know. Raises SignerUnavailable."""
+
+    def resolve(self, request: ResolveRequest) -> Resolved:
+        """Take a verifier's words. Raises Refused (not a verifier of the bundle), SignerUnavailable."""
+
+    def log(self, request: LogRequest) -> LogPage:
+        """The log from a place on, with its signed head. Raises SignerUnavailable."""
+
+
+for _kind in (
+    SignRequest,
+    SignResponse,
+    AttestRequest,
+    SignedAttestation,
+    SignerStatus,
+    AnnounceRequest,
+    Announced,
+    OpenRequest,
+    OpenPage,
+    ResolveRequest,
+    Resolved,
+    LogPayment,
+    LogRequest,
+    LogPage,
+    Nothing,
+    Metrics,
+):
     decoder_for(_kind)
