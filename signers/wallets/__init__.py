@@ -1,0 +1,20 @@
+"""A key-set's keys together with its family's rules: what signs, verifies what was signed, and derives addresses.
+
+Keys may be anywhere (an HSM, a sealed seed); nothing that they return is released before another library has
+verified it.
+"""
+
+from signers.wallets.btc import BitcoinKeys, BitcoinWallet
+from signers.wallets.common import Kept, Keys, Wallet, verifies
+from signers.wallets.evm import EvmKeys, EvmWallet
+
+__all__ = [
+    "BitcoinKeys",
+    "BitcoinWallet",
+    "EvmKeys",
+    "EvmWallet",
+    "Kept",
+    "Keys",
+    "Wallet",
+    "verifies",
+]

@@ -1,0 +1,90 @@
+"""What every family's wallet is made of: keys, the journal's memory of signatures, and a second library's opinion."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.hashes import SHA256
+
+from policies.bundle import KeysetEntry
+from signers.guard import FamilyRules, U
+from signers.keyset import KeysetRecord
+from signers.ports import InputSignature
+
+_LOW_S_LIMIT: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
+"""Half of the order of secp256k1; above it a signature is not relayed (BIP146, EIP-2)."""
+_DIGEST: Final = ec.ECDSA(utils.Prehashed(SHA256()))
+_CURVE: Final = ec.SECP256K1()
+
+
+class Kept(Protocol):
+    """The journal's memory of one transaction's signature."""
+
+    @property
+    def before(self) -> str | None:
+        """The signature that was recorded earlier, None if there is none."""
+
+    def keep(self, signature: str) -> str:
+        """Record a signature and return the one to release: of several made at once the first one recorded.
+
+        Raises:
+            JournalUnavailable: it is not on the disk, so it must not be released.
+        """
+
+
+class Keys(Protocol):
+    """The keys of one key-set, wherever they are. What they return is verified before it is released."""
+
+    @property
+    def record(self) -> KeysetRecord:
+        """The public half."""
+
+    def attest(self, digest: bytes) -> bytes:
+        """Ed25519 signature (64 bytes) of 32 bytes by the attestation key."""
+
+
+class Wallet(Protocol[U]):
+    """One key-set of one family."""
+
+    @property
+    def keys(self) -> Keys:
+        """Its keys."""
+
+    @property
+    def rules(self) -> FamilyRules[U]:
+        """How its transactions are read and judged."""
+
+    @property
+    def own_addresses(self) -> int:
+        """How many addresses branch 1 has."""
+
+    def address(self, keyset: KeysetEntry, branch: int, index: int) -> tuple[str, str]:
+        """Path and address at `branch`/`index`, derived by two implementations that agree.
+
+        Args:
+            keyset: what the bundle says of the key-set; checked to be this one.
+            branch: 0 for deposits, 1 for the house's own.
+            index: below `own_addresses` on branch 1.
+        """
+
+    def sign(self, unsigned: U, kept: Kept) -> tuple[InputSignature, ...]:
+        """The verified signatures of a journaled transaction; the same for the same transaction.
+
+        Raises:
+            WrongSignature: the backend returned something else; nothing is released.
+            TokenLost: the token does not answer.
+        """
+
+
+def verifies(pubkey: bytes, digest: bytes, der: bytes) -> bool:
+    """Whether `der` is a low-s DER signature of a 32-byte digest by a 33-byte key, as OpenSSL sees it."""
+    try:
+        r, s = utils.decode_dss_signature(der)
+        if s > _LOW_S_LIMIT or utils.encode_dss_signature(r, s) != der:
+            return False
+        ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, pubkey).verify(der, digest, _DIGEST)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
