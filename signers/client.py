@@ -1,4 +1,4 @@
-"""The online side's end of a signer: `signers.ports.Signer` over a Unix socket or TLS.
+"""The other end of a signer's listener: all calls of `signers.ports` over a Unix socket or TLS.
 
 Whatever goes wrong on the way (timeout, lost connection, an answer that can't be read) is `SignerUnavailable`:
 nothing is known about whether it signed. Asking again with the same request is always safe.
@@ -11,15 +11,27 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from chains.errors import InvalidValue
+from policies.bundle import SignedBundle
 from policies.canonical import decoder_for
+from policies.statements import SignedClockConfirmation, SignedFreeze
 from signers.ports import (
+    Announced,
+    AnnounceRequest,
     AttestRequest,
+    LogPage,
+    LogRequest,
+    Metrics,
+    Nothing,
+    OpenPage,
+    OpenRequest,
     Refused,
+    Resolved,
+    ResolveRequest,
     SignedAttestation,
     SignerStatus,
     SignerUnavailable,
@@ -27,7 +39,7 @@ from signers.ports import (
     SignResponse,
 )
 from signers.tls import client_context, is_pinned, pins
-from signers.wire import REPLIES, Call, Disconnected, read_frame, write_frame
+from signers.wire import REPLIES, Call, CallName, Disconnected, read_frame, write_frame
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30
 _T = TypeVar("_T")
@@ -52,7 +64,9 @@ class TlsAddress:
 
 
 class SignerClient:
-    """A signer reached over its socket. Safe to use from many threads; connections are kept and reused.
+    """A signer reached over its socket: `Signer`, `Announcing`, `OfficersDesk`, `Witness`, and its metrics.
+
+    Safe to use from many threads; connections are kept and reused.
 
     Args:
         address: where the daemon listens.
@@ -73,29 +87,61 @@ class SignerClient:
 
     def status(self) -> SignerStatus:
         """What the signer says of itself. Raises SignerUnavailable."""
-        return self._call("status", msgspec.Raw(b"{}"), SignerStatus)
+        return self._call("status", Nothing(), SignerStatus)
 
     def attest(self, request: AttestRequest) -> SignedAttestation:
         """The address and the signer's word for it. Raises Refused, SignerUnavailable."""
-        return self._call("attest", msgspec.Raw(msgspec.json.encode(request)), SignedAttestation)
+        return self._call("attest", request, SignedAttestation)
 
     def sign(self, request: SignRequest) -> SignResponse:
         """Signatures for every input; again the same for the same request. Raises Refused, SignerUnavailable."""
-        return self._call("sign", msgspec.Raw(msgspec.json.encode(request)), SignResponse)
+        return self._call("sign", request, SignResponse)
+
+    def announce(self, request: AnnounceRequest) -> Announced:
+        """Since when the signer knows these orders. Raises Refused, SignerUnavailable."""
+        return self._call("announce", request, Announced)
+
+    def metrics(self) -> Metrics:
+        """What it counts and measures. Raises SignerUnavailable."""
+        return self._call("metrics", Nothing(), Metrics)
+
+    def deliver(self, bundle: SignedBundle) -> SignerStatus:
+        """Hand over a bundle. Raises Refused, SignerUnavailable."""
+        return self._call("deliver", bundle, SignerStatus)
+
+    def freeze(self, freeze: SignedFreeze) -> SignerStatus:
+        """Hand over a veto. Raises Refused, SignerUnavailable."""
+        return self._call("freeze", freeze, SignerStatus)
+
+    def confirm_clock(self, confirmation: SignedClockConfirmation) -> SignerStatus:
+        """Hand over an officer's word on the time. Raises Refused, SignerUnavailable."""
+        return self._call("confirm_clock", confirmation, SignerStatus)
+
+    def open(self, request: OpenRequest) -> OpenPage:
+        """Transactions whose fate the signer does not know. Raises SignerUnavailable."""
+        return self._call("open", request, OpenPage)
+
+    def resolve(self, request: ResolveRequest) -> Resolved:
+        """Hand over a verifier's words. Raises Refused, SignerUnavailable."""
+        return self._call("resolve", request, Resolved)
+
+    def log(self, request: LogRequest) -> LogPage:
+        """The signer's log from a place on. Raises SignerUnavailable."""
+        return self._call("log", request, LogPage)
 
     def close(self) -> None:
         """Close idle connections."""
         while not self._idle.empty():
             self._idle.get_nowait().close()
 
-    def _call(self, call: Literal["sign", "attest", "status"], body: msgspec.Raw, result: type[_T]) -> _T:
-        payload = msgspec.json.encode(Call(call=call, body=body))
+    def _call(self, call: CallName, body: msgspec.Struct, result: type[_T]) -> _T:
+        payload = msgspec.json.encode(Call(call=call, body=msgspec.Raw(msgspec.json.encode(body))))
         try:
             reply = REPLIES.decode(self._exchange(payload))
             if reply.refused is not None:
                 raise Refused(reply.refused)
             if reply.error is not None:
-                raise SignerUnavailable(f"the signer could not: {reply.error}")
+                raise SignerUnavailable(f"the signer could not: {reply.error}", retry_ms=reply.retry_ms)
             return decoder_for(result).decode(reply.ok)
         except (OSError, Disconnected, InvalidValue, msgspec.MsgspecError) as error:
             raise SignerUnavailable(f"no answer from the signer to {call}: {error}") from error

@@ -17,7 +17,14 @@ MAX_CALL_BYTES: Final = 16 * 1024 * 1024
 
 
 class SignerUnavailable(TransientError):
-    """No answer: it may have signed or not. Ask again with the same request, never a changed one."""
+    """No answer: it may have signed or not. Ask again with the same request, never a changed one.
+
+    `retry_ms` is the signer's own word on when asking again may help; None where it gave none.
+    """
+
+    def __init__(self, message: str, *, retry_ms: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_ms = retry_ms
 
 
 class Reason(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

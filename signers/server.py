@@ -1,4 +1,4 @@
-"""The daemon's socket: one thread a connection, bounded; decodes calls, maps errors, never crashes on input."""
+"""The daemon's socket: one thread a connection, bounded; never crashes on input."""
 
 from __future__ import annotations
 
@@ -8,27 +8,18 @@ import os
 import socket
 import ssl
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from chains.errors import InvalidValue, StrongroomError
-from policies.canonical import decoder_for
+from chains.errors import InvalidValue
+from signers.calls import Handler, answer
 from signers.config import ListenSection
 from signers.errors import BadConfiguration
-from signers.ports import (
-    AttestRequest,
-    Reason,
-    Refused,
-    SignedAttestation,
-    Signer,
-    SignerStatus,
-    SignRequest,
-    SignResponse,
-)
 from signers.tls import is_pinned, pins, server_context
-from signers.wire import CALLS, Call, Disconnected, Reply, read_frame, write_frame
+from signers.wire import CallName, Disconnected, read_frame, write_frame
 
 IDLE_SECONDS: Final = 600
 """A connection without a call for so long is closed; clients open another."""
@@ -38,47 +29,19 @@ ACCEPT_PAUSE_SECONDS: Final = 0.1
 _log = logging.getLogger("strongroom.signer")
 
 
-def answer(signer: Signer, payload: bytes) -> Reply:
-    """Carry out one call. Every outcome, also of a malformed call, is a reply."""
-    try:
-        call = CALLS.decode(payload)
-        return Reply(ok=msgspec.Raw(msgspec.json.encode(_result(signer, call))))
-    except Refused as refused:
-        return Reply(refused=refused.reasons)
-    except (msgspec.MsgspecError, UnicodeDecodeError, InvalidValue) as error:
-        return Reply(refused=(Reason("malformed-request", str(error)),))
-    except StrongroomError as error:
-        _log.error("a call failed: %s: %s", type(error).__name__, error)
-        return Reply(error=f"{type(error).__name__}: {error}")
-    except Exception as error:  # noqa: BLE001 - whatever it was, this thread answers
-        # A bug. The client learns that nothing is known; the request itself is never logged.
-        _log.exception("a call failed unexpectedly")
-        return Reply(error=f"internal error: {type(error).__name__}")
-
-
-def _result(signer: Signer, call: Call) -> SignerStatus | SignedAttestation | SignResponse:
-    match call.call:
-        case "status":
-            return signer.status()
-        case "attest":
-            return signer.attest(decoder_for(AttestRequest).decode(call.body))
-        case "sign":
-            return signer.sign(decoder_for(SignRequest).decode(call.body))
-
-
 class Server:
     """Listens and serves until `close`.
 
     Args:
-        signer: does the work.
+        served: the calls that it answers, from `signers.calls.handlers`.
         listen: where.
 
     Raises:
         BadConfiguration: the address can't be used.
     """
 
-    def __init__(self, signer: Signer, listen: ListenSection) -> None:
-        self._signer = signer
+    def __init__(self, served: Mapping[CallName, Handler], listen: ListenSection) -> None:
+        self._served = served
         self._places = threading.BoundedSemaphore(listen.max_connections)
         self._open: set[socket.socket] = set()
         self._closing = threading.Event()
@@ -136,7 +99,7 @@ class Server:
             with plain, self._secured(plain) as connection:
                 connection.settimeout(IDLE_SECONDS)
                 while True:
-                    reply = answer(self._signer, read_frame(connection))
+                    reply = answer(self._served, read_frame(connection))
                     write_frame(connection, msgspec.json.encode(reply))
         except (OSError, Disconnected):
             return

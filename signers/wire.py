@@ -1,8 +1,8 @@
 """Frames and envelopes between client and daemon. The protocol is described in `signers/README.md`.
 
-A frame is a 4-byte big-endian length and that many bytes of JSON. A call is
-`{"v": 1, "call": "sign" | "attest" | "status", "body": {...}}`; the answer has exactly one of `ok` (the
-result), `refused` (reasons) and `error` (a sentence: the same call may succeed later).
+A frame is a 4-byte big-endian length and that many bytes of JSON. A call is `{"v": 1, "call": NAME, "body": {...}}`;
+the answer has exactly one of `ok` (the result), `refused` (reasons) and `error` (a sentence: the same call may
+succeed later; with `retry_ms`, after so many milliseconds).
 """
 
 from __future__ import annotations
@@ -30,11 +30,27 @@ class Disconnected(TransientError):
         self.mid_frame = mid_frame
 
 
+CallName = Literal[
+    "sign",
+    "attest",
+    "announce",
+    "status",
+    "metrics",
+    "deliver",
+    "freeze",
+    "confirm_clock",
+    "open",
+    "resolve",
+    "log",
+]
+"""Every call there is; a signer may serve only some of them."""
+
+
 class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A call as it is sent."""
 
     v: Literal[1] = 1
-    call: Literal["sign", "attest", "status"]
+    call: CallName
     body: msgspec.Raw
 
 
@@ -42,16 +58,20 @@ _NOTHING: Final = msgspec.Raw(b"")
 
 
 class Reply(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """An answer; exactly one field is set."""
+    """An answer; exactly one of `ok`, `refused` and `error` is set."""
 
     ok: msgspec.Raw = _NOTHING
     """JSON of the result; empty where there is none."""
     refused: Annotated[tuple[Reason, ...], msgspec.Meta(min_length=1)] | None = None
     error: str | None = None
+    retry_ms: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """With an error: when asking again may help."""
 
     def __post_init__(self) -> None:
         if [bytes(self.ok) != b"", self.refused is not None, self.error is not None].count(True) != 1:
             raise ValueError("an answer has exactly one of ok, refused, error")
+        if self.retry_ms is not None and self.error is None:
+            raise ValueError("retry_ms goes with an error only")
 
 
 CALLS: Final = decoder_for(Call)
