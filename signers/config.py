@@ -7,12 +7,14 @@ import stat
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
+from chains.errors import InvalidValue
 from policies.canonical import Name
 from signers.errors import BadConfiguration
+from signers.keyref import KeyRef, SoftwareRef, parse_keyref
 
 JOURNAL_FILE: Final = "journal.sqlite"
 PINNED_FILE: Final = "pinned.json"
@@ -24,8 +26,12 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Base of the configuration's sections."""
 
 
+Environment = Literal["production", "trial"]
+"""What a signer is for. In production it uses no keys in files, and keys that were tested only."""
+
+
 class TokenSection(_Section, frozen=True):
-    """`[token]`: the HSM."""
+    """`[tokens.NAME]`: an HSM's token; several may be in one library."""
 
     module: str
     """Path of the vendor's PKCS#11 library."""
@@ -34,6 +40,18 @@ class TokenSection(_Section, frozen=True):
     """File with the user PIN, readable by its owner only."""
     pin_fd: Annotated[int, msgspec.Meta(ge=3)] | None = None
     """Open file descriptor from which the PIN can be read, instead of `pin_file`."""
+
+
+class KeySection(_Section, frozen=True):
+    """`[keys.ID]`: the keys of a key-set, or this signer's keys of a vault."""
+
+    uri: str
+    """Where they are, see `signers.keyref`."""
+
+    @property
+    def ref(self) -> KeyRef:
+        """The same, parsed. Raises InvalidValue."""
+        return parse_keyref(self.uri)
 
 
 class ListenSection(_Section, frozen=True):
@@ -55,15 +73,18 @@ class ListenSection(_Section, frozen=True):
 class SignerConfig(_Section, frozen=True):
     """The whole file."""
 
+    environment: Environment
     directory: str
     """Holds `journal.sqlite`, `pinned.json`, and `KEYSET.seed.json` (BTC) or `KEYSET.key.json` (EVM)."""
     mark_directory: str
     """Another directory, in production of another user, for `journal.mark`."""
     bundle_path: str
     """JSON of the signed bundle; re-read when it changes."""
-    keysets: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1)]
-    token: TokenSection
+    keys: Annotated[dict[Name, KeySection], msgspec.Meta(min_length=1)]
+    """By the id that the bundle has for the key-set or vault."""
     listen: ListenSection
+    tokens: dict[Name, TokenSection] = {}
+    """Needed by all keys but those in files."""
 
     @property
     def journal_path(self) -> Path:
@@ -93,8 +114,7 @@ def read_config(path: Path) -> SignerConfig:
         raise BadConfiguration(f"configuration {path}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
         raise BadConfiguration(f"configuration {path}: {error}") from None
-    if (config.token.pin_file is None) == (config.token.pin_fd is None):
-        raise BadConfiguration(f"{path}: write exactly one of token.pin_file and token.pin_fd")
+    _check_keys(path, config)
     tls = (config.listen.host, config.listen.port, config.listen.certificate, config.listen.private_key)
     if config.listen.unix is not None:
         if any(part is not None for part in tls) or config.listen.clients:
@@ -106,6 +126,28 @@ def read_config(path: Path) -> SignerConfig:
     if Path(config.directory).resolve() == Path(config.mark_directory).resolve():
         raise BadConfiguration(f"{path}: mark_directory must be another directory than directory")
     return config
+
+
+def _check_keys(path: Path, config: SignerConfig) -> None:
+    """Check tokens and keys. Raises BadConfiguration."""
+    for name, token in config.tokens.items():
+        if (token.pin_file is None) == (token.pin_fd is None):
+            raise BadConfiguration(f"{path}: write exactly one of pin_file and pin_fd in [tokens.{name}]")
+    places = [(token.module, token.label) for token in config.tokens.values()]
+    if len(set(places)) != len(places):
+        raise BadConfiguration(f"{path}: two sections [tokens.NAME] name the same token")
+    for keyset, section in config.keys.items():
+        try:
+            ref = section.ref
+        except InvalidValue as error:
+            raise BadConfiguration(f"{path}: uri in [keys.{keyset}]: {error}") from None
+        if isinstance(ref, SoftwareRef):
+            if config.environment != "trial":
+                raise BadConfiguration(
+                    f'{path}: [keys.{keyset}] is a key in a file; that is for environment = "trial" only'
+                )
+        elif ref.token not in config.tokens:
+            raise BadConfiguration(f"{path}: [keys.{keyset}] names a section [tokens.{ref.token}]: write it")
 
 
 def pin_reader(section: TokenSection) -> Callable[[], str]:

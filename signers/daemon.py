@@ -13,14 +13,18 @@ Making a signer (set-up, once; `SOFTHSM2_CONF` or the vendor's settings in the e
 
 The configuration (TOML; every field is checked at start):
 
+    environment = "production"                      # or "trial", where keys may be in files
     directory = "/var/lib/strongroom/signer"        # journal.sqlite, pinned.json, KEYSET.{seed,key}.json
     mark_directory = "/var/lib/strongroom-mark"     # journal.mark; another directory, in production another user's
     bundle_path = "/etc/strongroom/bundle.json"     # the signed bundle; re-read when it changes, and on SIGHUP
-    keysets = ["btc-hot", "eth-hot"]
-    [token]
+    [tokens.main]                                   # any number of tokens, also of one library
     module = "/usr/lib/softhsm/libsofthsm2.so"
     label = "strongroom"
     pin_file = "/etc/strongroom/signer.pin"         # 0600; or pin_fd = 3
+    [keys.btc-hot]                                  # for each key-set or vault: where its keys are
+    uri = "sealed:token=main"                       # see keyref.py
+    [keys.eth-hot]
+    uri = "pkcs11:token=main"
     [listen]
     unix = "/run/strongroom/signer.sock"            # or: host, port, certificate, private_key, clients = [PEM files]
     # max_connections = 64
@@ -38,21 +42,19 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from chains.errors import StrongroomError
+from signers.calls import handlers
 from signers.clock import SteadyClock
-from signers.config import SignerConfig, pin_reader, read_config
-from signers.evm_keys import TokenKeys, key_path, read_key_file
+from signers.config import SignerConfig, read_config
 from signers.hardening import harden_process
 from signers.journal import Journal
-from signers.pkcs11 import Token
-from signers.sealed import SealedKeys, read_sealed, seed_path
-from signers.selfcheck import check_bitcoin_keys, check_evm_keys, check_libraries
+from signers.opening import open_keys
+from signers.selfcheck import check_libraries
 from signers.server import Server
 from signers.service import SignerService
 from signers.trust import PinnedBundle
-from signers.wallets import BitcoinWallet, EvmWallet, Wallet
 
 REFRESH_SECONDS: Final = 1.0
 """How often the bundle's file is looked at."""
@@ -72,12 +74,11 @@ def run(config: SignerConfig) -> int:
     harden_process()
     sys.setswitchinterval(SWITCH_SECONDS)
     check_libraries()
-    token = Token(Path(config.token.module), config.token.label, pin_reader(config.token))
-    wallets = {name: _opened(token, Path(config.directory), name) for name in config.keysets}
+    opened = open_keys(config, _log.warning)
     journal = Journal.open(config.journal_path, config.mark_path)
     clock = SteadyClock(journal.write(lambda book: book.latest))
     trust = PinnedBundle(Path(config.bundle_path), config.pinned_path, journal, clock)
-    server = Server(SignerService(wallets, trust, journal, clock), config.listen)
+    server = Server(handlers(SignerService(opened.wallets, trust, journal, clock)), config.listen)
 
     wake, ending = threading.Event(), threading.Event()
 
@@ -103,24 +104,8 @@ def run(config: SignerConfig) -> int:
         trust.refresh(_log.warning)
     server.close()
     journal.close()
-    token.close()
+    opened.close()
     return 0
-
-
-def _opened(token: Token, directory: Path, keyset: str) -> Wallet[Any]:
-    """A key-set by the file that its set-up has left, after its self-check.
-
-    Raises:
-        SealBroken: there is no such file, or keys and file don't belong together.
-        SelfCheckFailed: the keys do not do what they should.
-    """
-    if key_path(directory, keyset).exists():
-        key = TokenKeys(token, read_key_file(key_path(directory, keyset)))
-        check_evm_keys(key)
-        return EvmWallet(key)
-    keys = SealedKeys(token, read_sealed(seed_path(directory, keyset)))
-    check_bitcoin_keys(keys)
-    return BitcoinWallet(keys)
 
 
 def main(arguments: list[str] | None = None) -> int:

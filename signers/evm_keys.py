@@ -100,7 +100,7 @@ def create_evm_keyset(token: Token, keyset_id: str, chain_id: int, directory: Pa
     )
     signature = token.sign(attestation_key_name(keyset_id), _binding(record))
     file = KeyFile(record=record, signature=encode_signature(signature))
-    TokenKeys(token, file)
+    TokenKeys(token, file, signing_key_name(keyset_id))
     write_new(path, msgspec.json.encode(file))
     return record
 
@@ -113,21 +113,26 @@ def read_key_file(path: Path) -> KeyFile:
 class TokenKeys:
     """A key-set whose keys are both in the token.
 
+    Args:
+        token: logged in.
+        file: the key-set's record.
+        label: of the signing key in the token.
+
     Raises:
         SealBroken: the token's keys are not those of the record, or the record was edited.
         TokenRefused: the token has no such keys, or lets them out.
         TokenLost: the token does not answer.
     """
 
-    __slots__ = ("_token", "pubkey", "record")
+    __slots__ = ("_label", "_token", "pubkey", "record")
 
     record: EvmKeysetRecord
     pubkey: bytes
     """33 bytes."""
 
-    def __init__(self, token: Token, file: KeyFile) -> None:
-        self._token, self.record = token, file.record
-        self.pubkey = signing_public_key(token, signing_key_name(file.record.id))
+    def __init__(self, token: Token, file: KeyFile, label: str) -> None:
+        self._token, self._label, self.record = token, label, file.record
+        self.pubkey = signing_public_key(token, label)
         attestation_key = token.attestation_public_key(attestation_key_name(file.record.id)).hex()
         theirs = (file.record.address, file.record.attestation_key)
         if (address_text_of_key(self.pubkey), attestation_key) != theirs:
@@ -138,14 +143,14 @@ class TokenKeys:
             raise SealBroken(
                 f"key-set {file.record.id!r}: its record is not the one that token {token.label!r} signed"
             ) from None
-        must_stay_inside(token, signing_key_name(file.record.id))
+        must_stay_inside(token, label)
 
     def __repr__(self) -> str:
         return f"TokenKeys({self.record.id!r}, {self.record.address})"
 
     def sign(self, digest: bytes) -> bytes:
         """r and s (64 bytes) for a digest of 32 bytes; others each time."""
-        return sign_digest(self._token, signing_key_name(self.record.id), digest)
+        return sign_digest(self._token, self._label, digest)
 
     def attest(self, digest: bytes) -> bytes:
         """Ed25519 signature (64 bytes) by the token's attestation key."""

@@ -30,7 +30,7 @@ from ops.devnet.process import ManagedProcess
 from ops.devnet.softhsm import SoftHsmToken
 from ops.stack import config
 from ops.stack.keys import Person, person
-from ops.stack.keyset import BTC_KEYSET, bitcoin_keyset, make_signer, mark_directory, signer_directory
+from ops.stack.keyset import bitcoin_keyset, make_signer, mark_directory, signer_directory
 from ops.stack.listing import ASSET, CHAIN, bitcoin, evm
 from ops.stack.networks import ETHEREUM
 from ops.stack.quorum import CallerGrant, make_bundle, make_quorum, publish
@@ -69,7 +69,13 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
         socket = directory / "signer.sock"
         signer = ManagedProcess(
             "signer",
-            [sys.executable, "-m", "signers.daemon", "--config", _config(directory, token, socket)],
+            [
+                sys.executable,
+                "-m",
+                "signers.daemon",
+                "--config",
+                _config(directory, token, socket, (btc, eth)),
+            ],
             log_path=directory / "signer.log",
             env={**os.environ, **token.env, "PYTHONFAULTHANDLER": "1"},
         )
@@ -128,18 +134,17 @@ def _address(name: str) -> str:
     return checksummed(keccak256(name.encode())[12:])
 
 
-def _config(directory: Path, token: SoftHsmToken, socket: Path) -> Path:
+def _config(
+    directory: Path, token: SoftHsmToken, socket: Path, keysets: tuple[BitcoinKeyset, EvmKeyset]
+) -> Path:
     path = directory / "signer.toml"
     content = {
+        "environment": "trial",
         "directory": str(signer_directory(directory)),
         "mark_directory": str(mark_directory(directory)),
         "bundle_path": str(directory / "bundle.json"),
-        "keysets": [BTC_KEYSET, ETHEREUM.keyset],
-        "token": {
-            "module": str(token.module_path),
-            "label": token.label,
-            "pin_file": str(token.pin_path),
-        },
+        "tokens": {"main": config.token_section(token)},
+        "keys": {keyset.id: config.key_section(keyset) for keyset in keysets},
         "listen": {"unix": str(socket)},
     }
     write_private(path, config.to_toml(content))

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 from custody.config import FILE_VARIABLE
 from custody.console.settings import FILE_VARIABLE as CLIENT_VARIABLE
 from ops.devnet.files import write_private
+from ops.devnet.softhsm import SoftHsmToken
 from ops.devnet.tools import CHECKOUT, TOOLS, bitcoind_program
 from ops.stack.keys import private_directory
 from ops.stack.keyset import mark_directory, signer_directory
 from ops.stack.listing import CHAIN
+from policies.bundle import BitcoinKeyset, EvmKeyset
 
 if TYPE_CHECKING:
     from ops.stack.stack import Stack
@@ -98,17 +100,25 @@ def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]
 
 def _signer(stack: Stack, trust: Trust) -> dict[str, Any]:
     return {
+        "environment": "trial",
         "directory": str(signer_directory(stack.directory)),
         "mark_directory": str(mark_directory(stack.directory)),
         "bundle_path": str(trust.bundle_path),
-        "keysets": [keyset.id for keyset in trust.bundle.keysets],
-        "token": {
-            "module": str(stack.token.module_path),
-            "label": stack.token.label,
-            "pin_file": str(stack.token.pin_path),
-        },
+        "tokens": {"main": token_section(stack.token)},
+        "keys": {keyset.id: key_section(keyset) for keyset in trust.bundle.keysets},
         "listen": {"unix": str(stack.signer_socket)},
     }
+
+
+def token_section(token: SoftHsmToken) -> dict[str, Any]:
+    """`[tokens.NAME]` of a signer's configuration."""
+    return {"module": str(token.module_path), "label": token.label, "pin_file": str(token.pin_path)}
+
+
+def key_section(keyset: BitcoinKeyset | EvmKeyset) -> dict[str, Any]:
+    """`[keys.ID]` of a signer's configuration: where its set-up has made the keys of a key-set."""
+    scheme = "sealed" if isinstance(keyset, BitcoinKeyset) else "pkcs11"
+    return {"uri": f"{scheme}:token=main"}
 
 
 def _for_people(stack: Stack) -> None:

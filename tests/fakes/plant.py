@@ -21,7 +21,7 @@ from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.process import ManagedProcess
 from ops.devnet.redis import RedisServer
 from ops.devnet.softhsm import SoftHsmToken
-from ops.stack.config import to_toml
+from ops.stack.config import key_section, to_toml, token_section
 from ops.stack.keyset import make_signer, mark_directory, signer_directory
 from ops.stack.networks import TrialNetwork
 from signers.client import SignerClient, UnixAddress
@@ -83,15 +83,12 @@ class Processes(Teller):
         config.write_text(
             to_toml(
                 {
+                    "environment": "trial",
                     "directory": str(signer_directory(self.directory)),
                     "mark_directory": str(mark_directory(self.directory)),
                     "bundle_path": str(self.bundle_path),
-                    "keysets": [self.site.keyset.id],
-                    "token": {
-                        "module": str(self.token.module_path),
-                        "label": self.token.label,
-                        "pin_file": str(self.token.pin_path),
-                    },
+                    "tokens": {"main": token_section(self.token)},
+                    "keys": {self.site.keyset.id: key_section(self.site.keyset)},
                     "listen": {"unix": str(self.socket)},
                 }
             )

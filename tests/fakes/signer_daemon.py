@@ -54,11 +54,12 @@ class SignerDaemon:
 
     def run(self, *, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[str]:
         config = self.directory / "signer.toml"
-        names = ", ".join(f'"{name}"' for name in self.keysets)
+        keys = "".join(f'[keys.{name}]\nuri = "{self._uri(name)}"\n' for name in self.keysets)
         config.write_text(
-            f'directory = "{self.stores}"\nmark_directory = "{self.marks}"\n'
-            f'bundle_path = "{self.directory}/bundle.json"\nkeysets = [{names}]\n'
-            f'[token]\nmodule = "{self.token.module_path}"\nlabel = "{self.token.label}"\n{self.settings["pin"]}\n'
+            f'environment = "trial"\ndirectory = "{self.stores}"\nmark_directory = "{self.marks}"\n'
+            f'bundle_path = "{self.directory}/bundle.json"\n'
+            f'[tokens.main]\nmodule = "{self.token.module_path}"\nlabel = "{self.token.label}"\n'
+            f"{self.settings['pin']}\n{keys}"
             f"[listen]\n{self.settings['listen']}\n"
         )
         with self.log.open("a") as log:
@@ -71,6 +72,11 @@ class SignerDaemon:
                 pass_fds=pass_fds,
             )
         return self.process
+
+    def _uri(self, keyset: str) -> str:
+        """A sealed seed where its set-up has left one, else a key in the token."""
+        scheme = "sealed" if (self.stores / f"{keyset}.seed.json").exists() else "pkcs11"
+        return f"{scheme}:token=main"
 
     def start(self, *, pass_fds: tuple[int, ...] = ()) -> None:
         seen = self.printed().count("ready on")

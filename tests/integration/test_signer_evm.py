@@ -66,7 +66,7 @@ def name() -> str:
 def test_a_key_is_made_once_and_opens_again(token: Token, name: str, tmp_path: Path) -> None:
     record = create_evm_keyset(token, name, EVM_CHAIN_ID, tmp_path)
     assert create_evm_keyset(token, name, EVM_CHAIN_ID, tmp_path) == record
-    keys = TokenKeys(token, read_key_file(key_path(tmp_path, name)))
+    keys = TokenKeys(token, read_key_file(key_path(tmp_path, name)), signing_key_name(name))
     assert keys.record == record
     check_evm_keys(keys)
     assert key_path(tmp_path, name).stat().st_mode & 0o777 == 0o600
@@ -77,7 +77,7 @@ def test_its_signatures_are_random_and_all_of_them_verify_in_another_library(
     token: Token, name: str, tmp_path: Path
 ) -> None:
     create_evm_keyset(token, name, EVM_CHAIN_ID, tmp_path)
-    keys = TokenKeys(token, read_key_file(key_path(tmp_path, name)))
+    keys = TokenKeys(token, read_key_file(key_path(tmp_path, name)), signing_key_name(name))
     digest = b"\x07" * 32
     with ThreadPoolExecutor(8) as pool:
         raws = list(pool.map(lambda _: keys.sign(digest), range(64)))
@@ -133,7 +133,7 @@ def test_a_key_that_was_made_extractable_is_not_used(token: Token, name: str, tm
     session.generateKeyPair(public, private, PyKCS11.Mechanism(PyKCS11.CKM_EC_KEY_PAIR_GEN, None))
     session.closeSession()
     with pytest.raises(SealBroken, match="not the recorded ones"):
-        TokenKeys(token, file)
+        TokenKeys(token, file, signing_key_name(name))
     with pytest.raises(TokenRefused, match="is or was extractable"):
         must_stay_inside(token, signing_key_name(name))
 
@@ -151,7 +151,7 @@ def test_a_record_that_was_edited_does_not_open(token: Token, name: str, tmp_pat
     ):
         edited = msgspec.structs.replace(file, record=msgspec.structs.replace(file.record, **change))
         with pytest.raises(SealBroken):
-            TokenKeys(token, edited)
+            TokenKeys(token, edited, signing_key_name(name))
 
 
 def test_a_key_of_one_network_is_not_made_one_of_another(token: Token, name: str, tmp_path: Path) -> None:

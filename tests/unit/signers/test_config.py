@@ -10,14 +10,16 @@ from signers.config import pin_reader, read_config
 from signers.errors import BadConfiguration
 
 GOOD = """
+environment = "trial"
 directory = "/srv/signer"
 mark_directory = "/srv/mark"
 bundle_path = "/srv/bundle.json"
-keysets = ["btc-hot"]
-[token]
+[tokens.main]
 module = "/usr/lib/softhsm/libsofthsm2.so"
 label = "strongroom"
 pin_file = "/srv/pin"
+[keys.btc-hot]
+uri = "sealed:token=main"
 [listen]
 unix = "/srv/signer.sock"
 """
@@ -47,10 +49,21 @@ def test_a_good_configuration_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "said"),
     [
-        ('keysets = ["btc-hot"]', "keysets = []", "keysets"),
-        ('keysets = ["btc-hot"]', 'keysets = ["../x"]', "keysets"),
-        ('keysets = ["btc-hot"]', "", "keysets"),
-        ('keysets = ["btc-hot"]', 'keysets = ["btc-hot"]\nsurprise = 1', "surprise"),
+        ('environment = "trial"', "", "environment"),
+        ('environment = "trial"', 'environment = "test"', "environment"),
+        ('environment = "trial"', 'environment = "trial"\nsurprise = 1', "surprise"),
+        ('[keys.btc-hot]\nuri = "sealed:token=main"\n', "[keys]\n", "keys"),
+        ("[keys.btc-hot]", '[keys."../x"]', "keys"),
+        ('uri = "sealed:token=main"', "", "uri"),
+        ('uri = "sealed:token=main"', 'uri = "sealed:token=main;object=x"', "of the names token"),
+        ('uri = "sealed:token=main"', 'uri = "sealed:token=other"', r"\[tokens.other\]"),
+        ('uri = "sealed:token=main"', 'uri = "pkcs11:object=a"', "needs the attribute token"),
+        ("[keys.btc-hot]", '[tokens.b]\nmodule = "x"\nlabel = "y"\n[keys.btc-hot]', r"\[tokens.b\]"),
+        (
+            "[keys.btc-hot]",
+            '[tokens.b]\nmodule = "/usr/lib/softhsm/libsofthsm2.so"\nlabel = "strongroom"\npin_fd = 3\n[keys.btc-hot]',
+            "the same token",
+        ),
         ('"/srv/mark"', '"/srv/signer"', "another directory"),
         ('"/srv/mark"', '"/srv/mark/../signer/"', "another directory"),
         ('pin_file = "/srv/pin"', "", "pin_file"),
@@ -63,13 +76,21 @@ def test_a_good_configuration_is_read(tmp_path: Path) -> None:
         ('unix = "/srv/signer.sock"', TLS.replace('clients = ["c"]', ""), "clients"),
         ('unix = "/srv/signer.sock"', TLS.replace('certificate = "a"', ""), "certificate"),
         ('unix = "/srv/signer.sock"', TLS.replace("7000", "70000"), "port"),
-        ("[token]", "[token", "signer.toml"),
+        ("[tokens.main]", "[tokens.main", "signer.toml"),
     ],
 )
 def test_a_mistake_is_named(tmp_path: Path, before: str, after: str, said: str) -> None:
     assert before in GOOD
     with pytest.raises(BadConfiguration, match=said):
         read(tmp_path, GOOD.replace(before, after))
+
+
+def test_production_refuses_keys_in_a_file(tmp_path: Path) -> None:
+    software = GOOD.replace("sealed:token=main", "software:file=/srv/key.json")
+    read(tmp_path, software)
+    with pytest.raises(BadConfiguration, match=r"\[keys.btc-hot\] is a key in a file"):
+        read(tmp_path, software.replace('"trial"', '"production"'))
+    read(tmp_path, GOOD.replace('"trial"', '"production"'))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -83,7 +104,7 @@ def test_the_pin_is_read_when_it_is_asked_for_and_never_said(tmp_path: Path) -> 
     pin.chmod(0o600)
     path = tmp_path / "signer.toml"
     path.write_text(GOOD.replace("/srv/pin", str(pin)))
-    ask = pin_reader(read_config(path).token)
+    ask = pin_reader(read_config(path).tokens["main"])
     assert ask() == "246810"
     pin.write_text("135791")
     assert ask() == "135791"
