@@ -16,7 +16,7 @@ def check_order(signed: SignedOrder, caller: Caller, bundle: Bundle, *, now: int
     """Check everything about a signed order that needs no database.
 
     Raises:
-        OrderMismatch: its caller, chain or amount is not what it must be.
+        OrderMismatch: its caller, chain, amount or expiry is not what it must be.
         ExpiredOrder: its time is over.
         BadSignature: not signed by the caller's key.
         InvalidAddress: the destination is no address of the order's chain, or one that nothing may be paid to.
@@ -32,6 +32,10 @@ def check_order(signed: SignedOrder, caller: Caller, bundle: Bundle, *, now: int
     signed.verify(caller.key)
     if now >= order.expires_at:
         raise ExpiredOrder(order.expires_at, now)
+    latest = now + bundle.longest_order_seconds
+    if order.expires_at > latest:
+        # So long could a cancelled order still be signed, by whoever holds all of the online side.
+        raise OrderMismatch("expires_at", f"at most {latest} now", str(order.expires_at))
     asset = bundle.asset(order.asset)
     if order.chain != asset.chain:
         raise OrderMismatch("chain", asset.chain, order.chain)
