@@ -160,6 +160,9 @@ class Book:
                 self._expose(Exposure.PAYMENTS, f"{cap.tier}|{cap.asset}", intent_id, units, now)
         for kind in (Exposure.TIER_FEES, Exposure.CHAIN_FEES):
             self._expose(kind, examined.fee_scope(kind), examined.fee_group, unsigned.fee_units, now)
+        if examined.breaker is not None:
+            for key, worth in examined.value:
+                self._expose(Exposure.VALUE, examined.breaker.id, key, worth, now)
         if examined.reach.number > self.high_water(request.keyset):
             run(
                 "INSERT OR REPLACE INTO high_marks VALUES (?, ?)",

@@ -20,7 +20,7 @@ from chains.btc.script import (
     p2wpkh_script,
 )
 from chains.errors import InvalidValue
-from policies.bundle import BitcoinKeyset, BitcoinNetwork, KeysetEntry, NetworkEntry
+from policies.bundle import BitcoinKeyset, BitcoinNetwork, NetworkEntry, WalletEntry
 from policies.intent import Kind
 from signers.guard import Findings, Grounds, Reach, Unreadable, Unsigned
 from signers.keyset import BitcoinKeysetRecord
@@ -63,7 +63,7 @@ class BitcoinRules:
     def __init__(self, record: BitcoinKeysetRecord, account: AccountKey) -> None:
         self._record, self._account = record, account
 
-    def check_keyset(self, keyset: KeysetEntry, network: NetworkEntry) -> None:
+    def check_keyset(self, keyset: WalletEntry, network: NetworkEntry) -> None:
         """Check that the bundle means these keys, on the network they are for. Raises Unreadable."""
         record = self._record
         ours = (record.id, record.account, record.origin, record.attestation_key)

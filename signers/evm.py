@@ -19,7 +19,7 @@ from chains.eth.erc20 import decode_transfer
 from chains.eth.forwarder import decode_flush, index_of
 from chains.eth.payout import decode_payout
 from chains.eth.tx import UnsignedTx
-from policies.bundle import Bundle, EvmKeyset, EvmNetwork, GasCaps, KeysetEntry, NetworkEntry
+from policies.bundle import Bundle, EvmKeyset, EvmNetwork, GasCaps, NetworkEntry, WalletEntry
 from policies.intent import Kind
 from signers.guard import Findings, Grounds, Reach, Unreadable, Unsigned
 from signers.keyset import EvmKeysetRecord
@@ -67,7 +67,7 @@ class EvmRules:
     def __init__(self, record: EvmKeysetRecord) -> None:
         self._record, self._address = record, raw_address(record.address)
 
-    def check_keyset(self, keyset: KeysetEntry, network: NetworkEntry) -> None:
+    def check_keyset(self, keyset: WalletEntry, network: NetworkEntry) -> None:
         """Check that the bundle means this key, on the network it is for. Raises Unreadable."""
         record = self._record
         ours = (record.id, record.address, record.attestation_key)
@@ -95,7 +95,7 @@ class EvmRules:
 
     def find(self, request: SignRequest, unsigned: EvmUnsigned, grounds: Grounds) -> Findings:
         """Objections to network, price, gas, and to what is called."""
-        tx, network, keyset = unsigned.tx, grounds.network, grounds.keyset
+        tx, network, keyset = unsigned.tx, grounds.network, grounds.wallet
         assert isinstance(network, EvmNetwork)  # check_keyset has said so
         assert isinstance(keyset, EvmKeyset)
         reasons: list[Reason] = []

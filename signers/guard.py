@@ -10,17 +10,17 @@ What a transaction's own bytes say is known by the `FamilyRules` of its chain: `
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from chains.errors import InvalidValue, PermanentError
-from policies.bundle import Bundle, KeysetEntry, NetworkEntry, TierCap
+from policies.bundle import Breaker, Bundle, NetworkEntry, TierCap, WalletEntry
 from policies.intent import Intent, Kind
+from policies.statements import Freeze
 from signers.orders import intent_reasons
 from signers.ports import Reason, SignRequest
-from signers.window import RollingWindow
 
 
 class Unreadable(PermanentError):
@@ -32,7 +32,7 @@ class Unreadable(PermanentError):
 
 
 class Exposure(StrEnum):
-    """What a rolling window of the journal adds up."""
+    """What a counter of the journal adds up."""
 
     PAYMENTS = "payments"
     """Per tier and asset, each intent once."""
@@ -40,6 +40,18 @@ class Exposure(StrEnum):
     """Per tier and chain, each set of intents once, at its highest version."""
     CHAIN_FEES = "chain_fees"
     """Per chain, likewise."""
+    VALUE = "value"
+    """Per breaker, payments and fees of all assets together, in the bundle's unit of account."""
+
+
+class Counter(Protocol):
+    """What was signed and may still be paid, or was within the last so many seconds, by key."""
+
+    def total(self, now: int) -> int:
+        """Sum of what counts at `now`."""
+
+    def total_with(self, additions: Iterable[tuple[str, int]], now: int) -> int:
+        """What `total` would be with all `additions` (distinct keys) signed at `now`; changes nothing."""
 
 
 class JournalView(Protocol):
@@ -54,14 +66,23 @@ class JournalView(Protocol):
     def versions(self, intent_id: str) -> list[tuple[str, frozenset[str]]]:
         """Content and resources of every transaction journaled for an intent."""
 
-    def window(self, kind: Exposure, scope: str, seconds: int) -> RollingWindow:
-        """A rolling sum over the journal."""
+    def window(self, kind: Exposure, scope: str, seconds: int) -> Counter:
+        """A sum over the journal: what was signed within `seconds`, and what nobody has proven dead or confirmed."""
 
     def high_water(self, keyset: str) -> int:
         """Highest number (change index, nonce) signed for a key-set, -1 if none."""
 
     def attested(self, keyset: str, branch: int, index: int) -> tuple[str | None, str] | None:
         """Customer and asset for whom a path was attested, None if it was not."""
+
+    def order_since(self, order_digest: str) -> int | None:
+        """When this signer first saw an order, by its own clock; None if it never did."""
+
+    def destination_since(self, chain: str, destination: str) -> int | None:
+        """When this signer first saw an order to a destination, by its own clock; None if it never did."""
+
+    def freezes(self) -> tuple[Freeze, ...]:
+        """The freezes that no higher bundle has lifted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +106,12 @@ class Grounds:
 
     bundle: Bundle
     network: NetworkEntry
-    keyset: KeysetEntry
+    wallet: WalletEntry
+    """The key-set or vault that is to sign."""
     caps: tuple[TierCap, ...]
-    """Caps of the tier for all assets involved; the native asset is first."""
+    """Caps of the tier for all assets involved; the native asset is first. None for a rotation, which pays nobody."""
+    breaker: Breaker | None
+    """The limit over all assets that a hot key-set is under; None for vaults and rotations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +143,7 @@ class FamilyRules(Protocol[U]):
     def kinds(self) -> frozenset[Kind]:
         """What may be signed."""
 
-    def check_keyset(self, keyset: KeysetEntry, network: NetworkEntry) -> None:
+    def check_keyset(self, keyset: WalletEntry, network: NetworkEntry) -> None:
         """Check that the bundle means this signer's keys, on the network they are for. Raises Unreadable."""
 
     def read(self, request: SignRequest) -> U:
@@ -140,6 +164,13 @@ class Examined(Generic[U]):
     deposits: frozenset[int]
     digests: dict[str, str]
     """Digest of each intent by id."""
+    value: tuple[tuple[str, int], ...] = ()
+    """What counts under the breaker: intent ids and the fee group, each with its value in the bundle's unit."""
+
+    @property
+    def breaker(self) -> Breaker | None:
+        """The limit under which `value` counts."""
+        return self.grounds.breaker
 
     @property
     def fee_group(self) -> str:
@@ -147,9 +178,11 @@ class Examined(Generic[U]):
         return hashlib.sha256("\n".join(sorted(self.digests)).encode()).hexdigest()
 
     def fee_scope(self, kind: Exposure) -> str:
-        """Scope of the fee windows."""
+        """Scope of the fee windows. Rotations have one of their own: no thief's fees must delay a rescue."""
         chain = self.request.chain
-        return chain if kind is Exposure.CHAIN_FEES else f"{self.grounds.keyset.tier}|{chain}"
+        if any(intent.kind is Kind.ROTATION for intent in self.request.intents):
+            chain = f"{chain}|rotation"
+        return chain if kind is Exposure.CHAIN_FEES else f"{self.grounds.wallet.tier}|{chain}"
 
     def payments(self, asset: str) -> list[tuple[str, int]]:
         """Intent id and base units of all payments of an asset."""
@@ -173,17 +206,20 @@ class Admission(StrEnum):
     """Journaled before: the same signatures again; counts nothing, changes nothing."""
 
 
-def examine(request: SignRequest, bundle: Bundle, rules: FamilyRules[U], *, now: int) -> Examination[U]:
+def examine(
+    request: SignRequest, bundle: Bundle, rules: FamilyRules[U], *, held: Collection[str], now: int
+) -> Examination[U]:
     """Decode the transaction and list every objection that needs no journal.
 
     Args:
         request: what the online side wants signed.
         bundle: the pinned bundle.
-        rules: the key-set's family.
+        rules: the wallet's family.
+        held: ids of all key-sets and vaults whose signatures this signer's journal counts.
         now: the signer's own clock, UNIX seconds.
     """
     try:
-        grounds = _grounds(request, bundle, rules)
+        grounds = _grounds(request, bundle, rules, held)
         unsigned = rules.read(request)
     except Unreadable as refusal:
         return Examination(None, (refusal.reason,))
@@ -192,7 +228,7 @@ def examine(request: SignRequest, bundle: Bundle, rules: FamilyRules[U], *, now:
         return Examination(None, (Reason("intent-repeated", "an intent is listed twice"),))
     findings = rules.find(request, unsigned, grounds)
     reasons = list(findings.reasons)
-    reasons += intent_reasons(request, bundle, grounds.keyset, grounds.network, rules.kinds, now=now)
+    reasons += intent_reasons(request, bundle, grounds.wallet, grounds.network, rules.kinds, now=now)
     reasons += _fee_reasons(request, unsigned, grounds.network)
     for cap in grounds.caps:
         reasons += [
@@ -205,7 +241,11 @@ def examine(request: SignRequest, bundle: Bundle, rules: FamilyRules[U], *, now:
     if now >= bundle.expires_at:
         reasons.append(Reason("bundle-expired", f"the bundle expired at {bundle.expires_at}; now is {now}"))
     examined = Examined(request, unsigned, grounds, findings.reach, findings.deposits, digests)
-    return Examination(examined, tuple(reasons))
+    try:
+        value = _value(examined)
+    except InvalidValue as error:
+        return Examination(examined, (*reasons, Reason("no-price", f"{error}: nothing may be paid")))
+    return Examination(replace(examined, value=value), tuple(reasons))
 
 
 def recall(request: SignRequest, rules: FamilyRules[U], view: JournalView) -> U | None:
@@ -255,33 +295,69 @@ def _digests(request: SignRequest) -> dict[str, str]:
     return {intent.id: intent.digest_hex() for intent in request.intents}
 
 
-def _grounds(request: SignRequest, bundle: Bundle, rules: FamilyRules[U]) -> Grounds:
-    """What the bundle says of the request's network, key-set and caps, and that all belong together."""
+def _grounds(request: SignRequest, bundle: Bundle, rules: FamilyRules[U], held: Collection[str]) -> Grounds:
+    """What the bundle says of the request's network, wallet and limits, and that all belong together."""
     try:
-        network = bundle.network(request.chain)
-        keyset = bundle.keyset(request.keyset)
+        network, wallet = bundle.network(request.chain), bundle.wallet(request.keyset)
     except InvalidValue as error:
         raise Unreadable("not-in-bundle", str(error)) from None
-    check_keyset(keyset, network, rules)
-    if keyset.tier != "hot":
-        raise Unreadable("tier-not-supported", f"this signer signs for the hot tier, not for {keyset.tier}")
+    check_keyset(wallet, network, rules)
+    if all(intent.kind is Kind.ROTATION for intent in request.intents):
+        # What rescues money must not wait until a window that a thief has filled is empty again.
+        return Grounds(bundle, network, wallet, (), None)
     assets = [network.native_asset, *sorted({i.asset for i in request.intents} - {network.native_asset})]
     try:
-        caps = tuple(bundle.cap(keyset.tier, asset) for asset in assets)
+        caps = tuple(bundle.cap(wallet.tier, asset) for asset in assets)
     except InvalidValue as error:
         raise Unreadable("no-cap", f"{error}: nothing may be paid") from None
-    return Grounds(bundle, network, keyset, caps)
+    return Grounds(bundle, network, wallet, caps, _breaker(wallet, bundle, held))
 
 
-def check_keyset(keyset: KeysetEntry, network: NetworkEntry, rules: FamilyRules[U]) -> None:
-    """Check that the bundle's key-set is the one whose keys this signer has, on the network it is for.
+def _breaker(wallet: WalletEntry, bundle: Bundle, held: Collection[str]) -> Breaker | None:
+    """The limit over all assets. Vaults have none: each of their payments needs people and a verifier."""
+    if wallet.tier != "hot":
+        return None
+    try:
+        breaker = bundle.breaker_of(wallet.id)
+    except InvalidValue as error:
+        raise Unreadable("no-breaker", f"{error}: nothing may be signed") from None
+    elsewhere = sorted(set(breaker.keysets) - set(held))
+    if elsewhere:
+        raise Unreadable(
+            "breaker-elsewhere",
+            f"breaker {breaker.id} counts {elsewhere[0]}, whose signatures this signer can't see",
+        )
+    return breaker
+
+
+def check_keyset(keyset: WalletEntry, network: NetworkEntry, rules: FamilyRules[U]) -> None:
+    """Check that the bundle's key-set or vault is the one whose keys this signer has, on the network it is for.
 
     Raises:
         Unreadable: with a `reason` that says what differs.
     """
     if keyset.chain != network.chain:
-        raise Unreadable("wrong-chain", f"key-set {keyset.id} is on {keyset.chain}, not on {network.chain}")
+        raise Unreadable("wrong-chain", f"{keyset.id} is on {keyset.chain}, not on {network.chain}")
     rules.check_keyset(keyset, network)
+
+
+def _value(examined: Examined[U]) -> tuple[tuple[str, int], ...]:
+    """What each payment and the fee are worth at most, for the breaker. Raises InvalidValue: an asset has no price."""
+    if examined.breaker is None:
+        return ()
+    bundle, network = examined.grounds.bundle, examined.grounds.network
+    fee = (examined.fee_group, worth(bundle, network.native_asset, examined.unsigned.fee_units))
+    return (*((i.id, worth(bundle, i.asset, i.units)) for i in _payments(examined.request)), fee)
+
+
+def worth(bundle: Bundle, asset: str, units: int) -> int:
+    """Base units of an asset at the highest price that the bundle believes, rounded up, in its unit of account.
+
+    Raises:
+        InvalidValue: the bundle has no price for the asset.
+    """
+    one: int = 10 ** bundle.asset(asset).decimals
+    return -(-units * int(bundle.price(asset).high) // one)
 
 
 def _fee_reasons(request: SignRequest, unsigned: Unsigned, network: NetworkEntry) -> list[Reason]:
@@ -352,6 +428,19 @@ def _window_reasons(examined: Examined[U], view: JournalView, now: int) -> list[
     fees = view.window(
         Exposure.CHAIN_FEES, examined.fee_scope(Exposure.CHAIN_FEES), network.fee_window_seconds
     ).total_with(fee, now)
+    breaker = examined.breaker
+    if breaker is not None:
+        value = view.window(Exposure.VALUE, breaker.id, breaker.window_seconds).total_with(
+            examined.value, now
+        )
+        if value > int(breaker.value_cap):
+            reasons.append(
+                Reason(
+                    "value-cap",
+                    f"{value} {examined.grounds.bundle.unit} of all assets within {breaker.window_seconds} s: "
+                    f"at most {breaker.value_cap}",
+                )
+            )
     if fees > int(network.fee_window_cap):
         reasons.append(
             Reason(

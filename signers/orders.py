@@ -6,7 +6,7 @@ from collections.abc import Container
 from typing import Final
 
 from chains.errors import InvalidValue, PermanentError
-from policies.bundle import Bundle, KeysetEntry, NetworkEntry
+from policies.bundle import Bundle, NetworkEntry, WalletEntry
 from policies.intent import Intent, Kind, SignedOrder
 from signers.ports import Reason, SignRequest
 
@@ -17,7 +17,7 @@ ORDER_SCOPE: Final = "withdrawals:sign"
 def intent_reasons(
     request: SignRequest,
     bundle: Bundle,
-    keyset: KeysetEntry,
+    keyset: WalletEntry,
     network: NetworkEntry,
     kinds: Container[Kind],
     *,

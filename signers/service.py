@@ -75,7 +75,7 @@ class SignerService:
         """The transaction, journaled by now, and its signature if one was released before."""
         while True:
             bundle, now = self._trust.present, self._clock.now()
-            examination = examine(request, bundle, wallet.rules, now=now)
+            examination = examine(request, bundle, wallet.rules, held=self._wallets, now=now)
             examined = examination.examined
             if examined is None:
                 known = self._journal.write(_Recall(request, wallet.rules))

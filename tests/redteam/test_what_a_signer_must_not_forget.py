@@ -63,7 +63,7 @@ def test_what_was_signed_is_not_refused_later_and_nothing_else_gets_signed(
     before = bench.signatures(request)
     bench.adopt(2, **after(bench, what))
     assert bench.signatures(request) == before
-    assert bench.codes(other) & {"no-cap", "not-in-bundle", "tier-not-supported", "wrong-keyset"}
+    assert bench.codes(other) & {"no-cap", "not-in-bundle", "wrong-keyset"}
     assert bench.codes(msgspec.structs.replace(request, intents=other.intents, evidence=other.evidence))
     bench.restart()
     assert bench.signatures(request) == before

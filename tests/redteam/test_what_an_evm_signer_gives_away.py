@@ -227,7 +227,6 @@ def test_what_was_signed_is_not_refused_later_and_nothing_else_gets_signed(
         assert bench.codes(other) & {
             "no-cap",
             "not-in-bundle",
-            "tier-not-supported",
             "wrong-keyset",
             "wrong-network",
         }

@@ -606,10 +606,10 @@ def test_a_bundle_that_names_other_keys_is_not_signed_for(bench: SignerBench) ->
 
 
 @pytest.mark.parametrize("tier", ["warm", "cold"])
-def test_other_tiers_than_hot_are_refused(bench: SignerBench, tier: str) -> None:
+def test_the_caps_of_the_hot_tier_are_no_other_tiers(bench: SignerBench, tier: str) -> None:
     request = bench.request()
     bench.adopt(2, keysets=(bench.world.keyset_entry(tier=tier),))
-    assert bench.codes(request) == {"tier-not-supported"}
+    assert bench.codes(request) == {"no-cap"}
 
 
 def test_without_a_cap_in_the_bundle_nothing_is_paid(bench: SignerBench) -> None:
