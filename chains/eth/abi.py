@@ -7,7 +7,7 @@ checked is then all there is. Source: "Contract ABI Specification" of Solidity.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from chains.errors import InvalidValue
@@ -63,10 +63,10 @@ def words(calldata: bytes, expected: bytes, count: int) -> list[bytes]:
     Raises:
         InvalidValue: another selector than `expected` (4 bytes), or another length.
     """
-    body = _body(calldata, expected)
-    if len(body) != count * WORD_BYTES:
+    arguments = body(calldata, expected)
+    if len(arguments) != count * WORD_BYTES:
         raise InvalidValue(f"calldata of {len(calldata)} bytes: expected {count} arguments of 32")
-    return _cut(body)
+    return _cut(arguments)
 
 
 def encode_two_arrays(selector: bytes, first: Sequence[bytes], second: Sequence[bytes]) -> bytes:
@@ -91,10 +91,10 @@ def decode_two_arrays(calldata: bytes, expected: bytes) -> tuple[list[bytes], li
     Raises:
         InvalidValue: another selector than `expected`, or not what `encode_two_arrays` writes.
     """
-    body = _body(calldata, expected)
-    if len(body) % WORD_BYTES or len(body) < 4 * WORD_BYTES:
+    arguments = body(calldata, expected)
+    if len(arguments) % WORD_BYTES or len(arguments) < 4 * WORD_BYTES:
         raise InvalidValue(f"calldata of {len(calldata)} bytes: no two arrays")
-    all_words = _cut(body)
+    all_words = _cut(arguments)
     first_length = word_uint(all_words[2])
     if first_length > len(all_words) - 4:
         raise InvalidValue("calldata: the first array is longer than all of it")
@@ -104,7 +104,45 @@ def decode_two_arrays(calldata: bytes, expected: bytes) -> tuple[list[bytes], li
     return first, second
 
 
-def _body(calldata: bytes, expected: bytes) -> bytes:
+def encode_arguments(arguments: Sequence[bytes], dynamic: Collection[int] = ()) -> bytes:
+    """Arguments of a call: static words (32 bytes each), and byte strings of any length at the places `dynamic`.
+
+    Raises:
+        InvalidValue: a static argument is no word.
+    """
+    head, tails = b"", b""
+    for place, argument in enumerate(arguments):
+        if place in dynamic:
+            head += uint_word(len(arguments) * WORD_BYTES + len(tails))
+            tails += uint_word(len(argument)) + argument + bytes(-len(argument) % WORD_BYTES)
+        elif len(argument) == WORD_BYTES:
+            head += argument
+        else:
+            raise InvalidValue(f"argument {place} of {len(argument)} bytes: expected a word of {WORD_BYTES}")
+    return head + tails
+
+
+def decode_arguments(encoded: bytes, count: int, dynamic: Collection[int] = ()) -> list[bytes]:
+    """What `encode_arguments` wrote: a word for each static argument, the bytes of each dynamic one.
+
+    Raises:
+        InvalidValue: not what `encode_arguments` writes.
+    """
+    if len(encoded) % WORD_BYTES or len(encoded) < (count + len(dynamic)) * WORD_BYTES:
+        raise InvalidValue(f"{len(encoded)} bytes: not {count} arguments")
+    arguments = _cut(encoded[: count * WORD_BYTES])
+    for place in dynamic:
+        length_at = word_uint(arguments[place])
+        start = length_at + WORD_BYTES
+        length = word_uint(encoded[length_at:start]) if start <= len(encoded) else len(encoded)
+        arguments[place] = encoded[start : start + length]
+    if encode_arguments(arguments, dynamic) != encoded:
+        raise InvalidValue("arguments: not in their only form")
+    return arguments
+
+
+def body(calldata: bytes, expected: bytes) -> bytes:
+    """What follows the selector. Raises InvalidValue: another selector than `expected` (4 bytes)."""
     if calldata[:SELECTOR_BYTES] != expected:
         raise InvalidValue(
             f"calldata: selector {calldata[:SELECTOR_BYTES].hex() or 'missing'}, expected {expected.hex()}"
@@ -112,5 +150,5 @@ def _body(calldata: bytes, expected: bytes) -> bytes:
     return calldata[SELECTOR_BYTES:]
 
 
-def _cut(body: bytes) -> list[bytes]:
-    return [body[at : at + WORD_BYTES] for at in range(0, len(body), WORD_BYTES)]
+def _cut(encoded: bytes) -> list[bytes]:
+    return [encoded[at : at + WORD_BYTES] for at in range(0, len(encoded), WORD_BYTES)]
