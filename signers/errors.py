@@ -7,6 +7,8 @@ PermanentError
 │   └── SelfCheckFailed  a known answer came out differently
 ├── TokenRefused         the HSM refused: wrong PIN, missing token, missing key
 ├── SealBroken           a sealed seed or a key's record that is not of this token
+├── NotProven            a key-set without the genuine record of a ceremony whose backup was proven by a restore
+├── CeremonyStopped      a ceremony or restore ended before its end; the message says what to do next
 └── BadConfiguration     the configuration says something impossible; the message says what to write
 TransientError
 ├── TokenLost            the HSM does not answer now
@@ -39,6 +41,14 @@ class TokenRefused(PermanentError):
 
 class SealBroken(PermanentError):
     """A sealed seed that does not open, or a record of other keys: another token's, another key-set's, or damaged."""
+
+
+class NotProven(PermanentError):
+    """A key-set without the genuine record of a ceremony whose backup was proven by a restore."""
+
+
+class CeremonyStopped(PermanentError):
+    """A ceremony or restore ended before its end: somebody declined, or parts don't agree."""
 
 
 class BadConfiguration(PermanentError):
