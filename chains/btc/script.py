@@ -6,9 +6,17 @@ Weights are in weight units (WU, BIP141: four per non-witness byte, one per witn
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Final, Literal
+
+import coincurve
 
 from chains.errors import InvalidValue
+
+KeyScript = Literal["p2wpkh", "p2tr"]
+"""How one key of an HD wallet locks its coins: BIP84 or BIP86."""
 
 WITNESS_SCALE: Final = 4
 """Weight units in one virtual byte (BIP141)."""
@@ -37,6 +45,11 @@ P2PKH_INPUT_WU: Final = (_INPUT_BASE_BYTES + 1 + SIGNATURE_BYTES + 1 + 33) * WIT
 P2TR_KEY_INPUT_WU: Final = _INPUT_BASE_BYTES * WITNESS_SCALE + 1 + 1 + 64
 """230: a P2TR key path input with the default sighash (BIP341)."""
 
+KEY_INPUT_WU: Final[Mapping[KeyScript, int]] = MappingProxyType(
+    {"p2wpkh": P2WPKH_INPUT_WU, "p2tr": P2TR_KEY_INPUT_WU}
+)
+"""Worst case for one input of an HD wallet, by its kind."""
+
 _OUTPUT_SPEND_VB: Final = 32 + 4 + 1 + 107 + 4
 """What bitcoind's dust rule assumes for spending a non-witness output."""
 
@@ -54,15 +67,63 @@ def hash256(data: bytes) -> bytes:
     return hashlib.sha256(hashlib.sha256(data).digest()).digest()
 
 
+@lru_cache(maxsize=16)
+def _tag_prefix(tag: str) -> bytes:
+    digest = hashlib.sha256(tag.encode()).digest()
+    return digest + digest
+
+
+def tagged_hash(tag: str, data: bytes) -> bytes:
+    """SHA256 of the tag's SHA256 twice and the data, 32 bytes (BIP340)."""
+    return hashlib.sha256(_tag_prefix(tag) + data).digest()
+
+
+def taproot_tweak(pubkey: bytes) -> bytes:
+    """What is added to an internal key (33 bytes) that has no scripts (BIP86): 32 bytes."""
+    return tagged_hash("TapTweak", _compressed(pubkey)[1:])
+
+
+def taproot_output_key(pubkey: bytes) -> bytes:
+    """The x-only output key (32 bytes) of an internal key (33 bytes) without scripts (BIP341, BIP86).
+
+    Raises:
+        InvalidValue: not 33 bytes starting with 02 or 03, or no point of the curve.
+    """
+    tweak = taproot_tweak(pubkey)
+    try:
+        key = coincurve.PublicKeyXOnly(pubkey[1:])
+        key.tweak_add(tweak)
+    except ValueError as error:
+        raise InvalidValue("taproot: the internal key is not on the curve") from error
+    return bytes(key.format())
+
+
+def p2tr_script(pubkey: bytes) -> bytes:
+    """The 34-byte script that pays to an internal key (33 bytes) without scripts (BIP86).
+
+    Raises:
+        InvalidValue: like `taproot_output_key`.
+    """
+    return b"\x51\x20" + taproot_output_key(pubkey)
+
+
+def p2wsh_script(script: bytes) -> bytes:
+    """The 34-byte script that pays to a witness script (BIP141)."""
+    return b"\x00\x20" + hashlib.sha256(script).digest()
+
+
+def key_script(kind: KeyScript, pubkey: bytes) -> bytes:
+    """The script of one key (33 bytes) of an HD wallet. Raises InvalidValue for a malformed key."""
+    return p2tr_script(pubkey) if kind == "p2tr" else p2wpkh_script(pubkey)
+
+
 def p2wpkh_script(pubkey: bytes) -> bytes:
     """The 22-byte script that pays to a compressed public key (BIP141).
 
     Raises:
         InvalidValue: not 33 bytes starting with 02 or 03; segwit forbids uncompressed keys.
     """
-    if len(pubkey) != 33 or pubkey[0] not in (2, 3):
-        raise InvalidValue(f"public key of {len(pubkey)} bytes: expected 33, compressed")
-    return b"\x00\x14" + hash160(pubkey)
+    return b"\x00\x14" + hash160(_compressed(pubkey))
 
 
 def p2wpkh_script_from_hash(key_hash: bytes) -> bytes:
@@ -143,6 +204,12 @@ def _is_witness_program(script: bytes) -> bool:
         and (script[0] == 0 or 0x51 <= script[0] <= 0x60)
         and script[1] + 2 == len(script)
     )
+
+
+def _compressed(pubkey: bytes) -> bytes:
+    if len(pubkey) != 33 or pubkey[0] not in (2, 3):
+        raise InvalidValue(f"public key of {len(pubkey)} bytes: expected 33, compressed")
+    return pubkey
 
 
 def _exactly(data: bytes, size: int, what: str) -> bytes:

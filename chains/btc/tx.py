@@ -1,17 +1,18 @@
-"""Transactions: strict decoding, ids, weights, and the digest that a P2WPKH key signs. Pure.
+"""Transactions: strict decoding, ids, weights, and the digests that keys sign. Pure.
 
-Sources: BIP141 (weight, txid), BIP143 (signature digest), BIP144 (serialisation).
+Sources: BIP141 (weight, txid), BIP143 (signature digest), BIP144 (serialisation), BIP341 (taproot's digest).
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from chains.btc.codec import Reader, compact_size, with_size
-from chains.btc.script import hash160, hash256
+from chains.btc.script import hash160, hash256, tagged_hash
 from chains.errors import InvalidValue
 from chains.types import TxId
 
@@ -25,6 +26,9 @@ RBF_SEQUENCE: Final = 0xFFFF_FFFD
 """Signals replaceability (BIP125) and leaves relative locks off (BIP68)."""
 
 SIGHASH_ALL: Final = 1
+
+SIGHASH_DEFAULT: Final = 0
+"""Taproot's own way to say ALL; it takes no byte in the witness (BIP341)."""
 
 _OUTPOINT: Final = re.compile(r"([0-9a-f]{64}):(0|[1-9][0-9]{0,9})")
 _SMALLEST_INPUT: Final = 32 + 4 + 1 + 4
@@ -253,12 +257,22 @@ class SegwitDigests:
         Raises:
             InvalidValue: there is no such input, or the key isn't compressed.
         """
-        if not 0 <= input_index < len(self._tx.inputs):
-            raise InvalidValue(f"input {input_index}: the transaction has {len(self._tx.inputs)}")
         if len(pubkey) != 33:
             raise InvalidValue(f"public key of {len(pubkey)} bytes: expected 33, compressed")
+        return self._digest(input_index, b"\x76\xa9\x14" + hash160(pubkey) + b"\x88\xac", amount_sats)
+
+    def p2wsh(self, input_index: int, script: bytes, amount_sats: int) -> bytes:
+        """The 32 bytes that each key of a witness script signs to spend `amount_sats` at `input_index`.
+
+        Raises:
+            InvalidValue: there is no such input.
+        """
+        return self._digest(input_index, script, amount_sats)
+
+    def _digest(self, input_index: int, script_code: bytes, amount_sats: int) -> bytes:
+        if not 0 <= input_index < len(self._tx.inputs):
+            raise InvalidValue(f"input {input_index}: the transaction has {len(self._tx.inputs)}")
         txin = self._tx.inputs[input_index]
-        script_code = b"\x76\xa9\x14" + hash160(pubkey) + b"\x88\xac"
         preimage = (
             self._tx.version.to_bytes(4, "little")  # 1. nVersion
             + self._hash_prevouts  # 2. hashPrevouts
@@ -272,6 +286,52 @@ class SegwitDigests:
             + SIGHASH_ALL.to_bytes(4, "little")  # 10. sighash type
         )
         return hash256(preimage)
+
+
+class TaprootDigests:
+    """The signature digests of one transaction's taproot inputs, spent by key path (BIP341, SIGHASH_DEFAULT).
+
+    They cover amount and script of every output that the transaction spends, so one that lies about another
+    input's amount signs nothing that is valid.
+
+    Args:
+        tx: unsigned or signed.
+        spent: the outputs that it spends, one for each input.
+
+    Raises:
+        InvalidValue: not one output for each input.
+    """
+
+    __slots__ = ("_common", "_inputs")
+
+    def __init__(self, tx: Transaction, spent: Sequence[TxOut]) -> None:
+        if len(spent) != len(tx.inputs):
+            raise InvalidValue(f"{len(spent)} outputs spent by {len(tx.inputs)} inputs")
+        self._inputs = len(tx.inputs)
+        self._common = (
+            b"\x00"  # epoch
+            + bytes([SIGHASH_DEFAULT])  # hash_type
+            + tx.version.to_bytes(4, "little")  # nVersion
+            + tx.locktime.to_bytes(4, "little")  # nLockTime
+            + _sha256(txin.outpoint.raw for txin in tx.inputs)  # sha_prevouts
+            + _sha256(out.units.to_bytes(8, "little") for out in spent)  # sha_amounts
+            + _sha256(with_size(out.script) for out in spent)  # sha_scriptpubkeys
+            + _sha256(txin.sequence.to_bytes(4, "little") for txin in tx.inputs)  # sha_sequences
+            + _sha256(
+                out.units.to_bytes(8, "little") + with_size(out.script) for out in tx.outputs
+            )  # sha_outputs
+            + b"\x00"  # spend_type: key path, no annex
+        )
+
+    def key_path(self, input_index: int) -> bytes:
+        """The 32 bytes that the output key signs at `input_index`. Raises InvalidValue: no such input."""
+        if not 0 <= input_index < self._inputs:
+            raise InvalidValue(f"input {input_index}: the transaction has {self._inputs}")
+        return tagged_hash("TapSighash", self._common + input_index.to_bytes(4, "little"))
+
+
+def _sha256(parts: Iterable[bytes]) -> bytes:
+    return hashlib.sha256(b"".join(parts)).digest()
 
 
 def sighash_p2wpkh(tx: Transaction, input_index: int, pubkey: bytes, amount_sats: int) -> bytes:

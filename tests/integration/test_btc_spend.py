@@ -15,7 +15,7 @@ from chains.btc.fees import FeeRate, minimum_replacement_fee
 from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
-from chains.btc.psbt import InputSignature, PsbtInput, build_psbt, finalize_p2wpkh, parse_psbt
+from chains.btc.psbt import InputSignature, PsbtInput, build_psbt, finalize, parse_psbt
 from chains.btc.script import (
     P2WPKH_INPUT_WU,
     dust_limit_sats,
@@ -89,8 +89,8 @@ class Purse:
             secret = coincurve.PrivateKey(MASTER.derive(list(path_)).secret)
             pubkey = secret.public_key.format()
             digest = digests.p2wpkh(number, pubkey, spent.units)
-            signatures.append(InputSignature(number, pubkey, secret.sign(digest, hasher=None)))
-        return finalize_p2wpkh(parsed, signatures)
+            signatures.append(InputSignature(number, pubkey, secret.sign(digest, hasher=None) + b"\x01"))
+        return finalize(parsed, signatures)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chains.btc.psbt import InputSignature, finalize_p2wpkh, parse_psbt
+from chains.btc.psbt import InputSignature, finalize, parse_psbt
 from chains.btc.tx import Transaction
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.process import wait_until
@@ -113,10 +113,10 @@ def _coin_in(raw: bytes, world: World, branch: int, index: int) -> Coin:
 
 def _finalised(request: SignRequest, answer: SignResponse) -> bytes:
     psbt = parse_psbt(base64.b64decode(request.transaction))
-    return finalize_p2wpkh(
+    return finalize(
         psbt,
         [
-            InputSignature(s.index, bytes.fromhex(s.pubkey), bytes.fromhex(s.signature)[:-1])
+            InputSignature(s.index, bytes.fromhex(s.pubkey), bytes.fromhex(s.signature))
             for s in answer.signatures
         ],
     )

@@ -11,9 +11,8 @@ import tempfile
 import warnings
 from typing import Any
 
-from chains.btc.psbt import InputSignature, finalize_p2wpkh, parse_psbt
+from chains.btc.psbt import InputSignature, finalize, parse_psbt
 from chains.btc.tx import Transaction
-from chains.errors import InvalidValue
 from custody.signing.errors import DecodersDisagree
 from custody.signing.model import Version
 from custody.signing.requests import read_request
@@ -29,8 +28,13 @@ def finish(version: Version, response: SignResponse) -> tuple[bytes, str]:
     """
     request = read_request(version.request)
     psbt = parse_psbt(base64.b64decode(request.transaction, validate=True))
-    signatures = [_signature(item.index, item.pubkey, item.signature) for item in response.signatures]
-    signed = finalize_p2wpkh(psbt, signatures)
+    signed = finalize(
+        psbt,
+        [
+            InputSignature(item.index, bytes.fromhex(item.pubkey), bytes.fromhex(item.signature))
+            for item in response.signatures
+        ],
+    )
     recorded, finished = Transaction.parse(version.unsigned), Transaction.parse(signed)
     if psbt.tx != recorded or finished.txid != recorded.txid:
         raise DecodersDisagree(f"asked for {recorded.txid}, got {finished.txid}")
@@ -43,13 +47,6 @@ def finish(version: Version, response: SignResponse) -> tuple[bytes, str]:
     if ours != theirs:
         raise DecodersDisagree(f"our decoder reads {ours[0]}, bitcoinlib reads {theirs[0]}, or other outputs")
     return signed, finished.txid.hex
-
-
-def _signature(index: int, pubkey: str, signature: str) -> InputSignature:
-    raw = bytes.fromhex(signature)
-    if raw[-1:] != b"\x01":
-        raise InvalidValue(f"input {index}: sighash type {raw[-1:].hex()}, only ALL was asked for")
-    return InputSignature(index, bytes.fromhex(pubkey), raw[:-1])
 
 
 def _read_by_bitcoinlib(raw: bytes) -> tuple[str, list[tuple[int, bytes]], list[tuple[str, int]]]:

@@ -19,7 +19,7 @@ from chains.btc.psbt import (
     NativeCurveMissing,
     PsbtInput,
     build_psbt,
-    finalize_p2wpkh,
+    finalize,
     parse_psbt,
 )
 from chains.btc.script import p2wpkh_script
@@ -73,7 +73,8 @@ def signatures() -> list[InputSignature]:
             pubkey(0, number),
             key(0, number).sign(
                 sighash_p2wpkh(TX, number, pubkey(0, number), (50_000, 70_000)[number]), hasher=None
-            ),
+            )
+            + b"\x01",
         )
         for number in range(2)
     ]
@@ -87,9 +88,8 @@ def test_what_was_built_is_read_back() -> None:
     assert parsed.fee_sats == 1_000
     assert parsed.input_paths == (path(0, 0), path(0, 1))
     assert parsed.output_paths == (None, path(1, 0))
-    assert parsed.output_origins[1] is not None
-    assert parsed.output_origins[1].fingerprint == FINGERPRINT
-    assert parsed.output_origins[1].pubkey == pubkey(1, 0)
+    assert [origin.fingerprint for origin in parsed.output_keys[1]] == [FINGERPRINT]
+    assert [origin.pubkey for origin in parsed.output_keys[1]] == [pubkey(1, 0)]
 
 
 def test_building_again_gives_the_same_bytes() -> None:
@@ -102,11 +102,11 @@ def test_an_input_that_is_not_ours_has_no_path() -> None:
 
 
 def test_the_signed_transaction_keeps_the_txid_and_fits_the_predicted_size() -> None:
-    raw = finalize_p2wpkh(parse_psbt(RAW), signatures())
+    raw = finalize(parse_psbt(RAW), signatures())
     signed = Transaction.parse(raw)
     assert signed.txid == TX.txid
     assert all(len(txin.witness) == 2 for txin in signed.inputs)
-    assert finalize_p2wpkh(parse_psbt(RAW), reversed(signatures())) == raw
+    assert finalize(parse_psbt(RAW), reversed(signatures())) == raw
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_a_field_that_comes_twice_is_refused() -> None:
 
 
 def test_a_signed_transaction_inside_is_refused() -> None:
-    signed = finalize_p2wpkh(parse_psbt(RAW), signatures())
+    signed = finalize(parse_psbt(RAW), signatures())
     unsigned = with_size(TX.serialize())
     with pytest.raises(InvalidValue):
         parse_psbt(RAW.replace(unsigned, with_size(signed), 1))
@@ -248,8 +248,8 @@ def _high_s(signature: bytes) -> bytes:
     from coincurve.utils import GROUP_ORDER_INT
     from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
-    r, s = decode_dss_signature(signature)
-    return encode_dss_signature(r, GROUP_ORDER_INT - s)
+    r, s = decode_dss_signature(signature[:-1])
+    return encode_dss_signature(r, GROUP_ORDER_INT - s) + b"\x01"
 
 
 @pytest.mark.parametrize(
@@ -259,15 +259,17 @@ def _high_s(signature: bytes) -> bytes:
         lambda both: [both[0], both[0]],
         lambda both: [both[0], replace(both[1], index=2)],
         lambda both: [both[0], replace(both[1], pubkey=both[0].pubkey)],
-        lambda both: [both[0], replace(both[1], signature_der=both[0].signature_der)],
-        lambda both: [both[0], replace(both[1], signature_der=_high_s(both[1].signature_der))],
-        lambda both: [both[0], replace(both[1], signature_der=both[1].signature_der + b"\x01")],
-        lambda both: [both[0], replace(both[1], signature_der=b"")],
+        lambda both: [both[0], replace(both[1], signature=both[0].signature)],
+        lambda both: [both[0], replace(both[1], signature=_high_s(both[1].signature))],
+        lambda both: [both[0], replace(both[1], signature=both[1].signature + b"\x01")],
+        lambda both: [both[0], replace(both[1], signature=both[1].signature[:-1] + b"\x03")],
+        lambda both: [both[0], replace(both[1], signature=both[1].signature[:-1])],
+        lambda both: [both[0], replace(both[1], signature=b"")],
     ],
 )
 def test_a_wrong_signature_never_gets_into_a_transaction(spoil) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InvalidSignature):
-        finalize_p2wpkh(parse_psbt(RAW), spoil(signatures()))
+        finalize(parse_psbt(RAW), spoil(signatures()))
 
 
 def test_the_pure_python_curve_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

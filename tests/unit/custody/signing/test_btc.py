@@ -171,7 +171,7 @@ def test_signatures_for_another_transaction_or_of_another_kind_are_refused() -> 
     none = SignResponse(
         signatures=(type(item)(index=0, pubkey=item.pubkey, signature=item.signature[:-2] + "02"),)
     )
-    with pytest.raises(InvalidValue):
+    with pytest.raises(InvalidSignature):
         finish(version, none)
 
 
