@@ -54,7 +54,10 @@ class SignRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     evidence: Evidence
     transaction: str
     """BTC: PSBT (BIP174, base64) with every input's whole previous transaction and our derivation paths. EVM: the
-    unsigned transaction (EIP-1559: 0x02 and its RLP list of nine fields), base64."""
+    unsigned transaction (EIP-1559: 0x02 and its RLP list of nine fields), base64. A Safe's owner: what owners sign,
+    `chains.eth.safe.SafeMessage`, base64."""
+    safe_nonce: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None = None
+    """For an execution: the Safe's nonce for which its owners have signed, as the call itself does not name it."""
 
 
 class InputSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,7 +67,8 @@ class InputSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     pubkey: str
     """33 bytes, hex."""
     signature: str
-    """BTC: DER and one sighash byte. EVM: r, s (32 bytes each, s in the lower half) and y parity (0 or 1). Hex."""
+    """BTC: DER and one sighash byte. EVM: r, s (32 bytes each, s in the lower half) and y parity (0 or 1), for a Safe's
+    owner v (27 or 28) instead. Hex."""
 
 
 class SignResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

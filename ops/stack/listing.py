@@ -92,7 +92,9 @@ def evm(trial: TrialNetwork, genesis: str, keyset: KeysetEntry, tokens: dict[str
         fee_window_cap=str(20 * ETH_WEI),
         fee_window_seconds=DAY,
         # No transaction may have more than 2^24 gas (EIP-7825).
-        gas_caps=GasCaps(transfer=100_000, token=200_000, payout=6_000_000, sweep=12_000_000),
+        gas_caps=GasCaps(
+            transfer=100_000, token=200_000, payout=6_000_000, sweep=12_000_000, execution=300_000
+        ),
     )
     native = AssetEntry(
         id=trial.native,

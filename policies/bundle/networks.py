@@ -68,6 +68,8 @@ class GasCaps(Part, frozen=True):
     """A batch payout as a whole."""
     sweep: Count
     """A flush of forwarders as a whole, deployments included."""
+    execution: Count
+    """A Safe's transaction as a whole; each owner's signature takes about 7,000."""
 
 
 class EvmNetwork(_Network, frozen=True, tag_field="family", tag="evm"):

@@ -181,7 +181,9 @@ class EvmDesk(Desk):
                     fee_window_seconds=86_400,
                     chain_id=self.anvil.chain_id,
                     native_mode=self.outside.mode.value,
-                    gas_caps=GasCaps(transfer=100_000, token=200_000, payout=3_000_000, sweep=6_000_000),
+                    gas_caps=GasCaps(
+                        transfer=100_000, token=200_000, payout=3_000_000, sweep=6_000_000, execution=300_000
+                    ),
                 ),
             ),
             assets=tuple(

@@ -56,7 +56,7 @@ USDX = named_address("usdx")
 FEEX = named_address("feex")
 """A token that takes a fee on transfer."""
 FORWARDER = keccak256(b"the forwarders' init code").hex()
-GAS_CAPS = GasCaps(transfer=100_000, token=150_000, payout=3_000_000, sweep=6_000_000)
+GAS_CAPS = GasCaps(transfer=100_000, token=150_000, payout=3_000_000, sweep=6_000_000, execution=300_000)
 
 
 @dataclass

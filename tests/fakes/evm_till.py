@@ -128,7 +128,9 @@ class TillWorld(EvmWorld):
             "fee_window_seconds": DAY,
             "chain_id": self.outside.node.chain_id,
             "native_mode": self.outside.mode.value,
-            "gas_caps": GasCaps(transfer=100_000, token=200_000, payout=3_000_000, sweep=6_000_000),
+            "gas_caps": GasCaps(
+                transfer=100_000, token=200_000, payout=3_000_000, sweep=6_000_000, execution=300_000
+            ),
         }
         keyset: dict[str, Any] = {
             "factory": self.factory,

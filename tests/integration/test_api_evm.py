@@ -65,7 +65,9 @@ def with_ethereum(keys: EvmKeys) -> Any:
             fee_window_seconds=86_400,
             chain_id=31337,
             native_mode="trace",
-            gas_caps=GasCaps(transfer=100_000, token=200_000, payout=3_000_000, sweep=6_000_000),
+            gas_caps=GasCaps(
+                transfer=100_000, token=200_000, payout=3_000_000, sweep=6_000_000, execution=300_000
+            ),
         )
         assets = tuple(
             AssetEntry(

@@ -143,7 +143,7 @@ def test_native_payments_to_addresses_without_code_share_a_transaction_and_contr
 def test_a_batch_that_is_too_large_for_the_gas_cap_goes_in_parts(
     database: str, outside: TillOutside, tmp_path: Path
 ) -> None:
-    caps = GasCaps(transfer=100_000, token=200_000, payout=160_000, sweep=6_000_000)
+    caps = GasCaps(transfer=100_000, token=200_000, payout=160_000, sweep=6_000_000, execution=300_000)
     with open_evm_till(database, outside, tmp_path, network_gas_caps=caps) as till:
         till.fund()
         alice = till.customer("alice", ETH=20 * ETHER)

@@ -53,7 +53,7 @@ BUNDLE = Bundle(
             fee_window_seconds=1,
             chain_id=1,
             native_mode="trace",
-            gas_caps=GasCaps(transfer=1, token=1, payout=1, sweep=1),
+            gas_caps=GasCaps(transfer=1, token=1, payout=1, sweep=1, execution=300_000),
         ),
     ),
     assets=(),
