@@ -1,14 +1,16 @@
 """What a signer's listener answers: each call's request, its size, and the part that carries it out.
 
-No sockets here. A part that a daemon does not have (a witness, say) is a call that it refuses.
+No sockets here. Calls of a part that a daemon does not have (a witness, say) are refused.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -34,6 +36,7 @@ from signers.ports import (
     SignRequest,
     Witness,
 )
+from signers.rates import MALFORMED, Gate
 from signers.wire import CALLS, Call, CallName, Reply
 
 SMALL_BYTES: Final = 16 * 1024
@@ -89,30 +92,69 @@ def _handler(request: type[_Q], act: Callable[[_Q], object], max_bytes: int) -> 
     return Handler(request, act, max_bytes)
 
 
-def answer(served: Mapping[CallName, Handler], payload: bytes) -> Reply:
-    """Carry out one call. Every outcome, also of a malformed call, is a reply."""
+class Meter(Protocol):
+    """Counts calls."""
+
+    def answered(self, call: str, reply: Reply, nanoseconds: int) -> None:
+        """A call (`rates.MALFORMED`: no call) was answered after so long."""
+
+
+class Desk:
+    """Answers calls, each client no more often than it may. Methods may be called from many threads.
+
+    Args:
+        served: the calls, from `handlers`.
+        gate: says who may call how often.
+        meter: is told of every answer.
+    """
+
+    def __init__(
+        self, served: Mapping[CallName, Handler], gate: Gate | None = None, meter: Meter | None = None
+    ) -> None:
+        self._served, self._gate, self._meter = served, gate or Gate({}), meter
+
+    def answer(self, client: str, payload: bytes) -> Reply:
+        """Carry out one call. Every outcome, also of a malformed call, is a reply."""
+        begun = time.monotonic_ns()
+        call = _read(payload)
+        name = call.call if isinstance(call, Call) else MALFORMED
+        if wait_ms := self._gate.wait_ms(client, name, len(payload)):
+            reply = Reply(error=f"too often: {name} again in {wait_ms} ms", retry_ms=wait_ms)
+        else:
+            reply = self._carried_out(call, len(payload)) if isinstance(call, Call) else call
+        if self._meter is not None:
+            self._meter.answered(name, reply, time.monotonic_ns() - begun)
+        return reply
+
+    def _carried_out(self, call: Call, size: int) -> Reply:
+        try:
+            return Reply(ok=msgspec.Raw(msgspec.json.encode(self._result(call, size))))
+        except Refused as refused:
+            return Reply(refused=refused.reasons)
+        except (msgspec.MsgspecError, UnicodeDecodeError, InvalidValue) as error:
+            return Reply(refused=(Reason("malformed-request", str(error)),))
+        except SignerUnavailable as error:
+            return Reply(error=str(error), retry_ms=error.retry_ms)
+        except StrongroomError as error:
+            _log.error("a call failed: %s: %s", type(error).__name__, error)
+            return Reply(error=f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever it was, this thread answers
+            # A bug. Neither client nor log get its message, as nobody knows what is in it: the places only.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("a call failed unexpectedly: %s\n%s", type(error).__name__, where)
+            return Reply(error=f"internal error: {type(error).__name__}")
+
+    def _result(self, call: Call, size: int) -> object:
+        handler = self._served.get(call.call)
+        if handler is None:
+            raise Refused((Reason("call-not-served", f"this signer does not answer {call.call}"),))
+        if size > handler.max_bytes:
+            raise InvalidValue(f"{call.call} of {size} bytes: at most {handler.max_bytes}")
+        return handler.act(decoder_for(handler.request).decode(call.body))
+
+
+def _read(payload: bytes) -> Call | Reply:
     try:
-        call = CALLS.decode(payload)
-        return Reply(ok=msgspec.Raw(msgspec.json.encode(_result(served, call, len(payload)))))
-    except Refused as refused:
-        return Reply(refused=refused.reasons)
-    except (msgspec.MsgspecError, UnicodeDecodeError, InvalidValue) as error:
+        return CALLS.decode(payload)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         return Reply(refused=(Reason("malformed-request", str(error)),))
-    except SignerUnavailable as error:
-        return Reply(error=str(error), retry_ms=error.retry_ms)
-    except StrongroomError as error:
-        _log.error("a call failed: %s: %s", type(error).__name__, error)
-        return Reply(error=f"{type(error).__name__}: {error}")
-    except Exception as error:  # noqa: BLE001 - whatever it was, this thread answers
-        # A bug. The client learns that nothing is known; the request itself is never logged.
-        _log.exception("a call failed unexpectedly")
-        return Reply(error=f"internal error: {type(error).__name__}")
-
-
-def _result(served: Mapping[CallName, Handler], call: Call, size: int) -> object:
-    handler = served.get(call.call)
-    if handler is None:
-        raise Refused((Reason("call-not-served", f"this signer does not answer {call.call}"),))
-    if size > handler.max_bytes:
-        raise InvalidValue(f"{call.call} of {size} bytes: at most {handler.max_bytes}")
-    return handler.act(decoder_for(handler.request).decode(call.body))

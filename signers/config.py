@@ -15,6 +15,8 @@ from chains.errors import InvalidValue
 from policies.canonical import Name
 from signers.errors import BadConfiguration
 from signers.keyref import KeyRef, SoftwareRef, parse_keyref
+from signers.rates import Rate
+from signers.wire import CallName
 
 JOURNAL_FILE: Final = "journal.sqlite"
 PINNED_FILE: Final = "pinned.json"
@@ -68,6 +70,9 @@ class ListenSection(_Section, frozen=True):
     clients: tuple[str, ...] = ()
     """PEM files of the client certificates that may connect; nobody else may, whoever signed theirs."""
     max_connections: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    """Of each client (certificate, or user at a Unix socket); and handshakes under way."""
+    rates: dict[CallName, Rate] = {}
+    """`[listen.rates.CALL]`: how often each client may make a call; `signers.rates` has what others are."""
 
 
 class SignerConfig(_Section, frozen=True):

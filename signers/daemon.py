@@ -45,12 +45,14 @@ from types import FrameType
 from typing import Final
 
 from chains.errors import StrongroomError
-from signers.calls import handlers
+from signers.calls import Desk, handlers
 from signers.clock import SteadyClock
 from signers.config import SignerConfig, read_config
 from signers.hardening import harden_process
 from signers.journal import Journal
+from signers.mark import MarkFile
 from signers.opening import open_keys
+from signers.rates import Gate
 from signers.selfcheck import check_libraries
 from signers.server import Server
 from signers.service import SignerService
@@ -75,10 +77,11 @@ def run(config: SignerConfig) -> int:
     sys.setswitchinterval(SWITCH_SECONDS)
     check_libraries()
     opened = open_keys(config, _log.warning)
-    journal = Journal.open(config.journal_path, config.mark_path)
+    journal = Journal.open(config.journal_path, MarkFile.open(config.mark_path))
     clock = SteadyClock(journal.write(lambda book: book.latest))
     trust = PinnedBundle(Path(config.bundle_path), config.pinned_path, journal, clock)
-    server = Server(handlers(SignerService(opened.wallets, trust, journal, clock)), config.listen)
+    service = SignerService(opened.wallets, trust, journal, clock)
+    server = Server(Desk(handlers(service), Gate(config.listen.rates)), config.listen)
 
     wake, ending = threading.Event(), threading.Event()
 

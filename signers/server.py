@@ -1,30 +1,33 @@
-"""The daemon's socket: one thread a connection, bounded; never crashes on input."""
+"""The daemon's socket: one thread a connection, bounded in number, time and memory."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import socket
 import ssl
+import struct
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from chains.errors import InvalidValue
-from signers.calls import Handler, answer
+from signers.calls import Desk
 from signers.config import ListenSection
 from signers.errors import BadConfiguration
-from signers.tls import is_pinned, pins, server_context
-from signers.wire import CallName, Disconnected, read_frame, write_frame
+from signers.places import STRANGER, Connection, Doing, NoPlace, Places
+from signers.tls import pins, server_context
+from signers.wire import Disconnected, read_body, read_size, write_frame
 
-IDLE_SECONDS: Final = 600
-"""A connection without a call for so long is closed; clients open another."""
-HANDSHAKE_SECONDS: Final = 10
 ACCEPT_PAUSE_SECONDS: Final = 0.1
+WATCH_SECONDS: Final = 1
+"""How often somebody looks for connections that take too long."""
+BUSY_PAUSE_SECONDS: Final = 0.25
+"""An answer that says "not so often" comes so much later, for asking again at once would cost the same again."""
 
 _log = logging.getLogger("strongroom.signer")
 
@@ -33,19 +36,18 @@ class Server:
     """Listens and serves until `close`.
 
     Args:
-        served: the calls that it answers, from `signers.calls.handlers`.
+        desk: answers the calls.
         listen: where.
 
     Raises:
         BadConfiguration: the address can't be used.
     """
 
-    def __init__(self, served: Mapping[CallName, Handler], listen: ListenSection) -> None:
-        self._served = served
-        self._places = threading.BoundedSemaphore(listen.max_connections)
-        self._open: set[socket.socket] = set()
+    def __init__(self, desk: Desk, listen: ListenSection) -> None:
+        self._desk = desk
         self._closing = threading.Event()
-        self._lock = threading.Lock()
+        self.places = Places(listen.max_connections)
+        """Who is connected."""
         self._tls: ssl.SSLContext | None = None
         self._pins: frozenset[bytes] = frozenset()
         try:
@@ -65,9 +67,10 @@ class Server:
 
     def serve(self) -> None:
         """Accept connections until `close` is called from another thread or a signal handler."""
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
         while True:
             try:
-                connection, _ = self._socket.accept()
+                plain, _ = self._socket.accept()
             except OSError as error:
                 if self._closing.is_set():
                     return
@@ -75,13 +78,12 @@ class Server:
                 _log.error("a connection could not be accepted: %s", error)
                 self._closing.wait(ACCEPT_PAUSE_SECONDS)
                 continue
-            if not self._places.acquire(blocking=False):
+            try:
+                connection = self.places.enter(plain, STRANGER if self._tls is not None else _user(plain))
+                threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
+            except (NoPlace, OSError):
                 _log.warning("too many connections: one more was turned away")
-                connection.close()
-                continue
-            with self._lock:
-                self._open.add(connection)
-            threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
+                plain.close()
 
     def close(self) -> None:
         """Stop listening and drop all connections."""
@@ -89,37 +91,59 @@ class Server:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        with self._lock:
-            for connection in self._open:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+        self.places.drop_all()
 
-    def _serve_one(self, plain: socket.socket) -> None:
+    def _watch(self) -> None:
+        while not self._closing.wait(WATCH_SECONDS):
+            self.places.drop_overdue()
+
+    def _serve_one(self, connection: Connection) -> None:
         try:
-            with plain, self._secured(plain) as connection:
-                connection.settimeout(IDLE_SECONDS)
-                while True:
-                    reply = answer(self._served, read_frame(connection))
-                    write_frame(connection, msgspec.json.encode(reply))
-        except (OSError, Disconnected):
+            if self._tls is not None:
+                self._secure(connection, self._tls)
+            while True:
+                self._one_call(connection)
+        except (OSError, Disconnected, NoPlace):
             return
         except InvalidValue as error:
-            _log.warning("a connection was dropped: %s", error)
+            _log.warning("a connection of %s was dropped: %s", connection.client or "a stranger", error)
         finally:
-            with self._lock:
-                self._open.discard(plain)
-            self._places.release()
+            self.places.leave(connection)
+            connection.socket.close()
 
-    def _secured(self, plain: socket.socket) -> socket.socket:
-        if self._tls is None:
-            return plain
-        plain.settimeout(HANDSHAKE_SECONDS)
+    def _one_call(self, connection: Connection) -> None:
+        places, stream = self.places, connection.socket
+        places.now(connection, Doing.IDLE)
+        size = read_size(stream)
+        places.now(connection, Doing.READING)
+        places.hold(connection, size)
+        payload = read_body(stream, size)
+        places.now(connection, Doing.WORKING)
+        reply = self._desk.answer(connection.client, payload)
+        del payload
+        if reply.retry_ms is not None:
+            self._closing.wait(BUSY_PAUSE_SECONDS)
+        places.now(connection, Doing.WRITING)
+        write_frame(stream, msgspec.json.encode(reply))
+        places.free(connection)
+
+    def _secure(self, connection: Connection, context: ssl.SSLContext) -> None:
+        """Shake hands; then the stranger is a client. Raises OSError, Disconnected, NoPlace."""
+        plain = connection.socket
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = self._tls.wrap_socket(plain, server_side=True)
-        if not is_pinned(connection, self._pins):
-            connection.close()
+        secured = context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
+        self.places.replaced(connection, secured)
+        secured.do_handshake()
+        shown = secured.getpeercert(binary_form=True)
+        if shown is None or shown not in self._pins:
             raise Disconnected("the client's certificate is not pinned", mid_frame=False)
-        return connection
+        self.places.known(connection, f"certificate:{hashlib.sha256(shown).hexdigest()[:16]}")
+
+
+def _user(connection: socket.socket) -> str:
+    """Who is at the other end of a Unix socket (SO_PEERCRED: process, user, group)."""
+    peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return f"user:{struct.unpack('3i', peer)[1]}"
 
 
 def _unix_socket(path: Path) -> socket.socket:

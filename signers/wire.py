@@ -19,7 +19,7 @@ from signers.ports import MAX_CALL_BYTES, Reason
 MAX_FRAME_BYTES: Final = MAX_CALL_BYTES
 """Longest frame either side reads."""
 _LENGTH_BYTES: Final = 4
-_CHUNK_BYTES: Final = 1 << 20
+_CHUNK_BYTES: Final = 1 << 17
 
 
 class Disconnected(TransientError):
@@ -98,10 +98,20 @@ def read_frame(connection: socket.socket) -> bytes:
         Disconnected: the other side closed.
         OSError: the connection broke or timed out.
     """
-    length = int.from_bytes(_exactly(connection, _LENGTH_BYTES, begun=False), "big")
-    if length > MAX_FRAME_BYTES:
-        raise InvalidValue(f"frame of {length} bytes: at most {MAX_FRAME_BYTES}")
-    return _exactly(connection, length, begun=True)
+    return read_body(connection, read_size(connection))
+
+
+def read_size(connection: socket.socket) -> int:
+    """Receive the length of a frame. Raises as `read_frame`."""
+    size = int.from_bytes(_exactly(connection, _LENGTH_BYTES, begun=False), "big")
+    if size > MAX_FRAME_BYTES:
+        raise InvalidValue(f"frame of {size} bytes: at most {MAX_FRAME_BYTES}")
+    return size
+
+
+def read_body(connection: socket.socket, size: int) -> bytes:
+    """Receive the rest of a frame; memory is taken as bytes arrive. Raises as `read_frame`."""
+    return _exactly(connection, size, begun=True)
 
 
 def _exactly(connection: socket.socket, size: int, *, begun: bool) -> bytes:

@@ -281,17 +281,6 @@ def test_a_malformed_call_is_refused_and_the_connection_stays(unix_server: Path,
         assert b'"signed":0' in read_frame(connection)
 
 
-def test_too_many_connections_are_turned_away(bench: SignerBench, tmp_path: Path) -> None:
-    path = tmp_path / "few.sock"
-    with served(bench.service, ListenSection(unix=str(path), max_connections=1)):
-        client = SignerClient(UnixAddress(path), timeout_s=5)
-        client.status()
-        with pytest.raises(SignerUnavailable):
-            SignerClient(UnixAddress(path), timeout_s=5).status()
-        assert client.status().signed == 0
-        client.close()
-
-
 def test_a_client_with_another_certificate_is_turned_away(tls_server: TlsSetup) -> None:
     stranger = make_certificate(tls_server.directory, "stranger")
     address = replace(tls_server.address, certificate=stranger[0], private_key=stranger[1])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from signers.calls import handlers
+from signers.calls import Desk, handlers
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.config import ListenSection
 from signers.ports import Signer
@@ -20,7 +20,7 @@ WAYS = ("in process", "unix", "tls")
 @contextmanager
 def served(signer: Signer, listen: ListenSection) -> Iterator[Server]:
     """A server in a thread."""
-    server = Server(handlers(signer), listen)
+    server = Server(Desk(handlers(signer)), listen)
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:

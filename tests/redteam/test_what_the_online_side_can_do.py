@@ -25,7 +25,7 @@ from custody.withdrawals import service
 from custody.withdrawals.ending import settle_internal
 from ops.devnet.bitcoind import Bitcoind
 from policies.bundle import Confirmations
-from signers.calls import handlers
+from signers.calls import Desk, handlers
 from signers.client import SignerClient, UnixAddress
 from signers.config import ListenSection
 from signers.ports import (
@@ -133,7 +133,7 @@ def test_deposits_from_huge_transactions_do_not_stop_other_payments(till: Till, 
     pay_many(till, till.address(mallory), 180, 30_000)
     till.mine(6)
     assert till.balance(mallory) == 180 * 30_000
-    server = Server(handlers(till.service), ListenSection(unix=str(tmp_path / "signer.sock")))
+    server = Server(Desk(handlers(till.service)), ListenSection(unix=str(tmp_path / "signer.sock")))
     serving = threading.Thread(target=server.serve)
     serving.start()
     client = SignerClient(UnixAddress(tmp_path / "signer.sock"))
