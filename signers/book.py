@@ -1,82 +1,73 @@
-"""What the journal says: its tables, and the questions and records of its single writer."""
+"""What the journal says: the questions and records of its single writer."""
 
 from __future__ import annotations
 
 import hashlib
 import sqlite3
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, Literal
 
 import msgspec
 
+from policies.statements import (
+    ClockConfirmation,
+    Freeze,
+    SignedClockConfirmation,
+    SignedFreeze,
+    SignedResolution,
+)
+from signers.counter import Counter
 from signers.errors import SignerStopped
+from signers.exposures import Exposures
 from signers.guard import Examined, Exposure
-from signers.window import RollingWindow
+from signers.logchain import FIRST_HEAD, next_head
+from signers.ports import LogEntry, LogPayment, OpenTransaction
 
-SCHEMA: Final = """
-CREATE TABLE journal (id TEXT NOT NULL, format INTEGER NOT NULL);
-CREATE TABLE batches (number INTEGER PRIMARY KEY, head BLOB NOT NULL, at INTEGER NOT NULL);
-CREATE TABLE bundles (version INTEGER PRIMARY KEY, digest TEXT NOT NULL, at INTEGER NOT NULL);
-CREATE TABLE transactions (
-    chain TEXT NOT NULL, content TEXT NOT NULL, keyset TEXT NOT NULL, fee TEXT NOT NULL, at INTEGER NOT NULL,
-    PRIMARY KEY (chain, content)
-) WITHOUT ROWID;
-CREATE TABLE intents (id TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE transaction_intents (
-    intent TEXT NOT NULL REFERENCES intents, chain TEXT NOT NULL, content TEXT NOT NULL,
-    PRIMARY KEY (intent, chain, content), FOREIGN KEY (chain, content) REFERENCES transactions
-) WITHOUT ROWID;
-CREATE INDEX transaction_intents_by_content ON transaction_intents (chain, content);
-CREATE TABLE transaction_resources (
-    chain TEXT NOT NULL, content TEXT NOT NULL, resource TEXT NOT NULL,
-    PRIMARY KEY (chain, content, resource), FOREIGN KEY (chain, content) REFERENCES transactions
-) WITHOUT ROWID;
-CREATE TABLE signatures (                 -- of keys that would not make the same one again
-    chain TEXT NOT NULL, content TEXT NOT NULL, signature TEXT NOT NULL,
-    PRIMARY KEY (chain, content), FOREIGN KEY (chain, content) REFERENCES transactions
-) WITHOUT ROWID;
-CREATE TABLE exposures (                  -- largest units and latest time of each key
-    kind TEXT NOT NULL, scope TEXT NOT NULL, key TEXT NOT NULL, units TEXT NOT NULL, at INTEGER NOT NULL,
-    PRIMARY KEY (kind, scope, key)
-) WITHOUT ROWID;
-CREATE INDEX exposures_by_time ON exposures (kind, scope, at);
-CREATE TABLE high_marks (                 -- highest change index or nonce signed; text, for nonces are 64 bits wide
-    keyset TEXT PRIMARY KEY, highest TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE attestations (
-    keyset TEXT NOT NULL, branch INTEGER NOT NULL, number INTEGER NOT NULL,
-    customer TEXT, asset TEXT NOT NULL, at INTEGER NOT NULL,
-    PRIMARY KEY (keyset, branch, number)
-) WITHOUT ROWID;
-"""
+PAGE_BYTES: Final = 4 * 1024 * 1024
+"""A page of the log ends after so many bytes of bodies, for an answer has an end too."""
+
+What = Literal["transaction", "attestation", "bundle", "freeze", "clock", "resolution"]
+
+
+class ClockNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a signer's clock has to know after a restart."""
+
+    boot: str
+    """Which start of the machine it was (the kernel's id); uptimes of two starts can't be compared."""
+    offset: int
+    """Wall clock minus uptime, in seconds, when the time was last confirmed or the machine started."""
+    stopped: int = 0
+    """Seconds within which no uptime vouched for the time (over restarts of the machine), since it was confirmed."""
+    suspended: str = ""
+    """Why signing is suspended, empty if it is not."""
 
 
 class Book:
     """The journal as its single writer sees it: everything recorded so far, this batch included.
 
-    Implements `guard.JournalView`.
+    Implements `guard.JournalView` and `sightings.SightBook`.
     """
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, journal: str) -> None:
         self._sql = connection
-        self._windows: dict[tuple[Exposure, str, int], RollingWindow] = {}
+        self.journal = journal
+        """Id of the journal, 64 hex digits."""
         self.entries: list[bytes] = []
         """Digests of what the running batch has recorded."""
-        self.latest = self._number("SELECT max(at) FROM batches")
-        """Latest time recorded; time never goes back."""
-        self.signed = self._number("SELECT count(*) FROM transactions")
-        """Transactions signed since the journal began."""
-        self.bundle = self._bundle()
+        self.latest, self.signed = self._row("SELECT at, signed FROM batches ORDER BY number DESC LIMIT 1")
+        """Latest time recorded (it never goes back), and how many transactions were signed in all."""
+        self.logged = self._row("SELECT number, head FROM log ORDER BY number DESC LIMIT 1", (0, FIRST_HEAD))
+        """Number and head of the log's last entry; 0 before the first."""
+        self.bundle = self._row("SELECT version, digest FROM bundles ORDER BY version DESC LIMIT 1", (0, ""))
         """Highest bundle version adopted, and its digest; (0, "") before the first."""
+        self._exposures = Exposures(connection)
+        self._freezes = self._freezes_in_force()
 
-    def _bundle(self) -> tuple[int, str]:
-        row = self._sql.execute(
-            "SELECT version, digest FROM bundles ORDER BY version DESC LIMIT 1"
-        ).fetchone()
-        return (0, "") if row is None else (int(row[0]), str(row[1]))
+    def _row(self, sql: str, otherwise: tuple[Any, Any] = (0, 0)) -> tuple[Any, Any]:
+        row = self._sql.execute(sql).fetchone()
+        return otherwise if row is None else (row[0], row[1])
 
-    def _number(self, sql: str, *values: object) -> int:
-        row = self._sql.execute(sql, values).fetchone()
-        return int(row[0]) if row is not None and row[0] is not None else 0
+    # What the guard asks.
 
     def transaction(self, chain: str, content: str) -> dict[str, str] | None:
         """Intents (id to digest) of a journaled transaction, None if there is none."""
@@ -103,30 +94,14 @@ class Book:
             resources.setdefault(content, set()).add(resource)
         return [(content, frozenset(found)) for content, found in resources.items()]
 
-    def window(self, kind: Exposure, scope: str, seconds: int) -> RollingWindow:
-        """A rolling sum, read from the tables when it is first asked for."""
-        key = (kind, scope, seconds)
-        if key not in self._windows:
-            window = RollingWindow(seconds)
-            for name, units, at in self._sql.execute(
-                "SELECT key, units, at FROM exposures WHERE kind = ? AND scope = ? AND at > ? ORDER BY at",
-                (kind.value, scope, self.latest - seconds),
-            ):
-                window.put(name, int(units), at)
-            self._windows[key] = window
-        return self._windows[key]
+    def window(self, kind: Exposure, scope: str, seconds: int) -> Counter:
+        """The sum of what is open, and of what ended within `seconds` (see `signers.exposures`)."""
+        return self._exposures.window(kind, scope, seconds, latest=self.latest)
 
     def high_water(self, keyset: str) -> int:
         """Highest number (change index, nonce) signed for a key-set, -1 if none."""
         row = self._sql.execute("SELECT highest FROM high_marks WHERE keyset = ?", (keyset,)).fetchone()
         return -1 if row is None else int(row[0])
-
-    def signature(self, chain: str, content: str) -> str | None:
-        """The signature released for a transaction, None if none was, or if its keys make the same one again."""
-        row = self._sql.execute(
-            "SELECT signature FROM signatures WHERE chain = ? AND content = ?", (chain, content)
-        ).fetchone()
-        return None if row is None else str(row[0])
 
     def attested(self, keyset: str, branch: int, index: int) -> tuple[str | None, str] | None:
         """Customer and asset for whom a path was attested, None if it was not."""
@@ -136,14 +111,107 @@ class Book:
         ).fetchone()
         return None if row is None else (row[0], str(row[1]))
 
+    def order_since(self, order_digest: str) -> int | None:
+        """When this signer first saw an order, by its own clock; None if it never did."""
+        row = self._sql.execute("SELECT at FROM orders_seen WHERE digest = ?", (order_digest,)).fetchone()
+        return None if row is None else int(row[0])
+
+    def destination_since(self, chain: str, destination: str) -> int | None:
+        """When this signer first saw an order to a destination, by its own clock; None if it never did."""
+        row = self._sql.execute(
+            "SELECT at FROM destinations_seen WHERE chain = ? AND destination = ?", (chain, destination)
+        ).fetchone()
+        return None if row is None else int(row[0])
+
+    def freezes(self) -> tuple[Freeze, ...]:
+        """The freezes that no higher bundle has lifted."""
+        return self._freezes
+
+    # What else is asked.
+
+    def signature(self, chain: str, content: str) -> str | None:
+        """The signature released for a transaction, None if none was, or if its keys make the same one again."""
+        row = self._sql.execute(
+            "SELECT signature FROM signatures WHERE chain = ? AND content = ?", (chain, content)
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def open_sights(self, now: int, caller: str | None = None) -> int:
+        """How many orders seen have not expired: of one caller, or of all (None)."""
+        row = self._sql.execute(
+            "SELECT count(*) FROM orders_seen WHERE expires_at > ? AND (? IS NULL OR caller = ?)",
+            (now, caller, caller),
+        ).fetchone()
+        return int(row[0])
+
+    def signed_bundle(self) -> bytes | None:
+        """JSON of the `SignedBundle` that was adopted last, None before the first."""
+        row = self._sql.execute("SELECT signed FROM bundles ORDER BY version DESC LIMIT 1").fetchone()
+        return None if row is None else bytes(row[0])
+
+    def clock_note(self) -> tuple[int, ClockNote] | None:
+        """The last note of the clock and its time, None before the first."""
+        row = self._sql.execute("SELECT at, note FROM clock").fetchone()
+        return None if row is None else (int(row[0]), msgspec.json.decode(row[1], type=ClockNote))
+
+    def was_confirmed(self, confirmation: ClockConfirmation) -> bool:
+        """Whether this very confirmation of the time was used before."""
+        digest = confirmation.digest_hex()
+        found = self._sql.execute("SELECT 1 FROM clock_confirmations WHERE digest = ?", (digest,)).fetchone()
+        return found is not None
+
+    def open_transactions(self, after: tuple[str, str] | None, most: int) -> list[OpenTransaction]:
+        """Up to `most` transactions without a resolution, by chain and content, after the given one."""
+        rows = self._sql.execute(
+            "SELECT chain, content FROM transactions WHERE outcome IS NULL AND (chain, content) > (?, ?)"
+            " ORDER BY chain, content LIMIT ?",
+            (*(after or ("", "")), most),
+        ).fetchall()
+        return [
+            OpenTransaction(chain=chain, content=content, resources=self._resources(chain, content))
+            for chain, content in rows
+        ]
+
+    def _resources(self, chain: str, content: str) -> tuple[str, ...]:
+        rows = self._sql.execute(
+            "SELECT resource FROM transaction_resources WHERE chain = ? AND content = ? ORDER BY resource",
+            (chain, content),
+        )
+        return tuple(str(resource) for (resource,) in rows)
+
+    def outcome(self, chain: str, content: str) -> Literal["open", "confirmed", "dead"] | None:
+        """What became of a journaled transaction as far as was told, None if it was never journaled."""
+        row = self._sql.execute(
+            "SELECT coalesce(outcome, 'open') FROM transactions WHERE chain = ? AND content = ?",
+            (chain, content),
+        ).fetchone()
+        return None if row is None else row[0]
+
+    def log_entries(self, after: int, most: int) -> list[LogEntry]:
+        """Up to `most` entries of the log after a number; fewer where they are long, at least one if there is one."""
+        found: list[LogEntry] = []
+        length = 0
+        for number, at, what, body, head in self._sql.execute(
+            "SELECT number, at, what, body, head FROM log WHERE number > ? ORDER BY number LIMIT ?",
+            (after, most),
+        ):
+            length += len(body)
+            if found and length > PAGE_BYTES:
+                break
+            found.append(LogEntry(number=number, at=at, what=what, body=msgspec.Raw(body), head=head))
+        return found
+
+    # What is recorded.
+
     def record_transaction(self, examined: Examined[Any], *, now: int) -> None:
-        """Record what is about to be signed: intents, unsigned hash, resources, amounts, fee, highest number."""
+        """Record what is about to be signed: intents, unsigned hash, resources, amounts, fee, value, highest number."""
         request, unsigned, run = examined.request, examined.unsigned, self._sql.execute
         chain, content = request.chain, unsigned.content
+        self._log("transaction", _told(examined), now=now)
         self._enter("transaction", chain, content, sorted(examined.digests.items()), now=now)
         run(
-            "INSERT INTO transactions VALUES (?, ?, ?, ?, ?)",
-            (chain, content, request.keyset, str(unsigned.fee_units), now),
+            "INSERT INTO transactions VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)",
+            (chain, content, request.keyset, str(unsigned.fee_units), examined.fee_group, now),
         )
         many = self._sql.executemany
         many("INSERT INTO intents VALUES (?, ?) ON CONFLICT DO NOTHING", examined.digests.items())
@@ -155,14 +223,15 @@ class Book:
             "INSERT INTO transaction_resources VALUES (?, ?, ?)",
             [(chain, content, r) for r in unsigned.resources],
         )
+        put = self._exposures.put
         for cap in examined.grounds.caps:
             for intent_id, units in examined.payments(cap.asset):
-                self._expose(Exposure.PAYMENTS, f"{cap.tier}|{cap.asset}", intent_id, units, now)
+                put(Exposure.PAYMENTS, f"{cap.tier}|{cap.asset}", intent_id, units, now=now)
         for kind in (Exposure.TIER_FEES, Exposure.CHAIN_FEES):
-            self._expose(kind, examined.fee_scope(kind), examined.fee_group, unsigned.fee_units, now)
+            put(kind, examined.fee_scope(kind), examined.fee_group, unsigned.fee_units, now=now)
         if examined.breaker is not None:
-            for key, worth in examined.value:
-                self._expose(Exposure.VALUE, examined.breaker.id, key, worth, now)
+            for key, units in examined.value:
+                put(Exposure.VALUE, examined.breaker.id, key, units, now=now)
         if examined.reach.number > self.high_water(request.keyset):
             run(
                 "INSERT OR REPLACE INTO high_marks VALUES (?, ?)",
@@ -175,21 +244,100 @@ class Book:
         self._enter("signature", chain, content, signature, now=self.latest)
         self._sql.execute("INSERT INTO signatures VALUES (?, ?, ?)", (chain, content, signature))
 
+    def record_resolution(self, signed: SignedResolution, *, now: int) -> None:
+        """Record what became of a journaled transaction, and end what it leaves open no more.
+
+        Args:
+            signed: a verifier's word, whose signature was checked; of a transaction that is not confirmed yet.
+            now: when it arrived here.
+        """
+        resolution = signed.resolution
+        place = (resolution.chain, resolution.content)
+        self._log("resolution", signed, now=now)
+        self._sql.execute(
+            "UPDATE transactions SET outcome = ?, resolved_at = ? WHERE chain = ? AND content = ?",
+            (resolution.outcome, now, *place),
+        )
+        rows = self._sql.execute(
+            "SELECT intent FROM transaction_intents WHERE chain = ? AND content = ?"
+            " UNION ALL SELECT fee_group FROM transactions WHERE chain = ? AND content = ?",
+            (*place, *place),
+        ).fetchall()
+        for (key,) in rows:
+            self._exposures.settle(key)
+
     def record_attestation(
         self, keyset: str, branch: int, index: int, customer: str | None, asset: str, *, now: int
     ) -> None:
         """Record that a path belongs to a customer and asset, for ever."""
-        self._enter("attestation", keyset, branch, index, customer, asset, now=now)
+        told = {"keyset": keyset, "branch": branch, "index": index, "customer": customer, "asset": asset}
+        self._log("attestation", told, now=now)
         self._sql.execute(
             "INSERT INTO attestations VALUES (?, ?, ?, ?, ?, ?)",
             (keyset, branch, index, customer, asset, now),
         )
 
-    def record_bundle(self, version: int, digest: str, *, now: int) -> None:
-        """Record that a bundle was adopted; older ones never are again."""
-        self._enter("bundle", version, digest, now=now)
-        self._sql.execute("INSERT INTO bundles VALUES (?, ?, ?)", (version, digest, now))
+    def record_sight(
+        self, order_digest: str, chain: str, destination: str, *, caller: str, expires_at: int, now: int
+    ) -> None:
+        """Remember an order that was never seen before, and its destination unless that is known longer."""
+        self._enter("sight", order_digest, chain, destination, caller, expires_at, now=now)
+        run = self._sql.execute
+        run("INSERT INTO orders_seen VALUES (?, ?, ?, ?)", (order_digest, caller, expires_at, now))
+        run(
+            "INSERT INTO destinations_seen VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (chain, destination, now)
+        )
+
+    def record_bundle(self, version: int, digest: str, signed: bytes, *, now: int) -> None:
+        """Record that a bundle was adopted; older ones never are again, and freezes below it are lifted.
+
+        Args:
+            version: higher than every one before.
+            digest: of the bundle.
+            signed: JSON of the `SignedBundle`, with which the signer starts from now on.
+            now: when.
+        """
+        self._log("bundle", {"version": version, "digest": digest}, now=now)
+        self._sql.execute("INSERT INTO bundles VALUES (?, ?, ?, ?)", (version, digest, signed, now))
         self.bundle = (version, digest)
+        self._freezes = self._freezes_in_force()
+
+    def record_freeze(self, signed: SignedFreeze, *, now: int) -> None:
+        """Record an officer's veto, whose signature was checked, unless that officer has said the same before."""
+        freeze = signed.freeze
+        self._log("freeze", signed, now=now)
+        self._sql.execute(
+            "INSERT INTO freezes VALUES (?, ?, ?, ?, ?)",
+            (freeze.officer, freeze.scope, freeze.bundle_version, msgspec.json.encode(signed), now),
+        )
+        self._freezes = self._freezes_in_force()
+
+    def record_time(self, note: ClockNote, *, now: int) -> None:
+        """Note the time, and what the clock has to know after a restart; a suspension comes into the log too."""
+        before = self.clock_note()
+        if note.suspended and (before is None or before[1].suspended != note.suspended):
+            self._log("clock", {"suspended": note.suspended}, now=now)
+        self._enter("time", msgspec.json.encode(note).decode(), now=now)
+        self._sql.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?)", (msgspec.json.encode(note), now))
+
+    def record_confirmation(self, signed: SignedClockConfirmation, *, now: int) -> None:
+        """Record an officer's word on the time, whose signature was checked; it can't be used again."""
+        self._log("clock", signed, now=now)
+        self._sql.execute(
+            "INSERT INTO clock_confirmations VALUES (?, ?)", (signed.confirmation.digest_hex(), now)
+        )
+
+    def _freezes_in_force(self) -> tuple[Freeze, ...]:
+        rows = self._sql.execute("SELECT document FROM freezes WHERE bundle_version >= ?", (self.bundle[0],))
+        return tuple(msgspec.json.decode(raw, type=SignedFreeze).freeze for (raw,) in rows)
+
+    def _log(self, what: What, body: Mapping[str, Any] | msgspec.Struct, *, now: int) -> None:
+        """Write one entry of the log, which the batch's head covers."""
+        number, raw = self.logged[0] + 1, msgspec.json.encode(body)
+        head = next_head(self.logged[1], number, now, what, raw)
+        self._enter("log", number, head, now=now)
+        self._sql.execute("INSERT INTO log VALUES (?, ?, ?, ?, ?)", (number, now, what, raw, head))
+        self.logged = (number, head)
 
     def _enter(self, what: str, *content: Any, now: int) -> None:
         if now < self.latest:
@@ -197,16 +345,25 @@ class Book:
         self.latest = now
         self.entries.append(hashlib.sha256(msgspec.json.encode([what, now, *content])).digest())
 
-    def _expose(self, kind: Exposure, scope: str, key: str, units: int, now: int) -> None:
-        # Text, for SQLite's integers end at 2**63; so the larger one is found here, not in SQL.
-        row = self._sql.execute(
-            "SELECT units FROM exposures WHERE kind = ? AND scope = ? AND key = ?", (kind.value, scope, key)
-        ).fetchone()
-        largest = max(units, int(row[0]) if row else 0)
-        self._sql.execute(
-            "INSERT OR REPLACE INTO exposures VALUES (?, ?, ?, ?, ?)",
-            (kind.value, scope, key, str(largest), now),
-        )
-        for (of, where, _), window in self._windows.items():
-            if (of, where) == (kind, scope):
-                window.put(key, largest, now)
+
+def _told(examined: Examined[Any]) -> dict[str, Any]:
+    """A transaction as the log tells it."""
+    request = examined.request
+    customers = {signed.order.id: signed.order.customer for signed in request.evidence.orders}
+    return {
+        "chain": request.chain,
+        "keyset": request.keyset,
+        "content": examined.unsigned.content,
+        "fee": str(examined.unsigned.fee_units),
+        "payments": [
+            LogPayment(
+                intent=intent.id,
+                kind=intent.kind,
+                asset=intent.asset,
+                units=intent.amount,
+                destination=intent.destination,
+                customer=customers.get(intent.id),
+            )
+            for intent in request.intents
+        ],
+    }

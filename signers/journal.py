@@ -20,13 +20,14 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
-from signers.book import SCHEMA, Book
+from signers.book import Book
 from signers.errors import JournalMismatch, JournalUnavailable, SignerStopped
-from signers.mark import Mark, MarkFile
+from signers.mark import Mark, MarkFile, Marks
+from signers.tables import SCHEMA
 
 MAX_BATCH: Final = 256
 """Most pieces of work in one commit."""
-FORMAT: Final = 2
+FORMAT: Final = 3
 """Of the tables; another one is not read."""
 NO_HEAD: Final = bytes(32)
 
@@ -37,11 +38,11 @@ _Job = tuple[Callable[[Book], Any], "Future[Any]"]
 class Journal:
     """The open journal and its writer thread. Open it with `Journal.open`."""
 
-    def __init__(self, connection: sqlite3.Connection, mark: MarkFile, last: Mark) -> None:
+    def __init__(self, connection: sqlite3.Connection, marks: Marks, last: Mark) -> None:
         self._sql = connection
-        self._mark = mark
+        self._marks = marks
         self._last = last
-        self._book = Book(connection)
+        self._book = Book(connection, last.journal)
         self._failed: Exception | None = None
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -62,42 +63,54 @@ class Journal:
         with connection:
             connection.executescript("BEGIN;" + SCHEMA)
             connection.execute("INSERT INTO journal VALUES (?, ?)", (journal_id, FORMAT))
-            connection.execute("INSERT INTO batches VALUES (0, ?, 0)", (NO_HEAD,))
+            connection.execute("INSERT INTO batches VALUES (0, ?, 0, 0)", (NO_HEAD,))
         connection.close()
         MarkFile.create(mark_path, Mark(journal=journal_id, batch=0, head=NO_HEAD.hex()))
 
     @classmethod
-    def open(cls, path: Path, mark_path: Path) -> Journal:
+    def open(cls, path: Path, marks: Marks) -> Journal:
         """Open the journal and compare it with the mark.
+
+        Args:
+            path: the journal.
+            marks: its high-water mark; closed with the journal, or if this raises.
 
         Raises:
             JournalMismatch: one of both is missing, older than the other, or another one's.
             SignerStopped: another process has the journal open.
         """
+        try:
+            return cls._opened(path, marks)
+        except BaseException:
+            marks.close()
+            raise
+
+    @classmethod
+    def _opened(cls, path: Path, marks: Marks) -> Journal:
         if not path.exists():
             raise JournalMismatch(
                 f"the journal {path} is missing: without it this signer can't know what it has signed. Restore it; "
                 "only set-up makes a journal, for new keys"
             )
-        mark = MarkFile.open(mark_path)
+        connection: sqlite3.Connection | None = None
         try:
             connection = _connect(path)
-            try:
-                return cls(connection, mark, _agreed(connection, mark, path))
-            except BaseException:
+            return cls(connection, marks, _agreed(connection, marks, path))
+        except BaseException as error:
+            if connection is not None:
                 connection.close()
-                raise
-        except sqlite3.OperationalError as error:
-            mark.close()
-            raise SignerStopped(
-                f"the journal {path} can't be opened ({error}); is another signer running?"
-            ) from None
-        except sqlite3.DatabaseError as error:
-            mark.close()
-            raise JournalMismatch(f"the journal {path} is damaged ({error}); restore the file") from None
-        except JournalMismatch:
-            mark.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise SignerStopped(
+                    f"the journal {path} can't be opened ({error}); is another signer running?"
+                ) from None
+            if isinstance(error, sqlite3.DatabaseError):
+                raise JournalMismatch(f"the journal {path} is damaged ({error}); restore the file") from None
             raise
+
+    @property
+    def id(self) -> str:
+        """Random id of this journal, 64 hex digits."""
+        return self._last.journal
 
     def write(self, work: Callable[[Book], _T]) -> _T:
         """Run `work` in the writer; return (or raise) its outcome once everything it saw is on both disks.
@@ -128,7 +141,7 @@ class Journal:
         self._queue.put(None)
         self._writer.join()
         self._sql.close()
-        self._mark.close()
+        self._marks.close()
 
     def _run(self) -> None:
         while (first := self._queue.get()) is not None:
@@ -184,12 +197,13 @@ class Journal:
     def _commit(self) -> None:
         head = hashlib.sha256(bytes.fromhex(self._last.head) + b"".join(self._book.entries)).digest()
         number = self._last.batch + 1
-        self._sql.execute("INSERT INTO batches VALUES (?, ?, ?)", (number, head, self._book.latest))
+        book = self._book
+        self._sql.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", (number, head, book.latest, book.signed))
         self._sql.execute("COMMIT")
         # After the journal and before any answer: a mark that is ahead proves that signatures were forgotten.
         self._last = Mark(journal=self._last.journal, batch=number, head=head.hex())
-        self._mark.write(self._last)
-        self._book.entries.clear()
+        self._marks.write(self._last)
+        book.entries.clear()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -203,7 +217,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _agreed(connection: sqlite3.Connection, mark: MarkFile, path: Path) -> Mark:
+def _agreed(connection: sqlite3.Connection, marks: Marks, path: Path) -> Mark:
     """The journal's last batch, if the mark agrees. A crash between commit and mark leaves the mark one behind."""
     journal_id, found = connection.execute("SELECT id, format FROM journal").fetchone()
     if found != FORMAT:
@@ -213,11 +227,11 @@ def _agreed(connection: sqlite3.Connection, mark: MarkFile, path: Path) -> Mark:
     rows = connection.execute("SELECT number, head FROM batches ORDER BY number DESC LIMIT 2").fetchall()
     number, head = int(rows[0][0]), bytes(rows[0][1])
     heads = {int(batch): bytes(found).hex() for batch, found in rows}
-    marked = mark.last
+    marked = marks.last
 
     def mismatch(what: str) -> NoReturn:
         raise JournalMismatch(
-            f"{what} (journal {path}: batch {number}, mark {mark.path}: batch {marked.batch}). One of both was "
+            f"{what} (journal {path}: batch {number}, mark {marks.where}: batch {marked.batch}). One of both was "
             "restored from a copy or belongs elsewhere. This signer stops, as it can't know what it has signed: "
             "put the newest copies of both back, or move the money to new keys"
         )
@@ -232,5 +246,5 @@ def _agreed(connection: sqlite3.Connection, mark: MarkFile, path: Path) -> Mark:
         mismatch("journal and high-water mark have different histories")
     agreed = Mark(journal=journal_id, batch=number, head=head.hex())
     if agreed != marked:
-        mark.write(agreed)
+        marks.write(agreed)
     return agreed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Protocol, Self
 
 import msgspec
 
@@ -32,11 +32,29 @@ class Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     """Hash chain over all batches up to that one."""
 
 
+class Marks(Protocol):
+    """Where a journal's high-water mark is kept."""
+
+    @property
+    def where(self) -> str:
+        """For messages."""
+
+    @property
+    def last(self) -> Mark:
+        """The mark as it is there."""
+
+    def write(self, mark: Mark) -> None:
+        """Put a mark in its place and wait until it is on the disk. Raises OSError, or a StrongroomError."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
 class MarkFile:
-    """The open mark file."""
+    """The open mark file. Implements `Marks` in this process."""
 
     def __init__(self, path: Path, descriptor: int, last: Mark) -> None:
-        self.path = path
+        self.where = str(path)
         self.last = last
         self._descriptor = descriptor
 

@@ -91,7 +91,7 @@ class PinnedBundle:
                 if digest != adopted:
                     raise UntrustedBundle(f"another bundle of version {version} was adopted before")
                 return False
-            book.record_bundle(bundle.version, digest, now=max(now, book.latest))
+            book.record_bundle(bundle.version, digest, raw, now=max(now, book.latest))
             return True
 
         if self._journal.write(adopt):

@@ -13,6 +13,7 @@ from policies.bundle import Bundle
 from policies.intent import Evidence, SignedOrder
 from signers.clock import SteadyClock
 from signers.journal import Journal
+from signers.mark import MarkFile
 from signers.ports import InputSignature, Refused, SignRequest
 from signers.service import SignerService
 from signers.trust import PinnedBundle, pin
@@ -43,7 +44,9 @@ class Bench(Generic[W]):
     def start(self) -> None:
         """Open everything as a daemon does when it starts."""
         directory = self.directory
-        self.journal = Journal.open(directory / "journal.sqlite", directory / "mark" / "journal.mark")
+        self.journal = Journal.open(
+            directory / "journal.sqlite", MarkFile.open(directory / "mark" / "journal.mark")
+        )
         self.clock = SteadyClock(
             self.journal.write(lambda book: book.latest), wall=lambda: self.time, uptime=lambda: self.time
         )

@@ -39,6 +39,7 @@ from policies.bundle import Bundle, Caller
 from policies.intent import SignedOrder
 from signers.clock import SteadyClock
 from signers.journal import Journal
+from signers.mark import MarkFile
 from signers.ports import (
     AttestRequest,
     Reason,
@@ -146,7 +147,7 @@ class Teller(ABC):
         self.bundle_path = self.directory / "bundle.json"
         self.bundle_path.write_bytes(self.house.signed(self.bundle).encode())
         self.journal = Journal.open(
-            self.directory / "journal.sqlite", self.directory / "mark" / "journal.mark"
+            self.directory / "journal.sqlite", MarkFile.open(self.directory / "mark" / "journal.mark")
         )
         self.clock = SteadyClock(self.journal.write(lambda book: book.latest))
         self.trust = PinnedBundle(self.bundle_path, self.directory / "pinned.json", self.journal, self.clock)

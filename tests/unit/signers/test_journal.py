@@ -25,6 +25,10 @@ def paths(tmp_path: Path) -> tuple[Path, Path]:
     return made
 
 
+def opened(paths: tuple[Path, Path]) -> Journal:
+    return Journal.open(paths[0], MarkFile.open(paths[1]))
+
+
 def record(journal: Journal, index: int) -> None:
     journal.write(lambda book: book.record_attestation("btc-hot", 0, index, "alice", "BTC", now=100))
 
@@ -34,10 +38,10 @@ def attested(journal: Journal, index: int) -> bool:
 
 
 def test_what_was_written_is_there_after_a_restart(paths: tuple[Path, Path]) -> None:
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     record(journal, 1)
     journal.close()
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     assert attested(journal, 1)
     assert not attested(journal, 2)
     journal.close()
@@ -52,78 +56,78 @@ def test_a_journal_is_never_made_anew(paths: tuple[Path, Path]) -> None:
 
 
 def test_a_journal_restored_from_an_old_copy_stops_the_signer(paths: tuple[Path, Path]) -> None:
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     record(journal, 1)
     journal.close()
     copy = shutil.copy(paths[0], paths[0].with_name("copy"))
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     record(journal, 2)
     journal.close()
     shutil.copy(copy, paths[0])
     with pytest.raises(JournalMismatch, match="the journal is older than its high-water mark"):
-        Journal.open(*paths)
+        opened(paths)
 
 
 def test_a_mark_restored_from_an_old_copy_stops_the_signer(paths: tuple[Path, Path]) -> None:
     copy = shutil.copy(paths[1], paths[1].with_name("copy"))
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     record(journal, 1)
     record(journal, 2)
     journal.close()
     shutil.copy(copy, paths[1])
     with pytest.raises(JournalMismatch, match="the high-water mark is older than the journal"):
-        Journal.open(*paths)
+        opened(paths)
 
 
 def test_an_old_journal_that_went_another_way_stops_the_signer(paths: tuple[Path, Path]) -> None:
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     journal.close()
     copy = [shutil.copy(path, path.with_name(path.name + ".copy")) for path in paths]
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     record(journal, 1)
     journal.close()
     newest = shutil.copy(paths[1], paths[1].with_name("newest"))
     for path, old in zip(paths, copy, strict=True):
         shutil.copy(old, path)
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     record(journal, 7)
     journal.close()
     shutil.copy(newest, paths[1])
     with pytest.raises(JournalMismatch, match="different histories"):
-        Journal.open(*paths)
+        opened(paths)
 
 
 def test_another_signers_mark_stops_the_signer(paths: tuple[Path, Path], tmp_path: Path) -> None:
     Journal.create(tmp_path / "other.sqlite", tmp_path / "other.mark")
     with pytest.raises(JournalMismatch, match="another journal"):
-        Journal.open(paths[0], tmp_path / "other.mark")
+        opened((paths[0], tmp_path / "other.mark"))
 
 
 def test_a_missing_store_stops_the_signer(paths: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(JournalMismatch, match="can't be opened"):
-        Journal.open(paths[0], tmp_path / "nothing.mark")
+        opened((paths[0], tmp_path / "nothing.mark"))
     paths[0].unlink()
     with pytest.raises(JournalMismatch, match="is missing"):
-        Journal.open(*paths)
+        opened(paths)
     assert not paths[0].exists()
 
 
 def test_a_damaged_journal_stops_the_signer(paths: tuple[Path, Path]) -> None:
     paths[0].write_bytes(b"SQLite format 3\0" + b"\x55" * 5000)
     with pytest.raises(SignerStopped):
-        Journal.open(*paths)
+        opened(paths)
 
 
 def test_a_crash_between_journal_and_mark_is_no_mismatch(paths: tuple[Path, Path]) -> None:
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     record(journal, 1)
     journal.close()
     before = shutil.copy(paths[1], paths[1].with_name("before"))
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     record(journal, 2)
     journal.close()
     shutil.copy(before, paths[1])
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     assert attested(journal, 2)
     journal.close()
     # Opening has moved the mark on, so now it protects that batch as well.
@@ -131,14 +135,14 @@ def test_a_crash_between_journal_and_mark_is_no_mismatch(paths: tuple[Path, Path
 
 
 def test_a_torn_write_of_the_mark_leaves_the_other_slot(paths: tuple[Path, Path]) -> None:
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     record(journal, 1)
     record(journal, 2)
     journal.close()
     raw = bytearray(paths[1].read_bytes())
     raw[70 : SLOT_BYTES // 2] = bytes(SLOT_BYTES // 2 - 70)
     paths[1].write_bytes(raw)
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     assert attested(journal, 2)
     journal.close()
 
@@ -146,18 +150,18 @@ def test_a_torn_write_of_the_mark_leaves_the_other_slot(paths: tuple[Path, Path]
 def test_a_damaged_mark_stops_the_signer(paths: tuple[Path, Path]) -> None:
     paths[1].write_bytes(b"x" * 2 * SLOT_BYTES)
     with pytest.raises(JournalMismatch, match="damaged"):
-        Journal.open(*paths)
+        opened(paths)
 
 
 def test_two_signers_can_not_share_a_journal(paths: tuple[Path, Path]) -> None:
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     with pytest.raises(SignerStopped, match="is another signer running"):
-        Journal.open(*paths)
+        opened(paths)
     journal.close()
 
 
 def test_requests_in_flight_share_a_commit(paths: tuple[Path, Path]) -> None:
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     entered, go_on = threading.Event(), threading.Event()
 
     def hold(book: Book) -> None:
@@ -181,7 +185,7 @@ def test_requests_in_flight_share_a_commit(paths: tuple[Path, Path]) -> None:
 
 
 def test_a_refusal_changes_nothing_and_does_not_disturb_others(paths: tuple[Path, Path]) -> None:
-    journal = Journal.open(*paths)
+    journal = opened(paths)
 
     def refuse(book: Book) -> None:
         raise Refused((Reason("no", "not this one"),))
@@ -196,7 +200,7 @@ def test_a_refusal_changes_nothing_and_does_not_disturb_others(paths: tuple[Path
 def test_work_that_fails_after_recording_closes_the_journal_and_keeps_nothing(
     paths: tuple[Path, Path],
 ) -> None:
-    journal = Journal.open(*paths)
+    journal = opened(paths)
 
     def half(book: Book) -> None:
         book.record_attestation("btc-hot", 0, 3, "alice", "BTC", now=100)
@@ -208,16 +212,16 @@ def test_work_that_fails_after_recording_closes_the_journal_and_keeps_nothing(
         record(journal, 4)
     assert journal.failure is not None
     journal.close()
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     assert not attested(journal, 3)
     journal.close()
 
 
 def test_a_mark_that_can_not_be_written_releases_nothing(paths: tuple[Path, Path]) -> None:
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     broken = MarkFile.open(paths[1])
     broken.close()
-    journal._mark = broken  # its descriptor is closed, as if the second store had gone away
+    journal._marks = broken  # its descriptor is closed, as if the second store had gone away
     with pytest.raises(JournalUnavailable):
         record(journal, 1)
     with pytest.raises(JournalUnavailable):
@@ -227,7 +231,7 @@ def test_a_mark_that_can_not_be_written_releases_nothing(paths: tuple[Path, Path
 
 
 def test_time_in_the_journal_never_goes_back(paths: tuple[Path, Path]) -> None:
-    journal = Journal.open(*paths)
+    journal = opened(paths)
     record(journal, 1)
     with pytest.raises(SignerStopped, match="back in time"):
         journal.write(lambda book: book.record_attestation("btc-hot", 0, 2, "bob", "BTC", now=99))
@@ -251,4 +255,4 @@ def test_a_journal_of_another_format_is_not_read(paths: tuple[Path, Path]) -> No
         sql.execute("UPDATE journal SET format = 1")
     sql.close()
     with pytest.raises(JournalMismatch, match="format 1"):
-        Journal.open(*paths)
+        opened(paths)

@@ -1,0 +1,101 @@
+"""What the journal counts: for each key (an intent, a fee group) its largest amount, until it is proven over.
+
+A key is open while one of its versions has no resolution. A confirmed version ends it, for all versions of it conflict;
+else the death of the last one does. From then on it counts for one more window: after a confirmation from the later of
+the latest signature and of the confirmation's arrival here, after deaths from the latest signature. So a verifier that
+lies about deaths can't raise what is signed within a window, only what is hoarded beyond it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+
+from signers.counter import Counter
+from signers.guard import Exposure
+
+_Place = tuple[str, str]
+"""Kind and scope."""
+
+
+class Exposures:
+    """The table `exposures` and the counters over it. Belongs to the journal's single writer."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._sql = connection
+        self._counters: defaultdict[_Place, dict[int, Counter]] = defaultdict(dict)
+
+    def window(self, kind: Exposure, scope: str, seconds: int, *, latest: int) -> Counter:
+        """The counter of a kind and scope, read from the table when it is first asked for.
+
+        Args:
+            kind: what is counted.
+            scope: of which tier, chain or breaker.
+            seconds: how long a closed key still counts.
+            latest: what ended earlier than `seconds` before that counts no more, and is not read.
+        """
+        place = (kind.value, scope)
+        counter = self._counters[place].get(seconds)
+        if counter is None:
+            counter = Counter(seconds, lambda key: self._largest(key, place))
+            where = "SELECT key, units, since FROM exposures WHERE kind = ? AND scope = ? AND since"
+            for key, units, _ in self._sql.execute(f"{where} IS NULL", place):
+                counter.open(key, int(units))
+            for key, units, since in self._sql.execute(f"{where} > ?", (*place, latest - seconds)):
+                counter.close(key, int(units), since)
+            self._counters[place][seconds] = counter
+        return counter
+
+    def put(self, kind: Exposure, scope: str, key: str, units: int, *, now: int) -> None:
+        """Count a version that is being signed. It is in the other tables already."""
+        place = (kind.value, scope)
+        row = self._sql.execute(
+            "SELECT units FROM exposures WHERE key = ? AND kind = ? AND scope = ?", (key, *place)
+        ).fetchone()
+        # Text, for SQLite's integers end at 2**63; so the larger one is found here, not in SQL.
+        largest = max(units, int(row[0]) if row else 0)
+        since = None if row is None else self._since(key, now)
+        self._sql.execute(
+            "INSERT OR REPLACE INTO exposures VALUES (?, ?, ?, ?, ?, ?)",
+            (key, *place, str(largest), now, since),
+        )
+        self._tell(place, key, largest, since)
+
+    def settle(self, key: str) -> None:
+        """Look again whether a key is open, after one of its versions was resolved."""
+        rows = self._sql.execute(
+            "SELECT kind, scope, units, signed_at FROM exposures WHERE key = ?", (key,)
+        ).fetchall()
+        for kind, scope, units, signed_at in rows:
+            since = self._since(key, signed_at)
+            self._sql.execute(
+                "UPDATE exposures SET since = ? WHERE key = ? AND kind = ? AND scope = ?",
+                (since, key, kind, scope),
+            )
+            self._tell((kind, scope), key, int(units), since)
+
+    def _since(self, key: str, signed_at: int) -> int | None:
+        """From when on a key counts down; None while it is open."""
+        versions = self._sql.execute(
+            "SELECT t.outcome, t.resolved_at FROM transaction_intents i"
+            " JOIN transactions t ON t.chain = i.chain AND t.content = i.content WHERE i.intent = ?"
+            " UNION ALL SELECT outcome, resolved_at FROM transactions WHERE fee_group = ?",
+            (key, key),
+        ).fetchall()
+        confirmed = [int(at) for outcome, at in versions if outcome == "confirmed"]
+        if confirmed:
+            return max(signed_at, *confirmed)
+        return None if any(outcome is None for outcome, _ in versions) else signed_at
+
+    def _tell(self, place: _Place, key: str, units: int, since: int | None) -> None:
+        for counter in self._counters[place].values():
+            if since is None:
+                counter.open(key, units)
+            else:
+                counter.close(key, units, since)
+
+    def _largest(self, key: str, place: _Place) -> int:
+        row = self._sql.execute(
+            "SELECT units FROM exposures WHERE key = ? AND kind = ? AND scope = ?", (key, *place)
+        ).fetchone()
+        return int(row[0]) if row else 0
