@@ -292,6 +292,17 @@ class BitcoinNode:
         """What each replacement pays beyond the one before, for its relay (rule 4 of BIP125)."""
         return _feerate(self._transport.call("getmempoolinfo")["incrementalrelayfee"])
 
+    def is_unspent(self, resource: str) -> bool:
+        """Whether an outpoint (`txid:vout`) is in the node's UTXO set at its tip, whatever waits in the mempool.
+
+        False of one that was spent, and of one that no block has made.
+
+        Raises:
+            InvalidValue: no outpoint.
+        """
+        outpoint = Outpoint.parse(resource)
+        return self._transport.call("gettxout", outpoint.txid.hex, outpoint.vout, False) is not None
+
     def utxo_scan(self, descriptors: Sequence[ScanDescriptor]) -> UtxoScan:
         """Every unspent output of the descriptors, found by the node in its own UTXO set; needs no wallet.
 

@@ -1,0 +1,26 @@
+"""How the ledger names a deposit after what arrived, written down independently of the online service."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from uuid import UUID, uuid5
+
+_NAMESPACE: Final = UUID("6d1f2c1e-8a3b-5c57-9b0e-7d4d0f5a9e21")
+_REFERENCE: Final = re.compile(
+    r"(deposit|withdrawal):([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+)
+
+
+def deposit_id(chain: str, resource: str) -> UUID:
+    """The only id under which a receipt can be credited (UUIDv5, RFC 9562 section 5.5).
+
+    So whoever would credit one receipt twice must use one reference twice, and one reference names one receipt.
+    """
+    return uuid5(_NAMESPACE, "".join(f"{len(part)}:{part}" for part in ("deposit", chain, resource)))
+
+
+def referred(reference: str, what: str) -> UUID | None:
+    """The id in `deposit:ID` or `withdrawal:ID`, in its one form; None if the reference is of something else."""
+    match = _REFERENCE.fullmatch(reference)
+    return UUID(match[2]) if match is not None and match[1] == what else None

@@ -1,0 +1,263 @@
+"""What the verifier reads of the ledger, and what it says about it. Pure values.
+
+Every row is a claim of whoever can write the database. Names of kinds and types are the ledger's (texts), written down
+here independently of the online service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+from uuid import UUID
+
+import msgspec
+
+CUSTOMER_KINDS: Final = frozenset({"available", "frozen", "trading"})
+"""Accounts that belong to a customer; what stands in them is owed."""
+NEVER_NEGATIVE: Final = CUSTOMER_KINDS | {"fees_earned"}
+
+FindingKind = Literal[
+    "account-not-replayed",
+    "transfer-out-of-balance",
+    "asset-out-of-balance",
+    "unexplained-transfer",
+    "deposit-unproven",
+    "deposit-repeated",
+    "deposit-not-on-chain",
+    "deposit-edited",
+    "unlisted-asset",
+    "address-swapped",
+    "address-of-another",
+    "address-unattested",
+    "hold-broken",
+    "order-not-genuine",
+    "fee-not-charged",
+    "internal-payment-misdirected",
+    "payment-not-debited",
+    "payment-not-signed",
+    "verdict-not-held",
+    "overdrawn",
+    "rolled-back",
+]
+"""What can be wrong. Each is described in `signers/verifier/README.md`."""
+
+
+class Finding(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
+    """Something that no honest history has."""
+
+    kind: FindingKind
+    customer: str
+    """Whose ledger it is in; empty for the house's and for what concerns everybody."""
+    subject: str
+    """The line, transfer, deposit, address, transaction or signer."""
+    detail: str
+    """For people, with the numbers."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.customer or 'house'} {self.subject}: {self.detail}"
+
+
+class Unknown(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True):
+    """Something that could not be told now: a node is behind, a signer does not answer, there is too much to read."""
+
+    code: Literal["node", "depth", "signer", "size", "open-transaction"]
+    subject: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"not known: {self.code} {self.subject}: {self.detail}"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A row of `ledger_accounts`."""
+
+    id: int
+    customer: str | None
+    """None: the house's."""
+    kind: str
+    asset: str
+    wallet: str
+    balance: int
+    last_seq: int
+
+    def __str__(self) -> str:
+        return ":".join(filter(None, (self.customer or "house", self.kind, self.wallet, self.asset)))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A row of `ledger_lines`."""
+
+    id: int
+    transfer: UUID
+    account: int
+    seq: int
+    type: str
+    amount: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """A row of `ledger_transfers`."""
+
+    id: UUID
+    kind: str
+    parent: UUID | None
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A row of `ledger_holds`."""
+
+    id: UUID
+    customer: str
+    asset: str
+    units: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """A row of `deposits`: where on the chain a credit's money is said to be."""
+
+    id: UUID
+    chain: str
+    resource: str
+    address: int
+    customer: str | None
+    asset: str
+    units: int
+    height: int | None
+    block: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRow:
+    """A row of `addresses`."""
+
+    id: int
+    chain: str
+    keyset: str
+    asset: str
+    customer: str | None
+    purpose: str
+    address: str
+    script: bytes
+    attestation: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawal:
+    """A row of `withdrawals`, as far as its order and its ledger go."""
+
+    id: UUID
+    customer: str
+    chain: str
+    asset: str
+    destination: str
+    units: int
+    fee: int
+    order: str
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Everything in the ledger that touches one customer's accounts, of one snapshot.
+
+    Its transfers are those with a line in the customer's accounts, and all others with the same `deposit:` or
+    `withdrawal:` reference, each with all its lines.
+    """
+
+    customer: str
+    accounts: Mapping[int, Account]
+    """The customer's, and all others that the lines name."""
+    lines: Sequence[Line]
+    """In the order of their ids."""
+    transfers: Mapping[UUID, Transfer]
+    holds: Mapping[UUID, Hold]
+    deposits: Mapping[UUID, Deposit]
+    addresses: Mapping[int, AddressRow]
+    withdrawals: Mapping[UUID, Withdrawal]
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """A deposit that stands credited to the customer, still to be found on a chain."""
+
+    deposit: UUID
+    asset: str
+    units: int
+    """What must have arrived."""
+    wallet: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One line of a transfer, with its account."""
+
+    account: Account
+    amount: int
+    type: str
+    line: int
+
+    @property
+    def plain(self) -> tuple[int, int, str]:
+        """What makes it equal to another: account, amount, type."""
+        return self.account.id, self.amount, self.type
+
+
+HoldState = Literal["pending", "posted", "voided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What became of one withdrawal's money, by the replay."""
+
+    withdrawal: UUID
+    asset: str
+    units: int
+    """Of the hold: amount and fee."""
+    state: HoldState
+    paid: int = 0
+    """While posted: what left for the destination."""
+    fee: int = 0
+    """While posted: what the house earned."""
+    payee: str | None = None
+    """While posted within the ledger: the customer who got it; None: it was paid on the chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """Money of another customer's order that the ledger brought, without the chain."""
+
+    withdrawal: UUID
+    payer: str
+    asset: str
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What the replay of a history found out, and what is still to be proven elsewhere."""
+
+    findings: tuple[Finding, ...]
+    balances: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """Base units by (kind, asset), replayed from zero."""
+    credits: tuple[Credit, ...] = ()
+    held: Mapping[UUID, Held] = field(default_factory=dict)
+    """By withdrawal."""
+    received: tuple[Received, ...] = ()
+    partners: frozenset[str] = frozenset()
+    """Customers whose money came to this one: their ledgers must be explained, too."""
+    shortfalls: Mapping[str, int] = field(default_factory=dict)
+    """Base units by asset that the house bears for deposits that a reorg took back after they were spent."""
+
+    def balance(self, kind: str, asset: str) -> int:
+        """Replayed base units of one account; 0 if it never had any."""
+        return self.balances.get((kind, asset), 0)
