@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import socket
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,10 +154,10 @@ class SignerClient:
             connection, fresh = self._connect(), True
         try:
             return self._over(connection, payload)
-        except (ConnectionError, Disconnected):
+        except (ConnectionError, ssl.SSLError, Disconnected):
             if fresh:
                 raise
-        # A kept connection ends when the daemon restarts. Repeating is safe: the same request, the same answer.
+        # A kept connection ends when the daemon restarts or needs its place. Repeating is safe: the same request, the same answer.
         self.close()
         return self._over(self._connect(), payload)
 

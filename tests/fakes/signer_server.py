@@ -11,6 +11,7 @@ from signers.calls import Desk, handlers
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.config import ListenSection
 from signers.ports import Signer
+from signers.rates import Gate
 from signers.server import Server
 from tests.fakes.certificates import make_certificate
 
@@ -20,7 +21,7 @@ WAYS = ("in process", "unix", "tls")
 @contextmanager
 def served(signer: Signer, listen: ListenSection) -> Iterator[Server]:
     """A server in a thread."""
-    server = Server(Desk(handlers(signer)), listen)
+    server = Server(Desk(handlers(signer), Gate(listen.rates)), listen)
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:
