@@ -18,7 +18,8 @@ from signers.errors import TokenRefused, WrongSignature
 from signers.pkcs11 import Token
 
 DIGEST_BYTES: Final = 32
-_SECP256K1_OID: Final = bytes.fromhex("06052b8104000a")
+SECP256K1_OID: Final = bytes.fromhex("06052b8104000a")
+"""CKA_EC_PARAMS: the DER of 1.3.132.0.10."""
 _POINT_BYTES: Final = 65
 """Uncompressed: 0x04, x, y."""
 
@@ -31,7 +32,7 @@ def make_signing_key(token: Token, name: str) -> bytes:
         TokenLost: the token does not answer.
     """
     mechanism = PyKCS11.Mechanism(PyKCS11.CKM_EC_KEY_PAIR_GEN, None)
-    token.make_pair(name, PyKCS11.CKK_EC, _SECP256K1_OID, mechanism)
+    token.make_pair(name, PyKCS11.CKK_EC, SECP256K1_OID, mechanism)
     return signing_public_key(token, name)
 
 
