@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Final, Literal
 
 import msgspec
 
+from chains.btc.hd import Origin
+from chains.btc.script import KeyScript
 from policies.canonical import Hex32, Name
 
-HARDENED = 2**31
-"""First hardened child number (BIP32)."""
-
-
+PURPOSES: Final[Mapping[KeyScript, int]] = MappingProxyType({"p2wpkh": 84, "p2tr": 86})
+"""First step of an account's path, by what its keys lock coins with (BIP84, BIP86)."""
 NetworkName = Literal["main", "test", "signet", "regtest"]
 
 
@@ -24,14 +26,19 @@ class _Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Ed25519 public key that attests addresses."""
 
 
-class BitcoinKeysetRecord(_Record, frozen=True, tag_field="kind", tag="btc-hd"):
+class BitcoinKeysetRecord(_Record, frozen=True, kw_only=True, tag_field="kind", tag="btc-hd"):
     """The public half of an HD wallet: what the bundle says of it."""
 
     network: NetworkName
+    script: KeyScript = "p2wpkh"
     account: str
     """Account public key, `xpub...` or `tpub...`."""
     origin: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}(/[0-9]{1,9}'){3}\Z")]
-    """Master fingerprint and path of the account, e.g. `d34db33f/84'/1'/0'`."""
+    """Master fingerprint and path of the account, e.g. `d34db33f/84'/1'/0'`; 86' with `p2tr`."""
+
+    def __post_init__(self) -> None:
+        if self.path.split("/", 1)[0] != f"{PURPOSES[self.script]}'":
+            raise ValueError(f"{self.path} is no account for {self.script}")
 
     @property
     def path(self) -> str:
@@ -45,11 +52,22 @@ class BitcoinKeysetRecord(_Record, frozen=True, tag_field="kind", tag="btc-hd"):
 
     def place(self, path: tuple[int, ...] | None) -> tuple[int, int] | None:
         """Branch (0 or 1) and index of a whole path from the master, None for a path elsewhere."""
-        account = tuple(int(step[:-1]) + HARDENED for step in self.path.split("/"))
-        if path is None or len(path) != 5 or path[:3] != account:
-            return None
-        branch, index = path[3:]
-        return (branch, index) if branch in (0, 1) and 0 <= index < HARDENED else None
+        return Origin.parse(self.origin).place(path)
+
+
+class BitcoinCosignerRecord(_Record, frozen=True, tag_field="kind", tag="btc-cosigner"):
+    """The public half of one cosigner's keys: what the bundle's vault says of it. `id` is the vault's."""
+
+    network: NetworkName
+    account: str
+    """Account public key, `xpub...` or `tpub...`."""
+    origin: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}/48'/[01]'/[0-9]{1,9}'/2'\Z")]
+    """Master fingerprint and path of the account (BIP48, P2WSH), e.g. `d34db33f/48'/1'/0'/2'`."""
+
+    @property
+    def path(self) -> str:
+        """Path of the account key without the leading `m/`, e.g. `48'/1'/0'/2'`."""
+        return self.origin[9:]
 
 
 class EvmKeysetRecord(_Record, frozen=True, tag_field="kind", tag="evm-key"):
@@ -61,5 +79,5 @@ class EvmKeysetRecord(_Record, frozen=True, tag_field="kind", tag="evm-key"):
     """Of the key, with the checksum of EIP-55."""
 
 
-KeysetRecord = BitcoinKeysetRecord | EvmKeysetRecord
-"""The public half of a key-set: what the bundle says of it."""
+KeysetRecord = BitcoinKeysetRecord | BitcoinCosignerRecord | EvmKeysetRecord
+"""The public half of a key-set, or of one signer's part of a vault: what the bundle says of it."""

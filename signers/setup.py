@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from chains.btc.script import KeyScript
 from policies.bundle import TrustRoot
 from signers.config import JOURNAL_FILE, MARK_FILE, PINNED_FILE
 from signers.errors import BadConfiguration
@@ -13,7 +14,7 @@ from signers.evm_keys import create_evm_keyset
 from signers.journal import Journal
 from signers.keyset import KeysetRecord
 from signers.pkcs11 import Token
-from signers.sealed import create_keyset
+from signers.sealed import create_cosigner, create_keyset
 from signers.trust import pin
 
 
@@ -22,6 +23,18 @@ class NewBitcoinKeyset:
     """An HD wallet to be made."""
 
     id: str
+    network: str
+    """`main`, `test`, `signet` or `regtest`."""
+    script: KeyScript = "p2wpkh"
+    """What its keys lock coins with."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewBitcoinCosigner:
+    """One cosigner's keys of a vault to be made."""
+
+    id: str
+    """The vault's."""
     network: str
     """`main`, `test`, `signet` or `regtest`."""
 
@@ -35,7 +48,7 @@ class NewEvmKeyset:
     """EIP-155."""
 
 
-NewKeyset = NewBitcoinKeyset | NewEvmKeyset
+NewKeyset = NewBitcoinKeyset | NewBitcoinCosigner | NewEvmKeyset
 """A key-set to be made."""
 
 
@@ -67,7 +80,9 @@ def make_keys(
 def _made(token: Token, keyset: NewKeyset, directory: Path) -> KeysetRecord:
     if isinstance(keyset, NewEvmKeyset):
         return create_evm_keyset(token, keyset.id, keyset.chain_id, directory)
-    return create_keyset(token, keyset.id, keyset.network, directory)
+    if isinstance(keyset, NewBitcoinCosigner):
+        return create_cosigner(token, keyset.id, keyset.network, directory)
+    return create_keyset(token, keyset.id, keyset.network, directory, script=keyset.script)
 
 
 def initialise(directory: Path, mark_directory: Path, root: TrustRoot) -> None:

@@ -166,9 +166,11 @@ def open_software_keys(path: Path, keyset: str) -> SoftwareKeys:
     try:
         if isinstance(record, BitcoinKeysetRecord):
             return SoftwareBitcoinKeys(record, file)
-        return SoftwareEvmKeys(record, file)
+        if isinstance(record, EvmKeysetRecord):
+            return SoftwareEvmKeys(record, file)
     except (InvalidValue, ValueError) as error:
         raise SealBroken(f"{path}: {error}") from None
+    raise SealBroken(f"{path}: a cosigner's keys are not kept in a file without a token")
 
 
 def _attestation_key(file: SoftwareFile) -> Ed25519PrivateKey:
