@@ -68,7 +68,7 @@ def must_stay_inside(token: Token, name: str) -> None:
 
 def sign_digest(token: Token, name: str, digest: bytes) -> bytes:
     """What the token says: r and s (64 bytes), random each time. Raises TokenRefused (no such key), TokenLost."""
-    return token.signature(name, digest, PyKCS11.Mechanism(PyKCS11.CKM_ECDSA, None))
+    return token.signature(name, digest, PyKCS11.CKM_ECDSA)
 
 
 def normalised(raw: bytes, pubkey: bytes, digest: bytes) -> bytes:

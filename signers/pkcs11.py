@@ -1,7 +1,6 @@
 """Keys inside an HSM through PKCS#11 (PyKCS11): an AES-256 sealing key and an Ed25519 attestation key.
 
-All keys are made inside the token as sensitive and non-extractable. Sessions are pooled; a lost session or a
-restarted token is opened and logged in again once per call, and the same operation repeated.
+All keys are made inside the token as sensitive and non-extractable.
 
 Sources: PKCS#11 v3.0 (CKM_AES_GCM, CKM_EDDSA), NIST SP 800-38D (GCM), RFC 8032 (Ed25519).
 """
@@ -9,74 +8,22 @@ Sources: PKCS#11 v3.0 (CKM_AES_GCM, CKM_EDDSA), NIST SP 800-38D (GCM), RFC 8032 
 from __future__ import annotations
 
 import os
-import queue
-import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import PyKCS11
 
-from signers.errors import TokenLost, TokenRefused
+from signers.errors import TokenRefused
+from signers.sessions import Sessions
 
 NONCE_BYTES: Final = 12
 TAG_BITS: Final = 128
-MAX_SESSIONS: Final = 8
 
 _ED25519_NAME: Final = b"\x13\x0cedwards25519"
 """The PrintableString form that PKCS#11 v3.0 names for the same curve (what SoftHSM takes)."""
-_LOST: Final = frozenset(
-    {
-        PyKCS11.CKR_SESSION_HANDLE_INVALID,
-        PyKCS11.CKR_SESSION_CLOSED,
-        PyKCS11.CKR_USER_NOT_LOGGED_IN,
-        PyKCS11.CKR_DEVICE_ERROR,
-        PyKCS11.CKR_DEVICE_REMOVED,
-        PyKCS11.CKR_TOKEN_NOT_PRESENT,
-        PyKCS11.CKR_CRYPTOKI_NOT_INITIALIZED,
-        PyKCS11.CKR_OBJECT_HANDLE_INVALID,
-        PyKCS11.CKR_KEY_HANDLE_INVALID,
-        PyKCS11.CKR_GENERAL_ERROR,
-        PyKCS11.CKR_FUNCTION_FAILED,
-    }
-)
-_WRONG_PIN: Final = frozenset(
-    {PyKCS11.CKR_PIN_INCORRECT, PyKCS11.CKR_PIN_INVALID, PyKCS11.CKR_PIN_LEN_RANGE, PyKCS11.CKR_PIN_LOCKED}
-)
-_T = TypeVar("_T")
 
 
-class _NoSuchKey(TokenRefused):
-    """The key is not there; it may be back after a new connection."""
-
-
-class Token:
-    """One PKCS#11 token, logged in as its user.
-
-    Args:
-        module: the vendor's PKCS#11 library.
-        label: the token's label.
-        pin: called whenever a login is needed; its result is not kept.
-
-    Raises:
-        TokenRefused: no such library or token, or the PIN is wrong.
-        TokenLost: the token does not answer.
-    """
-
-    def __init__(self, module: Path, label: str, pin: Callable[[], str]) -> None:
-        self.label = label
-        self._module = module
-        self._pin = pin
-        self._idle: queue.LifoQueue[Any] = queue.LifoQueue()
-        self._places = threading.BoundedSemaphore(MAX_SESSIONS)
-        self._login = threading.Lock()
-        self._reconnecting = threading.Lock()
-        self._connection = 0
-        self._keeper: Any = None
-        self._connect()
-
-    def __repr__(self) -> str:
-        return f"Token({self.label!r})"
+class Token(Sessions):
+    """One PKCS#11 token, logged in as its user (see `Sessions`), and what its keys do."""
 
     def make_sealing_key(self, name: str) -> None:
         """Make an AES-256 key that never leaves the token.
@@ -124,7 +71,7 @@ class Token:
 
     def sign(self, name: str, message: bytes) -> bytes:
         """Ed25519 signature (64 bytes) by an attestation key. Raises TokenRefused (no such key), TokenLost."""
-        return self.signature(name, message, PyKCS11.EDDSA_Mechanism())
+        return self.signature(name, message, PyKCS11.CKM_EDDSA)
 
     def seal(self, name: str, plaintext: bytes, associated: bytes) -> bytes:
         """AES-256-GCM under a sealing key: nonce (12 bytes), ciphertext, tag (16 bytes).
@@ -168,15 +115,6 @@ class Token:
                 raise
 
         return self.call(unseal)
-
-    def close(self) -> None:
-        """Close this object's sessions. Other users of the library in this process are not touched."""
-        sessions = [] if self._keeper is None else [self._keeper]
-        self._keeper = None
-        while not self._idle.empty():
-            sessions.append(self._idle.get_nowait())
-        for session in sessions:
-            self._discard(session)
 
     def make_pair(self, name: str, key_type: int, curve: bytes, mechanism: Any) -> None:
         """Make a key pair that signs and does nothing else, and whose private half never leaves the token.
@@ -225,12 +163,12 @@ class Token:
 
         return self.call(read)
 
-    def signature(self, name: str, data: bytes, mechanism: Any) -> bytes:
-        """What a private key makes of `data`. Raises TokenRefused (no such key), TokenLost."""
+    def signature(self, name: str, data: bytes, mechanism: int) -> bytes:
+        """What a private key makes of `data` by a mechanism (CKM_...). Raises TokenRefused (no such key), TokenLost."""
 
         def sign(session: Any) -> bytes:
             handle = self.handle(session, PyKCS11.CKO_PRIVATE_KEY, name)
-            return bytes(session.sign(handle, data, mechanism))
+            return self._library.sign(session, handle, data, mechanism)
 
         return self.call(sign)
 
@@ -239,119 +177,3 @@ class Token:
         wanted = [(PyKCS11.CKA_CLASS, kind), (PyKCS11.CKA_LABEL, name)]
         if self.call(lambda session: session.findObjects(wanted)):
             raise TokenRefused(f"token {self.label!r} has a key {name!r} already; it is not replaced")
-
-    def handle(self, session: Any, kind: int, name: str) -> Any:
-        """The one object of a class (CKO_...) and name, within an operation of `call`. Raises TokenRefused."""
-        found = session.findObjects([(PyKCS11.CKA_CLASS, kind), (PyKCS11.CKA_LABEL, name)])
-        if len(found) != 1:
-            raise _NoSuchKey(
-                f"token {self.label!r} has {len(found)} keys named {name!r}; exactly one is needed"
-            )
-        return found[0]
-
-    def call(self, operation: Callable[[Any], _T]) -> _T:
-        """Run `operation` with a session; once more after connecting anew if session, login or token was lost.
-
-        Raises:
-            TokenRefused: the token refused, or has no such key.
-            TokenLost: the token does not answer.
-        """
-        connection = self._connection
-        try:
-            with self._places:
-                return self._once(operation, self._session())
-        except (TokenLost, _NoSuchKey):
-            self._reconnect(connection)
-        with self._places:
-            return self._once(operation, self._session())
-
-    def _session(self) -> Any:
-        try:
-            return self._idle.get_nowait()
-        except queue.Empty:
-            return self._open()
-
-    def _reconnect(self, failed: int) -> None:
-        """Leave the library and load it again: a token that went away comes back only to a fresh C_Initialize.
-
-        Args:
-            failed: number of the connection that failed; if another thread has replaced it, nothing is done.
-        """
-        # Two threads that each collected half of the places would wait for each other for ever.
-        with self._reconnecting:
-            for _ in range(MAX_SESSIONS):
-                self._places.acquire()
-        try:
-            if self._connection == failed:
-                self.close()
-                self._library.unload()
-                self._connection += 1
-                try:
-                    self._connect()
-                except TokenRefused as error:
-                    raise TokenLost(f"token {self.label!r} was lost and is not back: {error}") from None
-        finally:
-            for _ in range(MAX_SESSIONS):
-                self._places.release()
-
-    def _connect(self) -> None:
-        self._library = PyKCS11.PyKCS11Lib()
-        try:
-            self._library.load(str(self._module))
-        except PyKCS11.PyKCS11Error:
-            raise TokenRefused(
-                f"PKCS#11 library {self._module} did not load; name the vendor's library"
-            ) from None
-        # One session stays open for ever: a token forgets the login when its last session closes.
-        self._keeper = self._open()
-
-    def _once(self, operation: Callable[[Any], _T], session: Any) -> _T:
-        try:
-            result = operation(session)
-        except PyKCS11.PyKCS11Error as error:
-            self._discard(session)
-            raise self._translated(error) from None
-        except BaseException:
-            self._idle.put(session)
-            raise
-        self._idle.put(session)
-        return result
-
-    def _open(self) -> Any:
-        try:
-            with self._login:
-                session = self._library.openSession(
-                    self._slot(), PyKCS11.CKF_SERIAL_SESSION | PyKCS11.CKF_RW_SESSION
-                )
-                try:
-                    session.login(self._pin())
-                except PyKCS11.PyKCS11Error as error:
-                    if error.value != PyKCS11.CKR_USER_ALREADY_LOGGED_IN:
-                        self._discard(session)
-                        raise
-                return session
-        except PyKCS11.PyKCS11Error as error:
-            raise self._translated(error) from None
-
-    def _slot(self) -> Any:
-        for slot in self._library.getSlotList(tokenPresent=True):
-            if str(self._library.getTokenInfo(slot).label).rstrip("\0 ") == self.label:
-                return slot
-        raise TokenRefused(
-            f"no token labelled {self.label!r} is present; check the label and the HSM's settings"
-        )
-
-    def _discard(self, session: Any) -> None:
-        try:
-            session.closeSession()
-        except PyKCS11.PyKCS11Error:
-            return
-
-    def _translated(self, error: Any) -> TokenRefused | TokenLost:
-        if error.value in _WRONG_PIN:
-            return TokenRefused(
-                f"token {self.label!r} refused the PIN ({error}); put the user PIN in the PIN file"
-            )
-        if error.value in _LOST:
-            return TokenLost(f"token {self.label!r} does not answer: {error}")
-        return TokenRefused(f"token {self.label!r} refused: {error}")

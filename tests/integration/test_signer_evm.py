@@ -97,7 +97,7 @@ def _der(signature: bytes) -> bytes:
 
 def test_the_key_can_not_be_read_out_or_made_readable(token: Token, name: str, tmp_path: Path) -> None:
     create_evm_keyset(token, name, EVM_CHAIN_ID, tmp_path)
-    session = token._open()
+    session = token._session(token._slot())
     wanted = [(PyKCS11.CKA_CLASS, PyKCS11.CKO_PRIVATE_KEY), (PyKCS11.CKA_LABEL, signing_key_name(name))]
     (key,) = session.findObjects(wanted)
     sensitive, extractable, value = session.getAttributeValue(
@@ -114,7 +114,7 @@ def test_a_key_that_was_made_extractable_is_not_used(token: Token, name: str, tm
     """Somebody else made the key, under the right name: what it can give away it may have given away."""
     create_evm_keyset(token, name, EVM_CHAIN_ID, tmp_path)
     file = read_key_file(key_path(tmp_path, name))
-    session = token._open()
+    session = token._session(token._slot())
     for kind in (PyKCS11.CKO_PRIVATE_KEY, PyKCS11.CKO_PUBLIC_KEY):
         wanted = [(PyKCS11.CKA_CLASS, kind), (PyKCS11.CKA_LABEL, signing_key_name(name))]
         session.destroyObject(session.findObjects(wanted)[0])

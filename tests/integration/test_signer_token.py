@@ -82,7 +82,7 @@ def test_an_unknown_key_is_refused(token: Token) -> None:
 def test_keys_can_not_be_read_out_or_made_readable(token: Token, softhsm: SoftHsmToken, name: str) -> None:
     token.make_sealing_key(name)
     token.make_attestation_key(name)
-    session = token._open()
+    session = token._session(token._slot())
     for kind in (PyKCS11.CKO_SECRET_KEY, PyKCS11.CKO_PRIVATE_KEY):
         (key,) = session.findObjects([(PyKCS11.CKA_CLASS, kind), (PyKCS11.CKA_LABEL, name)])
         sensitive, extractable, value = session.getAttributeValue(
@@ -98,7 +98,7 @@ def test_keys_can_not_be_read_out_or_made_readable(token: Token, softhsm: SoftHs
 def test_fault_30_lost_sessions_are_opened_again_and_give_the_same(token: Token, name: str) -> None:
     token.make_attestation_key(name)
     before = token.sign(name, b"same")
-    token._library.closeAllSessions(token._slot())
+    token._library.raw.closeAllSessions(token._slot())
     assert token.sign(name, b"same") == before
 
 
