@@ -246,8 +246,7 @@ def create_keyset(
         origin=origin,
         attestation_key=_made_keys(token, keyset_id),
     )
-    file = _sealed(token, record, made)
-    open_keyset(token, file)
+    file = seal_entropy(token, record, made)
     write_new(path, msgspec.json.encode(file))
     return record
 
@@ -280,8 +279,7 @@ def create_cosigner(
         origin=origin,
         attestation_key=_made_keys(token, vault_id),
     )
-    file = _sealed(token, record, made)
-    open_cosigner(token, file)
+    file = seal_entropy(token, record, made)
     write_new(path, msgspec.json.encode(file))
     return record
 
@@ -325,10 +323,27 @@ def _made_keys(token: Token, keyset: str) -> str:
     return token.make_attestation_key(attestation_key_name(keyset)).hex()
 
 
-def _sealed(token: Token, record: SealedRecord, entropy: bytes) -> SealedSeed:
+def seal_entropy(token: Token, record: SealedRecord, entropy: bytes) -> SealedSeed:
+    """Seal a seed under the sealing key that the token has for this key-set, and check that it opens again.
+
+    Args:
+        token: has the sealing key and the attestation key that the record names.
+        record: the public half.
+        entropy: 32 bytes (BIP39).
+
+    Raises:
+        SealBroken: what was sealed does not open again, or is not what the record describes.
+        TokenRefused: the token has no such keys.
+        TokenLost: the token does not answer.
+    """
     associated = _associated(record.id, record.network, record.path)
     ciphertext = token.seal(sealing_key_name(record.id), entropy, associated)
-    return SealedSeed(record=record, sealed=base64.b64encode(ciphertext).decode())
+    file = SealedSeed(record=record, sealed=base64.b64encode(ciphertext).decode())
+    if isinstance(record, BitcoinKeysetRecord):
+        open_keyset(token, file)
+    else:
+        open_cosigner(token, file)
+    return file
 
 
 def _unsealed(token: Token, file: SealedSeed) -> bytes:
