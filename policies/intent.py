@@ -148,12 +148,20 @@ class SignedApproval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     approval: Approval
     signature: Signature
 
+    def verify(self, public_key_hex: str) -> None:
+        """Raises BadSignature unless `public_key_hex` (32 bytes) signed this approval."""
+        verify_ed25519(public_key_hex, self.approval.digest(), self.signature)
+
 
 class SignedVerdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A verdict and its verifier's signature."""
 
     verdict: Verdict
     signature: Signature
+
+    def verify(self, public_key_hex: str) -> None:
+        """Raises BadSignature unless `public_key_hex` (32 bytes) signed this verdict."""
+        verify_ed25519(public_key_hex, self.verdict.digest(), self.signature)
 
 
 class Evidence(Document, frozen=True):
@@ -182,5 +190,5 @@ class Attestation(Document, frozen=True):
     address: Destination
 
 
-for _kind in (Order, Intent, Evidence, Approval, Verdict, SignedOrder, Attestation):
+for _kind in (Order, Intent, Evidence, SignedApproval, SignedVerdict, SignedOrder, Attestation):
     decoder_for(_kind)

@@ -22,7 +22,15 @@ from cryptography.hazmat.primitives.serialization import (
 from chains.errors import InvalidValue, PermanentError
 from policies.bundle import Bundle, BundleSignature, SignedBundle, check_consistent
 from policies.canonical import Document, encode_signature
-from policies.intent import Order, SignedOrder
+from policies.intent import Approval, Order, SignedApproval, SignedOrder, SignedVerdict, Verdict
+from policies.statements import (
+    ClockConfirmation,
+    Freeze,
+    Resolution,
+    SignedClockConfirmation,
+    SignedFreeze,
+    SignedResolution,
+)
 
 _OTHERS_MAY: int = stat.S_IRWXG | stat.S_IRWXO
 
@@ -110,6 +118,31 @@ class SigningKey:
 def sign_order(order: Order, key: SigningKey) -> SignedOrder:
     """The order with its caller's signature."""
     return SignedOrder(order=order, signature=key.sign(order))
+
+
+def sign_approval(approval: Approval, key: SigningKey) -> SignedApproval:
+    """The approval with its approver's signature."""
+    return SignedApproval(approval=approval, signature=key.sign(approval))
+
+
+def sign_verdict(verdict: Verdict, key: SigningKey) -> SignedVerdict:
+    """The verdict with its verifier's signature."""
+    return SignedVerdict(verdict=verdict, signature=key.sign(verdict))
+
+
+def sign_freeze(freeze: Freeze, key: SigningKey) -> SignedFreeze:
+    """The freeze with its officer's signature."""
+    return SignedFreeze(freeze=freeze, signature=key.sign(freeze))
+
+
+def sign_clock(confirmation: ClockConfirmation, key: SigningKey) -> SignedClockConfirmation:
+    """The confirmation of a signer's clock with its officer's signature."""
+    return SignedClockConfirmation(confirmation=confirmation, signature=key.sign(confirmation))
+
+
+def sign_resolution(resolution: Resolution, key: SigningKey) -> SignedResolution:
+    """What became of a transaction, with its verifier's signature."""
+    return SignedResolution(resolution=resolution, signature=key.sign(resolution))
 
 
 def sign_bundle(bundle: Bundle, officers: Mapping[str, SigningKey]) -> SignedBundle:

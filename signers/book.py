@@ -19,7 +19,7 @@ from policies.statements import (
 from signers.counter import Counter
 from signers.errors import SignerStopped
 from signers.exposures import Exposures
-from signers.guard import Examined, Exposure
+from signers.examined import Examined, Exposure
 from signers.logchain import FIRST_HEAD, next_head
 from signers.ports import LogEntry, LogPayment, OpenTransaction
 

@@ -22,7 +22,7 @@ from chains.btc.script import (
 from chains.errors import InvalidValue
 from policies.bundle import BitcoinKeyset, BitcoinNetwork, NetworkEntry, WalletEntry
 from policies.intent import Kind
-from signers.guard import Findings, Grounds, Reach, Unreadable, Unsigned
+from signers.examined import Findings, Grounds, Reach, Unreadable, Unsigned
 from signers.keyset import BitcoinKeysetRecord
 from signers.ports import Reason, SignRequest
 

@@ -21,7 +21,7 @@ from chains.eth.payout import decode_payout
 from chains.eth.tx import UnsignedTx
 from policies.bundle import Bundle, EvmKeyset, EvmNetwork, GasCaps, NetworkEntry, WalletEntry
 from policies.intent import Kind
-from signers.guard import Findings, Grounds, Reach, Unreadable, Unsigned
+from signers.examined import Findings, Grounds, Reach, Unreadable, Unsigned
 from signers.keyset import EvmKeysetRecord
 from signers.ports import Reason, SignRequest
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections import defaultdict
 
 from signers.counter import Counter
-from signers.guard import Exposure
+from signers.examined import Exposure
 
 _Place = tuple[str, str]
 """Kind and scope."""

@@ -1,13 +1,16 @@
-"""What is wanted, and by whom: the intents of a request and the orders that payments carry out. Pure."""
+"""What is wanted, and by whom: the intents of a request and the orders that payments carry out. Pure.
+
+Signatures are looked at last, by `evidence.signature_reasons`: they cost more than everything here together.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Container
 from typing import Final
 
-from chains.errors import InvalidValue, PermanentError
-from policies.bundle import Bundle, NetworkEntry, WalletEntry
-from policies.intent import Intent, Kind, SignedOrder
+from policies.bundle import AssetEntry, BitcoinKeyset, Bundle, Caller, EvmKeyset, WalletEntry
+from policies.intent import Intent, Kind, Order, SignedOrder
+from signers.examined import Grounds
 from signers.ports import Reason, SignRequest
 
 ORDER_SCOPE: Final = "withdrawals:sign"
@@ -15,75 +18,118 @@ ORDER_SCOPE: Final = "withdrawals:sign"
 
 
 def intent_reasons(
-    request: SignRequest,
-    bundle: Bundle,
-    keyset: WalletEntry,
-    network: NetworkEntry,
-    kinds: Container[Kind],
-    *,
-    now: int,
+    request: SignRequest, grounds: Grounds, kinds: Container[Kind], *, now: int
 ) -> list[Reason]:
-    """Every intent is a payment that carries out exactly one order, or the one intent of the house's own."""
+    """Every intent is a payment that carries out exactly one order, or the one intent of the house's own.
+
+    Args:
+        request: what is asked for.
+        grounds: what the bundle says about it.
+        kinds: what the wallet's family signs.
+        now: the signer's own clock, UNIX seconds.
+    """
     reasons: list[Reason] = []
     orders = {signed.order.id: signed for signed in request.evidence.orders}
-    payments = [intent for intent in request.intents if intent.kind is Kind.PAYMENT]
-    if len(orders) != len(request.evidence.orders) or not orders.keys() <= {i.id for i in payments}:
+    payments = {intent.id for intent in request.intents if intent.kind is Kind.PAYMENT}
+    if len(orders) != len(request.evidence.orders) or not orders.keys() <= payments:
         reasons.append(Reason("stray-order", "an order comes twice, or belongs to no payment"))
     if (not payments and len(request.intents) > 1) or 0 < len(payments) < len(request.intents):
         reasons.append(Reason("mixed-intents", "the house's own intents come alone, one a transaction"))
+    wallet, native = grounds.wallet, grounds.network.native_asset
+    book = _OrderBook(grounds.bundle, wallet, now)
     for intent in request.intents:
-        if (intent.chain, intent.keyset, intent.tier) != (request.chain, keyset.id, keyset.tier):
+        if (intent.chain, intent.keyset, intent.tier) != (request.chain, wallet.id, wallet.tier):
             reasons.append(
                 Reason("wrong-keyset", f"intent {intent.id} is for another chain, key-set or tier")
             )
         if intent.kind not in kinds:
-            reasons.append(Reason("kind-not-supported", f"{intent.kind}: not signed on {request.chain}"))
+            reasons.append(Reason("kind-not-supported", f"{intent.kind}: not signed by {wallet.id}"))
         elif intent.kind is Kind.PAYMENT:
-            reasons += _payment_reasons(intent, orders.get(intent.id), bundle, now=now)
-        elif (intent.order, intent.amount, intent.asset) != (None, "0", network.native_asset):
+            reasons += book.payment_reasons(intent, orders.get(intent.id))
+        elif (intent.order, intent.amount, intent.asset) != (None, "0", native):
             reasons.append(
                 Reason("house-intent", f"{intent.kind} {intent.id} has no order, no amount, the native asset")
             )
     return reasons
 
 
-def _payment_reasons(intent: Intent, signed: SignedOrder | None, bundle: Bundle, *, now: int) -> list[Reason]:
-    reasons: list[Reason] = []
-    try:
-        asset = bundle.asset(intent.asset)
-    except InvalidValue as error:
-        return [Reason("wrong-asset", str(error))]
-    if asset.chain != intent.chain:
-        reasons.append(Reason("wrong-asset", f"{asset.id} is on {asset.chain}, not on {intent.chain}"))
-    if "fee-on-transfer" in asset.traits:
-        # The token decides what arrives, so no order for an amount can be kept.
-        reasons.append(Reason("asset-not-payable", f"{asset.id} takes a fee on transfer"))
-    if signed is None:
-        return [*reasons, Reason("no-order", f"intent {intent.id} has no order")]
-    return reasons + _order_reasons(intent, signed, bundle, now=now)
-
-
-def _order_reasons(intent: Intent, signed: SignedOrder, bundle: Bundle, *, now: int) -> list[Reason]:
-    """The order is the one that the intent names, says the same, is genuine and in time."""
-    order, reasons = signed.order, []
-    if intent.order != order.digest_hex():
-        reasons.append(Reason("order-changed", f"the order of intent {intent.id} is not the one it names"))
-    theirs = (order.chain, order.asset, order.destination, order.units)
-    if theirs != (intent.chain, intent.asset, intent.destination, intent.units) or order.units == 0:
-        reasons.append(Reason("order-mismatch", f"intent {intent.id} is not what its order asks for"))
+def order_reasons(order: Order, caller: Caller, bundle: Bundle, *, now: int) -> list[Reason]:
+    """Whether an order may be believed now, its signature aside: in time, of a caller who may give it."""
+    reasons = []
     if now >= order.expires_at:
         reasons.append(
             Reason("order-expired", f"order {order.id} expired at {order.expires_at}; now is {now}")
         )
-    try:
-        caller = bundle.caller(order.caller)
-        if now >= caller.not_after:
-            reasons.append(Reason("caller-expired", f"caller {caller.id} ended at {caller.not_after}"))
-        if ORDER_SCOPE not in caller.scopes:
-            reasons.append(Reason("caller-scope", f"caller {caller.id} lacks the scope {ORDER_SCOPE}"))
-        signed.verify(caller.key)
-    except InvalidValue as error:
-        reasons.append(Reason("caller-unknown", str(error)))
-    except PermanentError as error:
-        reasons.append(Reason("order-signature", f"order {order.id}: {error}"))
+    if order.expires_at > now + bundle.longest_order_seconds:
+        reasons.append(
+            Reason(
+                "order-too-long",
+                f"order {order.id} expires in {order.expires_at - now} s: at most {bundle.longest_order_seconds}",
+            )
+        )
+    if now >= caller.not_after:
+        reasons.append(Reason("caller-expired", f"caller {caller.id} ended at {caller.not_after}"))
+    if ORDER_SCOPE not in caller.scopes:
+        reasons.append(Reason("caller-scope", f"caller {caller.id} lacks the scope {ORDER_SCOPE}"))
     return reasons
+
+
+def asset_reasons(asset: AssetEntry, chain: str) -> list[Reason]:
+    """Whether an asset of the bundle can be paid on a chain."""
+    reasons = []
+    if asset.chain != chain:
+        reasons.append(Reason("wrong-asset", f"{asset.id} is on {asset.chain}, not on {chain}"))
+    if "fee-on-transfer" in asset.traits:
+        # The token decides what arrives, so no order for an amount can be kept.
+        reasons.append(Reason("asset-not-payable", f"{asset.id} takes a fee on transfer"))
+    return reasons
+
+
+class _OrderBook:
+    """Judges payments and their orders; each asset and caller of the bundle is looked up once for all of them."""
+
+    def __init__(self, bundle: Bundle, wallet: WalletEntry, now: int) -> None:
+        self._bundle, self._now = bundle, now
+        self._oldest = _oldest_expiry(wallet, bundle)
+        self._assets = {asset.id: asset for asset in bundle.assets}
+        self._callers = {caller.id: caller for caller in bundle.callers}
+
+    def payment_reasons(self, intent: Intent, signed: SignedOrder | None) -> list[Reason]:
+        """Objections to a payment: its asset can be paid, and it carries out its order."""
+        asset = self._assets.get(intent.asset)
+        if asset is None:
+            return [Reason("wrong-asset", f"the bundle has no asset {intent.asset!r}")]
+        reasons = asset_reasons(asset, intent.chain)
+        if signed is None:
+            return [*reasons, Reason("no-order", f"intent {intent.id} has no order")]
+        return reasons + self._order_reasons(intent, signed.order)
+
+    def _order_reasons(self, intent: Intent, order: Order) -> list[Reason]:
+        """The order is the one that the intent names, says the same, is in time and given by who may."""
+        reasons = []
+        if intent.order != order.digest_hex():
+            reasons.append(
+                Reason("order-changed", f"the order of intent {intent.id} is not the one it names")
+            )
+        theirs = (order.chain, order.asset, order.destination, order.amount)
+        if theirs != (intent.chain, intent.asset, intent.destination, intent.amount) or order.amount == "0":
+            reasons.append(Reason("order-mismatch", f"intent {intent.id} is not what its order asks for"))
+        if order.expires_at <= self._oldest:
+            reasons.append(
+                Reason("order-too-old", f"order {order.id} could have been paid by the keys before these")
+            )
+        caller = self._callers.get(order.caller)
+        if caller is None:
+            return [*reasons, Reason("caller-unknown", f"the bundle has no caller {order.caller!r}")]
+        return reasons + order_reasons(order, caller, self._bundle, now=self._now)
+
+
+def _oldest_expiry(wallet: WalletEntry, bundle: Bundle) -> int:
+    """Until when orders expire that keys before these may have signed; -1 if there were none.
+
+    Each journal knows its own signatures only. What another signer could have been asked for before these keys were
+    active had to expire within the longest time that an order may have.
+    """
+    if not isinstance(wallet, BitcoinKeyset | EvmKeyset) or wallet.active_from == 0:
+        return -1
+    return wallet.active_from + bundle.longest_order_seconds

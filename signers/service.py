@@ -16,19 +16,12 @@ from policies.intent import Attestation
 from signers.book import Book
 from signers.clock import SteadyClock
 from signers.errors import WrongSignature
-from signers.guard import (
-    Admission,
-    Examined,
-    FamilyRules,
-    U,
-    Unreadable,
-    admit,
-    check_keyset,
-    examine,
-    recall,
-)
+from signers.examined import Examined, FamilyRules, U, Unreadable
+from signers.guard import Admission, admit, check_keyset, examine, recall
 from signers.journal import Journal
 from signers.ports import (
+    Announced,
+    AnnounceRequest,
     AttestRequest,
     Reason,
     Refused,
@@ -37,12 +30,14 @@ from signers.ports import (
     SignRequest,
     SignResponse,
 )
+from signers.sightings import examine_orders, remember
+from signers.states import attestation_freezes, attestation_state
 from signers.trust import PinnedBundle
 from signers.wallets import Wallet
 
 
 class SignerService:
-    """Implements `signers.ports.Signer` in this process. Methods may be called from many threads at once."""
+    """Implements `signers.ports.Signer` and `Announcing` in this process; many threads may call it at once."""
 
     def __init__(
         self, wallets: Mapping[str, Wallet[Any]], trust: PinnedBundle, journal: Journal, clock: SteadyClock
@@ -78,7 +73,7 @@ class SignerService:
             examination = examine(request, bundle, wallet.rules, held=self._wallets, now=now)
             examined = examination.examined
             if examined is None:
-                known = self._journal.write(_Recall(request, wallet.rules))
+                known = self._journal.write(_Recall(request, bundle, wallet.rules))
                 if known is None:
                     raise Refused(examination.reasons)
                 return known
@@ -99,7 +94,10 @@ class SignerService:
         keyset = _attestable(request, bundle, wallet, now)
         path, address = wallet.address(keyset, request.branch, request.index)
 
-        def remember(book: Book) -> None:
+        def record(book: Book) -> None:
+            frozen = attestation_freezes(request.chain, request.keyset, request.asset, book)
+            if frozen:
+                raise Refused(tuple(frozen))
             wanted = (request.customer, request.asset)
             owner = book.attested(request.keyset, request.branch, request.index)
             if owner is None:
@@ -110,7 +108,7 @@ class SignerService:
                     "address-taken", f"{request.branch}/{request.index} was attested for another owner"
                 )
 
-        self._journal.write(remember)
+        self._journal.write(record)
         attestation = Attestation(
             v=1,
             chain=request.chain,
@@ -129,6 +127,23 @@ class SignerService:
                 "the token returned a wrong attestation signature; it was not released"
             ) from None
         return SignedAttestation(attestation=attestation, signature=encode_signature(signature))
+
+    def announce(self, request: AnnounceRequest) -> Announced:
+        """Remember genuine orders and their destinations; announcing again changes nothing.
+
+        Raises:
+            Refused: with all reasons found; nothing was recorded.
+            TransientError: nothing is known; ask again.
+        """
+        bundle, now = self._trust.present, self._clock.now()
+        reasons = examine_orders(request.orders, bundle, now=now)
+        if reasons:
+            raise Refused(tuple(reasons))
+
+        def record(book: Book) -> Announced:
+            return Announced(sightings=remember(request.orders, bundle, book, now=max(now, book.latest)))
+
+        return self._journal.write(record)
 
     def _wallet(self, keyset: str) -> Wallet[Any]:
         wallet = self._wallets.get(keyset)
@@ -167,11 +182,11 @@ class _Admit:
 class _Recall(Generic[U]):
     """Work for the journal's writer: what was journaled for this request, and its signature."""
 
-    def __init__(self, request: SignRequest, rules: FamilyRules[U]) -> None:
-        self._request, self._rules = request, rules
+    def __init__(self, request: SignRequest, bundle: Bundle, rules: FamilyRules[U]) -> None:
+        self._request, self._bundle, self._rules = request, bundle, rules
 
     def __call__(self, book: Book) -> tuple[U, str | None] | None:
-        unsigned = recall(self._request, self._rules, book)
+        unsigned = recall(self._request, self._bundle, self._rules, book)
         if unsigned is None:
             return None
         return unsigned, book.signature(self._request.chain, unsigned.content)
@@ -213,6 +228,9 @@ def _attestable(request: AttestRequest, bundle: Bundle, wallet: Wallet[Any], now
         check_keyset(keyset, network, wallet.rules)
     except Unreadable as error:
         raise Refused((error.reason,)) from None
+    unfit = attestation_state(keyset.state)
+    if unfit:
+        raise Refused(tuple(unfit))
     if asset.chain != request.chain:
         raise _refused("wrong-asset", f"{asset.id} is on {asset.chain}, not on {request.chain}")
     if request.branch == 1 and request.customer is not None:

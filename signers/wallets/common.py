@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from policies.bundle import KeysetEntry
-from signers.guard import FamilyRules, U
+from signers.examined import FamilyRules, U
 from signers.keyset import KeysetRecord
 from signers.ports import InputSignature
 

@@ -1,0 +1,92 @@
+"""What keeps a wallet from signing, whatever is asked: its state in the bundle, and officers' freezes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from chains.errors import InvalidValue
+from policies.bundle import Bundle, EvmVault, KeyState
+from policies.intent import Intent, Kind
+from policies.statements import Freeze
+from signers.examined import JournalView
+from signers.ports import Reason, SignRequest
+
+NOTHING: Final[frozenset[Kind]] = frozenset()
+ALLOWED: Final[dict[KeyState, frozenset[Kind]]] = {
+    "pre-active": NOTHING,
+    # A rotation counts in no tier's window, so wallets in use have none.
+    "active": frozenset(Kind) - {Kind.ROTATION},
+    "suspended": NOTHING,
+    "deactivated": frozenset({Kind.ROTATION, Kind.SWEEP, Kind.CONSOLIDATION, Kind.NONCE_FILL}),
+    "compromised": frozenset({Kind.ROTATION}),
+    "destroyed": NOTHING,
+}
+"""Kinds of intents that are signed in each state."""
+RELEASING: Final[frozenset[KeyState]] = frozenset({"active", "deactivated"})
+"""States in which everything that was journaled is given out again; in the others but `destroyed`, only rotations."""
+
+
+def state_reasons(state: KeyState, kinds: Iterable[Kind]) -> list[Reason]:
+    """An objection for each kind that is not signed in this state."""
+    return [
+        Reason("key-state", f"{kind}: not signed by keys that are {state}")
+        for kind in sorted(set(kinds) - ALLOWED[state])
+    ]
+
+
+def attestation_state(state: KeyState) -> list[Reason]:
+    """An objection unless keys of this state attest addresses: others should receive nothing more."""
+    return [] if state == "active" else [Reason("key-state", f"keys that are {state} attest no address")]
+
+
+def freeze_reasons(request: SignRequest, bundle: Bundle, view: JournalView) -> list[Reason]:
+    """An objection for each freeze in force that covers the request."""
+    freezes = view.freezes()
+    if not freezes:
+        return []
+    scopes = _scopes(request, bundle)
+    return [_frozen(freeze) for freeze in freezes if freeze.scope in scopes]
+
+
+def attestation_freezes(chain: str, keyset: str, asset: str, view: JournalView) -> list[Reason]:
+    """The same for an address to be attested: what is frozen should receive nothing more."""
+    scopes = {"all", f"chain:{chain}", f"wallet:{keyset}", f"asset:{asset}"}
+    return [_frozen(freeze) for freeze in view.freezes() if freeze.scope in scopes]
+
+
+def withheld(request: SignRequest, bundle: Bundle, view: JournalView) -> str:
+    """Why signatures of a journaled transaction are not given out again; empty if they are.
+
+    They may be out already, so this is no refusal: nobody may conclude that the transaction can't confirm.
+    """
+    rotation = all(intent.kind is Kind.ROTATION for intent in request.intents)
+    try:
+        state = bundle.wallet(request.keyset).state
+    except InvalidValue:
+        state = "active"  # what the bundle dropped without a word about its keys
+    if state == "destroyed" or (state not in RELEASING and not rotation):
+        return f"{request.keyset} is {state}"
+    freezes = [] if rotation else freeze_reasons(request, bundle, view)
+    return "; ".join(reason.detail for reason in freezes)
+
+
+def _scopes(request: SignRequest, bundle: Bundle) -> set[str]:
+    """Everything that a request touches; the native asset pays the fee of whatever is done."""
+    scopes = {"all", f"chain:{request.chain}", f"wallet:{request.keyset}"}
+    scopes |= {f"asset:{intent.asset}" for intent in request.intents}
+    scopes |= {f"wallet:{vault}" for vault in _executed(request.intents, bundle)}
+    scopes |= {
+        f"asset:{network.native_asset}" for network in bundle.networks if network.chain == request.chain
+    }
+    return scopes
+
+
+def _executed(intents: Iterable[Intent], bundle: Bundle) -> Iterable[str]:
+    """Vaults whose Safe an intent has executed."""
+    safes = {i.destination for i in intents if i.kind is Kind.EXECUTION}
+    return (v.id for v in bundle.vaults if isinstance(v, EvmVault) and v.address in safes)
+
+
+def _frozen(freeze: Freeze) -> Reason:
+    return Reason("frozen", f"{freeze.officer} has frozen {freeze.scope}: {freeze.reason}")
