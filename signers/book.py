@@ -16,10 +16,11 @@ from policies.statements import (
     SignedFreeze,
     SignedResolution,
 )
+from signers.clock import ClockNote
 from signers.counter import Counter
 from signers.errors import SignerStopped
-from signers.exposures import Exposures
 from signers.examined import Examined, Exposure
+from signers.exposures import Exposures
 from signers.logchain import FIRST_HEAD, next_head
 from signers.ports import LogEntry, LogPayment, OpenTransaction
 
@@ -27,19 +28,6 @@ PAGE_BYTES: Final = 4 * 1024 * 1024
 """A page of the log ends after so many bytes of bodies, for an answer has an end too."""
 
 What = Literal["transaction", "attestation", "bundle", "freeze", "clock", "resolution"]
-
-
-class ClockNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a signer's clock has to know after a restart."""
-
-    boot: str
-    """Which start of the machine it was (the kernel's id); uptimes of two starts can't be compared."""
-    offset: int
-    """Wall clock minus uptime, in seconds, when the time was last confirmed or the machine started."""
-    stopped: int = 0
-    """Seconds within which no uptime vouched for the time (over restarts of the machine), since it was confirmed."""
-    suspended: str = ""
-    """Why signing is suspended, empty if it is not."""
 
 
 class Book:
@@ -54,11 +42,18 @@ class Book:
         """Id of the journal, 64 hex digits."""
         self.entries: list[bytes] = []
         """Digests of what the running batch has recorded."""
-        self.latest, self.signed = self._row("SELECT at, signed FROM batches ORDER BY number DESC LIMIT 1")
-        """Latest time recorded (it never goes back), and how many transactions were signed in all."""
-        self.logged = self._row("SELECT number, head FROM log ORDER BY number DESC LIMIT 1", (0, FIRST_HEAD))
+        last = self._row("SELECT at, signed FROM batches ORDER BY number DESC LIMIT 1")
+        self.latest: int = last[0]
+        """Latest time recorded; time never goes back."""
+        self.signed: int = last[1]
+        """Transactions signed since the journal began."""
+        self.logged: tuple[int, str] = self._row(
+            "SELECT number, head FROM log ORDER BY number DESC LIMIT 1", (0, FIRST_HEAD)
+        )
         """Number and head of the log's last entry; 0 before the first."""
-        self.bundle = self._row("SELECT version, digest FROM bundles ORDER BY version DESC LIMIT 1", (0, ""))
+        self.bundle: tuple[int, str] = self._row(
+            "SELECT version, digest FROM bundles ORDER BY version DESC LIMIT 1", (0, "")
+        )
         """Highest bundle version adopted, and its digest; (0, "") before the first."""
         self._exposures = Exposures(connection)
         self._freezes = self._freezes_in_force()
@@ -149,10 +144,10 @@ class Book:
         row = self._sql.execute("SELECT signed FROM bundles ORDER BY version DESC LIMIT 1").fetchone()
         return None if row is None else bytes(row[0])
 
-    def clock_note(self) -> tuple[int, ClockNote] | None:
-        """The last note of the clock and its time, None before the first."""
-        row = self._sql.execute("SELECT at, note FROM clock").fetchone()
-        return None if row is None else (int(row[0]), msgspec.json.decode(row[1], type=ClockNote))
+    def clock_note(self) -> ClockNote | None:
+        """The last note of the clock, None before the first."""
+        row = self._sql.execute("SELECT note FROM clock").fetchone()
+        return None if row is None else msgspec.json.decode(row[0], type=ClockNote)
 
     def was_confirmed(self, confirmation: ClockConfirmation) -> bool:
         """Whether this very confirmation of the time was used before."""
@@ -315,7 +310,7 @@ class Book:
     def record_time(self, note: ClockNote, *, now: int) -> None:
         """Note the time, and what the clock has to know after a restart; a suspension comes into the log too."""
         before = self.clock_note()
-        if note.suspended and (before is None or before[1].suspended != note.suspended):
+        if note.suspended and (before is None or before.suspended != note.suspended):
             self._log("clock", {"suspended": note.suspended}, now=now)
         self._enter("time", msgspec.json.encode(note).decode(), now=now)
         self._sql.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?)", (msgspec.json.encode(note), now))

@@ -45,11 +45,15 @@ class SignerService:
         self._wallets, self._trust, self._journal, self._clock = dict(wallets), trust, journal, clock
 
     def status(self) -> SignerStatus:
-        """Version of the bundle in force, key-sets, and how many transactions were signed."""
+        """Version of the bundle in force, key-sets, how many transactions were signed, and what holds signing up."""
+        signed, freezes = self._journal.write(lambda book: (book.signed, book.freezes()))
         return SignerStatus(
             bundle_version=self._trust.present.version,
             keysets=tuple(sorted(self._wallets)),
-            signed=self._journal.write(lambda book: book.signed),
+            signed=signed,
+            journal=self._journal.id,
+            frozen=tuple(sorted({freeze.scope for freeze in freezes})),
+            suspended=self._clock.trouble,
         )
 
     def sign(self, request: SignRequest) -> SignResponse:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 import pytest
 
 from policies.bundle import Bundle
 from policies.intent import Evidence, SignedOrder
+from policies.statements import Resolution, SignedResolution
 from signers.clock import SteadyClock
+from signers.desk import JournalDesk
 from signers.journal import Journal
 from signers.mark import MarkFile
-from signers.ports import InputSignature, Refused, SignRequest
+from signers.ports import InputSignature, OpenRequest, Refused, ResolveRequest, SignRequest
 from signers.service import SignerService
+from signers.timekeeping import Timekeeper, last_note
 from signers.trust import PinnedBundle, pin
 from signers.wallets import BitcoinKeys, BitcoinWallet, EvmKeys, EvmWallet, Wallet
+from signers.witness import JournalWitness
 from tests.fakes.evm_signing import EvmDraft, EvmWorld, SoftEvmKeys
 from tests.fakes.signing import NOW, Draft, House, SoftKeys, World
 
@@ -30,6 +34,10 @@ class Bench(Generic[W]):
     def __init__(self, directory: Path, world: W) -> None:
         self.world = world
         self.time = NOW
+        self.jumped = 0
+        """Of `time`, what no uptime vouches for."""
+        self.boot = "first"
+        self.troubles: list[str] = []
         self.directory = directory
         (directory / "mark").mkdir()
         Journal.create(directory / "journal.sqlite", directory / "mark" / "journal.mark")
@@ -48,17 +56,67 @@ class Bench(Generic[W]):
             directory / "journal.sqlite", MarkFile.open(directory / "mark" / "journal.mark")
         )
         self.clock = SteadyClock(
-            self.journal.write(lambda book: book.latest), wall=lambda: self.time, uptime=lambda: self.time
+            *last_note(self.journal),
+            wall=lambda: self.time,
+            uptime=lambda: self.uptime,
+            boot=lambda: self.boot,
         )
         self.trust = PinnedBundle(
             directory / "bundle.json", directory / "pinned.json", self.journal, self.clock
         )
-        self.service = SignerService(self.wallets(), self.trust, self.journal, self.clock)
+        self.trust.refresh(self.troubles.append)
+        self.timekeeper = Timekeeper(self.clock, self.journal)
+        parts = (self.trust, self.journal, self.clock)
+        self.service = SignerService(self.wallets(), *parts)
+        self.desk = JournalDesk(*parts, self.service.status)
+        self.witness = JournalWitness(self.wallets(), *parts)
 
     def restart(self) -> None:
         """Close everything and open it again."""
+        self.timekeeper.tick()
         self.journal.close()
         self.start()
+
+    def crash(self) -> None:
+        """End without a word, as after kill -9; what was committed is there."""
+        self.journal.close()
+
+    def jump(self, seconds: int) -> None:
+        """Move the wall clock by what no uptime vouches for."""
+        self.time += seconds
+        self.jumped += seconds
+
+    @property
+    def uptime(self) -> int:
+        """Seconds that only rise, beside `time`."""
+        return self.time - self.jumped
+
+    def resolve(
+        self, outcome: Literal["confirmed", "dead"] = "confirmed", contents: Collection[str] = ()
+    ) -> int:
+        """The verifier's word on all open transactions, or on some; returns how many were taken."""
+        told = tuple(
+            self.resolution(one.chain, one.content, outcome)
+            for one in self.witness.open(OpenRequest()).transactions
+            if not contents or one.content in contents
+        )
+        return self.witness.resolve(ResolveRequest(resolutions=told)).accepted if told else 0
+
+    def resolution(
+        self, chain: str, content: str, outcome: Literal["confirmed", "dead"], **changes: Any
+    ) -> SignedResolution:
+        """The verifier's word on one transaction."""
+        fields: dict[str, Any] = {
+            "v": 1,
+            "verifier": "vera",
+            "chain": chain,
+            "content": content,
+            "outcome": outcome,
+            "block": "ab" * 32,
+            "height": 7,
+        }
+        resolution = Resolution(**(fields | changes))
+        return SignedResolution(resolution=resolution, signature=self.world.verifier.sign(resolution))
 
     def publish(self, bundle: Bundle) -> None:
         (self.directory / "bundle.json").write_bytes(self.world.signed(bundle).encode())
@@ -102,6 +160,12 @@ class SignerBench(Bench[World]):
 
     def request(self, *units: int, **changes: Any) -> SignRequest:
         return self.world.request(self.draft(*units, **changes))
+
+    def under(self, version: int, *units: int, **changes: Any) -> SignRequest:
+        """A request that was decided under a version of the bundle."""
+        draft = self.draft(*units, **changes)
+        draft.intents = [self.world.intent(order, policy_version=version) for order in draft.orders]
+        return self.world.request(draft)
 
 
 class EvmBench(Bench[EvmWorld]):

@@ -17,6 +17,7 @@ from chains.btc.tx import RBF_SEQUENCE, Outpoint, Transaction, TxIn, TxOut
 from chains.types import TxId
 from policies.bundle import (
     AssetEntry,
+    Attestor,
     BitcoinKeyset,
     BitcoinNetwork,
     Breaker,
@@ -31,7 +32,12 @@ from policies.bundle import (
     TierCap,
     TrustRoot,
 )
-from policies.intent import Evidence, Intent, Kind, Order
+from policies.intent import (
+    Evidence,
+    Intent,
+    Kind,
+    Order,
+)
 from policies.keys import SigningKey, sign_bundle, sign_order
 from signers.keyset import BitcoinKeysetRecord
 from signers.ports import SignRequest
@@ -45,6 +51,11 @@ NOW = 1_800_000_000
 """The time of tests that have no clock of their own."""
 DESTINATION = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 OTHER_DESTINATION = "bcrt1qcr8te4kr609gcawutmrza0j4xv80jy8zeqchgx"
+APPROVERS = {"ada": "north", "ben": "south", "cem": "south"}
+"""Who approves, and the organisation of each."""
+ROLE = "treasurer"
+"""What all of them are."""
+VERIFIER = "watch"
 
 
 @dataclass
@@ -140,6 +151,7 @@ class House:
     )
     caller: SigningKey = field(default_factory=SigningKey.generate)
     stranger: SigningKey = field(default_factory=SigningKey.generate)
+    verifier: SigningKey = field(default_factory=SigningKey.generate)
 
     @property
     def root(self) -> TrustRoot:
@@ -162,7 +174,7 @@ class House:
         )
 
     def people(self) -> dict[str, Any]:
-        """Callers and officers as fields of a bundle."""
+        """Callers, officers and the verifier as fields of a bundle."""
         return {
             "callers": (
                 self.caller_entry("exchange", self.caller),
@@ -171,6 +183,14 @@ class House:
             "officers": tuple(
                 Officer(id=name, key=key.public_hex, organisation=f"org-{name}", not_after=self.now + DAY)
                 for name, key in self.officers.items()
+            ),
+            "verifiers": (
+                Attestor(
+                    id="vera",
+                    key=self.verifier.public_hex,
+                    organisation="org-vera",
+                    not_after=self.now + 365 * DAY,
+                ),
             ),
         }
 

@@ -1,68 +1,166 @@
+"""Time that never goes back, and that somebody vouches for: uptime, an officer, the quorum."""
+
 from __future__ import annotations
 
 import pytest
 
-from signers.clock import SteadyClock
+from signers.clock import MAX_STOP_SECONDS, ClockNote, SteadyClock
 from signers.errors import ClockUnsteady
 
 
-class Times:
-    wall = 1_000_000.0
-    uptime = 50.0
+class Machine:
+    """A machine with a wall clock that anybody may set, and an uptime that nobody can."""
+
+    def __init__(self) -> None:
+        self.wall, self.uptime, self.boot = 1_000_000, 50, "first"
+
+    def pass_(self, seconds: int) -> None:
+        self.wall += seconds
+        self.uptime += seconds
+
+    def reboot(self, seconds: int) -> None:
+        """Stand still for so long."""
+        self.wall += seconds
+        self.uptime, self.boot = 0, self.boot + "+"
+
+    def clock(self, latest: int = 0, note: ClockNote | None = None) -> SteadyClock:
+        return SteadyClock(
+            latest, note, wall=lambda: self.wall, uptime=lambda: self.uptime, boot=lambda: self.boot
+        )
 
 
 @pytest.fixture
-def times() -> Times:
-    return Times()
+def machine() -> Machine:
+    return Machine()
 
 
-def clock_of(times: Times, latest: int = 0) -> SteadyClock:
-    return SteadyClock(latest, wall=lambda: times.wall, uptime=lambda: times.uptime)
-
-
-def test_time_passes_as_on_the_wall(times: Times) -> None:
-    clock = clock_of(times)
-    times.wall += 3600
-    times.uptime += 3600
+def test_time_passes_as_on_the_wall(machine: Machine) -> None:
+    clock = machine.clock()
+    machine.pass_(3600)
     assert clock.now() == 1_003_600
 
 
-def test_a_small_step_back_stands_still(times: Times) -> None:
-    clock = clock_of(times)
+def test_a_small_step_back_stands_still(machine: Machine) -> None:
+    clock = machine.clock()
     before = clock.now()
-    times.wall -= 5
+    machine.wall -= 5
     assert clock.now() == before
 
 
-def test_a_clock_that_went_back_stops_signing_until_it_is_right_again(times: Times) -> None:
-    clock = clock_of(times)
+def test_a_clock_that_went_back_stops_signing_until_it_is_right_again(machine: Machine) -> None:
+    clock = machine.clock()
     clock.now()
-    times.wall -= 6
+    machine.wall -= 6
     with pytest.raises(ClockUnsteady, match="set the clock right"):
         clock.now()
-    times.wall += 7
+    machine.wall += 7
     assert clock.now() == 1_000_001
 
 
-def test_a_clock_behind_the_journal_stops_signing(times: Times) -> None:
+def test_a_clock_behind_the_journal_stops_signing_and_a_confirmation_does_not_help(machine: Machine) -> None:
+    clock = machine.clock(latest=1_000_100)
+    clock.confirm(clock.vouched())
     with pytest.raises(ClockUnsteady, match="the journal is at 1000100"):
-        clock_of(times, latest=1_000_100).now()
+        clock.now()
 
 
-def test_a_jump_forward_suspends_even_when_the_clock_comes_back_until_it_is_confirmed(times: Times) -> None:
-    clock = clock_of(times)
-    times.wall += 24 * 3600
+def test_a_jump_forward_suspends_even_when_the_clock_comes_back_until_it_is_confirmed(
+    machine: Machine,
+) -> None:
+    clock = machine.clock()
+    machine.wall += 24 * 3600
     with pytest.raises(ClockUnsteady, match="jumped 86400 s forward"):
         clock.now()
-    times.wall -= 24 * 3600
+    machine.wall -= 24 * 3600
     with pytest.raises(ClockUnsteady):
         clock.now()
-    clock.confirm()
+    assert "jumped 86400 s" in clock.trouble
+    clock.confirm(clock.vouched())
+    assert clock.trouble == ""
     assert clock.now() == 1_000_000
 
 
-def test_a_suspended_machine_is_no_jump(times: Times) -> None:
-    clock = clock_of(times)
-    times.wall += 24 * 3600
-    times.uptime += 24 * 3600
+def test_a_suspended_machine_is_no_jump(machine: Machine) -> None:
+    clock = machine.clock()
+    machine.pass_(24 * 3600)
     assert clock.now() == 1_086_400
+
+
+def test_small_steps_forward_add_up_to_a_jump(machine: Machine) -> None:
+    clock = machine.clock()
+    for _ in range(4):
+        machine.wall += 30
+        clock.now()
+    machine.wall += 30
+    with pytest.raises(ClockUnsteady, match="jumped 150 s"):
+        clock.now()
+
+
+def test_a_suspension_survives_a_restart(machine: Machine) -> None:
+    clock = machine.clock()
+    machine.wall += 1000
+    with pytest.raises(ClockUnsteady):
+        clock.now()
+    machine.wall -= 1000
+    with pytest.raises(ClockUnsteady, match="jumped 1000 s"):
+        machine.clock(1_000_000, clock.note()).now()
+
+
+def test_a_jump_while_the_signer_is_down_is_found_as_the_machine_ran_on(machine: Machine) -> None:
+    note = machine.clock().note()
+    machine.pass_(60)
+    machine.wall += 300
+    with pytest.raises(ClockUnsteady, match="jumped 300 s"):
+        machine.clock(1_000_000, note).now()
+
+
+def test_a_short_stop_of_the_signer_or_of_the_machine_is_none(machine: Machine) -> None:
+    note = machine.clock().note()
+    machine.pass_(MAX_STOP_SECONDS)
+    latest = machine.clock(1_000_000, note).now()
+    machine.reboot(60)
+    assert machine.clock(latest, note).now() == latest + 60
+
+
+@pytest.mark.parametrize("how", ["the signer", "the machine"])
+def test_a_long_stop_suspends(machine: Machine, how: str) -> None:
+    note = machine.clock().note()
+    stop = machine.pass_ if how == "the signer" else machine.reboot
+    stop(MAX_STOP_SECONDS + 1)
+    clock = machine.clock(1_000_000, note)
+    with pytest.raises(ClockUnsteady, match="stood still for 3601 s"):
+        clock.now()
+    clock.confirm(clock.vouched())
+    assert clock.now() == 1_003_601
+
+
+def test_many_short_stops_of_the_machine_add_up(machine: Machine) -> None:
+    """Whoever restarts a machine with its clock a little ahead each time does not move time on by days."""
+    latest, note = 1_000_000, machine.clock().note()
+    for _ in range(60):
+        machine.reboot(60)
+        clock = machine.clock(latest, note)
+        latest, note = clock.now(), clock.note()
+    machine.reboot(60)
+    with pytest.raises(ClockUnsteady, match="stood still for 3660 s in all"):
+        machine.clock(latest, note).now()
+
+
+def test_a_confirmation_begins_the_sum_of_stops_anew(machine: Machine) -> None:
+    note = machine.clock().note()
+    machine.reboot(MAX_STOP_SECONDS)
+    clock = machine.clock(1_000_000, note)
+    clock.confirm(clock.vouched())
+    latest = clock.now()
+    machine.reboot(MAX_STOP_SECONDS)
+    assert machine.clock(latest, clock.note()).now() == latest + MAX_STOP_SECONDS
+
+
+def test_a_new_journal_has_not_stood_still(machine: Machine) -> None:
+    assert machine.clock(0).now() == 1_000_000
+
+
+def test_the_real_clock_runs() -> None:
+    clock = SteadyClock(0)
+    assert clock.now() <= clock.now()
+    assert len(clock.note().boot) == 36
