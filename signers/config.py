@@ -21,6 +21,7 @@ from signers.wire import CallName
 JOURNAL_FILE: Final = "journal.sqlite"
 PINNED_FILE: Final = "pinned.json"
 MARK_FILE: Final = "journal.mark"
+LOG_FILE: Final = "log.jsonl"
 MAX_PIN_BYTES: Final = 256
 
 
@@ -30,6 +31,10 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 Environment = Literal["production", "trial"]
 """What a signer is for. In production it uses no keys in files, and keys that were tested only."""
+
+
+Outgoing = Literal["none", "token"]
+"""`token`: an HSM's library may reach it over the network. The signer's own code never connects anywhere."""
 
 
 class TokenSection(_Section, frozen=True):
@@ -90,6 +95,14 @@ class SignerConfig(_Section, frozen=True):
     listen: ListenSection
     tokens: dict[Name, TokenSection] = {}
     """Needed by all keys but those in files."""
+    user: str | None = None
+    """Whom the process becomes if it is started as root; in production nobody else may run it."""
+    mark_user: str | None = None
+    """Whom the keeper of the mark becomes; another one than `user`."""
+    outgoing: Outgoing = "none"
+    """What connections the kernel lets this process make."""
+    log_directory: str | None = None
+    """For `log.jsonl`, the signed log; where it is missing, the log is in `directory`."""
 
     @property
     def journal_path(self) -> Path:
@@ -100,6 +113,11 @@ class SignerConfig(_Section, frozen=True):
     def pinned_path(self) -> Path:
         """The quorum's keys."""
         return Path(self.directory) / PINNED_FILE
+
+    @property
+    def log_path(self) -> Path:
+        """The signed log."""
+        return Path(self.log_directory or self.directory) / LOG_FILE
 
     @property
     def mark_path(self) -> Path:
@@ -130,6 +148,13 @@ def read_config(path: Path) -> SignerConfig:
         )
     if Path(config.directory).resolve() == Path(config.mark_directory).resolve():
         raise BadConfiguration(f"{path}: mark_directory must be another directory than directory")
+    if config.user is not None and config.user == config.mark_user:
+        raise BadConfiguration(f"{path}: mark_user must be another user than user")
+    if config.environment == "production" and (config.user is None or config.mark_user is None):
+        raise BadConfiguration(
+            f"{path}: write user and mark_user, two users without privileges: whoever takes over the signer must not "
+            "be able to turn back its mark"
+        )
     return config
 
 

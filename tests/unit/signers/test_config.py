@@ -23,6 +23,7 @@ uri = "sealed:token=main"
 [listen]
 unix = "/srv/signer.sock"
 """
+PRODUCTION = GOOD.replace('"trial"', '"production"\nuser = "signer"\nmark_user = "mark"')
 TLS = """host = "127.0.0.1"
 port = 7000
 certificate = "a"
@@ -34,6 +35,21 @@ def read(tmp_path: Path, text: str) -> object:
     path = tmp_path / "signer.toml"
     path.write_text(text)
     return read_config(path)
+
+
+def test_production_asks_for_two_users(tmp_path: Path) -> None:
+    for line in ('user = "signer"\n', 'mark_user = "mark"\n'):
+        with pytest.raises(BadConfiguration, match="write user and mark_user"):
+            read(tmp_path, PRODUCTION.replace(line, "", 1))
+    with pytest.raises(BadConfiguration, match="mark_user must be another user"):
+        read(tmp_path, PRODUCTION.replace('"mark"', '"signer"'))
+
+
+def test_rates_are_by_call(tmp_path: Path) -> None:
+    read(tmp_path, GOOD + "[listen.rates.sign]\nper_second = 5\nburst = 9\n")
+    for wrong in ("rates.export]", "rates.sign]\nper_second = 0"):
+        with pytest.raises(BadConfiguration, match="rates"):
+            read(tmp_path, GOOD + f"[listen.{wrong}\nburst = 9\n")
 
 
 def test_a_good_configuration_is_read(tmp_path: Path) -> None:
@@ -90,7 +106,7 @@ def test_production_refuses_keys_in_a_file(tmp_path: Path) -> None:
     read(tmp_path, software)
     with pytest.raises(BadConfiguration, match=r"\[keys.btc-hot\] is a key in a file"):
         read(tmp_path, software.replace('"trial"', '"production"'))
-    read(tmp_path, GOOD.replace('"trial"', '"production"'))
+    read(tmp_path, PRODUCTION)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
