@@ -1,12 +1,14 @@
 """One secp256k1 key of an EVM network, made in the HSM and never outside of it.
 
 Beside the token there is only `KEYSET.key.json`: the public record, signed by the token's attestation key so that
-nobody can turn a key made for one network into a key of another by editing a file.
+nobody can turn a key made for one network into a key of another, or a Safe's owner into a key that pays, by editing a
+file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -14,19 +16,27 @@ from chains.errors import InvalidValue
 from chains.eth.tx import address_text_of_key
 from policies.canonical import BadSignature, Document, Name, encode_signature, verify_ed25519
 from policies.intent import Signature
-from signers.ecdsa import make_signing_key, must_stay_inside, sign_digest, signing_public_key
+from signers.ecdsa import (
+    DIGEST_BYTES,
+    make_signing_key,
+    must_stay_inside,
+    sign_digest,
+    signing_public_key,
+)
 from signers.errors import SealBroken
 from signers.files import read_kept, write_new
-from signers.keyset import EvmKeysetRecord
+from signers.keyset import KEY_PLACE, EvmKeysetRecord, EvmRecord, SafeOwnerRecord
 from signers.pkcs11 import Token
 from signers.sealed import attestation_key_name
+
+_R = TypeVar("_R", EvmKeysetRecord, SafeOwnerRecord)
 
 
 class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The file `KEYSET.key.json`."""
 
     v: int = 1
-    record: EvmKeysetRecord
+    record: EvmRecord
     signature: Signature
     """Of the record by the token's attestation key."""
 
@@ -37,12 +47,14 @@ class _Binding(Document, frozen=True):
     domain = "evm-key"
 
     keyset: Name
+    kind: Name
     chain_id: int
     address: str
 
 
-def _binding(record: EvmKeysetRecord) -> bytes:
-    return _Binding(keyset=record.id, chain_id=record.chain_id, address=record.address).digest()
+def _binding(record: EvmRecord) -> bytes:
+    kind = str(record.__struct_config__.tag)
+    return _Binding(keyset=record.id, kind=kind, chain_id=record.chain_id, address=record.address).digest()
 
 
 def signing_key_name(keyset: str) -> str:
@@ -68,39 +80,49 @@ def create_evm_keyset(token: Token, keyset_id: str, chain_id: int, directory: Pa
 
     Raises:
         InvalidValue: a malformed name or chain id.
-        SealBroken: a key-set of this name is there, for another network.
+        SealBroken: a key-set of this name is there, for another network or purpose.
         TokenRefused: the token has keys of this name but the record is missing.
         TokenLost: the token does not answer.
     """
-    path = key_path(directory, keyset_id)
+    return _created(token, EvmKeysetRecord, keyset_id, chain_id, directory)
+
+
+def create_safe_owner(token: Token, vault_id: str, chain_id: int, directory: Path) -> SafeOwnerRecord:
+    """Make the key of one owner of the Safe `vault_id`. All else is as for `create_evm_keyset`."""
+    return _created(token, SafeOwnerRecord, vault_id, chain_id, directory)
+
+
+def _created(token: Token, kind: type[_R], name: str, chain_id: int, directory: Path) -> _R:
+    path = key_path(directory, name)
     if path.exists():
         found = read_key_file(path).record
-        if found.chain_id != chain_id:
+        if not isinstance(found, kind) or found.chain_id != chain_id:
             raise SealBroken(
-                f"{path} is of chain id {found.chain_id}, not {chain_id}: give the new key-set another name"
+                f"{path} is a {found.__struct_config__.tag} of chain id {found.chain_id}, not a "
+                f"{kind.__struct_config__.tag} of {chain_id}: give the new key-set another name"
             )
         return found
     try:
         blank = msgspec.convert(
             {
-                "kind": "evm-key",
-                "id": keyset_id,
+                "kind": kind.__struct_config__.tag,
+                "id": name,
                 "chain_id": chain_id,
                 "address": "0x" + "00" * 20,
                 "attestation_key": "00" * 32,
             },
-            EvmKeysetRecord,
+            kind,
         )
     except msgspec.ValidationError as error:
-        raise InvalidValue(f"key-set {keyset_id!r} with chain id {chain_id!r}: {error}") from None
-    pubkey = make_signing_key(token, signing_key_name(keyset_id))
-    attestation_key = token.make_attestation_key(attestation_key_name(keyset_id))
+        raise InvalidValue(f"key-set {name!r} with chain id {chain_id!r}: {error}") from None
+    pubkey = make_signing_key(token, signing_key_name(name))
+    attestation_key = token.make_attestation_key(attestation_key_name(name))
     record = msgspec.structs.replace(
         blank, address=address_text_of_key(pubkey), attestation_key=attestation_key.hex()
     )
-    signature = token.sign(attestation_key_name(keyset_id), _binding(record))
+    signature = token.sign(attestation_key_name(name), _binding(record))
     file = KeyFile(record=record, signature=encode_signature(signature))
-    TokenKeys(token, file, signing_key_name(keyset_id))
+    TokenKeys(token, file, signing_key_name(name))
     write_new(path, msgspec.json.encode(file))
     return record
 
@@ -126,7 +148,7 @@ class TokenKeys:
 
     __slots__ = ("_label", "_token", "pubkey", "record")
 
-    record: EvmKeysetRecord
+    record: EvmRecord
     pubkey: bytes
     """33 bytes."""
 
@@ -148,9 +170,11 @@ class TokenKeys:
     def __repr__(self) -> str:
         return f"TokenKeys({self.record.id!r}, {self.record.address})"
 
-    def sign(self, digest: bytes) -> bytes:
-        """r and s (64 bytes) for a digest of 32 bytes; others each time."""
-        return sign_digest(self._token, self._label, digest)
+    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+        """Public key (33 bytes), r and s (64 bytes, others each time). Raises InvalidValue, TokenLost, TokenRefused."""
+        if (branch, index) != KEY_PLACE or len(digest) != DIGEST_BYTES:
+            raise InvalidValue(f"place {branch}/{index} with a digest of {len(digest)} bytes: not signable")
+        return self.pubkey, sign_digest(self._token, self._label, digest)
 
     def attest(self, digest: bytes) -> bytes:
         """Ed25519 signature (64 bytes) by the token's attestation key."""

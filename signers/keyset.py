@@ -14,6 +14,9 @@ from policies.canonical import Hex32, Name
 
 PURPOSES: Final[Mapping[KeyScript, int]] = MappingProxyType({"p2wpkh": 84, "p2tr": 86})
 """First step of an account's path, by what its keys lock coins with (BIP84, BIP86)."""
+KEY_PLACE: Final = (1, 0)
+"""Branch and index of the one key of an EVM key-set: it is the house's own, and there is no other."""
+
 NetworkName = Literal["main", "test", "signet", "regtest"]
 
 
@@ -70,7 +73,7 @@ class BitcoinCosignerRecord(_Record, frozen=True, tag_field="kind", tag="btc-cos
         return self.origin[9:]
 
 
-class EvmKeysetRecord(_Record, frozen=True, tag_field="kind", tag="evm-key"):
+class _EvmRecord(_Record, frozen=True, kw_only=True):
     """The public half of one key for an EVM network."""
 
     chain_id: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
@@ -79,5 +82,19 @@ class EvmKeysetRecord(_Record, frozen=True, tag_field="kind", tag="evm-key"):
     """Of the key, with the checksum of EIP-55."""
 
 
-KeysetRecord = BitcoinKeysetRecord | BitcoinCosignerRecord | EvmKeysetRecord
+class EvmKeysetRecord(_EvmRecord, frozen=True, tag_field="kind", tag="evm-key"):
+    """The public half of a key that pays: what the bundle says of it."""
+
+
+class SafeOwnerRecord(_EvmRecord, frozen=True, tag_field="kind", tag="safe-owner"):
+    """The public half of one owner's key: what the bundle's Safe says of it. `id` is the Safe's.
+
+    It signs what Safes do, and never a transaction of its own address.
+    """
+
+
+EvmRecord = EvmKeysetRecord | SafeOwnerRecord
+"""The public half of one key for an EVM network."""
+
+KeysetRecord = BitcoinKeysetRecord | BitcoinCosignerRecord | EvmRecord
 """The public half of a key-set, or of one signer's part of a vault: what the bundle says of it."""

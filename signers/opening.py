@@ -15,7 +15,7 @@ from signers.pkcs11 import Token
 from signers.sealed import SealedKeys, read_sealed, seed_path
 from signers.selfcheck import check_bitcoin_keys, check_evm_keys
 from signers.software import SoftwareBitcoinKeys, SoftwareEvmKeys, open_software_keys
-from signers.wallets import BitcoinWallet, EvmWallet, Wallet
+from signers.wallets import BitcoinWallet, Wallet, evm_wallet
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _wallet(
 
 def _evm(keys: TokenKeys | SoftwareEvmKeys) -> Wallet[Any]:
     check_evm_keys(keys)
-    return EvmWallet(keys)
+    return evm_wallet(keys)
 
 
 def _bitcoin(keys: SealedKeys | SoftwareBitcoinKeys) -> Wallet[Any]:

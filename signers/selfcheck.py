@@ -19,6 +19,7 @@ from chains.eth.forwarder import forwarder_address
 from chains.eth.tx import SignedTx, address_text_of_key
 from signers.ecdsa import normalised
 from signers.errors import SelfCheckFailed, TokenLost, WrongSignature
+from signers.keyset import KEY_PLACE
 from signers.sealed import AccountSecret
 from signers.wallets import BitcoinKeys, EvmKeys, Keys, verifies
 
@@ -116,7 +117,7 @@ def check_evm_keys(keys: EvmKeys) -> None:
     for number in range(_SAMPLES):
         digest = hashlib.sha256(f"strongroom self-check {number}".encode()).digest()
         try:
-            signature = normalised(keys.sign(digest), keys.pubkey, digest)
+            signature = normalised(keys.sign(*KEY_PLACE, digest)[1], keys.pubkey, digest)
         except WrongSignature as error:
             raise SelfCheckFailed(f"self-check: {what}: {error}") from error
         r, s = (int.from_bytes(part, "big") for part in (signature[:32], signature[32:64]))

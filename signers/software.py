@@ -20,12 +20,22 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
+from chains.btc.script import KeyScript
 from chains.errors import InvalidValue
 from chains.eth.tx import address_text_of_key
 from policies.canonical import Hex32
+from signers.ecdsa import DIGEST_BYTES
 from signers.errors import SealBroken
 from signers.files import read_kept, write_new
-from signers.keyset import BitcoinKeysetRecord, EvmKeysetRecord, KeysetRecord
+from signers.keyset import (
+    KEY_PLACE,
+    PURPOSES,
+    BitcoinKeysetRecord,
+    EvmKeysetRecord,
+    EvmRecord,
+    KeysetRecord,
+    SafeOwnerRecord,
+)
 from signers.sealed import ENTROPY_BYTES, AccountSecret
 
 
@@ -89,11 +99,11 @@ class SoftwareEvmKeys(_Attesting):
 
     __slots__ = ("_key", "pubkey", "record")
 
-    record: EvmKeysetRecord
+    record: EvmRecord
     pubkey: bytes
     """33 bytes."""
 
-    def __init__(self, record: EvmKeysetRecord, file: SoftwareFile) -> None:
+    def __init__(self, record: EvmRecord, file: SoftwareFile) -> None:
         super().__init__(file)
         self._key = _curve_key(file)
         self.pubkey = self._key.public_key.format()
@@ -104,25 +114,26 @@ class SoftwareEvmKeys(_Attesting):
     def __repr__(self) -> str:
         return f"SoftwareEvmKeys({self.record.id!r}, [secret])"
 
-    def sign(self, digest: bytes) -> bytes:
-        """r and s (64 bytes, deterministic) for a digest of 32 bytes. Raises InvalidValue (of another length)."""
-        if len(digest) != 32:
-            raise InvalidValue(f"a digest of {len(digest)} bytes: not signable")
-        return self._key.sign_recoverable(digest, hasher=None)[:64]
+    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+        """Public key (33 bytes), r and s (64 bytes, the same for the same digest). Raises InvalidValue."""
+        if (branch, index) != KEY_PLACE or len(digest) != DIGEST_BYTES:
+            raise InvalidValue(f"place {branch}/{index} with a digest of {len(digest)} bytes: not signable")
+        return self.pubkey, self._key.sign_recoverable(digest, hasher=None)[:64]
 
 
 SoftwareKeys = SoftwareBitcoinKeys | SoftwareEvmKeys
 """Keys in a file."""
 
 
-def software_bitcoin_file(keyset: str, network: str, *, account: int = 0) -> SoftwareFile:
+def software_bitcoin_file(keyset: str, network: str, script: KeyScript) -> SoftwareFile:
     """A fresh HD wallet for `write_software_keys`. Raises InvalidValue (name or network)."""
     if network not in NETWORKS:
         raise InvalidValue(f"unknown network {network!r}")
     constants, entropy = NETWORKS[network], os.urandom(ENTROPY_BYTES)
-    secret, origin = AccountSecret.from_entropy(entropy, constants, f"84'/{constants.coin_type}'/{account}'")
-    fields = {"kind": "btc-hd", "network": network, "account": secret.public.xpub, "origin": origin}
-    return _file(keyset, entropy, fields)
+    path = f"{PURPOSES[script]}'/{constants.coin_type}'/0'"
+    secret, origin = AccountSecret.from_entropy(entropy, constants, path)
+    fields = {"kind": "btc-hd", "network": network, "script": script, "origin": origin}
+    return _file(keyset, entropy, fields | {"account": secret.public.xpub})
 
 
 def software_evm_file(keyset: str, chain_id: int) -> SoftwareFile:
@@ -166,7 +177,7 @@ def open_software_keys(path: Path, keyset: str) -> SoftwareKeys:
     try:
         if isinstance(record, BitcoinKeysetRecord):
             return SoftwareBitcoinKeys(record, file)
-        if isinstance(record, EvmKeysetRecord):
+        if isinstance(record, EvmKeysetRecord | SafeOwnerRecord):
             return SoftwareEvmKeys(record, file)
     except (InvalidValue, ValueError) as error:
         raise SealBroken(f"{path}: {error}") from None

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final
+from typing import Final, Self
 
 import coincurve
 
 from chains.errors import InvalidValue
 from chains.eth.abi import (
+    WORD_BYTES,
     address_word,
     body,
     decode_arguments,
@@ -79,7 +80,7 @@ _WORD: Final = 2**256
 
 @dataclass(frozen=True, slots=True)
 class SafeTx:
-    """What a Safe's owners sign. The names are the contract's.
+    """A Safe's transaction, with the fields of the contract.
 
     Raises:
         InvalidValue: a field out of range.
@@ -139,7 +140,7 @@ class SafeTx:
         return _read(arguments[:-1], word_uint(arguments[-1]))
 
     def encode(self) -> bytes:
-        """The ABI encoding of the ten fields, in the contract's order: what is sent to a signer."""
+        """The ABI encoding of the ten fields, in the contract's order."""
         return encode_arguments([*self._words(self.data), uint_word(self.nonce)], (_DATA_AT,))
 
     def signing_hash(self, chain_id: int, safe: bytes) -> bytes:
@@ -150,10 +151,6 @@ class SafeTx:
         """
         struct = SAFE_TX_TYPEHASH + b"".join(self._words(keccak256(self.data))) + uint_word(self.nonce)
         return keccak256(b"\x19\x01" + domain_separator(chain_id, safe) + keccak256(struct))
-
-    def resource(self, safe: bytes) -> str:
-        """The one resource that it uses up: the Safe (20 bytes, lower-case hex) and its nonce."""
-        return safe_resource(safe, self.nonce)
 
     @property
     def refunds(self) -> bool:
@@ -182,6 +179,52 @@ class SafeTx:
 
 
 @dataclass(frozen=True, slots=True)
+class SafeMessage:
+    """All that an owner signs: a transaction, and for which Safe on which chain.
+
+    Raises:
+        InvalidValue: chain id 0 or out of range, or a Safe that is not 20 bytes.
+    """
+
+    chain_id: int
+    safe: bytes
+    """Address of the Safe, 20 bytes."""
+    tx: SafeTx
+
+    def __post_init__(self) -> None:
+        domain_separator(self.chain_id, self.safe)
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Self:
+        """Read the ABI encoding of chain id, Safe and the ten fields, strictly.
+
+        Raises:
+            InvalidValue: another encoding than `encode` writes, or a field out of range.
+        """
+        head, tx = raw[: 2 * WORD_BYTES], SafeTx.decode(raw[2 * WORD_BYTES :])
+        return cls(word_uint(head[:WORD_BYTES]), word_address(head[WORD_BYTES:]), tx)
+
+    def encode(self) -> bytes:
+        """What is sent to a signer: chain id and Safe in a word each, and the encoding of the transaction."""
+        return uint_word(self.chain_id) + address_word(self.safe) + self.tx.encode()
+
+    @property
+    def signing_hash(self) -> bytes:
+        """What the owner signs (32 bytes)."""
+        return self.tx.signing_hash(self.chain_id, self.safe)
+
+    @property
+    def content(self) -> str:
+        """The signing hash as 64 hex digits: the name of the transaction before and whatever its signatures."""
+        return self.signing_hash.hex()
+
+    @property
+    def resource(self) -> str:
+        """The one resource that it uses up."""
+        return safe_resource(self.safe, self.tx.nonce)
+
+
+@dataclass(frozen=True, slots=True)
 class Execution:
     """What `execTransaction` was called with. The nonce is not in it: the Safe adds its own."""
 
@@ -203,7 +246,11 @@ def domain_separator(chain_id: int, safe: bytes) -> bytes:
 
 
 def safe_resource(safe: bytes, nonce: int) -> str:
-    """What a transaction of a Safe uses up. Raises InvalidValue: not 20 bytes, or a nonce out of range."""
+    """What a Safe's transaction uses up: the Safe (20 bytes) in lower-case hex, and its nonce.
+
+    Raises:
+        InvalidValue: not 20 bytes, or a nonce out of range.
+    """
     address_word(safe)
     return f"safe:0x{safe.hex()}:{word_uint(uint_word(nonce))}"
 

@@ -33,6 +33,10 @@ _SIGNED_FIELDS: Final = 12
 _WORD: Final = 2**256
 
 
+class ContractCreation(InvalidValue):
+    """A transaction to nobody, which makes a contract."""
+
+
 def nonce_resource(sender: bytes, nonce: int) -> str:
     """What a transaction uses up: its sender (20 bytes) in lower-case hex, and its nonce.
 
@@ -50,6 +54,7 @@ class UnsignedTx:
 
     Raises:
         InvalidValue: a field out of range, or a priority fee above the fee (no node takes that).
+        ContractCreation: no destination.
     """
 
     chain_id: int
@@ -80,6 +85,8 @@ class UnsignedTx:
             raise InvalidValue(
                 f"priority fee {self.max_priority_fee_per_gas_wei} above fee {self.max_fee_per_gas_wei} wei"
             )
+        if self.to == b"":
+            raise ContractCreation("no destination: it would create a contract")
         if type(self.to) is not bytes or len(self.to) != ADDRESS_BYTES:
             raise InvalidValue(f"destination {self.to!r}: expected {ADDRESS_BYTES} bytes")
         if type(self.data) is not bytes or len(self.data) > MAX_RAW_BYTES:

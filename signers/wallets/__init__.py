@@ -6,7 +6,7 @@ verified it.
 
 from signers.wallets.btc import BitcoinKeys, BitcoinWallet
 from signers.wallets.common import Kept, Keys, Wallet, verifies
-from signers.wallets.evm import EvmKeys, EvmWallet
+from signers.wallets.evm import EvmKeys, EvmWallet, SafeWallet, evm_wallet
 
 __all__ = [
     "BitcoinKeys",
@@ -15,6 +15,8 @@ __all__ = [
     "EvmWallet",
     "Kept",
     "Keys",
+    "SafeWallet",
     "Wallet",
+    "evm_wallet",
     "verifies",
 ]

@@ -35,14 +35,23 @@ class Kept(Protocol):
 
 
 class Keys(Protocol):
-    """The keys of one key-set, wherever they are. What they return is verified before it is released."""
+    """A backend: the keys of one key-set, wherever they are. What they return is verified before it is released."""
 
     @property
     def record(self) -> KeysetRecord:
         """The public half."""
 
+    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+        """Public key (33 bytes) at branch/index, and its signature of 32 bytes in the form of its family.
+
+        Raises:
+            InvalidValue: no such place, or not 32 bytes.
+            TokenLost: the token does not answer.
+            TokenRefused: the token has no such key any more.
+        """
+
     def attest(self, digest: bytes) -> bytes:
-        """Ed25519 signature (64 bytes) of 32 bytes by the attestation key."""
+        """Ed25519 signature (64 bytes) of 32 bytes by the attestation key. Raises TokenLost, TokenRefused."""
 
 
 class Wallet(Protocol[U]):

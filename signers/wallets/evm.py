@@ -1,47 +1,63 @@
-"""One key on an EVM network: its rules, its forwarders, and the one signature that each transaction gets."""
+"""One key on an EVM network: what it signs by which rules, and the one signature that each transaction gets."""
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Any, Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric import utils
 
+from chains.errors import InvalidValue
 from chains.eth.address import checksummed
 from chains.eth.forwarder import agreed_forwarder
-from policies.bundle import EvmKeyset, KeysetEntry
+from chains.eth.safe import owner_of
+from policies.bundle import EvmKeyset, WalletEntry
 from signers.ecdsa import normalised
-from signers.errors import SignerStopped, WrongSignature
+from signers.errors import SealBroken, SignerStopped, WrongSignature
 from signers.evm import EvmRules, EvmUnsigned
-from signers.keyset import EvmKeysetRecord
+from signers.keyset import KEY_PLACE, EvmKeysetRecord, EvmRecord, SafeOwnerRecord
 from signers.ports import InputSignature
-from signers.wallets.common import Kept, Keys, verifies
+from signers.safe import SafeRules, SafeUnsigned
+from signers.wallets.common import Kept, Keys, Wallet, verifies
+
+_V_OF_PARITY: Final = 27
+"""What a Safe expects to be added to the parity of y."""
 
 
 class EvmKeys(Keys, Protocol):
-    """One key of an EVM network."""
+    """One key of an EVM network. An HSM's signatures are random, so those that are released are kept."""
 
     @property
-    def record(self) -> EvmKeysetRecord:
+    def record(self) -> EvmRecord:
         """The public half."""
 
     @property
     def pubkey(self) -> bytes:
         """33 bytes."""
 
-    def sign(self, digest: bytes) -> bytes:
-        """r and s (64 bytes) for a digest of 32 bytes; they may be others each time, and s in either half."""
+    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+        """Public key, and r and s (64 bytes), which may be others each time, and s in either half.
+
+        Its only place is `KEY_PLACE`.
+        """
 
 
 class EvmWallet:
-    """One key, and the forwarders that pay into its address. An HSM's signatures are random, so each is kept."""
+    """A key that pays, and the forwarders that pay into its address.
+
+    Raises:
+        SealBroken: the key was made for a Safe's owner.
+    """
 
     own_addresses: Final = 1
 
     def __init__(self, keys: EvmKeys) -> None:
+        if not isinstance(keys.record, EvmKeysetRecord):
+            raise SealBroken(f"{keys.record.id!r}: this key was made for the owner of a Safe")
         self.keys = keys
         self.rules = EvmRules(keys.record)
 
-    def address(self, keyset: KeysetEntry, branch: int, index: int) -> tuple[str, str]:
+    def address(self, keyset: WalletEntry, branch: int, index: int) -> tuple[str, str]:
         """The forwarder with an index as salt (branch 0), or the key's own address."""
         assert isinstance(keyset, EvmKeyset)  # check_keyset has said so
         path = f"m/{branch}/{index}"
@@ -55,24 +71,81 @@ class EvmWallet:
         Raises:
             SignerStopped: the one in the journal does not verify.
         """
-        pubkey, digest = self.keys.pubkey, bytes.fromhex(unsigned.content)
-        text, made = kept.before, None
-        if text is None:
-            made = normalised(self.keys.sign(digest), pubkey, digest).hex()
-            if not self._verified(unsigned, made):
-                raise WrongSignature("the signature is not the key-set's; it was not released")
-            text = kept.keep(made)
-        if text != made and not self._verified(unsigned, text):
-            raise SignerStopped(f"the journal's signature for {unsigned.content} is damaged")
-        return (InputSignature(index=0, pubkey=pubkey.hex(), signature=text),)
 
-    def _verified(self, unsigned: EvmUnsigned, text: str) -> bool:
-        """Whether libsecp256k1 recovers the record's address from 65 bytes (hex), and OpenSSL verifies them."""
+        def sender(signature: bytes) -> bytes:
+            return unsigned.tx.signed(signature).sender()
+
+        return _signed_once(self.keys, unsigned.content, kept, first_v=0, signer=sender)
+
+
+class SafeWallet:
+    """The key of one owner of a Safe. Its address never pays anything itself.
+
+    Raises:
+        SealBroken: the key was made to pay.
+    """
+
+    own_addresses: Final = 0
+
+    def __init__(self, keys: EvmKeys) -> None:
+        if not isinstance(keys.record, SafeOwnerRecord):
+            raise SealBroken(f"{keys.record.id!r}: this key was not made for the owner of a Safe")
+        self.keys = keys
+        self.rules = SafeRules(keys.record)
+
+    def address(self, keyset: WalletEntry, branch: int, index: int) -> tuple[str, str]:
+        """Raises InvalidValue: a Safe's only address is in the bundle, and an owner can't derive it."""
+        raise InvalidValue(f"{keyset.id} has one address, which the bundle names")
+
+    def sign(self, unsigned: SafeUnsigned, kept: Kept) -> tuple[InputSignature, ...]:
+        """The owner's one signature, kept like any other.
+
+        Raises:
+            SignerStopped: the one in the journal does not verify.
+        """
+
+        def owner(signature: bytes) -> bytes:
+            return owner_of(unsigned.message.signing_hash, signature)
+
+        return _signed_once(self.keys, unsigned.content, kept, first_v=_V_OF_PARITY, signer=owner)
+
+
+def evm_wallet(keys: EvmKeys) -> Wallet[Any]:
+    """The wallet for which a key was made."""
+    return SafeWallet(keys) if isinstance(keys.record, SafeOwnerRecord) else EvmWallet(keys)
+
+
+def _signed_once(
+    keys: EvmKeys, content: str, kept: Kept, *, first_v: int, signer: Callable[[bytes], bytes]
+) -> tuple[InputSignature, ...]:
+    """The one signature of a content: the journal's, or one that is made, verified and kept now.
+
+    Args:
+        keys: make it.
+        content: what is signed, 64 hex digits.
+        kept: the journal's memory.
+        first_v: what stands for an even y in the last byte.
+        signer: recovers the address (20 bytes) that made 65 bytes; raises ValueError where none did.
+    """
+    pubkey, digest = keys.pubkey, bytes.fromhex(content)
+
+    def verified(text: str) -> bool:
+        """Whether libsecp256k1 recovers the record's address from the signature, and OpenSSL verifies it."""
         try:
-            signed = unsigned.tx.signed(bytes.fromhex(text))
-            sender = checksummed(signed.sender())
+            signature = bytes.fromhex(text)
+            address = checksummed(signer(signature))
         except ValueError:
             return False
-        der = utils.encode_dss_signature(signed.r, signed.s)
-        digest = bytes.fromhex(unsigned.content)
-        return sender == self.keys.record.address and verifies(self.keys.pubkey, digest, der)
+        r, s = (int.from_bytes(part, "big") for part in (signature[:32], signature[32:64]))
+        return address == keys.record.address and verifies(pubkey, digest, utils.encode_dss_signature(r, s))
+
+    text, made = kept.before, None
+    if text is None:
+        plain = normalised(keys.sign(*KEY_PLACE, digest)[1], pubkey, digest)
+        made = (plain[:64] + bytes([first_v + plain[64]])).hex()
+        if not verified(made):
+            raise WrongSignature("the signature is not the key-set's; it was not released")
+        text = kept.keep(made)
+    if text != made and not verified(text):
+        raise SignerStopped(f"the journal's signature for {content} is damaged")
+    return (InputSignature(index=0, pubkey=pubkey.hex(), signature=text),)

@@ -30,7 +30,7 @@ from policies.bundle import (
 )
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import SigningKey, sign_order
-from signers.keyset import EvmKeysetRecord
+from signers.keyset import KEY_PLACE, EvmKeysetRecord
 from signers.ports import AttestRequest, SignRequest
 from tests.fakes.signing import DAY, House, own_intent, payment_intent
 
@@ -84,7 +84,11 @@ class SoftEvmKeys:
         )
         return cls(record, attestation, pubkey, key)
 
-    def sign(self, digest: bytes) -> bytes:
+    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+        assert (branch, index) == KEY_PLACE
+        return self.pubkey, self.signature(digest)
+
+    def signature(self, digest: bytes) -> bytes:
         der = self.secret.sign(digest, ec.ECDSA(utils.Prehashed(SHA256())))
         return b"".join(part.to_bytes(32, "big") for part in utils.decode_dss_signature(der))
 

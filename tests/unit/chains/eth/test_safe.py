@@ -23,6 +23,7 @@ from chains.eth.safe import (
     DOMAIN_TYPEHASH,
     EXEC_TRANSACTION,
     SAFE_TX_TYPEHASH,
+    SafeMessage,
     SafeTx,
     decode_execution,
     join_signatures,
@@ -128,6 +129,21 @@ def test_the_hash_is_what_safe_eth_py_and_eth_account_make(tx: SafeTx, safe: byt
         message_data=message,
     )
     assert bytes(_hash_eip191_message(typed)) == mine
+
+
+@given(safe_txs, addresses, st.integers(1, 2**53))
+def test_what_owners_sign_is_chain_safe_and_tuple(tx: SafeTx, safe: bytes, chain_id: int) -> None:
+    message = SafeMessage(chain_id, safe, tx)
+    assert message.encode() == encode(["uint256", "address"], [chain_id, checksummed(safe)]) + tx.encode()
+    assert SafeMessage.decode(message.encode()) == message
+    assert message.content == tx.signing_hash(chain_id, safe).hex()
+
+
+def test_a_message_for_no_chain_or_with_a_dirty_address_is_none() -> None:
+    good = SafeMessage(CHAIN_ID, SAFE, PLAIN).encode()
+    for bad in (bytes(32) + good[32:], good[:32] + b"\x01" + good[33:], good[:63], b"", good + bytes(32)):
+        with pytest.raises(InvalidValue):
+            SafeMessage.decode(bad)
 
 
 def test_the_type_hashes_are_those_in_the_contract() -> None:
@@ -282,7 +298,7 @@ def test_every_function_of_a_safe_that_changes_something_but_its_execution_is_kn
 
 
 def test_a_resource_names_safe_and_nonce() -> None:
-    assert PLAIN.resource(SAFE) == safe_resource(SAFE, 7) == f"safe:0x{'11' * 20}:7"
+    assert SafeMessage(CHAIN_ID, SAFE, PLAIN).resource == safe_resource(SAFE, 7) == f"safe:0x{'11' * 20}:7"
     for bad in ((SAFE[1:], 7), (SAFE, -1)):
         with pytest.raises(InvalidValue):
             safe_resource(*bad)
