@@ -305,7 +305,7 @@ class EvmTill(Teller):
             to=raw_address(to),
             value_wei=value_wei,
         )
-        made = self.keys.sign(tx.signing_hash)
+        made = self.keys.signature(tx.signing_hash)
         return tx.signed(normalised(made, self.keys.pubkey, tx.signing_hash)).encode()
 
     # What there is.

@@ -201,7 +201,7 @@ class SweepTill(Teller):
     def sign_with_the_key(self, tx: UnsignedTx) -> bytes:
         """The raw bytes of a transaction that no signer was asked for: as if the key had leaked."""
         digest = tx.signing_hash
-        return tx.signed(normalised(self.keys.sign(digest), self.keys.pubkey, digest)).encode()
+        return tx.signed(normalised(self.keys.signature(digest), self.keys.pubkey, digest)).encode()
 
     # Sweeps.
 

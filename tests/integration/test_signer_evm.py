@@ -27,7 +27,7 @@ from policies.canonical import verify_ed25519
 from signers.ecdsa import must_stay_inside, normalised
 from signers.errors import SealBroken, TokenRefused
 from signers.evm_keys import TokenKeys, create_evm_keyset, key_path, read_key_file, signing_key_name
-from signers.keyset import BitcoinKeysetRecord, EvmKeysetRecord, KeysetRecord
+from signers.keyset import KEY_PLACE, BitcoinKeysetRecord, EvmKeysetRecord, KeysetRecord
 from signers.pkcs11 import Token
 from signers.ports import Refused, SignerUnavailable
 from signers.selfcheck import check_evm_keys
@@ -80,7 +80,7 @@ def test_its_signatures_are_random_and_all_of_them_verify_in_another_library(
     keys = TokenKeys(token, read_key_file(key_path(tmp_path, name)), signing_key_name(name))
     digest = b"\x07" * 32
     with ThreadPoolExecutor(8) as pool:
-        raws = list(pool.map(lambda _: keys.sign(digest), range(64)))
+        raws = list(pool.map(lambda _: keys.sign(*KEY_PLACE, digest)[1], range(64)))
     assert len({raw[:32] for raw in raws}) == 64
     # Half of them have a high s; none that comes out does.
     assert any(int.from_bytes(raw[32:], "big") > CURVE_ORDER // 2 for raw in raws)

@@ -210,7 +210,7 @@ def recorded(kind: Kind = Kind.PAYMENT) -> Version:
 
 def answer(version: Version, keys: SoftEvmKeys = KEYS) -> SignResponse:
     digest = UnsignedTx.decode(version.unsigned).signing_hash
-    signature = normalised(keys.sign(digest), keys.pubkey, digest)
+    signature = normalised(keys.signature(digest), keys.pubkey, digest)
     item = InputSignature(index=0, pubkey=keys.pubkey.hex(), signature=signature.hex())
     return SignResponse(signatures=(item,))
 
