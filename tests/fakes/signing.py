@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from chains.btc.address import parse_address
 from chains.btc.hd import HARDENED, AccountKey
 from chains.btc.network import NETWORKS
@@ -16,6 +18,7 @@ from chains.btc.script import p2wpkh_script_from_hash
 from chains.btc.tx import RBF_SEQUENCE, Outpoint, Transaction, TxIn, TxOut
 from chains.types import TxId
 from policies.bundle import (
+    Approver,
     AssetEntry,
     Attestor,
     BitcoinKeyset,
@@ -27,18 +30,23 @@ from policies.bundle import (
     KeysetEntry,
     Officer,
     PriceBound,
+    Requirement,
     Rules,
     SignedBundle,
     TierCap,
     TrustRoot,
 )
 from policies.intent import (
+    Approval,
     Evidence,
     Intent,
     Kind,
     Order,
+    SignedApproval,
+    SignedVerdict,
+    Verdict,
 )
-from policies.keys import SigningKey, sign_bundle, sign_order
+from policies.keys import SigningKey, sign_approval, sign_bundle, sign_order, sign_verdict
 from signers.keyset import BitcoinKeysetRecord
 from signers.ports import SignRequest
 from signers.sealed import AccountSecret
@@ -55,7 +63,7 @@ APPROVERS = {"ada": "north", "ben": "south", "cem": "south"}
 """Who approves, and the organisation of each."""
 ROLE = "treasurer"
 """What all of them are."""
-VERIFIER = "watch"
+VERIFIER = "vera"
 
 
 @dataclass
@@ -152,6 +160,9 @@ class House:
     caller: SigningKey = field(default_factory=SigningKey.generate)
     stranger: SigningKey = field(default_factory=SigningKey.generate)
     verifier: SigningKey = field(default_factory=SigningKey.generate)
+    approvers: dict[str, SigningKey] = field(
+        default_factory=lambda: {name: SigningKey.generate() for name in APPROVERS}
+    )
 
     @property
     def root(self) -> TrustRoot:
@@ -174,7 +185,7 @@ class House:
         )
 
     def people(self) -> dict[str, Any]:
-        """Callers, officers and the verifier as fields of a bundle."""
+        """Callers, officers, approvers and the verifier as fields of a bundle."""
         return {
             "callers": (
                 self.caller_entry("exchange", self.caller),
@@ -184,23 +195,89 @@ class House:
                 Officer(id=name, key=key.public_hex, organisation=f"org-{name}", not_after=self.now + DAY)
                 for name, key in self.officers.items()
             ),
-            "verifiers": (
-                Attestor(
-                    id="vera",
-                    key=self.verifier.public_hex,
-                    organisation="org-vera",
-                    not_after=self.now + 365 * DAY,
-                ),
-            ),
+            "approvers": tuple(self.approver_entry(name) for name in self.approvers),
+            "verifiers": (self.verifier_entry(),),
         }
+
+    def approver_entry(self, name: str, **changes: Any) -> Approver:
+        fields: dict[str, Any] = {
+            "id": name,
+            "key": self.approvers[name].public_hex,
+            "organisation": APPROVERS[name],
+            "roles": (ROLE,),
+            "not_after": self.now + 365 * DAY,
+        }
+        return Approver(**(fields | changes))
+
+    def verifier_entry(self, **changes: Any) -> Attestor:
+        fields: dict[str, Any] = {
+            "id": VERIFIER,
+            "key": self.verifier.public_hex,
+            "organisation": f"org-{VERIFIER}",
+            "not_after": self.now + 365 * DAY,
+        }
+        return Attestor(**(fields | changes))
+
+    def requirement(self, **changes: Any) -> Requirement:
+        """What warm payments of BTC need: two people and a verdict."""
+        fields: dict[str, Any] = {
+            "tier": "warm",
+            "asset": "BTC",
+            "approvals": 2,
+            "role": ROLE,
+            "count": "people",
+            "verdict": "required",
+        }
+        return Requirement(**(fields | changes))
+
+    def approval(
+        self, intent: Intent, name: str = "ada", *, key: SigningKey | None = None, **changes: Any
+    ) -> SignedApproval:
+        """An approver's approval of an intent, signed with his key or another one."""
+        fields: dict[str, Any] = {
+            "v": 1,
+            "intent": intent.digest_hex(),
+            "decision": "approve",
+            "approver": name,
+            "role": ROLE,
+            "policy_version": intent.policy_version,
+            "expires_at": self.now + 3600,
+        }
+        return sign_approval(Approval(**(fields | changes)), key or self.approvers[name])
+
+    def verdict(self, intent: Intent, *, key: SigningKey | None = None, **changes: Any) -> SignedVerdict:
+        """The verifier's verdict on an intent, signed with its key or another one."""
+        fields: dict[str, Any] = {
+            "v": 1,
+            "intent": intent.digest_hex(),
+            "verifier": VERIFIER,
+            "outcome": "covered",
+            "expires_at": self.now + 300,
+        }
+        return sign_verdict(Verdict(**(fields | changes)), key or self.verifier)
+
+    def evidence(
+        self, request: SignRequest, names: Sequence[str] = ("ada", "ben"), **changes: Any
+    ) -> SignRequest:
+        """The request with these people's approvals and a verdict for each payment, or what `changes` name."""
+        payments = [intent for intent in request.intents if intent.kind is Kind.PAYMENT]
+        fields: dict[str, Any] = {
+            "approvals": tuple(self.approval(intent, name) for intent in payments for name in names),
+            "verdicts": tuple(self.verdict(intent) for intent in payments),
+        }
+        evidence = msgspec.structs.replace(request.evidence, **(fields | changes))
+        return msgspec.structs.replace(request, evidence=evidence)
 
     def completed(self, fields: dict[str, Any]) -> dict[str, Any]:
         """Fields of a bundle, and limits too wide to matter where they name none."""
-        keysets = tuple(keyset.id for keyset in fields["keysets"])
-        breaker: dict[str, Any] = {"id": "everything", "value_cap": str(10**30), "window_seconds": DAY}
+        # One each: a signer refuses where a breaker also counts what others sign.
+        breakers = tuple(
+            Breaker(id=f"all-{keyset.id}", keysets=(keyset.id,), value_cap=str(10**30), window_seconds=DAY)
+            for keyset in fields["keysets"]
+        )
         wide: dict[str, Any] = {
             "longest_order_seconds": DAY,
-            "breakers": (Breaker(keysets=keysets, **breaker),) if keysets else (),
+            "breakers": breakers,
             "prices": tuple(
                 PriceBound(asset=asset.id, low="1", high="10000000") for asset in fields["assets"]
             ),
