@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
@@ -26,13 +26,15 @@ from custody.withdrawals.routing import Screen
 from custody.withdrawals.screening import DestinationList, clear
 from policies.bundle import (
     Bundle,
-    NetworkEntry,
+    KeysetEntry,
     TrustRoot,
     UntrustedBundle,
     read_bundle,
 )
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.ports import Signer
+
+_IN_USE: Final = ("active", "suspended", "deactivated", "compromised")
 
 
 class BundleFile:
@@ -122,17 +124,25 @@ class Services:
         return self.signers[keyset]
 
     def sites(self) -> tuple[Site, ...]:
-        """The hot wallets that this process can pay from: one per chain with a node, a key-set and its
+        """The hot wallets that this process can pay from: one per chain with a node, an active key-set and its
         signer."""
+        return tuple(site for site in self.wallets() if site.keyset.state == "active")
+
+    def wallets(self) -> tuple[Site, ...]:
+        """All hot wallets with a node and a signer that hold or have held money, a chain's active one first."""
         bundle = self.bundle()
         gather = self.settings.gather_seconds
         pace = Pace() if gather is None else Pace(gather_seconds=gather)
-        hot = {keyset.chain: keyset.id for keyset in reversed(bundle.keysets) if keyset.tier == "hot"}
-        return tuple(
-            _site(bundle, network, self.nodes[network.chain], pace)
-            for network in bundle.networks
-            if network.chain in self.nodes and hot.get(network.chain) in self.signers
-        )
+        found = [
+            keyset
+            for keyset in bundle.keysets
+            if keyset.tier == "hot"
+            and keyset.state in _IN_USE
+            and keyset.chain in self.nodes
+            and keyset.id in self.signers
+        ]
+        found.sort(key=lambda keyset: _IN_USE.index(keyset.state))
+        return tuple(_site(bundle, keyset, self.nodes[keyset.chain], pace) for keyset in found)
 
     def close(self) -> None:
         """Close all connections."""
@@ -213,11 +223,11 @@ def _nodes(settings: Settings, bundle: Callable[[], Bundle]) -> dict[str, Node]:
     return nodes
 
 
-def _site(bundle: Bundle, network: NetworkEntry, node: Node, pace: Pace) -> Site:
-    """The hot wallet on a network, by its family."""
+def _site(bundle: Bundle, keyset: KeysetEntry, node: Node, pace: Pace) -> Site:
+    """The hot wallet of a key-set, by its family."""
     if isinstance(node, EvmNode):
-        return evm_site(bundle, network.chain, node, pace=pace)
-    return btc_site(bundle, network.chain, node, pace=pace)
+        return evm_site(bundle, keyset.chain, node, pace=pace, keyset=keyset)
+    return btc_site(bundle, keyset.chain, node, pace=pace, keyset=keyset)
 
 
 def _signer(entry: SignerSettings) -> SignerClient:

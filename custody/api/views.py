@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel
 from starlette.responses import Response
@@ -211,6 +211,13 @@ def _asset(bundle: Bundle, entry: AssetEntry) -> schemas.AssetOut:
     )
 
 
+_SWEEP_KINDS: Final[Mapping[str, Literal["sweep", "consolidation", "rotation"]]] = {
+    "sweep": "sweep",
+    "consolidation": "consolidation",
+    "rotation": "rotation",
+}
+
+
 def sweep(bundle: Bundle, found: Sweep) -> schemas.SweepOut:
     """A sweep."""
     native = bundle.network(found.chain).native_asset
@@ -218,7 +225,7 @@ def sweep(bundle: Bundle, found: Sweep) -> schemas.SweepOut:
         id=found.id,
         chain=found.chain,
         keyset=found.keyset,
-        kind="sweep" if found.kind == "sweep" else "consolidation",
+        kind=_SWEEP_KINDS[found.kind],
         state=found.state,
         reason=found.reason,
         addresses=found.addresses,

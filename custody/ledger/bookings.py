@@ -187,6 +187,45 @@ def unbook_network_fee(transaction_id: UUID, n: int) -> Reverse:
     )
 
 
+def rotation_reference(transaction_id: UUID) -> str:
+    """What all bookings of a rotation have as reference."""
+    return f"rotation:{transaction_id}"
+
+
+def book_rotation(
+    transaction_id: UUID, n: int, *, asset: str, source: str, target: str, units: int
+) -> Transfer:
+    """Money has moved from one wallet of ours into another; nobody is richer or poorer.
+
+    Args:
+        transaction_id: that moved it.
+        n: how often it has been final, this time included.
+        asset: asset id.
+        source, target: key-sets.
+        units: base units that arrived.
+
+    Raises:
+        InvalidValue: no positive number of units.
+    """
+    return Transfer(
+        derived_id("rotation", transaction_id, n),
+        (
+            Leg(house(AccountKind.CHAIN_ASSETS, asset, wallet=target), -units, LineType.TRANSFER),
+            Leg(house(AccountKind.CHAIN_ASSETS, asset, wallet=source), units, LineType.TRANSFER),
+        ),
+        rotation_reference(transaction_id),
+    )
+
+
+def unbook_rotation(transaction_id: UUID, n: int) -> Reverse:
+    """The n-th booking of a rotation is undone: its block left the best chain."""
+    return Reverse(
+        derived_id("unbook-rotation", transaction_id, n),
+        derived_id("rotation", transaction_id, n),
+        rotation_reference(transaction_id),
+    )
+
+
 def loss_reference(chain: str, resource: str) -> str:
     """What all bookings of a coin's loss have as reference."""
     return f"loss:{chain}:{resource}"

@@ -31,6 +31,13 @@ MINED: Final[LiteralString] = """
 """Versions of our transactions that are in the best chain, by what the monitor has committed. Those of EVM chains spend
 no coins: what they use is `0x...:nonce`. A refused version may have been built again just the same."""
 
+ROTATED: Final[LiteralString] = """
+    rotated AS (
+        SELECT DISTINCT v.transaction_id, v.content, r.target, r.asset, r.units
+        FROM rotations r
+        JOIN transaction_versions v ON v.transaction_id = r.transaction_id AND v.version = r.version)"""
+"""What versions of rotations move from the wallet that signs them into another one."""
+
 _OFFENDERS: Final[Sequence[tuple[int, LiteralString]]] = (
     (
         2,
@@ -64,6 +71,7 @@ _OFFENDERS: Final[Sequence[tuple[int, LiteralString]]] = (
              AND NOT EXISTS (SELECT 1 FROM deposits d WHERE 'deposit:' || d.id = b.reference)
              AND NOT EXISTS (SELECT 1 FROM withdrawals w WHERE 'withdrawal:' || w.id = b.reference)
              AND NOT EXISTS (SELECT 1 FROM transactions t WHERE 'transaction:' || t.id = b.reference)
+             AND NOT EXISTS (SELECT 1 FROM rotations r WHERE 'rotation:' || r.transaction_id = b.reference)
              AND NOT EXISTS (SELECT 1 FROM losses l WHERE 'loss:' || l.chain || ':' || l.resource = b.reference)
              AND NOT EXISTS (SELECT 1 FROM variances v WHERE 'variance:' || v.id = b.reference)
            ORDER BY b.reference""",
@@ -151,6 +159,30 @@ _OFFENDERS: Final[Sequence[tuple[int, LiteralString]]] = (
            SELECT format('%s of transaction %s spends %s, returns %s, pays %s and a fee of %s: %s are missing', txid,
                          transaction_id, spent, change, paid, fee_units, spent - change - paid - fee_units) AS detail
            FROM moved WHERE spent - change <> paid + fee_units ORDER BY txid""",
+    ),
+    (
+        6,
+        f"""WITH {MINED}, {ROTATED}, entered AS (
+               SELECT t.reference, a.wallet, a.asset, sum(l.amount) AS net
+               FROM ledger_transfers t
+               JOIN ledger_lines l ON l.transfer_id = t.id
+               JOIN ledger_accounts a ON a.id = l.account_id
+               WHERE t.reference LIKE 'rotation:%%' GROUP BY t.reference, a.wallet, a.asset),
+            expected AS (
+               SELECT 'rotation:' || t.id AS reference, side.wallet, x.asset, side.units
+               FROM transactions t
+               JOIN mined m ON m.transaction_id = t.id
+               JOIN rotated x ON x.transaction_id = t.id AND x.content = m.content
+               CROSS JOIN LATERAL (VALUES (t.keyset, x.units), (x.target, -x.units)) side (wallet, units)
+               WHERE t.state = 'final')
+           SELECT format('%s in %s of %s: booked are %s, moved were %s', coalesce(b.reference, e.reference),
+                         coalesce(b.wallet, e.wallet), coalesce(b.asset, e.asset), coalesce(b.net, 0),
+                         coalesce(e.units, 0)) AS detail
+           FROM (SELECT * FROM entered WHERE net <> 0) b FULL JOIN expected e USING (reference, wallet, asset)
+           WHERE b.net IS DISTINCT FROM e.units
+             AND (e.units IS NOT NULL OR NOT EXISTS (
+                  SELECT 1 FROM transactions t WHERE 'rotation:' || t.id = b.reference AND t.state = 'final'))
+           ORDER BY 1""",
     ),
     (
         7,

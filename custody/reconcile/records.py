@@ -9,7 +9,7 @@ from uuid import UUID
 from chains.types import BlockRef
 from custody.ids import derived_id
 from custody.reconcile.model import Booking, Foreign, Records, StaleVariance, WalletKey
-from custody.reconcile.offences import MINED
+from custody.reconcile.offences import MINED, ROTATED
 from custody.storage.db import Tx, units
 from policies.bundle import Bundle, EvmKeyset
 
@@ -34,7 +34,7 @@ def records(tx: Tx, bundle: Bundle, key: WalletKey) -> Records:
         "final": -1 if anchor is None else anchor.height,
     }
     moved = tx.one(
-        f"""WITH {MINED}, paid AS (
+        f"""WITH {MINED}, {ROTATED}, paid AS (
                 SELECT w.transaction_id, sum(w.units) AS units FROM withdrawals w
                 WHERE w.asset = %(asset)s AND w.transaction_id IS NOT NULL GROUP BY w.transaction_id),
             moves AS (
@@ -45,6 +45,12 @@ def records(tx: Tx, bundle: Bundle, key: WalletKey) -> Records:
                          + CASE WHEN %(asset)s = %(native)s THEN m.fee_units ELSE 0 END), m.height
                 FROM mined m JOIN transactions t ON t.id = m.transaction_id LEFT JOIN paid p ON p.transaction_id = t.id
                 WHERE t.chain = %(chain)s AND t.keyset = %(wallet)s
+                UNION ALL
+                SELECT CASE WHEN t.keyset = %(wallet)s THEN -x.units ELSE x.units END, m.height
+                FROM mined m JOIN rotated x USING (transaction_id, content)
+                JOIN transactions t ON t.id = m.transaction_id
+                WHERE t.chain = %(chain)s AND x.asset = %(asset)s AND m.succeeded
+                  AND %(wallet)s IN (t.keyset, x.target)
                 UNION ALL
                 SELECT v.units, v.height FROM variances v
                 WHERE v.chain = %(chain)s AND v.keyset = %(wallet)s AND v.asset = %(asset)s AND v.state = 'booked'

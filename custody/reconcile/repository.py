@@ -8,7 +8,7 @@ from typing import Final, LiteralString
 from chains.types import BlockRef
 from custody.reconcile import records
 from custody.reconcile.model import Coin, InFlight, Lost, Offence, Waiting, WalletFacts, WalletKey
-from custody.reconcile.offences import MINED, offences
+from custody.reconcile.offences import MINED, ROTATED, offences
 from custody.storage.db import Tx, units
 from policies.bundle import Bundle, EvmKeyset
 
@@ -124,7 +124,7 @@ def _coins(tx: Tx, key: WalletKey) -> tuple[Coin, ...]:
 
 def _in_flight(tx: Tx, key: WalletKey, native: str) -> tuple[InFlight, ...]:
     rows = tx.all(
-        f"""WITH {MINED}, fees AS (
+        f"""WITH {MINED}, {ROTATED}, fees AS (
                 SELECT g.reference, sum(l.amount) AS units
                 FROM ledger_lines l
                 JOIN ledger_accounts a ON a.id = l.account_id AND a.kind = 'chain_assets'
@@ -135,8 +135,24 @@ def _in_flight(tx: Tx, key: WalletKey, native: str) -> tuple[InFlight, ...]:
                 SELECT w.transaction_id, sum(w.units) AS units,
                        coalesce(sum(w.units) FILTER (WHERE w.state = 'settled'), 0) AS settled
                 FROM withdrawals w WHERE w.asset = %(asset)s AND w.transaction_id IS NOT NULL
-                GROUP BY w.transaction_id)
+                GROUP BY w.transaction_id),
+            turns AS (
+                SELECT t.id, t.state,
+                       coalesce((SELECT CASE WHEN t.keyset = %(wallet)s THEN x.units ELSE -x.units END
+                                 FROM mined m JOIN rotated x USING (transaction_id, content)
+                                 WHERE m.transaction_id = t.id AND m.succeeded AND x.asset = %(asset)s), 0) AS mined,
+                       coalesce((SELECT sum(l.amount) FROM ledger_transfers g
+                                 JOIN ledger_lines l ON l.transfer_id = g.id
+                                 JOIN ledger_accounts a ON a.id = l.account_id
+                                 WHERE g.reference = 'rotation:' || t.id AND a.wallet = %(wallet)s
+                                   AND a.asset = %(asset)s), 0) AS booked
+                FROM transactions t
+                WHERE t.chain = %(chain)s AND t.kind = 'rotation'
+                  AND (t.keyset = %(wallet)s OR EXISTS (
+                       SELECT 1 FROM rotations r WHERE r.transaction_id = t.id AND r.target = %(wallet)s)))
             SELECT * FROM (
+                SELECT id, state, mined, booked FROM turns
+                UNION ALL
                 SELECT t.id, t.state,
                        CASE WHEN m.succeeded THEN coalesce(p.units, 0) ELSE 0 END
                            + CASE WHEN %(asset)s = %(native)s THEN coalesce(m.fee_units, 0) ELSE 0 END AS mined,

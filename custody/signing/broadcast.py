@@ -15,7 +15,7 @@ from custody.signing import repository
 from custody.signing.lifecycle import TransactionState
 from custody.signing.model import OurTransaction, Version, VersionState
 from custody.signing.site import Site
-from custody.storage import alerts, halts
+from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database
 
@@ -24,15 +24,16 @@ _NO_ONE_ELSE_SECONDS = 30
 
 
 def broadcast(db: Database, site: Site) -> int:
-    """Send every transaction that is due; returns how many were looked at.
+    """Send every transaction of the wallet that is due; returns how many were looked at.
 
     Raises:
         NodeUnavailable: the node does not answer. What was due comes again.
     """
     with db.transaction() as tx:
-        if halts.halted(tx, site.chain) is not None:
-            return 0
-        due = repository.due_broadcasts(tx, site.chain, lease_seconds=_NO_ONE_ELSE_SECONDS, limit=BATCH)
+        kinds = site.allowed(tx)
+        due = repository.due_broadcasts(
+            tx, site.chain, site.keyset.id, kinds, lease_seconds=_NO_ONE_ELSE_SECONDS, limit=BATCH
+        )
     for transaction_id in due:
         _send(db, site, transaction_id)
     return len(due)

@@ -7,13 +7,14 @@ from typing import Final
 
 from custody.signing.effects import Effects, NoEffects
 from custody.signing.payments import PaymentEffects
-from custody.sweeps.effects import SweepEffects
+from custody.sweeps.effects import RotationEffects, SweepEffects
 from policies.intent import Kind
 
 _EFFECTS: Final[Mapping[str, Effects]] = {
     Kind.PAYMENT: PaymentEffects(),
     Kind.SWEEP: SweepEffects(),
     Kind.CONSOLIDATION: SweepEffects(),
+    Kind.ROTATION: RotationEffects(),
     Kind.NONCE_FILL: NoEffects(),
 }
 

@@ -26,9 +26,8 @@ def replaceable(tx: Tx, site: Site, transaction_id: UUID) -> OurTransaction:
         raise BumpRefused(f"it is {transaction.state}: only an unconfirmed, broadcast one is replaced")
     if any(version.state is VersionState.BUILT for version in transaction.versions):
         raise BumpRefused("a version of it still waits for the signer")
-    reason = halts.halted(tx, site.chain)
-    if reason is not None:
-        raise BumpRefused(f"paying is halted: {reason}")
+    if transaction.kind not in site.allowed(tx):
+        raise BumpRefused(f"paying is halted: {halts.halted(tx, site.chain)}")
     return transaction
 
 
@@ -41,6 +40,6 @@ def lock_as_it_was(tx: Tx, site: Site, planned: OurTransaction) -> OurTransactio
     current, newest = repository.lock(tx, planned.id), planned.versions[-1].version
     if current.state is not TransactionState.BROADCAST or current.versions[-1].version != newest:
         raise Raced(f"transaction {planned.id} was confirmed or replaced meanwhile")
-    if halts.halted(tx, site.chain) is not None:
+    if current.kind not in site.allowed(tx):
         raise Raced("paying was halted meanwhile")
     return current

@@ -114,13 +114,13 @@ def moved_since_final(tx: Tx, chain: str) -> Sequence[UUID]:
     return [row["id"] for row in rows]
 
 
-def to_sign(tx: Tx, chain: str, keyset: str) -> Sequence[Version]:
-    """Versions that the signer has to be asked about, oldest first."""
+def to_sign(tx: Tx, chain: str, keyset: str, kinds: Sequence[str]) -> Sequence[Version]:
+    """Versions of some kinds that the signer has to be asked about, oldest first."""
     rows = tx.all(
         "SELECT v.* FROM transaction_versions v JOIN transactions t ON t.id = v.transaction_id"
         " WHERE t.chain = %s AND t.keyset = %s AND v.state = 'built' AND t.state IN ('built', 'broadcast')"
-        " ORDER BY v.created_at, v.transaction_id, v.version",
-        [chain, keyset],
+        " AND t.kind = ANY (%s) ORDER BY v.created_at, v.transaction_id, v.version",
+        [chain, keyset, list(kinds)],
     )
     return [_version(row) for row in rows]
 
@@ -212,13 +212,16 @@ def set_change_index(tx: Tx, transaction_id: UUID, change_index: int) -> None:
     tx.execute("UPDATE transactions SET change_index = %s WHERE id = %s", [change_index, transaction_id])
 
 
-def due_broadcasts(tx: Tx, chain: str, *, lease_seconds: int, limit: int) -> Sequence[UUID]:
-    """Claim transactions that are due to be sent: for `lease_seconds` no other worker takes them."""
+def due_broadcasts(
+    tx: Tx, chain: str, keyset: str, kinds: Sequence[str], *, lease_seconds: int, limit: int
+) -> Sequence[UUID]:
+    """Claim transactions of some kinds that are due to be sent: for `lease_seconds` no other worker takes them."""
     rows = tx.all(
         "UPDATE transactions SET rebroadcast_at = now() + make_interval(secs => %s) WHERE id IN ("
-        " SELECT id FROM transactions WHERE chain = %s AND state = 'broadcast' AND rebroadcast_at <= now()"
+        " SELECT id FROM transactions WHERE chain = %s AND keyset = %s AND kind = ANY (%s)"
+        "  AND state = 'broadcast' AND rebroadcast_at <= now()"
         " ORDER BY created_at, id LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING id",
-        [lease_seconds, chain, limit],
+        [lease_seconds, chain, keyset, list(kinds), limit],
     )
     return [row["id"] for row in rows]
 

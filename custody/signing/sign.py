@@ -17,7 +17,7 @@ from custody.signing.model import Version
 from custody.signing.paying import REFUSED_BEFORE
 from custody.signing.requests import read_request
 from custody.signing.site import Site
-from custody.storage import alerts, events, halts
+from custody.storage import alerts, events
 from custody.storage.alerts import Severity
 from custody.storage.db import Database
 from signers.ports import Refused, Signer, SignerUnavailable
@@ -32,9 +32,7 @@ def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
         DatabaseUnavailable, Conflict: what was signed meanwhile is signed again, the same.
     """
     with db.snapshot() as tx:
-        if halts.halted(tx, site.chain) is not None:
-            return []
-        waiting = repository.to_sign(tx, site.chain, site.keyset.id)
+        waiting = repository.to_sign(tx, site.chain, site.keyset.id, site.allowed(tx))
     done = []
     unanswered: SignerUnavailable | None = None
     for version in waiting:

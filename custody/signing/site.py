@@ -10,8 +10,10 @@ from typing import Protocol
 from chains.ports import BroadcastResult, Presence
 from chains.types import TxId
 from custody.signing.model import OurTransaction, Version
+from custody.storage import halts
 from custody.storage.db import Tx
 from policies.bundle import AssetEntry, Bundle, KeysetEntry, NetworkEntry
+from policies.intent import Kind
 from signers.ports import SignResponse
 
 
@@ -57,7 +59,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site(ABC):
-    """Everything the steps need to know of one hot wallet on one chain."""
+    """Everything the steps need to know of one hot wallet on one chain; most steps ask the active one only."""
 
     bundle: Bundle
     network: NetworkEntry
@@ -71,6 +73,17 @@ class Site(ABC):
     def chain(self) -> str:
         """Id of the chain."""
         return self.network.chain
+
+    @property
+    def rescuing(self) -> bool:
+        """Whether its keys are compromised: what they hold is moved even while paying is halted."""
+        return self.keyset.state == "compromised"
+
+    def allowed(self, tx: Tx) -> tuple[Kind, ...]:
+        """What may be signed and sent now: nothing while paying is halted on its chain, but rescues."""
+        if halts.halted(tx, self.chain) is None:
+            return tuple(Kind)
+        return (Kind.ROTATION,) if self.rescuing else ()
 
     @abstractmethod
     def finish(self, version: Version, response: SignResponse) -> tuple[bytes, str]:

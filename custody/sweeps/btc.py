@@ -55,7 +55,7 @@ def consolidate(db: Database, site: BtcSite, pace: SweepPace, now: int) -> int:
     fee_cap = int(site.network.fee_cap)
     means = Means(queued + fee_cap if queued else 0, fee_cap, feerate, long_term)
     try:
-        chosen, previous = _shown_to_a_signer(site, choose(found, means, pace))
+        chosen, previous = shown_to_a_signer(site, choose(found, means, pace))
         if not pays(chosen, means):
             return 0
         return _record(db, site, chosen, previous, merged(len(chosen), feerate).fee_sats)
@@ -63,7 +63,7 @@ def consolidate(db: Database, site: BtcSite, pace: SweepPace, now: int) -> int:
         return 0
 
 
-def _shown_to_a_signer(
+def shown_to_a_signer(
     site: BtcSite, chosen: Sequence[SpendableCoin]
 ) -> tuple[list[SpendableCoin], dict[str, bytes]]:
     """As many of the coins as can be shown to a signer in one request, and their previous transactions."""
@@ -102,12 +102,17 @@ def _record(
 
 
 def _insert(tx: Tx, site: BtcSite, sweep_id: UUID, chosen: Sequence[SpendableCoin]) -> None:
+    items = items_of(tx, site, chosen)
+    kind = Kind.CONSOLIDATION
+    if not repository.insert(tx, sweep_id, site.chain, site.keyset.id, kind, Reason.MANY, items):
+        raise Raced("another sweep has claimed one of its addresses")
+
+
+def items_of(tx: Tx, site: BtcSite, chosen: Sequence[SpendableCoin]) -> list[Item]:
+    """The addresses that coins are at, and how much."""
     ids = repository.address_ids(tx, site.keyset.id, [(coin.branch, coin.index) for coin in chosen])
     amounts: dict[int, int] = {}
     for coin in chosen:
         address_id = ids[coin.branch, coin.index]
         amounts[address_id] = amounts.get(address_id, 0) + coin.units
-    items = [Item(address_id, site.asset.id, units) for address_id, units in sorted(amounts.items())]
-    kind = Kind.CONSOLIDATION
-    if not repository.insert(tx, sweep_id, site.chain, site.keyset.id, kind, Reason.MANY, items):
-        raise Raced("another sweep has claimed one of its addresses")
+    return [Item(address_id, site.asset.id, units) for address_id, units in sorted(amounts.items())]

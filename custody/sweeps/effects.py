@@ -1,7 +1,7 @@
 """What our transactions do to the sweeps that they carry out. See `custody.signing.effects`.
 
 Sweeps move money within one wallet: the ledger knows nothing of them but their network fee, which every transaction
-books in the same way.
+books in the same way. Rotations move it into another wallet of ours.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from custody.deposits.lifecycle import DepositEvent
+from custody.ledger import bookings
 from custody.ledger.model import Command
 from custody.signing.effects import Ended
 from custody.signing.model import ConsumptionFact, OurTransaction
@@ -48,7 +49,7 @@ class SweepEffects:
         if found is not None:
             detail = {"txid": fact.txid, "height": fact.height}
             repository.apply(tx, *found, SweepEvent.FINALISE, detail=detail)
-            if transaction.kind == Kind.CONSOLIDATION:
+            if transaction.kind != Kind.SWEEP:
                 repository.close_items(tx, found[0])
         return ()
 
@@ -78,3 +79,27 @@ class SweepEffects:
         repository.apply(tx, *found, event, reason=reason[:500])
         repository.close_items(tx, found[0])
         return str(found[0])
+
+
+class RotationEffects(SweepEffects):
+    """What a key-set that is no longer active held, moved to the one that follows it."""
+
+    def final(self, tx: Tx, transaction: OurTransaction, fact: ConsumptionFact) -> Sequence[Command]:
+        """Confirmed: the other wallet has it."""
+        super().final(tx, transaction, fact)
+        moved = repository.rotated(tx, transaction.id, fact.content)
+        return (
+            bookings.book_rotation(
+                transaction.id,
+                transaction.finalisations + 1,
+                asset=moved.asset,
+                source=transaction.keyset,
+                target=moved.target,
+                units=moved.units,
+            ),
+        )
+
+    def unfinal(self, tx: Tx, transaction: OurTransaction) -> Sequence[Command]:
+        """Broadcast again: the first wallet has it still."""
+        super().unfinal(tx, transaction)
+        return (bookings.unbook_rotation(transaction.id, transaction.finalisations),)

@@ -68,6 +68,8 @@ class Reason(StrEnum):
     """Withdrawals wait for this asset, and it is worth its gas."""
     MANY = "many"
     """There are too many small coins, and fees are low."""
+    RETIRED = "retired"
+    """Its key-set is no longer active."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,16 @@ class Candidate:
     def units(self, asset: str) -> int:
         """What it has of an asset."""
         return sum(pile.units for pile in self.piles if pile.asset == asset)
+
+
+@dataclass(frozen=True, slots=True)
+class Rotated:
+    """What one version of a rotation moves."""
+
+    target: str
+    """Key-set that gets it."""
+    asset: str
+    units: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from custody.errors import Conflict
 from custody.storage import events
 from custody.storage.db import Row, Tx, units
 from custody.sweeps.lifecycle import SWEEP, SweepEvent, SweepState
-from custody.sweeps.model import Candidate, Item, Pile
+from custody.sweeps.model import Candidate, Item, Pile, Rotated
 from custody.sweeps.settling import Arrived
 from policies.intent import Kind
 
@@ -41,6 +41,31 @@ def insert(
 def attach(tx: Tx, sweep_id: UUID, transaction_id: UUID) -> None:
     """Note which transaction does it."""
     tx.execute("UPDATE sweeps SET transaction_id = %s WHERE id = %s", [transaction_id, sweep_id])
+
+
+def record_rotated(tx: Tx, transaction_id: UUID, version: int, moved: Rotated) -> None:
+    """Note what a version of a rotation moves, in the database transaction that records it."""
+    tx.execute(
+        "INSERT INTO rotations (transaction_id, version, target, asset, units) VALUES (%s, %s, %s, %s, %s)",
+        [transaction_id, version, moved.target, moved.asset, moved.units],
+    )
+
+
+def rotated(tx: Tx, transaction_id: UUID, content: str | None = None) -> Rotated:
+    """What the version of a rotation with a content moves, or its newest (None).
+
+    Raises:
+        LookupError: it has no such version.
+    """
+    row = tx.optional(
+        "SELECT r.target, r.asset, r.units FROM rotations r"
+        " JOIN transaction_versions v ON v.transaction_id = r.transaction_id AND v.version = r.version"
+        " WHERE r.transaction_id = %s AND (%s::text IS NULL OR v.content = %s) ORDER BY r.version DESC LIMIT 1",
+        [transaction_id, content, content],
+    )
+    if row is None:
+        raise LookupError(f"rotation {transaction_id} has no version {content}")
+    return Rotated(row["target"], row["asset"], units(row["units"]))
 
 
 def state_of(tx: Tx, transaction_id: UUID) -> tuple[UUID, SweepState] | None:

@@ -11,6 +11,7 @@ from custody.signing.site import Site
 from custody.storage.db import Database
 from custody.sweeps import btc, evm
 from custody.sweeps.model import SweepPace
+from custody.sweeps.rotation import rotate
 
 _SWEEP: Final[Mapping[type[Site], Callable[[Database, Any, SweepPace, int], int]]] = {
     BtcSite: btc.consolidate,
@@ -25,11 +26,18 @@ def sweep(db: Database, site: Site, pace: SweepPace, *, now: int) -> int:
 
     Args:
         db: the database, as the worker's role.
-        site: the hot wallet.
+        site: a hot wallet; what one that is no longer active holds is moved to the one that is.
         pace: how much, how often.
         now: UNIX seconds.
 
     Raises:
         NodeUnavailable, DatabaseUnavailable, Conflict: try again; nothing was recorded.
     """
-    return _SWEEP[type(site)](db, site, pace, now)
+    # The keys that have to go on gathering what still comes to their addresses can do so only while they are trusted.
+    gathers = site.keyset.state == "active" or (
+        site.keyset.state == "deactivated" and isinstance(site, EvmSite)
+    )
+    done = _SWEEP[type(site)](db, site, pace, now) if gathers else 0
+    if site.keyset.state in ("deactivated", "compromised"):
+        done += rotate(db, site, pace, now)
+    return done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -55,15 +55,25 @@ def _settle_internal(services: Services) -> int:
     return settle_internal(services.database, services.bundle())
 
 
-def _at_each_site(services: Services, do: Callable[[Site], int]) -> int:
-    """How much was done at all sites together. One chain in trouble must not stop the others: all are tried.
+def _working(services: Services) -> Sequence[Site]:
+    """The wallets that sign: a suspended one's requests wait until it is active again."""
+    return [site for site in services.wallets() if site.keyset.state != "suspended"]
+
+
+def _one_of_each_chain(services: Services) -> Sequence[Site]:
+    """For what is done for a chain as a whole."""
+    return list({site.chain: site for site in reversed(services.wallets())}.values())
+
+
+def _at_each_site(sites: Iterable[Site], do: Callable[[Site], int]) -> int:
+    """How much was done at all of them together. One chain in trouble must not stop the others: all are tried.
 
     Raises:
         StrongroomError: the first trouble, if nothing was done anywhere; one that no repetition helps in any case.
     """
     done = 0
     troubles: list[StrongroomError] = []
-    for site in services.sites():
+    for site in sites:
         try:
             done += do(site)
         except StrongroomError as error:
@@ -83,21 +93,21 @@ def _build(services: Services) -> int:
                 return built + (fill_gap(services.database, site) is not None)
         return MAX_TRANSACTIONS
 
-    return _at_each_site(services, one_site)
+    return _at_each_site(services.sites(), one_site)
 
 
 def _sign(services: Services) -> int:
     return _at_each_site(
-        services, lambda site: len(sign(services.database, site, services.signer(site.keyset.id)))
+        _working(services), lambda site: len(sign(services.database, site, services.signer(site.keyset.id)))
     )
 
 
 def _broadcast(services: Services) -> int:
-    return _at_each_site(services, lambda site: broadcast(services.database, site))
+    return _at_each_site(services.wallets(), lambda site: broadcast(services.database, site))
 
 
 def _track(services: Services) -> int:
-    return _at_each_site(services, lambda site: track(services.database, site))
+    return _at_each_site(_one_of_each_chain(services), lambda site: track(services.database, site))
 
 
 def _bump(services: Services) -> int:
@@ -108,11 +118,11 @@ def _bump(services: Services) -> int:
             observe(tx, site.chain, price)
         return made
 
-    return _at_each_site(services, one_site)
+    return _at_each_site(_working(services), one_site)
 
 
 def _book_losses(services: Services) -> int:
-    return _at_each_site(services, lambda site: book_losses(services.database, site))
+    return _at_each_site(_one_of_each_chain(services), lambda site: book_losses(services.database, site))
 
 
 def _sweep(services: Services) -> int:
@@ -120,7 +130,9 @@ def _sweep(services: Services) -> int:
     pace = SweepPace() if gather is None else SweepPace(gather_seconds=gather)
     with services.database.transaction() as tx:
         watch_excess(tx, services.bundle())
-    return _at_each_site(services, lambda site: sweep(services.database, site, pace, now=services.clock()))
+    return _at_each_site(
+        _working(services), lambda site: sweep(services.database, site, pace, now=services.clock())
+    )
 
 
 def _reconcile(services: Services) -> int:

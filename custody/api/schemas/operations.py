@@ -18,8 +18,9 @@ class SweepOut(Out):
     id: UUID
     chain: str
     keyset: str
-    kind: Literal["sweep", "consolidation"] = Field(
-        description="Forwarders emptied into the treasury, or small coins gathered into one."
+    kind: Literal["sweep", "consolidation", "rotation"] = Field(
+        description="Forwarders emptied into the treasury, small coins gathered into one, or what a key-set that is"
+        " no longer active held, moved to the one that follows it."
     )
     state: str = Field(examples=["broadcast"])
     reason: str = Field(description="Why it was planned, or why it was abandoned.")

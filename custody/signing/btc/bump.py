@@ -16,7 +16,7 @@ from chains.btc.fees import MAX_SAT_PER_KVB, FeeRate, minimum_replacement_fee
 from custody.signing import repository
 from custody.signing.btc import change, coins
 from custody.signing.btc.build import fetch_previous, present_feerate
-from custody.signing.btc.consolidate import replaced
+from custody.signing.btc.consolidate import assemble_rotation, replaced
 from custody.signing.btc.plan import MAX_PREVIOUS_BYTES, assemble, choose, previous_bytes
 from custody.signing.btc.site import BtcSite
 from custody.signing.errors import BumpRefused, Raced
@@ -25,6 +25,8 @@ from custody.signing.recording import record_next
 from custody.signing.replacing import lock_as_it_was, replaceable
 from custody.signing.requests import Payee, read_request
 from custody.storage.db import Database, Tx
+from custody.sweeps import repository as sweeps
+from custody.sweeps.model import Rotated
 from custody.withdrawals.destinations import destination_of
 from policies.intent import Kind
 
@@ -92,7 +94,7 @@ def _choose(site: BtcSite, found: _Found, payees: Sequence[Payee], target: FeeRa
     )
     incremental = max(site.node.incremental_feerate(), FeeRate(1_000))
     feerate = max(target, FeeRate(old_feerate.sat_per_kvb + 1))
-    if found.transaction.kind == Kind.CONSOLIDATION:
+    if found.transaction.kind in (Kind.CONSOLIDATION, Kind.ROTATION):
         return replaced(
             site,
             found.pinned,
@@ -146,18 +148,25 @@ def _record(
         ):
             raise Raced("a coin was spent, reserved or undone meanwhile")
         change_index = current.change_index
-        if selection.change_sats is None:
+        if selection.change_sats is None or transaction.kind == Kind.ROTATION:
             change_index = None
         elif change_index is None:
             change_index = change.allocate(tx, site.keyset, site.asset.id, site.account)
             repository.set_change_index(tx, transaction.id, change_index)
         intents = read_request(found.newest.request).intents
-        built = assemble(site, payees, intents, selection, by_resource, previous, change_index)
+        if transaction.kind == Kind.ROTATION:
+            built = assemble_rotation(site, intents, found.pinned, previous, selection.fee_sats)
+        else:
+            built = assemble(site, payees, intents, selection, by_resource, previous, change_index)
         if not found.newest.resources <= set(built.resources):
             raise BumpRefused("the replacement would drop an input of an earlier version")
         if not repository.reserve(tx, site.chain, added, transaction.id):
             raise Raced("a coin was reserved meanwhile")
         record_next(tx, site, transaction.id, number, built)
+        if transaction.kind == Kind.ROTATION:
+            moved = sweeps.rotated(tx, transaction.id)
+            left = sum(coin.units for coin in found.pinned) - selection.fee_sats
+            sweeps.record_rotated(tx, transaction.id, number, Rotated(moved.target, moved.asset, left))
     return number
 
 

@@ -1,6 +1,7 @@
 """Consolidations: many coins of ours become one, at a change address. No payments, one output.
 
-A replacement spends the same coins into the same address, and pays the higher fee out of it.
+Rotations are the same, but that the address is one of the key-set that follows. A replacement spends the same coins
+into the same address, and pays the higher fee out of it.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from chains.btc.address import parse_address
 from chains.btc.codec import compact_size
 from chains.btc.coin_index import Coin
 from chains.btc.coins import Selection
 from chains.btc.fees import FeeRate, minimum_replacement_fee
 from chains.btc.hd import CHANGE, agreed_address
+from chains.btc.network import NETWORKS
 from chains.btc.script import P2WPKH_INPUT_WU, dust_limit_sats, output_size_vb
-from custody.signing.btc.plan import assemble
+from chains.btc.tx import TxOut
+from custody.signing.btc.plan import assemble, written
 from custody.signing.btc.site import BtcSite
 from custody.signing.errors import BumpRefused
 from custody.signing.model import SpendableCoin
 from custody.signing.requests import Built, house_intent
-from policies.intent import Kind
+from policies.intent import Intent, Kind
 
 _P2WPKH_SCRIPT: Final = b"\x00\x14" + bytes(20)
 
@@ -124,3 +128,29 @@ def assemble_consolidation(
     intent = house_intent(site, Kind.CONSOLIDATION, str(sweep_id), destination)
     by_resource = {coin.resource: coin for coin in coins}
     return assemble(site, (), (intent,), selection, by_resource, previous, change_index)
+
+
+def assemble_rotation(
+    site: BtcSite,
+    intents: tuple[Intent, ...],
+    coins: Sequence[SpendableCoin],
+    previous: Mapping[str, bytes],
+    fee_sats: int,
+) -> Built:
+    """The unsigned transaction that moves all of these coins to another key-set of ours, and its request.
+
+    Args:
+        site: the wallet that they leave.
+        intents: the one rotation; it names the address.
+        coins: all that it spends.
+        previous: whole previous transactions by txid.
+        fee_sats: what it pays.
+
+    Raises:
+        InvalidValue: the parts do not fit together.
+    """
+    [intent] = intents
+    selection = all_of(coins, fee_sats)
+    to = parse_address(intent.destination, NETWORKS[site.network.network], site.chain)
+    outputs = [TxOut(sum(coin.units for coin in coins) - fee_sats, to.script)]
+    return written(site, intents, (), coins, previous, outputs, selection, None)

@@ -30,7 +30,7 @@ from custody.signing.btc.site import BtcSite
 from custody.signing.model import SpendableCoin
 from custody.signing.requests import Built, Payee, make_request
 from policies.decision import Reason
-from policies.intent import Intent
+from policies.intent import Intent, SignedOrder
 from signers.ports import MAX_CALL_BYTES
 
 TX_VERSION: Final = 2
@@ -150,13 +150,35 @@ def assemble(
     """
     if (selection.change_sats is None) != (change_index is None):
         raise InvalidValue("a change index belongs to a selection with change")
-    spent = sorted((coins[coin.resource] for coin in selection.coins), key=_bip69)
+    spent = [coins[coin.resource] for coin in selection.coins]
     outputs = [TxOut(payee.units, payee.destination.script) for payee in payees]
-    change_script = b""
     if change_index is not None and selection.change_sats is not None:
-        change_script = site.account.script(CHANGE, change_index)
-        outputs.append(TxOut(selection.change_sats, change_script))
-    outputs.sort(key=lambda output: (output.units, output.script))
+        outputs.append(TxOut(selection.change_sats, site.account.script(CHANGE, change_index)))
+    orders = [payee.signed for payee in payees]
+    return written(site, intents, orders, spent, previous, outputs, selection, change_index)
+
+
+def written(
+    site: BtcSite,
+    intents: tuple[Intent, ...],
+    orders: Sequence[SignedOrder],
+    spent: Sequence[SpendableCoin],
+    previous: Mapping[str, bytes],
+    outputs: Sequence[TxOut],
+    selection: Selection,
+    change_index: int | None,
+) -> Built:
+    """The unsigned transaction with these inputs and outputs, and the request that asks for its signatures.
+
+    Args:
+        selection: what it was planned to pay, and its size.
+        change_index: of the output that is change of this wallet, None without one.
+
+    Raises:
+        InvalidValue: it pays another fee than was planned.
+    """
+    spent = sorted(spent, key=_bip69)
+    outputs = sorted(outputs, key=lambda output: (output.units, output.script))
     tx = Transaction(TX_VERSION, tuple(TxIn(Outpoint.parse(coin.resource)) for coin in spent), tuple(outputs))
     inputs = [
         PsbtInput(
@@ -170,6 +192,7 @@ def assemble(
     ]
     change = {}
     if change_index is not None:
+        change_script = site.account.script(CHANGE, change_index)
         position = next(i for i, output in enumerate(outputs) if output.script == change_script)
         change[position] = (site.account.pubkey(CHANGE, change_index), _path(site, CHANGE, change_index))
     psbt = build_psbt(tx, inputs, change, site.keyset.fingerprint)
@@ -178,7 +201,7 @@ def assemble(
         raise InvalidValue(f"the transaction pays {fee} sats of fee, {selection.fee_sats} were planned")
     return Built(
         unsigned=tx.serialize(),
-        request=make_request(site, intents, [payee.signed for payee in payees], psbt),
+        request=make_request(site, intents, orders, psbt),
         content=tx.txid.hex,
         resources=tx.resources,
         fee_units=fee,

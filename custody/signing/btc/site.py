@@ -16,7 +16,7 @@ from custody.signing.btc.finish import finish
 from custody.signing.model import OurTransaction, Version
 from custody.signing.site import Pace, SendingNode, Site
 from custody.storage.db import Tx
-from policies.bundle import BitcoinKeyset, BitcoinNetwork, Bundle
+from policies.bundle import BitcoinKeyset, BitcoinNetwork, Bundle, KeysetEntry
 from signers.ports import SignResponse
 
 
@@ -65,13 +65,20 @@ class BtcSite(Site):
         return coins.missing_receipts(tx, transaction.chain, sorted(inputs))
 
 
-def btc_site(bundle: Bundle, chain: str, node: BtcPaymentNode, *, pace: Pace | None = None) -> BtcSite:
-    """The hot wallet of a chain.
+def btc_site(
+    bundle: Bundle,
+    chain: str,
+    node: BtcPaymentNode,
+    *,
+    pace: Pace | None = None,
+    keyset: KeysetEntry | None = None,
+) -> BtcSite:
+    """The hot wallet of a chain: of a key-set, or of the active one.
 
     Raises:
         InvalidValue: the bundle lacks the chain, its asset or a hot key-set, or they are of another family.
     """
-    network, keyset = bundle.network(chain), bundle.keyset_for(chain, "hot")
+    network, keyset = bundle.network(chain), keyset or bundle.keyset_for(chain, "hot")
     if not isinstance(network, BitcoinNetwork) or not isinstance(keyset, BitcoinKeyset):
         raise InvalidValue(f"{chain} is no chain of the Bitcoin family")
     return BtcSite(

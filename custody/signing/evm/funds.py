@@ -57,10 +57,15 @@ def _leaving(tx: Tx, site: EvmSite, height: int) -> Leaving:
     )
     paid = tx.all(
         "SELECT w.asset, sum(w.units) AS units FROM withdrawals w JOIN transactions t ON t.id = w.transaction_id"
-        f" WHERE {pending} GROUP BY w.asset",
+        f" WHERE {pending} GROUP BY w.asset"
+        # A rotation moves the same in each version: what may cost more stays behind.
+        " UNION ALL SELECT r.asset, sum(r.units) AS units FROM rotations r JOIN transactions t"
+        f" ON t.id = r.transaction_id AND r.version = 1 WHERE {pending} GROUP BY r.asset",
         params,
     )
-    leaving = {row["asset"]: units(row["units"]) for row in paid}
+    leaving: dict[str, int] = {}
+    for row in paid:
+        leaving[row["asset"]] = leaving.get(row["asset"], 0) + units(row["units"])
     leaving[site.asset.id] = leaving.get(site.asset.id, 0) + units(fees["fees"])
     return Leaving(leaving)
 

@@ -16,7 +16,7 @@ from custody.signing.evm.finish import finish
 from custody.signing.model import OurTransaction, Version
 from custody.signing.site import Pace, SendingNode, Site
 from custody.storage.db import Tx
-from policies.bundle import Bundle, EvmKeyset, EvmNetwork
+from policies.bundle import Bundle, EvmKeyset, EvmNetwork, KeysetEntry
 from signers.ports import SignResponse
 
 
@@ -68,13 +68,20 @@ class EvmSite(Site):
         return ()
 
 
-def evm_site(bundle: Bundle, chain: str, node: EvmPaymentNode, *, pace: Pace | None = None) -> EvmSite:
-    """The hot wallet of a chain.
+def evm_site(
+    bundle: Bundle,
+    chain: str,
+    node: EvmPaymentNode,
+    *,
+    pace: Pace | None = None,
+    keyset: KeysetEntry | None = None,
+) -> EvmSite:
+    """The hot wallet of a chain: of a key-set, or of the active one.
 
     Raises:
         InvalidValue: the bundle lacks the chain, its asset or a hot key-set, or they are of another family.
     """
-    network, keyset = bundle.network(chain), bundle.keyset_for(chain, "hot")
+    network, keyset = bundle.network(chain), keyset or bundle.keyset_for(chain, "hot")
     if not isinstance(network, EvmNetwork) or not isinstance(keyset, EvmKeyset):
         raise InvalidValue(f"{chain} is no chain of the EVM family")
     return EvmSite(

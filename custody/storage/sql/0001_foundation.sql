@@ -400,12 +400,13 @@ CREATE TABLE nonces (
     PRIMARY KEY (chain, sender)
 );
 
--- Money of ours that moves between our own addresses: forwarders to the treasury, many coins into one.
+-- Money of ours that moves between our own addresses: forwarders to the treasury, many coins into one, and what a key-set
+-- that is no longer active holds to the one that follows it.
 CREATE TABLE sweeps (
     id             uuid PRIMARY KEY,                      -- of its intent, too
     chain          text NOT NULL,
     keyset         text NOT NULL,
-    kind           text NOT NULL CHECK (kind IN ('sweep', 'consolidation')),
+    kind           text NOT NULL CHECK (kind IN ('sweep', 'consolidation', 'rotation')),
     state          text NOT NULL CHECK (state IN ('planned', 'signing', 'broadcast', 'confirmed', 'abandoned')),
     reason         text NOT NULL DEFAULT '',
     transaction_id uuid REFERENCES transactions (id),
@@ -437,6 +438,17 @@ CREATE TABLE sweep_events (
     at         timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX ON sweep_events (sweep_id);
+
+-- What each version of a rotation moves from one wallet into another: a replacement pays its higher fee out of it.
+CREATE TABLE rotations (
+    transaction_id uuid NOT NULL,
+    version        integer NOT NULL,
+    target         text NOT NULL,                         -- key-set that gets it
+    asset          text NOT NULL,
+    units          numeric(78, 0) NOT NULL CHECK (units > 0),
+    PRIMARY KEY (transaction_id, version),
+    FOREIGN KEY (transaction_id, version) REFERENCES transaction_versions (transaction_id, version)
+);
 
 -- EVM: what the node has at a finalised block beyond (+) or below (-) what our facts explain, once it is booked: money
 -- that came by no way we watch, fees that a token took in transfers, what a stranger moved with our key.
@@ -772,7 +784,7 @@ GRANT DELETE ON halts TO strongroom_worker;
 GRANT UPDATE (state, reason) ON customers TO strongroom_worker;
 GRANT INSERT, DELETE ON reservations TO strongroom_worker;
 GRANT INSERT, UPDATE ON losses, fee_observations TO strongroom_worker;
-GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, variances TO strongroom_worker;
+GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, rotations, variances TO strongroom_worker;
 GRANT UPDATE (state, reason, transaction_id, updated_at) ON sweeps TO strongroom_worker;
 GRANT UPDATE (open, left_behind) ON sweep_items TO strongroom_worker;
 GRANT UPDATE (first) ON nonces TO strongroom_worker;

@@ -18,16 +18,9 @@ class Place:
     chain: str
 
 
-class Places:
-    """Services of which only the sites are looked at."""
-
-    def sites(self) -> tuple[Place, ...]:
-        return (Place("first"), Place("second"), Place("third"))
-
-
 def at_each(troubles: dict[str, StrongroomError], done: int = 1) -> tuple[list[str], Any]:
     visited: list[str] = []
-    services: Any = Places()
+    sites: Any = (Place("first"), Place("second"), Place("third"))
 
     def do(site: Any) -> int:
         visited.append(site.chain)
@@ -36,7 +29,7 @@ def at_each(troubles: dict[str, StrongroomError], done: int = 1) -> tuple[list[s
         return done
 
     try:
-        return visited, _at_each_site(services, do)
+        return visited, _at_each_site(sites, do)
     except StrongroomError as error:
         return visited, error
 
