@@ -58,11 +58,17 @@ CONTRACT_ADMINISTRATION: Final = (
 )
 """Calls that change who rules a contract, our factory included, or what a proxy runs (ERC-173, ERC-1967)."""
 
-_KNOWN: Final[Mapping[bytes, tuple[str, str]]] = {
-    **{selector(signature): ("allowance", signature) for signature in ALLOWANCES},
-    **{selector(signature): ("contract-administration", signature) for signature in CONTRACT_ADMINISTRATION},
-    **{found: ("safe-administration", name) for found, name in ADMINISTRATION.items()},
-    MULTI_SEND: ("multi-send", "multiSend(bytes)"),
+_KNOWN: Final[Mapping[bytes, Reason]] = {
+    **{selector(call): Reason("allowance", f"{call} is never signed") for call in ALLOWANCES},
+    **{
+        selector(call): Reason("contract-administration", f"{call} is never signed")
+        for call in CONTRACT_ADMINISTRATION
+    },
+    **{
+        found: Reason("safe-administration", f"{name} is never signed")
+        for found, name in ADMINISTRATION.items()
+    },
+    MULTI_SEND: Reason("multi-send", "multiSend(bytes) is never signed"),
 }
 _NOBODY: Final = bytes(20)
 
@@ -78,8 +84,8 @@ class Transfer(NamedTuple):
 
 def refusal(data: bytes, code: str, detail: str) -> Unreadable:
     """Why a call is refused: by the name of what it is known to be, or else with `code` and `detail`."""
-    known = _KNOWN.get(data[:SELECTOR_BYTES])
-    return Unreadable(code, detail) if known is None else Unreadable(known[0], f"{known[1]} is never signed")
+    known = _KNOWN.get(data[:SELECTOR_BYTES], Reason(code, detail))
+    return Unreadable(known.code, known.detail)
 
 
 def money_transfer(to: bytes, value_wei: int, data: bytes, tokens: Collection[bytes]) -> Transfer:

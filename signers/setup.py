@@ -10,7 +10,7 @@ from chains.btc.script import KeyScript
 from policies.bundle import TrustRoot
 from signers.config import JOURNAL_FILE, MARK_FILE, PINNED_FILE
 from signers.errors import BadConfiguration
-from signers.evm_keys import create_evm_keyset
+from signers.evm_keys import create_evm_keyset, create_safe_owner
 from signers.journal import Journal
 from signers.keyset import KeysetRecord
 from signers.pkcs11 import Token
@@ -48,7 +48,17 @@ class NewEvmKeyset:
     """EIP-155."""
 
 
-NewKeyset = NewBitcoinKeyset | NewBitcoinCosigner | NewEvmKeyset
+@dataclass(frozen=True, slots=True)
+class NewSafeOwner:
+    """The key of one owner of a Safe to be made."""
+
+    id: str
+    """The Safe's, in the bundle."""
+    chain_id: int
+    """EIP-155."""
+
+
+NewKeyset = NewBitcoinKeyset | NewBitcoinCosigner | NewEvmKeyset | NewSafeOwner
 """A key-set to be made."""
 
 
@@ -80,6 +90,8 @@ def make_keys(
 def _made(token: Token, keyset: NewKeyset, directory: Path) -> KeysetRecord:
     if isinstance(keyset, NewEvmKeyset):
         return create_evm_keyset(token, keyset.id, keyset.chain_id, directory)
+    if isinstance(keyset, NewSafeOwner):
+        return create_safe_owner(token, keyset.id, keyset.chain_id, directory)
     if isinstance(keyset, NewBitcoinCosigner):
         return create_cosigner(token, keyset.id, keyset.network, directory)
     return create_keyset(token, keyset.id, keyset.network, directory, script=keyset.script)

@@ -242,7 +242,7 @@ def test_a_factory_that_changed_makes_old_salts_no_danger(bench: EvmBench) -> No
     sweep = bench.world.sweep([0])
     bench.adopt(2, keyset_factory=named_address("new factory"))
     sweep.intents = [msgspec.structs.replace(i, policy_version=2) for i in sweep.intents]
-    assert bench.codes(bench.world.request(sweep)) == {"unknown-call"}
+    assert bench.codes(bench.world.request(sweep)) == {"unlisted-contract"}
 
 
 def test_keys_of_one_network_never_sign_what_is_valid_on_the_other(bench: EvmBench) -> None:

@@ -14,11 +14,14 @@ import rlp
 
 from chains.eth.abi import address_word, selector, uint_word
 from chains.eth.address import raw_address
+from chains.eth.contracts import artifact
 from chains.eth.erc20 import transfer_calldata
 from chains.eth.forwarder import flush_calldata, salt_of
 from chains.eth.payout import Payout, payout_calldata
 from policies.intent import Kind
 from policies.keys import SigningKey, sign_order
+from signers.evm import EvmRules
+from signers.evm_calls import ALLOWANCES, CONTRACT_ADMINISTRATION
 from signers.ports import SignRequest
 from tests.fakes.evm_signing import (
     ETHER,
@@ -208,7 +211,6 @@ def test_authorizations_that_would_hand_the_account_to_a_contract_are_refused(be
     "change",
     [
         pytest.param(field(8, [[MALLORY, [bytes(32)]]]), id="an access list"),
-        pytest.param(field(5, b""), id="a contract creation"),
         pytest.param(field(5, MALLORY + b"\x00"), id="a destination of 21 bytes"),
         pytest.param(field(1, b"\x00\x01"), id="a nonce with a leading zero"),
         pytest.param(field(6, []), id="a list where the value is"),
@@ -222,6 +224,12 @@ def test_fields_that_no_payment_has_are_refused(bench: EvmBench, change: Any) ->
     fields = rlp.decode(bench.world.tx(bench.draft()).encode()[1:])
     raw = b"\x02" + rlp.encode(change(fields))
     assert bench.codes(bench.request(raw=raw)) == {"malformed-transaction"}
+
+
+def test_the_creation_of_a_contract_is_refused(bench: EvmBench) -> None:
+    fields = rlp.decode(bench.world.tx(bench.draft(data=b"\x60\x00")).encode()[1:])
+    raw = b"\x02" + rlp.encode(field(5, b"")(fields))
+    assert bench.codes(bench.request(raw=raw)) == {"contract-creation"}
 
 
 def test_what_is_no_base64_is_refused(bench: EvmBench) -> None:
@@ -239,8 +247,8 @@ def test_a_changed_destination_or_amount_is_refused(bench: EvmBench) -> None:
 
 
 def test_a_native_payment_with_calldata_is_refused(bench: EvmBench) -> None:
-    assert bench.codes(bench.request(data=b"\x00")) == {"unknown-call"}
-    assert bench.codes(bench.request(data=transfer_calldata(MALLORY, 1))) == {"unknown-call"}
+    assert bench.codes(bench.request(data=b"\x00")) == {"unlisted-contract"}
+    assert bench.codes(bench.request(data=transfer_calldata(MALLORY, 1))) == {"unlisted-contract"}
 
 
 def test_one_transfer_does_not_pay_two_intents(bench: EvmBench) -> None:
@@ -287,7 +295,7 @@ def test_a_destination_with_a_wrong_checksum_is_refused(bench: EvmBench) -> None
 
 
 def test_value_with_a_token_transfer_is_refused(bench: EvmBench) -> None:
-    assert bench.codes(bench.request(1_000_000, asset="USDX", value_wei=1)) == {"unknown-call"}
+    assert bench.codes(bench.request(1_000_000, asset="USDX", value_wei=1)) == {"value-with-call"}
 
 
 def test_hidden_calldata_after_valid_calldata_is_refused(bench: EvmBench) -> None:
@@ -305,9 +313,8 @@ def test_dirty_bytes_above_an_address_are_refused(bench: EvmBench) -> None:
 @pytest.mark.parametrize(
     "signature",
     [
-        "approve(address,uint256)",
-        "increaseAllowance(address,uint256)",
         "burn(address,uint256)",
+        "mint(address,uint256)",
         "transfer(address,uint128)",
     ],
 )
@@ -317,22 +324,47 @@ def test_calls_of_a_token_that_look_like_a_transfer_are_refused(bench: EvmBench,
     assert bench.codes(bench.request(1_000_000, asset="USDX", data=data)) == {"unknown-call"}
 
 
+@pytest.mark.parametrize("to", ["the token", "an unlisted token", "the payout contract", "the factory"])
+@pytest.mark.parametrize("signature", ALLOWANCES)
+def test_whatever_lets_others_take_money_is_refused_by_its_name(
+    bench: EvmBench, signature: str, to: str
+) -> None:
+    arguments = signature[signature.index("(") + 1 : -1].split(",")
+    data = selector(signature) + b"".join(address_word(MALLORY) for _ in arguments)
+    places = {"the token": USDX, "the payout contract": PAYOUT, "the factory": FACTORY}
+    draft = bench.draft(1_000_000, asset="USDX", data=data)
+    draft.to = raw_address(places.get(to, named_address("unlisted")))
+    assert bench.codes(bench.world.request(draft)) == {"allowance"}
+
+
+@pytest.mark.parametrize("signature", CONTRACT_ADMINISTRATION)
+def test_whatever_changes_who_rules_a_contract_or_what_it_runs_is_refused_by_its_name(
+    bench: EvmBench, signature: str
+) -> None:
+    data = selector(signature) + address_word(MALLORY) * signature.count("address")
+    code = {"contract-administration"}
+    assert bench.codes(bench.request(1_000_000, asset="USDX", data=data)) == code
+    assert bench.codes(bench.request(to=raw_address(FACTORY), value_wei=0, data=data)) == code
+    assert bench.codes(bench.world.request(bench.world.sweep([0], data=data))) == code
+    assert bench.codes(bench.world.request(bench.world.fill(to=raw_address(FACTORY), data=data))) == code
+
+
+def test_every_call_of_our_factory_but_the_flush_is_known_as_administration() -> None:
+    abi = artifact("ForwarderFactory").abi
+    changing = {
+        f"{entry['name']}({','.join(i['type'] for i in entry['inputs'])})"
+        for entry in abi
+        if entry["type"] == "function" and entry["stateMutability"] not in ("view", "pure")
+    }
+    assert changing - {"flush(bytes32[],address[])"} <= set(CONTRACT_ADMINISTRATION)
+    assert len(changing) > 5
+
+
 @pytest.mark.parametrize(
     "data",
     [
-        pytest.param(
-            selector("transferFrom(address,address,uint256)")
-            + address_word(MALLORY)
-            + address_word(raw_address(EVM_DESTINATION))
-            + uint_word(1_000_000),
-            id="transferFrom",
-        ),
-        pytest.param(
-            selector("permit(address,address,uint256,uint256,uint8,bytes32,bytes32)")
-            + b"".join(uint_word(n) for n in range(7)),
-            id="permit",
-        ),
-        pytest.param(selector("transferOwnership(address)") + address_word(MALLORY), id="transferOwnership"),
+        pytest.param(selector("deposit()"), id="deposit"),
+        pytest.param(selector("withdraw(uint256)") + uint_word(1_000_000), id="withdraw"),
         pytest.param(selector("pause()"), id="pause"),
     ],
 )
@@ -356,7 +388,7 @@ def test_another_token_or_an_unlisted_contract_is_refused(bench: EvmBench) -> No
         "unknown-output",
         "unpaid-intent",
     }
-    assert bench.codes(bench.request(1_000_000, asset="USDX", to=MALLORY)) == {"unknown-call"}
+    assert bench.codes(bench.request(1_000_000, asset="USDX", to=MALLORY)) == {"unlisted-contract"}
 
 
 def test_native_money_does_not_pay_for_tokens_and_tokens_not_for_native_money(bench: EvmBench) -> None:
@@ -411,12 +443,12 @@ def test_a_batch_in_another_order_pays_the_same(bench: EvmBench) -> None:
 def test_a_batch_with_another_value_than_its_sum_is_refused(bench: EvmBench) -> None:
     for value in (2999, 3001, 0):
         draft = replace(batch(bench, 1000, 2000), value_wei=value)
-        assert bench.codes(bench.world.request(draft)) == {"unknown-call"}
+        assert bench.codes(bench.world.request(draft)) == {"payout-sum"}
 
 
 def test_a_batch_through_a_foreign_contract_or_with_hidden_calldata_is_refused(bench: EvmBench) -> None:
     draft = batch(bench, 1000, 2000)
-    assert bench.codes(bench.world.request(replace(draft, to=MALLORY))) == {"unknown-call"}
+    assert bench.codes(bench.world.request(replace(draft, to=MALLORY))) == {"unlisted-contract"}
     honest = bench.world.tx(draft).data
     for data in (honest + b"\x00", honest + bytes(32), honest[:-32], selector("pay()") + honest[4:]):
         assert bench.codes(bench.world.request(replace(draft, data=data))) == {"unknown-call"}
@@ -425,7 +457,7 @@ def test_a_batch_through_a_foreign_contract_or_with_hidden_calldata_is_refused(b
 def test_without_a_payout_contract_in_the_bundle_there_are_no_batches(bench: EvmBench) -> None:
     request = bench.world.request(batch(bench, 1000, 2000))
     bench.adopt(2, keyset_payout=None)
-    assert "unknown-call" in bench.codes(request)
+    assert "unlisted-contract" in bench.codes(request)
 
 
 def test_tokens_are_not_paid_by_the_contract_for_native_batches(bench: EvmBench) -> None:
@@ -439,7 +471,7 @@ def test_tokens_are_not_paid_by_the_contract_for_native_batches(bench: EvmBench)
 
 def test_a_flush_of_a_foreign_factory_is_refused(bench: EvmBench) -> None:
     attested(bench, 0)
-    assert bench.codes(bench.world.request(bench.world.sweep([0], to=MALLORY))) == {"unknown-call"}
+    assert bench.codes(bench.world.request(bench.world.sweep([0], to=MALLORY))) == {"unlisted-contract"}
 
 
 def test_salts_that_this_signer_has_not_attested_are_refused(bench: EvmBench) -> None:
@@ -471,15 +503,9 @@ def test_a_flush_that_lists_something_twice_is_refused(bench: EvmBench) -> None:
 
 def test_value_or_hidden_calldata_with_a_flush_is_refused(bench: EvmBench) -> None:
     attested(bench, 0)
-    assert bench.codes(bench.world.request(bench.world.sweep([0], value_wei=1))) == {"unknown-call"}
+    assert bench.codes(bench.world.request(bench.world.sweep([0], value_wei=1))) == {"value-with-call"}
     honest = flush_calldata([salt_of(0)], [])
-    for data in (
-        honest + b"\x00",
-        honest + bytes(32),
-        b"",
-        selector("proposeTreasury(address)") + address_word(MALLORY),
-        selector("acceptTreasury()"),
-    ):
+    for data in (honest + b"\x00", honest + bytes(32), b"", selector("logic()")):
         assert bench.codes(bench.world.request(bench.world.sweep([0], data=data))) == {"unknown-call"}
 
 
@@ -535,7 +561,7 @@ def test_a_filled_nonce_for_anybody_else_is_refused(bench: EvmBench) -> None:
     assert bench.codes(bench.world.request(draft)) == {"bad-destination"}
 
 
-@pytest.mark.parametrize("kind", [k for k in Kind if k not in (Kind.PAYMENT, Kind.SWEEP, Kind.NONCE_FILL)])
+@pytest.mark.parametrize("kind", [k for k in Kind if k not in EvmRules.kinds])
 def test_kinds_that_evm_chains_do_not_have_are_refused(bench: EvmBench, kind: Kind) -> None:
     draft = bench.world.fill()
     draft.intents = [bench.world.house_intent(kind)]
@@ -749,7 +775,7 @@ def test_a_token_that_is_listed_on_another_network_only_is_no_token_here(bench: 
     sweep = under(bench, 2, bench.world.sweep([0], [there]))
     assert bench.codes(sweep) == {"unlisted-token"}
     payment = bench.draft(1_000, asset="USDX", to=raw_address(there))
-    assert bench.codes(under(bench, 2, payment)) == {"unknown-call"}
+    assert bench.codes(under(bench, 2, payment)) == {"unlisted-contract"}
 
 
 def test_an_unlisted_asset_and_one_without_a_cap_are_refused(bench: EvmBench) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-MAKERS = {"Reason", "Unreadable", "_refused", "Reach"}
+MAKERS = {"Reason", "Unreadable", "refusal", "_refused", "Reach"}
 CODE = re.compile(r"[a-z]+(-[a-z]+)*")
 
 
