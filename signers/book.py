@@ -167,6 +167,10 @@ class Book:
             for chain, content in rows
         ]
 
+    def open_count(self) -> int:
+        """How many transactions were signed and nobody has said what became of them."""
+        return int(self._sql.execute("SELECT count(*) FROM transactions WHERE outcome IS NULL").fetchone()[0])
+
     def _resources(self, chain: str, content: str) -> tuple[str, ...]:
         rows = self._sql.execute(
             "SELECT resource FROM transaction_resources WHERE chain = ? AND content = ? ORDER BY resource",

@@ -109,6 +109,8 @@ class SignerStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Scopes of the freezes in force."""
     suspended: str = ""
     """Why its clock suspends signing, empty if it doesn't."""
+    notes: tuple[str, ...] = ()
+    """What makes it weaker than it should be, e.g. that its memory may be swapped out. For people."""
 
 
 class AnnounceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
