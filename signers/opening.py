@@ -11,11 +11,12 @@ from signers.config import Environment, SignerConfig, pin_reader
 from signers.errors import BadConfiguration
 from signers.evm_keys import TokenKeys, key_path, read_key_file, signing_key_name
 from signers.keyref import KeyRef, Pkcs11Ref, SoftwareRef
+from signers.keyset import BitcoinCosignerRecord
 from signers.pkcs11 import Token
-from signers.sealed import SealedKeys, read_sealed, seed_path
+from signers.sealed import SealedCosigner, SealedKeys, read_sealed, seed_path
 from signers.selfcheck import check_bitcoin_keys, check_evm_keys
 from signers.software import SoftwareBitcoinKeys, SoftwareEvmKeys, open_software_keys
-from signers.wallets import BitcoinWallet, Wallet, evm_wallet
+from signers.wallets import BitcoinVaultWallet, BitcoinWallet, Wallet, evm_wallet
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,12 @@ def _wallet(
     if isinstance(ref, Pkcs11Ref):
         label = ref.object or signing_key_name(keyset)
         return _evm(TokenKeys(token, read_key_file(key_path(directory, keyset)), label))
-    return _bitcoin(SealedKeys(token, read_sealed(seed_path(directory, keyset))))
+    file = read_sealed(seed_path(directory, keyset))
+    if isinstance(file.record, BitcoinCosignerRecord):
+        cosigner = SealedCosigner(token, file)
+        check_bitcoin_keys(cosigner)
+        return BitcoinVaultWallet(cosigner)
+    return _bitcoin(SealedKeys(token, file))
 
 
 def _evm(keys: TokenKeys | SoftwareEvmKeys) -> Wallet[Any]:

@@ -8,11 +8,13 @@ from typing import Final
 import coincurve
 from cryptography.hazmat.primitives.asymmetric import utils
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from embit.util.key import verify_schnorr
 
-from chains.btc.hd import agreed_address
+from chains.btc.hd import AccountKey, agreed_address
 from chains.btc.network import NETWORKS
 from chains.btc.psbt import require_native_curve
-from chains.btc.tx import Transaction, sighash_p2wpkh
+from chains.btc.script import taproot_output_key
+from chains.btc.tx import TaprootDigests, Transaction, TxOut, sighash_p2wpkh
 from chains.errors import StrongroomError
 from chains.eth.address import checksummed, keccak256
 from chains.eth.forwarder import forwarder_address
@@ -21,7 +23,7 @@ from signers.ecdsa import normalised
 from signers.errors import SelfCheckFailed, TokenLost, WrongSignature
 from signers.keyset import KEY_PLACE
 from signers.sealed import AccountSecret
-from signers.wallets import BitcoinKeys, EvmKeys, Keys, verifies
+from signers.wallets import BitcoinKeys, CosignerKeys, EvmKeys, Keys, verifies, verifies_taproot
 
 # BIP143, native P2WPKH: the unsigned transaction, its second input, and the digest.
 _BIP143_TX: Final = bytes.fromhex(
@@ -40,6 +42,46 @@ _RFC6979_RS: Final = (
 )
 # BIP39, BIP32, BIP84: the first address of 32 zero bytes of entropy ("abandon ... art"), as other wallets show it.
 _ZERO_ENTROPY_FIRST: Final = "bc1qzmtrqsfuaf6l6kkcsseumq26ukaphfj9skkug6"
+# BIP86: the same for taproot; and the account and first address of BIP86's own vectors.
+_BIP86_ACCOUNT: Final = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ"
+_BIP86_FIRST: Final = "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr"
+_ZERO_ENTROPY_FIRST_TAPROOT: Final = "bc1p68a8a3vuv2cxzs7e2gjc5v3qy3zdnfaxwftyqe9k9nquvm6r4w2ssldtzp"
+# BIP340: secret key, x-only public key and signature of its first vector (message and auxiliary randomness are zeros).
+_BIP340_SECRET: Final = (3).to_bytes(32, "big")
+_BIP340_PUBKEY: Final = "f9308a019258c31049344f85f89d5229b531c845836f99b08601f113bce036f9"
+_BIP340_SIGNATURE: Final = (
+    "e907831f80848d1069a5371b402410364bdf1c5f8307b0084c55f1ce2dca8215"
+    "25f66a4a85ea8b71e482a74f382d2ce5ebeee8fdb2172f477df4900d310536c0"
+)
+# BIP341, wallet test vectors: an unsigned transaction, what it spends, the digest of the input that has the default
+# sighash type; and a key without scripts with its output key.
+_BIP341_TX: Final = bytes.fromhex(
+    "02000000097de20cbff686da83a54981d2b9bab3586f4ca7e48f57f5b55963115f3b334e9c010000000000000000"
+    "d7b7cab57b1393ace2d064f4d4a2cb8af6def61273e127517d44759b6dafdd990000000000ffffffff"
+    "f8e1f583384333689228c5d28eac13366be082dc57441760d957275419a418420000000000ffffffff"
+    "f0689180aa63b30cb162a73c6d2a38b7eeda2a83ece74310fda0843ad604853b0100000000feffffff"
+    "aa5202bdf6d8ccd2ee0f0202afbbb7461d9264a25e5bfd3c5a52ee1239e0ba6c0000000000feffffff"
+    "956149bdc66faa968eb2be2d2faa29718acbfe3941215893a2a3446d32acd0500000000000"
+    "00000000e664b9773b88c09c32cb70a2a3e4da0ced63b7ba3b22f848531bbb1d5d5f4c940100000000"
+    "00000000e9aa6b8e6c9de67619e6a3924ae25696bb7b694bb677a632a74ef7eadfd4eabf0000000000ffffffff"
+    "a778eb6a263dc090464cd125c466b5a99667720b1c110468831d058aa1b82af10100000000ffffffff"
+    "0200ca9a3b000000001976a91406afd46bcdfd22ef94ac122aa11f241244a37ecc88ac"
+    "807840cb0000000020ac9a87f5594be208f8532db38cff670c450ed2fea8fcdefcc9a663f78bab962b0065cd1d"
+)
+_BIP341_SPENT: Final = (
+    (420_000_000, "512053a1f6e454df1aa2776a2814a721372d6258050de330b3c6d10ee8f4e0dda343"),
+    (462_000_000, "5120147c9c57132f6e7ecddba9800bb0c4449251c92a1e60371ee77557b6620f3ea3"),
+    (294_000_000, "76a914751e76e8199196d454941c45d1b3a323f1433bd688ac"),
+    (504_000_000, "5120e4d810fd50586274face62b8a807eb9719cef49c04177cc6b76a9a4251d5450e"),
+    (630_000_000, "512091b64d5324723a985170e4dc5a0f84c041804f2cd12660fa5dec09fc21783605"),
+    (378_000_000, "00147dd65592d0ab2fe0d0257d571abf032cd9db93dc"),
+    (672_000_000, "512075169f4001aa68f15bbed28b218df1d0a62cbbcf1188c6665110c293c907b831"),
+    (546_000_000, "5120712447206d7a5238acc7ff53fbe94a3b64539ad291c7cdbc490b7577e4b17df5"),
+    (588_000_000, "512077e30a5522dd9f894c3f8b8bd4c4b2cf82ca7da8a3ea6a239655c39c050ab220"),
+)
+_BIP341_DIGEST: Final = "4f900a0bae3f1446fd48490c2958b5a023228f01661cda3496a11da502a7f7ef"
+_BIP341_INTERNAL: Final = bytes.fromhex("02d6889cb081036e0faefa3a35157ad71086b123b2b144b649798b494c300a961d")
+_BIP341_OUTPUT: Final = "53a1f6e454df1aa2776a2814a721372d6258050de330b3c6d10ee8f4e0dda343"
 # EIP-1559: a transaction of Ethereum's main network as its nodes have it, its id and its sender.
 _EIP1559_TX: Final = bytes.fromhex(
     "02f8b00142843b9aca008504a817c80082ad62946069a6c32cf691f5982febae4faf8a6f3ab2f0f680b844a22cb465"
@@ -74,6 +116,7 @@ def check_libraries() -> None:
         )
         secret, _ = AccountSecret.from_entropy(bytes(32), NETWORKS["main"], "84'/0'/0'")
         _same("BIP84 address", agreed_address(secret.public, 0, 0), _ZERO_ENTROPY_FIRST)
+        _check_taproot()
         signed = SignedTx.decode(_EIP1559_TX)
         _same("EIP-1559 transaction id", signed.txid.hex, _EIP1559_TXID)
         _same("EIP-1559 sender", checksummed(signed.sender()), _EIP1559_SENDER)
@@ -83,22 +126,40 @@ def check_libraries() -> None:
         raise SelfCheckFailed(f"self-check: {error}") from error
 
 
-def check_bitcoin_keys(keys: BitcoinKeys) -> None:
-    """Check that a wallet signs, deterministically and without repeating nonces, and that it attests.
+def _check_taproot() -> None:
+    """The same for BIP86, BIP340 and BIP341. Raises SelfCheckFailed."""
+    account = AccountKey.parse(_BIP86_ACCOUNT, NETWORKS["main"], "p2tr")
+    _same("BIP86 address", agreed_address(account, 0, 0), _BIP86_FIRST)
+    secret, _ = AccountSecret.from_entropy(bytes(32), NETWORKS["main"], "86'/0'/0'")
+    _same("BIP86 address of a seed", agreed_address(secret.public, 0, 0), _ZERO_ENTROPY_FIRST_TAPROOT)
+    key = coincurve.PrivateKey(_BIP340_SECRET)
+    _same("BIP340 signature", key.sign_schnorr(bytes(32), bytes(32)).hex(), _BIP340_SIGNATURE)
+    if not verify_schnorr(bytes.fromhex(_BIP340_PUBKEY), bytes.fromhex(_BIP340_SIGNATURE), bytes(32)):
+        raise SelfCheckFailed("self-check: the signature of BIP340 does not verify")
+    spent = [TxOut(units, bytes.fromhex(script)) for units, script in _BIP341_SPENT]
+    digests = TaprootDigests(Transaction.parse(_BIP341_TX), spent)
+    _same("BIP341 digest", digests.key_path(4).hex(), _BIP341_DIGEST)
+    _same("BIP341 output key", taproot_output_key(_BIP341_INTERNAL).hex(), _BIP341_OUTPUT)
+
+
+def check_bitcoin_keys(keys: BitcoinKeys | CosignerKeys) -> None:
+    """Check that keys sign, deterministically and without repeating nonces, and that they attest.
 
     Raises:
         SelfCheckFailed: says what is wrong with which key-set.
         TokenLost: the token does not answer.
     """
     what = f"key-set {keys.record.id}"
-    nonces = set()
+    account, nonces = keys.account, set()
+    taproot = isinstance(account, AccountKey) and account.kind == "p2tr"
+    verified = verifies_taproot if taproot else verifies
     for number in range(4):
         digest = hashlib.sha256(f"strongroom self-check {number}".encode()).digest()
-        pubkey, der = keys.sign(1, number, digest)
-        if pubkey != keys.account.pubkey(1, number) or not verifies(pubkey, digest, der):
+        pubkey, signature = keys.sign(1, number, digest)
+        if pubkey != account.pubkey(1, number) or not verified(pubkey, digest, signature):
             raise SelfCheckFailed(f"self-check: {what} returned a signature that does not verify")
-        _same(f"second signature of {what}", keys.sign(1, number, digest)[1].hex(), der.hex())
-        nonces.add(der[4 : 4 + der[3]])
+        _same(f"second signature of {what}", keys.sign(1, number, digest)[1].hex(), signature.hex())
+        nonces.add(signature[:32] if taproot else signature[4 : 4 + signature[3]])
     if len(nonces) != 4:
         raise SelfCheckFailed(f"self-check: {what} used a nonce twice")
     _check_attestation(keys)

@@ -36,13 +36,16 @@ SIGNATURE_BYTES: Final = 72
 _INPUT_BASE_BYTES: Final = 32 + 4 + 1 + 4
 """Outpoint hash and index, empty scriptSig length, sequence."""
 
-P2WPKH_INPUT_WU: Final = _INPUT_BASE_BYTES * WITNESS_SCALE + 1 + 1 + SIGNATURE_BYTES + 1 + 33
+INPUT_BASE_WU: Final = _INPUT_BASE_BYTES * WITNESS_SCALE
+"""164: an input of a witness program, without its witness."""
+
+P2WPKH_INPUT_WU: Final = INPUT_BASE_WU + 1 + 1 + SIGNATURE_BYTES + 1 + 33
 """272: the worst case for one P2WPKH input (item count, signature, 33-byte key, with their lengths)."""
 
 P2PKH_INPUT_WU: Final = (_INPUT_BASE_BYTES + 1 + SIGNATURE_BYTES + 1 + 33) * WITNESS_SCALE + 1
 """593: a P2PKH input beside segwit inputs (one byte for its empty witness)."""
 
-P2TR_KEY_INPUT_WU: Final = _INPUT_BASE_BYTES * WITNESS_SCALE + 1 + 1 + 64
+P2TR_KEY_INPUT_WU: Final = INPUT_BASE_WU + 1 + 1 + 64
 """230: a P2TR key path input with the default sighash (BIP341)."""
 
 KEY_INPUT_WU: Final[Mapping[KeyScript, int]] = MappingProxyType(

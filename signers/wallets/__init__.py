@@ -4,13 +4,21 @@ Keys may be anywhere (an HSM, a sealed seed); nothing that they return is releas
 verified it.
 """
 
-from signers.wallets.btc import BitcoinKeys, BitcoinWallet
+from signers.wallets.btc import (
+    BitcoinKeys,
+    BitcoinVaultWallet,
+    BitcoinWallet,
+    CosignerKeys,
+    verifies_taproot,
+)
 from signers.wallets.common import Kept, Keys, Wallet, verifies
 from signers.wallets.evm import EvmKeys, EvmWallet, SafeWallet, evm_wallet
 
 __all__ = [
     "BitcoinKeys",
+    "BitcoinVaultWallet",
     "BitcoinWallet",
+    "CosignerKeys",
     "EvmKeys",
     "EvmWallet",
     "Kept",
@@ -19,4 +27,5 @@ __all__ = [
     "Wallet",
     "evm_wallet",
     "verifies",
+    "verifies_taproot",
 ]
