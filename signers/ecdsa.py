@@ -51,6 +51,25 @@ def must_stay_inside(token: Token, name: str) -> None:
         TokenRefused: the token says that it can, or has no such key.
         TokenLost: the token does not answer.
     """
+    if _attributes(token, name) != [True, False, True, True]:
+        raise TokenRefused(f"the key {name!r} of token {token.label!r} is or was extractable: make another")
+
+
+def must_not_come_out(token: Token, name: str) -> None:
+    """Check that a private key can't be read out any more. It was wrapped once, so `must_stay_inside` refuses it.
+
+    Only for a key of a ceremony whose record was found genuine.
+
+    Raises:
+        TokenRefused: the token says that it can be read, or has no such key.
+        TokenLost: the token does not answer.
+    """
+    if _attributes(token, name)[:2] != [True, False]:
+        raise TokenRefused(f"the key {name!r} of token {token.label!r} is extractable: make another")
+
+
+def _attributes(token: Token, name: str) -> list[bool]:
+    """Whether it is sensitive and extractable, and whether it was always the one and never the other."""
     wanted = [
         PyKCS11.CKA_SENSITIVE,
         PyKCS11.CKA_EXTRACTABLE,
@@ -62,8 +81,7 @@ def must_stay_inside(token: Token, name: str) -> None:
         handle = token.handle(session, PyKCS11.CKO_PRIVATE_KEY, name)
         return [bool(value) for value in session.getAttributeValue(handle, wanted)]
 
-    if token.call(read) != [True, False, True, True]:
-        raise TokenRefused(f"the key {name!r} of token {token.label!r} is or was extractable: make another")
+    return token.call(read)
 
 
 def sign_digest(token: Token, name: str, digest: bytes) -> bytes:

@@ -1,8 +1,8 @@
-"""One secp256k1 key of an EVM network, made in the HSM and never outside of it.
+"""One secp256k1 key of an EVM network, made in the HSM and never outside of it in clear.
 
 Beside the token there is only `KEYSET.key.json`: the public record, signed by the token's attestation key so that
 nobody can turn a key made for one network into a key of another, or a Safe's owner into a key that pays, by editing a
-file.
+file. A key that a ceremony made was wrapped once, for its backup; it is used only with that ceremony's genuine record.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from chains.errors import InvalidValue
 from chains.eth.tx import address_text_of_key
 from policies.canonical import BadSignature, Document, Name, encode_signature, verify_ed25519
 from policies.intent import Signature
+from signers.ceremony.record import SignedCeremony, check_ceremony
 from signers.ecdsa import (
     DIGEST_BYTES,
     make_signing_key,
+    must_not_come_out,
     must_stay_inside,
     sign_digest,
     signing_public_key,
@@ -39,6 +41,8 @@ class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     record: EvmRecord
     signature: Signature
     """Of the record by the token's attestation key."""
+    ceremony: SignedCeremony | None = None
+    """By which the key was made, if it was wrapped for a backup."""
 
 
 class _Binding(Document, frozen=True):
@@ -120,11 +124,28 @@ def _created(token: Token, kind: type[_R], name: str, chain_id: int, directory: 
     record = msgspec.structs.replace(
         blank, address=address_text_of_key(pubkey), attestation_key=attestation_key.hex()
     )
-    signature = token.sign(attestation_key_name(name), _binding(record))
-    file = KeyFile(record=record, signature=encode_signature(signature))
-    TokenKeys(token, file, signing_key_name(name))
-    write_new(path, msgspec.json.encode(file))
+    write_new(path, msgspec.json.encode(sign_key_file(token, record, None)))
     return record
+
+
+def sign_key_file(token: Token, record: EvmRecord, ceremony: SignedCeremony | None) -> KeyFile:
+    """The file of keys that the token has, signed by their attestation key and opened once.
+
+    Args:
+        token: has both keys of this key-set.
+        record: their public half.
+        ceremony: by which they were made, if the key was wrapped for a backup.
+
+    Raises:
+        SealBroken: the token's keys are other ones.
+        NotProven: the ceremony's record is not genuine, or of other keys.
+        TokenRefused: the token has no such keys, or lets them out.
+        TokenLost: the token does not answer.
+    """
+    signature = token.sign(attestation_key_name(record.id), _binding(record))
+    file = KeyFile(record=record, signature=encode_signature(signature), ceremony=ceremony)
+    TokenKeys(token, file, signing_key_name(record.id))
+    return file
 
 
 def read_key_file(path: Path) -> KeyFile:
@@ -142,6 +163,7 @@ class TokenKeys:
 
     Raises:
         SealBroken: the token's keys are not those of the record, or the record was edited.
+        NotProven: the record of the ceremony that made them is not genuine.
         TokenRefused: the token has no such keys, or lets them out.
         TokenLost: the token does not answer.
     """
@@ -165,7 +187,11 @@ class TokenKeys:
             raise SealBroken(
                 f"key-set {file.record.id!r}: its record is not the one that token {token.label!r} signed"
             ) from None
-        must_stay_inside(token, label)
+        if file.ceremony is None:
+            must_stay_inside(token, label)
+        else:
+            check_ceremony(file.ceremony, file.record)
+            must_not_come_out(token, label)
 
     def __repr__(self) -> str:
         return f"TokenKeys({self.record.id!r}, {self.record.address})"

@@ -20,7 +20,7 @@ from typing import Any, Final
 import coincurve
 import PyKCS11
 
-from signers.ceremony.record import TokenIdentity
+from signers.ceremony.record import TokenDescription
 from signers.ecdsa import SECP256K1_OID, normalised, sign_digest
 from signers.errors import SealBroken, SelfCheckFailed, TokenRefused, WrongSignature
 from signers.pkcs11 import Token
@@ -42,22 +42,12 @@ _WRONG_WRAPPED: Final = frozenset(
 _CLASSES: Final = (PyKCS11.CKO_SECRET_KEY, PyKCS11.CKO_PRIVATE_KEY, PyKCS11.CKO_PUBLIC_KEY)
 
 
-def token_identity(token: Token) -> TokenIdentity:
-    """What the token says of itself. Raises TokenLost."""
-
-    def read(session: Any) -> TokenIdentity:
-        info = session.pykcs11.getTokenInfo(session.getSessionInfo().slotID)
-        texts = (info.label, info.serialNumber, info.model, info.manufacturerID)
-        label, serial, model, manufacturer = (str(text).strip("\0 ") for text in texts)
-        return TokenIdentity(
-            label=label,
-            serial=serial,
-            model=model,
-            manufacturer=manufacturer,
-            firmware=".".join(str(number) for number in info.firmwareVersion),
-        )
-
-    return token.call(read)
+def described(token: Token) -> TokenDescription:
+    """What a record says of a token. Raises TokenLost."""
+    told = token.identity()
+    return TokenDescription(
+        label=token.label, serial=told.serial, model=told.model, firmware=told.firmware, library=told.library
+    )
 
 
 def token_random(token: Token, count: int) -> bytes:

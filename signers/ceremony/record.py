@@ -14,10 +14,10 @@ import msgspec
 
 from policies.canonical import BadSignature, Document, Hex32, Name, Seconds, Uuid, decoder_for, verify_ed25519
 from policies.intent import Signature
+from signers.config import Environment
 from signers.errors import NotProven
 from signers.keyset import KeysetRecord
 
-Environment = Literal["production", "trial"]
 Purpose = Literal["wallet", "cosigner", "owner"]
 """A wallet of its own, one cosigner's account of a Bitcoin vault, or one owner's key of a Safe."""
 Fingerprint = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
@@ -36,14 +36,14 @@ class Operator(Part, frozen=True):
     """Ed25519 public key, of which only this operator knows the passphrase."""
 
 
-class TokenIdentity(Part, frozen=True):
-    """What a token says of itself (CK_TOKEN_INFO)."""
+class TokenDescription(Part, frozen=True):
+    """Which token, as it and its library say themselves (CK_TOKEN_INFO, CK_INFO)."""
 
     label: str
     serial: str
     model: str
-    manufacturer: str
     firmware: str
+    library: str
 
 
 class EntropyUsed(Part, frozen=True):
@@ -97,11 +97,13 @@ class CeremonyRecord(Document, frozen=True):
     began_at: Seconds
     made_at: Seconds
     operators: tuple[Operator, Operator]
-    token: TokenIdentity
+    token: TokenDescription
     entropy: EntropyUsed
     purpose: Purpose
     organisation: Name | None
     """Whose cosigner or owner it is; null for a wallet."""
+    member: Name | None
+    """Its id among the members of the vault; null for a wallet."""
     keyset: KeysetRecord
     public_key: str
     """BTC: the account's extended public key. EVM: the compressed public key, 33 bytes as hex."""
@@ -128,7 +130,7 @@ class Proof(Document, frozen=True):
     proven_at: Seconds
     holders: tuple[Name, ...]
     """Whose shares it was restored from."""
-    token: TokenIdentity
+    token: TokenDescription
     """Where it was restored to; the keys were destroyed there afterwards."""
     compared: tuple[Literal["public-key", "addresses", "signature", "attestation"], ...]
 
