@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 import pytest
 
+from chains.btc.script import KeyScript
 from policies.bundle import Bundle
 from policies.intent import Evidence, SignedOrder
 from policies.statements import Resolution, SignedResolution
@@ -145,8 +146,8 @@ class Bench(Generic[W]):
 class SignerBench(Bench[World]):
     """A signer of one BTC key-set with soft keys."""
 
-    def __init__(self, directory: Path) -> None:
-        self.keys: BitcoinKeys = SoftKeys.make()
+    def __init__(self, directory: Path, script: KeyScript = "p2wpkh") -> None:
+        self.keys: BitcoinKeys = SoftKeys.make(script=script)
         super().__init__(directory, World(self.keys.record))
 
     def wallets(self) -> Mapping[str, Wallet[Any]]:

@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 
 from chains.btc.address import parse_address
-from chains.btc.hd import HARDENED, AccountKey
+from chains.btc.hd import AccountKey, Origin
 from chains.btc.network import NETWORKS
 from chains.btc.psbt import PsbtInput, build_psbt
-from chains.btc.script import p2wpkh_script_from_hash
+from chains.btc.script import KeyScript, p2wpkh_script_from_hash
 from chains.btc.tx import RBF_SEQUENCE, Outpoint, Transaction, TxIn, TxOut
 from chains.types import TxId
 from policies.bundle import (
@@ -47,7 +47,7 @@ from policies.intent import (
     Verdict,
 )
 from policies.keys import SigningKey, sign_approval, sign_bundle, sign_order, sign_verdict
-from signers.keyset import BitcoinKeysetRecord
+from signers.keyset import PURPOSES, BitcoinKeysetRecord
 from signers.ports import SignRequest
 from signers.sealed import AccountSecret
 
@@ -71,7 +71,7 @@ class SoftKeys:
     """The keys of a key-set without an HSM, for tests of everything around it."""
 
     record: BitcoinKeysetRecord
-    secret: AccountSecret
+    secret: AccountSecret[AccountKey]
     attestation: SigningKey
     account: AccountKey = field(init=False)
 
@@ -79,12 +79,13 @@ class SoftKeys:
         self.account = self.secret.public
 
     @classmethod
-    def make(cls, entropy: bytes = bytes(32), keyset: str = KEYSET) -> SoftKeys:
-        secret, origin = AccountSecret.from_entropy(entropy, REGTEST, "84'/1'/0'")
+    def make(cls, entropy: bytes = bytes(32), keyset: str = KEYSET, script: KeyScript = "p2wpkh") -> SoftKeys:
+        secret, origin = AccountSecret.from_entropy(entropy, REGTEST, f"{PURPOSES[script]}'/1'/0'")
         attestation = SigningKey.generate()
         record = BitcoinKeysetRecord(
             id=keyset,
             network="regtest",
+            script=script,
             account=secret.public.xpub,
             origin=origin,
             attestation_key=attestation.public_hex,
@@ -299,7 +300,7 @@ class World(House):
     record: BitcoinKeysetRecord
 
     def __post_init__(self) -> None:
-        self.account = AccountKey.parse(self.record.account, REGTEST)
+        self.account = AccountKey.parse(self.record.account, REGTEST, self.record.script)
 
     def bundle(self, version: int = 1, **changes: Any) -> Bundle:
         """The bundle; `changes` are fields of the bundle, its network (`network_...`) or cap (`cap_...`)."""
@@ -365,6 +366,7 @@ class World(House):
             "id": self.record.id,
             "chain": CHAIN,
             "tier": "hot",
+            "script": self.record.script,
             "account": self.record.account,
             "origin": self.record.origin,
             "attestation_key": self.record.attestation_key,
@@ -412,7 +414,7 @@ class World(House):
         return own_intent(self.record.id, kind, **(fields | changes))
 
     def path(self, branch: int, index: int) -> tuple[int, ...]:
-        return (84 + HARDENED, 1 + HARDENED, 0 + HARDENED, branch, index)
+        return (*Origin.parse(self.record.origin).path, branch, index)
 
     def request(self, draft: Draft) -> SignRequest:
         """The request for a draft: intents, signed orders and PSBT."""
