@@ -11,8 +11,9 @@ from typing import Final
 from uuid import UUID
 
 from chains.btc.fees import FeeRate
-from chains.btc.hd import CHANGE, AccountKey, agreed_address
+from chains.btc.hd import CHANGE, AccountKey, Origin, agreed_address
 from chains.btc.network import NETWORKS
+from chains.btc.psbt import KeyOrigin
 from chains.btc.script import P2WPKH_INPUT_WU
 from chains.errors import InvalidValue, Reorganised
 from chains.eth import gas
@@ -105,7 +106,9 @@ def _rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: Swee
             raise Raced("a coin was spent, reserved or undone meanwhile")
         index = change.allocate(tx, target, site.asset.id, account)
         intent = house_intent(site, Kind.ROTATION, str(sweep_id), agreed_address(account, CHANGE, index))
-        built = assemble_rotation(site, (intent,), chosen, previous, fee_sats)
+        path = (*Origin.parse(target.origin).path, CHANGE, index)
+        to = KeyOrigin(account.pubkey(CHANGE, index), target.fingerprint, path)
+        built = assemble_rotation(site, (intent,), chosen, previous, fee_sats, to)
         moved = Rotated(target.id, site.asset.id, left)
         _record(tx, site, sweep_id, items_of(tx, site, chosen), built, moved)
     return 1

@@ -7,12 +7,14 @@ recorded as the next version and goes to the signer like the first.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
 from chains.btc.coins import FeeAboveLimit, InsufficientFunds, Selection, TooManyInputs
 from chains.btc.fees import MAX_SAT_PER_KVB, FeeRate, minimum_replacement_fee
+from chains.btc.psbt import parse_psbt
 from custody.signing import repository
 from custody.signing.btc import change, coins
 from custody.signing.btc.build import fetch_previous, present_feerate
@@ -153,9 +155,11 @@ def _record(
         elif change_index is None:
             change_index = change.allocate(tx, site.keyset, site.asset.id, site.account)
             repository.set_change_index(tx, transaction.id, change_index)
-        intents = read_request(found.newest.request).intents
+        request = read_request(found.newest.request)
+        intents = request.intents
         if transaction.kind == Kind.ROTATION:
-            built = assemble_rotation(site, intents, found.pinned, previous, selection.fee_sats)
+            [[to]] = parse_psbt(base64.b64decode(request.transaction)).output_keys
+            built = assemble_rotation(site, intents, found.pinned, previous, selection.fee_sats, to)
         else:
             built = assemble(site, payees, intents, selection, by_resource, previous, change_index)
         if not found.newest.resources <= set(built.resources):

@@ -18,6 +18,7 @@ from chains.btc.coins import Selection
 from chains.btc.fees import FeeRate, minimum_replacement_fee
 from chains.btc.hd import CHANGE, agreed_address
 from chains.btc.network import NETWORKS
+from chains.btc.psbt import KeyOrigin
 from chains.btc.script import P2WPKH_INPUT_WU, dust_limit_sats, output_size_vb
 from chains.btc.tx import TxOut
 from custody.signing.btc.plan import assemble, written
@@ -136,6 +137,7 @@ def assemble_rotation(
     coins: Sequence[SpendableCoin],
     previous: Mapping[str, bytes],
     fee_sats: int,
+    to: KeyOrigin,
 ) -> Built:
     """The unsigned transaction that moves all of these coins to another key-set of ours, and its request.
 
@@ -145,12 +147,13 @@ def assemble_rotation(
         coins: all that it spends.
         previous: whole previous transactions by txid.
         fee_sats: what it pays.
+        to: the key behind the address.
 
     Raises:
         InvalidValue: the parts do not fit together.
     """
     [intent] = intents
     selection = all_of(coins, fee_sats)
-    to = parse_address(intent.destination, NETWORKS[site.network.network], site.chain)
-    outputs = [TxOut(sum(coin.units for coin in coins) - fee_sats, to.script)]
-    return written(site, intents, (), coins, previous, outputs, selection, None)
+    script = parse_address(intent.destination, NETWORKS[site.network.network], site.chain).script
+    outputs = [TxOut(sum(coin.units for coin in coins) - fee_sats, script)]
+    return written(site, intents, (), coins, previous, outputs, selection, None, elsewhere=to)

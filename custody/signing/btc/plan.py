@@ -22,7 +22,7 @@ from chains.btc.coins import (
 )
 from chains.btc.fees import FeeRate
 from chains.btc.hd import CHANGE, HARDENED
-from chains.btc.psbt import PsbtInput, build_psbt, parse_psbt
+from chains.btc.psbt import KeyOrigin, PsbtInput, build_psbt, parse_psbt
 from chains.btc.script import P2WPKH_INPUT_WU, output_size_vb
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
 from chains.errors import InvalidValue
@@ -167,12 +167,14 @@ def written(
     outputs: Sequence[TxOut],
     selection: Selection,
     change_index: int | None,
+    elsewhere: KeyOrigin | None = None,
 ) -> Built:
     """The unsigned transaction with these inputs and outputs, and the request that asks for its signatures.
 
     Args:
         selection: what it was planned to pay, and its size.
         change_index: of the output that is change of this wallet, None without one.
+        elsewhere: key of the only output where that is another wallet's of ours.
 
     Raises:
         InvalidValue: it pays another fee than was planned.
@@ -195,7 +197,8 @@ def written(
         change_script = site.account.script(CHANGE, change_index)
         position = next(i for i, output in enumerate(outputs) if output.script == change_script)
         change[position] = (site.account.pubkey(CHANGE, change_index), _path(site, CHANGE, change_index))
-    psbt = build_psbt(tx, inputs, change, site.keyset.fingerprint)
+    others = {} if elsewhere is None else {0: elsewhere}
+    psbt = build_psbt(tx, inputs, change, site.keyset.fingerprint, elsewhere=others)
     fee = parse_psbt(psbt).fee_sats
     if fee != selection.fee_sats:
         raise InvalidValue(f"the transaction pays {fee} sats of fee, {selection.fee_sats} were planned")
