@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from signers.errors import SealBroken
+from signers.errors import BadConfiguration, SealBroken
 
 _T = TypeVar("_T")
 
@@ -34,6 +35,27 @@ def write_new(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def give(directory: Path, user: str) -> None:
+    """Give a directory and the files in it to a user, and let nobody else into it. Again changes nothing.
+
+    Raises:
+        BadConfiguration: no such user, or this process may not.
+    """
+    try:
+        entry = pwd.getpwnam(user)
+        for path in (directory, *directory.iterdir()):
+            os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+        os.chmod(directory, 0o700)
+    except KeyError:
+        raise BadConfiguration(
+            f"there is no user {user!r} on this machine: make it, or write another"
+        ) from None
+    except PermissionError as error:
+        raise BadConfiguration(
+            f"{directory} can't be given to {user}: {error.strerror}; run it as root"
+        ) from None
 
 
 def read_kept(path: Path, kind: type[_T]) -> _T:

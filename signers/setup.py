@@ -11,6 +11,7 @@ from policies.bundle import TrustRoot
 from signers.config import JOURNAL_FILE, MARK_FILE, PINNED_FILE
 from signers.errors import BadConfiguration
 from signers.evm_keys import create_evm_keyset, create_safe_owner
+from signers.files import give
 from signers.journal import Journal
 from signers.keyset import KeysetRecord
 from signers.pkcs11 import Token
@@ -97,16 +98,26 @@ def _made(token: Token, keyset: NewKeyset, directory: Path) -> KeysetRecord:
     return create_keyset(token, keyset.id, keyset.network, directory, script=keyset.script)
 
 
-def initialise(directory: Path, mark_directory: Path, root: TrustRoot) -> None:
+def initialise(
+    directory: Path,
+    mark_directory: Path,
+    root: TrustRoot,
+    *,
+    user: str | None = None,
+    mark_user: str | None = None,
+) -> None:
     """Pin the quorum and make the empty journal with its mark. Again changes nothing.
 
     Args:
         directory: the signer's directory.
-        mark_directory: another directory, in production of another user.
+        mark_directory: another directory.
         root: the quorum, as the ceremony made it.
+        user: whom the signer's directory and all in it is given to; only root can. None: it stays this user's.
+        mark_user: whom the mark and its directory are given to: another one, whom the keeper becomes.
 
     Raises:
-        BadConfiguration: only a part is there, which no crash leaves behind: it was removed or restored.
+        BadConfiguration: only a part is there, which no crash leaves behind: it was removed or restored. Or there is no
+            such user, or only root could give things to it.
         InvalidValue: the root asks for more organisations than it lists.
     """
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -114,10 +125,12 @@ def initialise(directory: Path, mark_directory: Path, root: TrustRoot) -> None:
     journal, mark = directory / JOURNAL_FILE, mark_directory / MARK_FILE
     if not (directory / PINNED_FILE).exists():
         pin(root, directory / PINNED_FILE)
-    if journal.exists() and mark.exists():
-        return
-    if journal.exists() or mark.exists():
+    if journal.exists() != mark.exists():
         raise BadConfiguration(
             f"only one of {journal} and {mark} is there: restore the other, or start with new keys in new directories"
         )
-    Journal.create(journal, mark)
+    if not journal.exists():
+        Journal.create(journal, mark)
+    for place, owner in ((directory, user), (mark_directory, mark_user)):
+        if owner is not None:
+            give(place, owner)
