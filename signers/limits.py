@@ -92,29 +92,22 @@ def age_reasons(payments: list[Intent], grounds: Grounds, view: JournalView, now
         cap = asking.get(intent.asset)
         if cap is None:
             continue
-        reasons += _young(
-            "destination-too-young",
-            intent.destination,
-            view.destination_since(intent.chain, intent.destination),
-            cap.destination_age_seconds,
-            now,
-        )
-        reasons += _young(
-            "order-too-young",
-            f"order {intent.id}",
-            view.order_since(intent.order or ""),
-            cap.delay_seconds,
-            now,
-        )
+        known = view.destination_since(intent.chain, intent.destination)
+        young = _young(known, cap.destination_age_seconds, now)
+        if young:
+            reasons.append(Reason("destination-too-young", f"{intent.destination} {young}"))
+        young = _young(view.order_since(intent.order or ""), cap.delay_seconds, now)
+        if young:
+            reasons.append(Reason("order-too-young", f"order {intent.id} {young}"))
     return reasons
 
 
-def _young(code: str, what: str, since: int | None, seconds: int, now: int) -> list[Reason]:
-    """An objection unless `seconds` have passed since the first sight; what was never seen is always too young."""
+def _young(since: int | None, seconds: int, now: int) -> str:
+    """What is objected to unless `seconds` have passed since the first sight; what was never seen is too young."""
     if seconds == 0 or (since is not None and now - since >= seconds):
-        return []
+        return ""
     known = "was never announced to this signer" if since is None else f"is known for {now - since} s"
-    return [Reason(code, f"{what} {known}: {seconds} s are asked for")]
+    return f"{known}: {seconds} s are asked for"
 
 
 def window_reasons(examined: Examined[U], view: JournalView, now: int) -> list[Reason]:
