@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import pickle
+import threading
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import PyKCS11
@@ -13,8 +17,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from chains.errors import InvalidValue
+from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
-from signers.errors import SealBroken, TokenRefused
+from signers.cryptoki import Library
+from signers.ecdsa import make_signing_key, normalised, sign_digest
+from signers.errors import SealBroken, TokenLost, TokenRefused
 from signers.pkcs11 import Token
 from signers.sealed import (
     attestation_key_name,
@@ -24,6 +31,8 @@ from signers.sealed import (
     sealing_key_name,
     seed_path,
 )
+from signers.sessions import MAX_SESSIONS
+from tests.fakes.own_token import OwnToken, in_child, own_store
 
 
 @pytest.fixture
@@ -144,3 +153,231 @@ def test_names_and_networks_are_checked_before_anything_is_made(token: Token, tm
     with pytest.raises(TokenRefused, match="0 keys"):
         token.unseal(sealing_key_name("good-name"), b"x" * 40, b"")
     assert attestation_key_name("a") != sealing_key_name("a")
+
+
+# What a token and its library go through.
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[OwnToken]:
+    with own_store(tmp_path / "store") as store:
+        yield store
+
+
+def opened(own: OwnToken, label: str | None = None) -> Token:
+    return Token(own.soft.module_path, label or own.soft.label, own.soft.user_pin)
+
+
+def test_two_tokens_of_one_library_are_initialised_once_and_end_apart(own: OwnToken) -> None:
+    second = own.another("second")
+    with closing(opened(own)) as one:
+        keys = {one: one.make_attestation_key("k")}
+        with closing(Token(second.module_path, second.label, second.user_pin)) as two:
+            keys[two] = two.make_attestation_key("k")
+            assert one._library is two._library
+            assert one._library.number == 1
+            assert keys[one] != keys[two]
+            with ThreadPoolExecutor(8) as pool:
+                for token, public in list(keys.items()) * 50:
+                    Ed25519PublicKey.from_public_bytes(public).verify(
+                        pool.submit(token.sign, "k", b"m").result(), b"m"
+                    )
+        one.sign("k", b"still")
+        with pytest.raises(TokenRefused, match="is closed"):
+            two.sign("k", b"m")
+    assert Library._present == {}
+
+
+def test_fault_30_a_token_that_is_away_does_not_stop_its_neighbour_in_the_same_library(
+    own: OwnToken,
+) -> None:
+    second = own.another("second")
+    with (
+        closing(opened(own)) as one,
+        closing(Token(second.module_path, second.label, second.user_pin)) as two,
+    ):
+        one.make_attestation_key("k")
+        two.make_attestation_key("k")
+        expected = {token: token.sign("k", b"m") for token in (one, two)}
+        own.take_away("second")
+        stop = threading.Event()
+
+        def neighbour() -> int:
+            done = 0
+            while not stop.is_set():
+                assert one.sign("k", b"m") == expected[one]
+                done += 1
+            return done
+
+        with ThreadPoolExecutor(4) as pool:
+            running = [pool.submit(neighbour) for _ in range(4)]
+            for _ in range(20):
+                with pytest.raises(TokenLost):
+                    two.sign("k", b"m")
+            # Not at each of its calls are the neighbour's sessions ended: a library is renewed once a second at most.
+            assert one._library.number <= 3
+            own.bring_back("second")
+            wait_until(lambda: _signs(two) == expected[two], timeout=20, what="the second token")
+            stop.set()
+            assert all(work.result() > 0 for work in running)
+
+
+def _signs(token: Token) -> bytes | None:
+    try:
+        return token.sign("k", b"m")
+    except TokenLost:
+        return None
+
+
+def test_fault_30_eight_threads_sign_on_when_the_token_was_away_and_each_gets_its_own_answer(
+    own: OwnToken,
+) -> None:
+    """Each thread asks again with the same digest until it is answered, as callers do."""
+    digests = [hashlib.sha256(bytes([n])).digest() for n in range(200)]
+    with closing(opened(own)) as token:
+        pubkey = make_signing_key(token, "k")
+        lost: list[bytes] = []
+
+        def sign(digest: bytes) -> bytes:
+            while True:
+                try:
+                    return normalised(sign_digest(token, "k", digest), pubkey, digest)
+                except TokenLost:
+                    lost.append(digest)
+
+        with ThreadPoolExecutor(8) as pool:
+            running = [pool.submit(sign, digest) for digest in digests]
+            wait_until(lambda: running[20].done(), timeout=30, what="the first signatures")
+            own.take_away()
+            wait_until(lambda: len(lost) > 8, timeout=30, what="the loss to be noticed")
+            own.bring_back()
+            made = [work.result(timeout=60) for work in running]
+    assert lost
+    assert len({signature[:32] for signature in made}) == len(digests)  # no nonce twice
+
+
+def test_fault_30_sessions_that_the_token_forgot_are_opened_again_while_eight_threads_sign(
+    own: OwnToken,
+) -> None:
+    with closing(opened(own)) as token:
+        public = Ed25519PublicKey.from_public_bytes(token.make_attestation_key("k"))
+        with ThreadPoolExecutor(8) as pool:
+            running = [pool.submit(token.sign, "k", bytes([n])) for n in range(200)]
+            for _ in range(5):
+                token._library.raw.closeAllSessions(token._slot())
+            for n, work in enumerate(running):
+                public.verify(work.result(), bytes([n]))
+        assert token._library.number <= 2  # a new login was enough, or one renewal where all of them raced
+
+
+def test_handles_are_looked_up_once_a_connection(own: OwnToken, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[object] = []
+    find = PyKCS11.Session.findObjects
+    with closing(opened(own)) as token:
+        token.make_attestation_key("k")
+
+        def counted(session: object, wanted: object) -> object:
+            looked.append(wanted)
+            return find(session, wanted)
+
+        monkeypatch.setattr(PyKCS11.Session, "findObjects", counted)
+        first = token.sign("k", b"m")
+        assert [token.sign("k", b"m") for _ in range(10)] == [first] * 10
+        assert len(looked) == 1
+        token._library.raw.closeAllSessions(token._slot())
+        assert [token.sign("k", b"m") for _ in range(10)] == [first] * 10
+        assert len(looked) == 2
+
+
+def test_a_refused_pin_is_not_tried_again(own: OwnToken) -> None:
+    asked: list[str] = []
+    pins = [own.soft.user_pin()]
+
+    def pin() -> str:
+        asked.append(pins[-1])
+        return pins[-1]
+
+    with closing(Token(own.soft.module_path, own.soft.label, pin)) as token:
+        token.make_attestation_key("k")
+        assert len(asked) == 1
+        pins.append("918273")
+        token._library.raw.closeAllSessions(token._slot())
+        for _ in range(5):
+            with pytest.raises(TokenRefused, match="refused the PIN") as refused:
+                token.sign("k", b"m")
+            assert "918273" not in str(refused.value)
+        assert asked[1:] == ["918273"]
+
+
+def test_who_finds_all_sessions_in_use_for_too_long_is_told_so(
+    own: OwnToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signers.sessions.WAIT_SECONDS", 0)
+    hold, held = threading.Event(), threading.Barrier(MAX_SESSIONS + 1)
+    with closing(opened(own)) as token, ThreadPoolExecutor(MAX_SESSIONS) as pool:
+
+        def keep(_session: object) -> None:
+            held.wait(30)
+            hold.wait(30)
+
+        running = [pool.submit(token.call, keep) for _ in range(MAX_SESSIONS)]
+        held.wait(30)
+        with pytest.raises(TokenLost, match="all sessions of token 'own' were in use"):
+            token.call(lambda _session: None)
+        hold.set()
+        for work in running:
+            work.result()
+        token.call(lambda _session: None)
+
+
+def test_a_call_that_never_ends_does_not_hold_up_the_repair_for_ever(
+    own: OwnToken, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signers.cryptoki.WAIT_SECONDS", 0)
+    hold, held = threading.Event(), threading.Event()
+    with closing(opened(own)) as token, ThreadPoolExecutor(1) as pool:
+
+        def hang(_session: object) -> None:
+            held.set()
+            hold.wait(30)
+
+        running = pool.submit(token.call, hang)
+        held.wait(30)
+        with pytest.raises(TokenLost, match="does not end"):
+            token._library.renew(token._library.number)
+        token.call(lambda _session: None)  # and the others go on
+        hold.set()
+        running.result()
+
+
+@pytest.mark.parametrize("reset", ["true", "false"])
+def test_a_child_after_fork_initialises_anew_and_leaves_its_parents_sessions_alone(
+    own: OwnToken, reset: str
+) -> None:
+    """Also where the library itself would let it go on with them, as SoftHSM does without `reset_on_fork`."""
+    conf = own.soft.config_path
+    conf.write_text(conf.read_text().replace("reset_on_fork = true", f"reset_on_fork = {reset}"))
+    with closing(opened(own)) as token:
+        token.make_attestation_key("k")
+        first = token.sign("k", b"m")
+        number = token._library.number
+
+        def child() -> bytes:
+            assert token._connection is None
+            same = token.sign("k", b"m") == first
+            return bytes([same, token._library.number - number])
+
+        assert in_child(child) == bytes([True, 1])
+        assert token._library.number == number
+        assert token.sign("k", b"m") == first
+
+
+def test_a_token_is_not_pickled_and_says_who_it_is(own: OwnToken) -> None:
+    with closing(opened(own)) as token:
+        with pytest.raises(TypeError):
+            pickle.dumps(token)
+        assert repr(token) == "Token('own')"
+        identity = token.identity()
+        assert identity.module == str(own.soft.module_path)
+        assert "SoftHSM" in identity.library + identity.model
+        assert identity.serial
