@@ -22,6 +22,8 @@ from custody.signing.recording import record_next
 from custody.signing.replacing import lock_as_it_was, replaceable
 from custody.signing.requests import read_request
 from custody.storage.db import Database, Tx
+from custody.sweeps import repository as sweeps
+from policies.intent import Kind
 from signers.ports import SignRequest
 
 
@@ -61,6 +63,8 @@ def replace_transaction(db: Database, site: EvmSite, transaction_id: UUID, feera
         if repository.consumptions(tx, site.chain, built.resources):
             raise Raced(f"transaction {transaction_id} was mined meanwhile")
         record_next(tx, site, transaction_id, number, built)
+        if found.transaction.kind == Kind.ROTATION:
+            sweeps.record_rotated(tx, transaction_id, number, sweeps.rotated(tx, transaction_id))
     return number
 
 
