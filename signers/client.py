@@ -88,54 +88,55 @@ class SignerClient:
 
     def status(self) -> SignerStatus:
         """What the signer says of itself. Raises SignerUnavailable."""
-        return self._call("status", Nothing(), SignerStatus)
+        return self.ask("status", Nothing(), SignerStatus)
 
     def attest(self, request: AttestRequest) -> SignedAttestation:
         """The address and the signer's word for it. Raises Refused, SignerUnavailable."""
-        return self._call("attest", request, SignedAttestation)
+        return self.ask("attest", request, SignedAttestation)
 
     def sign(self, request: SignRequest) -> SignResponse:
         """Signatures for every input; again the same for the same request. Raises Refused, SignerUnavailable."""
-        return self._call("sign", request, SignResponse)
+        return self.ask("sign", request, SignResponse)
 
     def announce(self, request: AnnounceRequest) -> Announced:
         """Since when the signer knows these orders. Raises Refused, SignerUnavailable."""
-        return self._call("announce", request, Announced)
+        return self.ask("announce", request, Announced)
 
     def metrics(self) -> Metrics:
         """What it counts and measures. Raises SignerUnavailable."""
-        return self._call("metrics", Nothing(), Metrics)
+        return self.ask("metrics", Nothing(), Metrics)
 
     def deliver(self, bundle: SignedBundle) -> SignerStatus:
         """Hand over a bundle. Raises Refused, SignerUnavailable."""
-        return self._call("deliver", bundle, SignerStatus)
+        return self.ask("deliver", bundle, SignerStatus)
 
     def freeze(self, freeze: SignedFreeze) -> SignerStatus:
         """Hand over a veto. Raises Refused, SignerUnavailable."""
-        return self._call("freeze", freeze, SignerStatus)
+        return self.ask("freeze", freeze, SignerStatus)
 
     def confirm_clock(self, confirmation: SignedClockConfirmation) -> SignerStatus:
         """Hand over an officer's word on the time. Raises Refused, SignerUnavailable."""
-        return self._call("confirm_clock", confirmation, SignerStatus)
+        return self.ask("confirm_clock", confirmation, SignerStatus)
 
     def open(self, request: OpenRequest) -> OpenPage:
         """Transactions whose fate the signer does not know. Raises SignerUnavailable."""
-        return self._call("open", request, OpenPage)
+        return self.ask("open", request, OpenPage)
 
     def resolve(self, request: ResolveRequest) -> Resolved:
         """Hand over a verifier's words. Raises Refused, SignerUnavailable."""
-        return self._call("resolve", request, Resolved)
+        return self.ask("resolve", request, Resolved)
 
     def log(self, request: LogRequest) -> LogPage:
         """The signer's log from a place on. Raises SignerUnavailable."""
-        return self._call("log", request, LogPage)
+        return self.ask("log", request, LogPage)
 
     def close(self) -> None:
         """Close idle connections."""
         while not self._idle.empty():
             self._idle.get_nowait().close()
 
-    def _call(self, call: CallName, body: msgspec.Struct, result: type[_T]) -> _T:
+    def ask(self, call: CallName, body: msgspec.Struct, result: type[_T]) -> _T:
+        """Make any call. Raises Refused, SignerUnavailable."""
         payload = msgspec.json.encode(Call(call=call, body=msgspec.Raw(msgspec.json.encode(body))))
         try:
             reply = REPLIES.decode(self._exchange(payload))

@@ -40,6 +40,8 @@ DEFAULT_RATES: Final[Mapping[str, Rate]] = {
     "open": Rate(per_second=20, burst=100),
     "resolve": Rate(per_second=20, burst=100),
     "log": Rate(per_second=20, burst=100),
+    "verdict": Rate(per_second=20, burst=100),
+    "audit": Rate(per_second=2, burst=20),
     MALFORMED: Rate(per_second=5, burst=50),
 }
 """Used where the configuration says nothing else. An exchange's batches need a tenth of them."""

@@ -42,8 +42,10 @@ CallName = Literal[
     "open",
     "resolve",
     "log",
+    "verdict",
+    "audit",
 ]
-"""Every call there is; a signer may serve only some of them."""
+"""Every call there is; a signer serves some of them, a verifier others."""
 
 
 class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -36,7 +36,6 @@ FindingKind = Literal[
     "internal-payment-misdirected",
     "payment-not-debited",
     "payment-not-signed",
-    "verdict-not-held",
     "overdrawn",
     "rolled-back",
 ]

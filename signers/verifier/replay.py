@@ -10,7 +10,7 @@ in `examine`.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -37,9 +37,9 @@ def replay(history: History) -> Replayed:
     return _Replay(history).run()
 
 
-def replay_account(account: Account, lines: Sequence[Line]) -> str | None:
+def replay_account(account: Account, lines: Iterable[Line]) -> str | None:
     """Why an account's row is not what its lines (in order of `seq`) add up to; None if it is."""
-    balance = 0
+    balance = number = 0
     for number, line in enumerate(lines, start=1):
         if line.seq != number:
             return f"line {number} has number {line.seq}"
@@ -48,8 +48,8 @@ def replay_account(account: Account, lines: Sequence[Line]) -> str | None:
         balance = line.after
         if balance < 0 and account.kind in NEVER_NEGATIVE:
             return f"line {number} takes it to {balance}"
-    if (account.balance, account.last_seq) != (balance, len(lines)):
-        return f"its row says {account.balance} after line {account.last_seq}, its lines {balance} after {len(lines)}"
+    if (account.balance, account.last_seq) != (balance, number):
+        return f"its row says {account.balance} after line {account.last_seq}, its lines {balance} after {number}"
     return None
 
 
@@ -299,7 +299,7 @@ class _Replay:
             done[transfer.id] = plain
             self.partners |= {
                 leg.account.customer for leg in legs if leg.account.customer not in (None, self.customer)
-            }  # type: ignore[arg-type]
+            }
 
 
 def _plain(legs: Sequence[Leg]) -> set[tuple[str, str | None, int, str]]:
@@ -384,7 +384,7 @@ def _is_own_move(legs: Sequence[Leg]) -> bool:
 
 
 def _is_trade(legs: Sequence[Leg]) -> bool:
-    """Between trading accounts; the house takes fees and never gives. That all transfers net to zero is checked before."""
+    """Between trading accounts; the house takes fees and never gives. That it nets to zero is checked before."""
     allowed = {
         ("trading", "trade_buy"): 1,
         ("trading", "trade_sell"): -1,

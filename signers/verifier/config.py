@@ -1,0 +1,110 @@
+"""The verifier's configuration: one TOML file that only its owner may read, checked whole at start.
+
+    name = "verifier"                                   # as the bundle calls it
+    directory = "/var/lib/strongroom/verifier"          # state.sqlite, heartbeat.json
+    bundle_path = "/etc/strongroom/bundle.json"         # a mailbox: what was adopted is kept in the state
+    trust_root_path = "/etc/strongroom/trust-root.json" # pinned at the first start
+    key_file = "/etc/strongroom/verifier.pem"           # Ed25519, PKCS#8 PEM, 0600
+    database_url = "postgresql://strongroom_read:...@.../strongroom"
+    [nodes.bitcoin]                                     # own nodes: not those of the online service
+    rpc_url = "http://user:password@127.0.0.1:8332"
+    rest_url = "http://127.0.0.1:8332"                  # Bitcoin only
+    # lowest_height = 860000                            # older uses of resources are not sought below it
+    [signers.hot]                                       # all signers of the bundle's key-sets and vaults
+    socket = "/run/strongroom/signer.sock"              # or: host, port, certificate, private_key, server_certificate
+    [listen]                                            # as a signer's
+    unix = "/run/strongroom/verifier.sock"
+"""
+
+from __future__ import annotations
+
+import stat
+import tomllib
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+
+from policies.canonical import Name
+from signers.client import SignerClient, TlsAddress, UnixAddress
+from signers.config import ListenSection
+from signers.errors import BadConfiguration
+
+_OTHERS_MAY: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of the sections: their addresses hold passwords, so they print as nothing."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}([secret])"
+
+
+class NodeSection(_Section, frozen=True):
+    """`[nodes.CHAIN]`: the verifier's own node."""
+
+    rpc_url: str
+    rest_url: str | None = None
+    """Of a node of the Bitcoin family."""
+    lowest_height: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Below it no use of a resource is sought that was used before the verifier heard of it."""
+
+
+class SignerSection(_Section, frozen=True):
+    """`[signers.NAME]`: where a signer listens."""
+
+    socket: str | None = None
+    host: str | None = None
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    certificate: str | None = None
+    """PEM of the verifier's own certificate."""
+    private_key: str | None = None
+    """PEM of its key."""
+    server_certificate: str | None = None
+    """PEM of the signer's, which is pinned."""
+
+    def client(self) -> SignerClient:
+        """The client. Raises BadConfiguration: neither a socket nor all of the TLS settings."""
+        if self.socket is not None:
+            return SignerClient(UnixAddress(Path(self.socket)))
+        tls = (self.certificate, self.private_key, self.server_certificate)
+        if self.host is None or self.port is None or None in tls:
+            raise BadConfiguration(
+                "a signer needs socket, or all of host, port, certificate, private_key, server_certificate"
+            )
+        certificate, private_key, server = (Path(path or "") for path in tls)
+        return SignerClient(TlsAddress(self.host, self.port, certificate, private_key, server))
+
+
+class VerifierConfig(_Section, frozen=True):
+    """The whole file."""
+
+    name: Name
+    directory: str
+    bundle_path: str
+    trust_root_path: str
+    key_file: str
+    database_url: str
+    nodes: Annotated[dict[Name, NodeSection], msgspec.Meta(min_length=1)]
+    signers: Annotated[dict[Name, SignerSection], msgspec.Meta(min_length=1)]
+    listen: ListenSection
+    poll_seconds: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 2
+    """Between two looks at nodes and signers."""
+    round_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 600
+    """Between the ends and beginnings of rounds over all customers."""
+
+
+def read_config(path: Path) -> VerifierConfig:
+    """Read and check the configuration.
+
+    Raises:
+        BadConfiguration: says what to write where.
+    """
+    try:
+        if path.stat().st_mode & _OTHERS_MAY:
+            raise BadConfiguration(f"configuration {path} is open to other users, and holds passwords: chmod 600 it")
+        return msgspec.convert(tomllib.loads(path.read_text()), VerifierConfig)
+    except OSError as error:
+        raise BadConfiguration(f"configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise BadConfiguration(f"configuration {path}: {error}") from None

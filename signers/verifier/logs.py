@@ -1,0 +1,169 @@
+"""Keeps a copy of each signer's own log, and notices a signer whose log went back or became another one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from chains.errors import InvalidValue, PermanentError
+from policies.bundle import Bundle
+from policies.canonical import Hex32, Name, decoder_for
+from policies.intent import Kind
+from signers.logchain import FIRST_HEAD, LogBroken, Place, follow
+from signers.ports import LogEntry, LogPage, LogPayment, LogRequest, SignerUnavailable, Witness
+from signers.verifier.model import Finding
+from signers.verifier.state import State
+
+ROLLED_BACK: Final = "rolled-back"
+
+
+class TransactionBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What a log entry tells of a signed transaction."""
+
+    chain: Name
+    content: Hex32
+    keyset: Name
+    payments: tuple[LogPayment, ...]
+
+
+class LogUnreadable(PermanentError):
+    """A log that cannot be checked or understood: nothing is known of what its signer has signed."""
+
+
+class LogKeeper:
+    """Copies of signers' logs. Again changes nothing.
+
+    Args:
+        state: where they are kept.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def read(self, signer: str, witness: Witness, bundle: Bundle) -> None:
+        """Take over what is new in a signer's log.
+
+        Args:
+            signer: its name in the configuration.
+            witness: the signer.
+            bundle: names the attestation key that signs the log's head.
+
+        Raises:
+            LogBroken: the log went back, forked, or is another journal's.
+            LogUnreadable: its head is not signed by a key-set of the bundle, or its entries are not understood.
+            SignerUnavailable: no answer; what was read stays.
+        """
+        while True:
+            seen = self.place(signer)
+            page = witness.log(LogRequest(after=seen.number))
+            try:
+                after = follow(page, seen, _key_of(page, bundle))
+            except LogBroken as error:
+                self._state.write(
+                    "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)",
+                    signer,
+                    seen.journal,
+                    seen.number,
+                    seen.head,
+                    str(error),
+                )
+                raise
+            except (PermanentError, msgspec.MsgspecError) as error:
+                raise LogUnreadable(f"log of {signer}: {error}") from error
+            self._keep(signer, page, after)
+            if not page.entries:
+                return
+
+    def place(self, signer: str) -> Place:
+        """How far a signer's log was read."""
+        row = self._state.row("SELECT journal, number, head FROM places WHERE signer = ?", signer)
+        return (
+            Place(journal="", number=0, head=FIRST_HEAD)
+            if row is None
+            else Place(journal=row[0], number=row[1], head=row[2])
+        )
+
+    def broken(self) -> tuple[Finding, ...]:
+        """Signers whose log was found to have gone back, and has not gone on from where it was since."""
+        return tuple(
+            Finding(ROLLED_BACK, "", signer, detail)
+            for signer, detail in self._state.rows("SELECT signer, broken FROM places WHERE broken <> ''")
+        )
+
+    def signed_at(self, chain: str, content: str) -> int | None:
+        """When a transaction was signed, by the signer's own clock; None if no log tells of it."""
+        row = self._state.row(
+            "SELECT min(l.at) FROM payments p JOIN logs l ON l.signer = p.signer AND l.number = p.number"
+            " WHERE p.chain = ? AND p.content = ?",
+            chain,
+            content,
+        )
+        return None if row is None else row[0]
+
+    def _keep(self, signer: str, page: LogPage, after: Place) -> None:
+        payments = [row for entry in page.entries for row in _payments(signer, entry)]
+        with self._state.change():
+            self._state.write_many(
+                "INSERT INTO logs VALUES (?, ?, ?, ?, ?, ?)",
+                [(signer, e.number, e.at, e.what, bytes(e.body), e.head) for e in page.entries],
+            )
+            self._state.write_many("INSERT INTO payments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", payments)
+            self._state.write(
+                "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, '')",
+                signer,
+                after.journal,
+                after.number,
+                after.head,
+            )
+
+
+def read_all(
+    keeper: LogKeeper, signers: Mapping[str, Witness], bundle: Bundle
+) -> tuple[list[Finding], dict[str, str]]:
+    """Read all logs; returns what was found, and by signer why it could not be read."""
+    findings: list[Finding] = []
+    silent: dict[str, str] = {}
+    for name, witness in signers.items():
+        try:
+            keeper.read(name, witness, bundle)
+        except LogBroken as error:
+            findings.append(Finding(ROLLED_BACK, "", name, str(error)))
+        except (SignerUnavailable, LogUnreadable) as error:
+            silent[name] = str(error)
+    return findings, silent
+
+
+def _key_of(page: LogPage, bundle: Bundle) -> str:
+    wallet: Any = bundle.wallet(page.head.keyset)
+    key: str | None = getattr(wallet, "attestation_key", None)
+    if key is None:
+        raise InvalidValue(f"{page.head.keyset} has no attestation key in the bundle")
+    return key
+
+
+def _payments(signer: str, entry: LogEntry) -> list[tuple[Any, ...]]:
+    if entry.what != "transaction":
+        return []
+    try:
+        body = decoder_for(TransactionBody).decode(entry.body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise LogUnreadable(f"log of {signer}: entry {entry.number}: {error}") from error
+    return [
+        (
+            signer,
+            entry.number,
+            body.chain,
+            body.content,
+            payment.intent,
+            payment.asset,
+            payment.units,
+            payment.destination,
+            (payment.customer or "") if payment.kind is Kind.PAYMENT else "",
+        )
+        for payment in body.payments
+    ]
+
+
+decoder_for(TransactionBody)

@@ -1,0 +1,153 @@
+"""Says what became of what signers have signed, from the own node only, at finality depth, and tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Final, Literal
+
+from policies.bundle import Bundle
+from policies.keys import SigningKey
+from policies.statements import Resolution, SignedResolution
+from signers.ports import OpenRequest, OpenTransaction, ResolveRequest, Witness
+from signers.verifier.follow import Follower
+from signers.verifier.logs import LogKeeper
+from signers.verifier.state import State
+
+_PAGE: Final = 1_000
+
+
+class Resolver:
+    """Decides about open transactions.
+
+    Args:
+        name: of this verifier in the bundle.
+        key: signs its words.
+        state: remembers what was decided.
+        followers: by chain; transactions of other chains stay open.
+        logs: copies of the signers' logs.
+        bundle: the one in force.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        key: SigningKey,
+        state: State,
+        followers: Mapping[str, Follower],
+        logs: LogKeeper,
+        bundle: Callable[[], Bundle],
+    ) -> None:
+        self._name, self._key, self._state = name, key, state
+        self._followers, self._logs, self._bundle = followers, logs, bundle
+
+    def serve(self, signer: Witness) -> int:
+        """Tell a signer all that can be told now; returns how much of it was new. Again changes nothing.
+
+        What is not resolved is watched from now on. A chain whose node does not answer is left out.
+
+        Raises:
+            SignerUnavailable: it may have taken some; again is safe.
+            Refused: it does not believe this verifier.
+            NodeUnavailable: of one chain, after everything about the others was told.
+        """
+        found: list[SignedResolution] = []
+        waiting: dict[str, list[str]] = {}
+        for each in _open(signer):
+            decided = self._decide(each)
+            if decided is not None:
+                found.append(SignedResolution(decided, self._key.sign(decided)))
+            elif each.chain in self._followers:
+                waiting.setdefault(each.chain, []).extend(each.resources)
+        accepted = 0
+        for at in range(0, len(found), _PAGE):
+            accepted += signer.resolve(ResolveRequest(resolutions=tuple(found[at : at + _PAGE]))).accepted
+        failure: Exception | None = None
+        for chain, resources in waiting.items():
+            try:
+                self._followers[chain].watch(resources, partial(self._logs.signed_at, chain))
+            except Exception as error:  # noqa: BLE001 - the others are watched before it is raised
+                failure = error
+        if failure is not None:
+            raise failure
+        return accepted
+
+    def outcome(self, chain: str, content: str) -> Literal["confirmed", "dead"] | None:
+        """What this verifier has said of a transaction; None if nothing yet."""
+        row = self._state.row(
+            "SELECT outcome FROM resolutions WHERE chain = ? AND content = ?", chain, content
+        )
+        return None if row is None else row[0]
+
+    def _decide(self, each: OpenTransaction) -> Resolution | None:
+        follower = self._followers.get(each.chain)
+        if follower is None:
+            return None
+        kept = self._state.row(
+            "SELECT outcome, height, hash FROM resolutions WHERE chain = ? AND content = ?",
+            each.chain,
+            each.content,
+        )
+        decided = kept or self._judge(follower, each)
+        if decided is None:
+            return None
+        outcome, height, block = decided
+        if kept is None:
+            with self._state.change():
+                self._state.write(
+                    "INSERT INTO resolutions VALUES (?, ?, ?, ?, ?)",
+                    each.chain,
+                    each.content,
+                    outcome,
+                    height,
+                    block,
+                )
+                follower.forget(each.resources)
+        return Resolution(
+            v=1,
+            verifier=self._name,
+            chain=each.chain,
+            content=each.content,
+            outcome=outcome,
+            block=block,
+            height=height,
+        )
+
+    def _judge(
+        self, follower: Follower, each: OpenTransaction
+    ) -> tuple[Literal["confirmed", "dead"], int, str] | None:
+        """Outcome, and height and hash of the block that proves it; None while nothing is final."""
+        position = follower.position()
+        if position is None:
+            return None
+        needed = self._bundle().network(each.chain).settle_blocks
+        uses = [use for use in map(follower.use_of, each.resources) if use is not None]
+        final = [use for use in uses if position.depth(use.block.height) >= needed]
+        for use in final:
+            if use.content == each.content:
+                return ("confirmed" if use.succeeded else "dead"), use.block.height, use.block.hash
+        if final:
+            return "dead", final[0].block.height, final[0].block.hash
+        return self._orphan(each)
+
+    def _orphan(self, each: OpenTransaction) -> tuple[Literal["dead"], int, str] | None:
+        """What spends an output of a transaction that is dead can never be mined either."""
+        for resource in each.resources:
+            row = self._state.row(
+                "SELECT height, hash FROM resolutions WHERE chain = ? AND content = ? AND outcome = 'dead'",
+                each.chain,
+                resource.partition(":")[0],
+            )
+            if row is not None:
+                return "dead", row[0], row[1]
+        return None
+
+
+def _open(signer: Witness) -> Iterator[OpenTransaction]:
+    after: tuple[str, str] | None = None
+    while True:
+        page: Sequence[OpenTransaction] = signer.open(OpenRequest(after=after)).transactions
+        yield from page
+        if len(page) < _PAGE:
+            return
+        after = (page[-1].chain, page[-1].content)

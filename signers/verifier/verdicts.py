@@ -1,0 +1,176 @@
+"""Verdicts: does what a customer provably owns cover this order? Refuses by default."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from chains.errors import InvalidValue, PermanentError
+from policies.bundle import Bundle
+from policies.intent import Intent, Kind, SignedOrder, SignedVerdict, Verdict
+from policies.keys import SigningKey
+from signers.ports import Reason, Refused, SignerUnavailable, Witness
+from signers.verifier.bundles import SIGNING_SCOPE, Bundles
+from signers.verifier.examine import Examination, Examiner
+from signers.verifier.logs import LogKeeper, read_all
+from signers.verifier.model import Replayed
+from signers.verifier.ports import VERDICT_SECONDS, VerdictRequest
+from signers.verifier.source import Ledger, LedgerUnavailable
+from signers.verifier.state import State
+
+CLOCKS_APART_SECONDS: Final = 600
+"""A signer whose clock is behind takes a verdict for so much longer."""
+_MOST_REASONS: Final = 50
+
+
+class Verdicts:
+    """Examines and signs; one order at a time, so that two never rely on the same money.
+
+    Args:
+        name: of this verifier in the bundle.
+        key: signs verdicts.
+        state: remembers what was covered and may not be debited yet.
+        bundles: whom to believe.
+        ledger: the customers' ledger.
+        examiner: examines it.
+        logs: copies of the signers' logs.
+        signers: whose logs must all be read before anything is covered.
+        now: tells the time, UNIX seconds.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        key: SigningKey,
+        state: State,
+        bundles: Bundles,
+        ledger: Ledger,
+        examiner: Examiner,
+        logs: LogKeeper,
+        signers: Mapping[str, Witness],
+        now: Callable[[], int],
+    ) -> None:
+        self._name, self._key, self._state, self._bundles = name, key, state, bundles
+        self._ledger, self._examiner, self._logs, self._signers = ledger, examiner, logs, signers
+        self._now = now
+        self._lock = threading.Lock()
+
+    def verdict(self, request: VerdictRequest) -> SignedVerdict:
+        """The signed word that an order is covered.
+
+        Raises:
+            Refused: it is not, or something about it is wrong or not known now; all reasons are given.
+            SignerUnavailable: the database does not answer.
+        """
+        with self._lock:
+            bundle, now = self._bundles.present(), self._now()
+            self._check(request, bundle, now)
+            findings, silent = read_all(self._logs, self._signers, bundle)
+            reasons = [Reason(each.kind, str(each)) for each in findings]
+            reasons += [Reason("signer-silent", f"{name}: {why}") for name, why in silent.items()]
+            if reasons:
+                raise Refused(tuple(reasons))
+            order = request.order.order
+            try:
+                with self._ledger.snapshot() as snapshot:
+                    found = self._examiner.examine_with_partners(snapshot, order.customer)
+            except LedgerUnavailable as error:
+                raise SignerUnavailable(str(error)) from error
+            self._refuse_unexplained(found)
+            self._cover(request, bundle, found.replayed, now)
+            return self._signed(request, bundle, now)
+
+    def _check(self, request: VerdictRequest, bundle: Bundle, now: int) -> None:
+        """Check everything that needs no ledger. Raises Refused."""
+        order, intent = request.order.order, request.intent
+        if now >= bundle.expires_at:
+            raise _refused("bundle-expired", f"at {bundle.expires_at}")
+        try:
+            entry = bundle.verifier(self._name)
+            if entry.key != self._key.public_hex or now >= entry.not_after:
+                raise InvalidValue(f"the bundle has another key for {self._name}, or its time is over")
+            caller = bundle.caller(order.caller)
+            if SIGNING_SCOPE not in caller.scopes or now >= caller.not_after or now >= order.expires_at:
+                raise InvalidValue(f"{caller.id} may not sign orders, or the order's time is over")
+            request.order.verify(caller.key)
+            if bundle.asset(order.asset).chain != order.chain:
+                raise InvalidValue(f"{order.asset} is not on {order.chain}")
+        except PermanentError as error:
+            raise _refused("order-not-genuine", str(error)) from None
+        if not _carries_out(intent, request.order):
+            raise _refused("intent-mismatch", "the intent is not the payment that the order asks for")
+
+    def _refuse_unexplained(self, found: Examination) -> None:
+        reasons = [Reason(each.kind, str(each)) for each in found.findings]
+        reasons += [Reason("not-known", str(each)) for each in found.unknowns]
+        if reasons:
+            raise Refused(tuple(reasons[:_MOST_REASONS]))
+
+    def _cover(self, request: VerdictRequest, bundle: Bundle, replayed: Replayed, now: int) -> None:
+        """Check that available money and what is frozen for this order cover it. Raises Refused."""
+        order = request.order.order
+        needed = order.units + int(bundle.asset(order.asset).withdrawal_fee)
+        held = next((each for each in replayed.held.values() if str(each.withdrawal) == order.id), None)
+        if held is not None and held.state != "pending":
+            raise _refused("not-covered", f"the hold of this order is {held.state}")
+        frozen = 0 if held is None else held.units
+        promised = self._promised(request, replayed, now)
+        missing = replayed.shortfalls.get(order.asset, 0)
+        free = replayed.balance("available", order.asset) - promised - missing
+        if frozen + free < needed:
+            raise _refused(
+                "not-covered",
+                f"{frozen} are frozen for it and {free} free ({promised} are promised to other orders, {missing} owed),"
+                f" it needs {needed} {order.asset}",
+            )
+
+    def _promised(self, request: VerdictRequest, replayed: Replayed, now: int) -> int:
+        """What other orders were found covered with, and may still be signed for, that the ledger does not hold."""
+        order = request.order.order
+        debited = {str(each.withdrawal) for each in replayed.held.values() if each.state != "voided"}
+        rows = self._state.rows(
+            "SELECT DISTINCT withdrawal, units FROM verdicts WHERE customer = ? AND asset = ? AND expires_at > ?"
+            " AND withdrawal <> ?",
+            order.customer,
+            order.asset,
+            now - CLOCKS_APART_SECONDS,
+            order.id,
+        )
+        return sum(int(units) for withdrawal, units in rows if withdrawal not in debited)
+
+    def _signed(self, request: VerdictRequest, bundle: Bundle, now: int) -> SignedVerdict:
+        order = request.order.order
+        verdict = Verdict(
+            v=1,
+            intent=request.intent.digest_hex(),
+            verifier=self._name,
+            outcome="covered",
+            expires_at=min(now + VERDICT_SECONDS, order.expires_at),
+        )
+        units = order.units + int(bundle.asset(order.asset).withdrawal_fee)
+        # Before it leaves: what is promised must be known after any crash.
+        self._state.write(
+            "INSERT OR REPLACE INTO verdicts VALUES (?, ?, ?, ?, ?, ?)",
+            verdict.intent,
+            order.id,
+            order.customer,
+            order.asset,
+            str(units),
+            verdict.expires_at,
+        )
+        return SignedVerdict(verdict, self._key.sign(verdict))
+
+
+def _carries_out(intent: Intent, signed: SignedOrder) -> bool:
+    order = signed.order
+    return (
+        intent.kind is Kind.PAYMENT
+        and intent.order == order.digest_hex()
+        and (intent.id, intent.chain, intent.asset, intent.destination, intent.amount)
+        == (order.id, order.chain, order.asset, order.destination, order.amount)
+    )
+
+
+def _refused(code: str, detail: str) -> Refused:
+    return Refused((Reason(code, detail),))
