@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import coincurve
 from cryptography.hazmat.primitives.asymmetric import ec, utils
@@ -30,9 +30,11 @@ from policies.bundle import (
 )
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import SigningKey, sign_order
-from signers.keyset import KEY_PLACE, EvmKeysetRecord
+from signers.keyset import KEY_PLACE, EvmKeysetRecord, SafeOwnerRecord
 from signers.ports import AttestRequest, SignRequest
 from tests.fakes.signing import DAY, House, own_intent, payment_intent
+
+R = TypeVar("R", EvmKeysetRecord, SafeOwnerRecord)
 
 EVM_CHAIN = "ethereum-devnet"
 EVM_CHAIN_ID = 31337
@@ -60,29 +62,34 @@ GAS_CAPS = GasCaps(transfer=100_000, token=150_000, payout=3_000_000, sweep=6_00
 
 
 @dataclass
-class SoftEvmKeys:
-    """The key of a key-set without an HSM: as random in what it signs as one, and with s in either half."""
+class SoftEvmKeys(Generic[R]):
+    """The key of a key-set or a Safe's owner without an HSM: as random as one, and with s in either half."""
 
-    record: EvmKeysetRecord
+    record: R
     attestation: SigningKey
     pubkey: bytes
     secret: ec.EllipticCurvePrivateKey = field(repr=False)
 
-    @classmethod
+    @staticmethod
     def make(
-        cls, keyset: str = EVM_KEYSET, chain_id: int = EVM_CHAIN_ID, secret: bytes | None = None
-    ) -> SoftEvmKeys:
+        keyset: str = EVM_KEYSET, chain_id: int = EVM_CHAIN_ID, secret: bytes | None = None
+    ) -> SoftEvmKeys[EvmKeysetRecord]:
+        return SoftEvmKeys.of(EvmKeysetRecord, keyset, chain_id, secret)
+
+    @staticmethod
+    def of(kind: type[R], name: str, chain_id: int, secret: bytes | None = None) -> SoftEvmKeys[R]:
+        """A key for a purpose; `secret` (32 bytes) or a random one."""
         number = int.from_bytes(secret or os.urandom(32), "big")
         key = ec.derive_private_key(number, ec.SECP256K1())
         pubkey = coincurve.PrivateKey.from_int(number).public_key.format()
         attestation = SigningKey.generate()
-        record = EvmKeysetRecord(
-            id=keyset,
+        record = kind(
+            id=name,
             chain_id=chain_id,
             address=address_text_of_key(pubkey),
             attestation_key=attestation.public_hex,
         )
-        return cls(record, attestation, pubkey, key)
+        return SoftEvmKeys(record, attestation, pubkey, key)
 
     def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
         assert (branch, index) == KEY_PLACE
@@ -257,6 +264,7 @@ class EvmWorld(House):
             intents=tuple(draft.intents or [self.intent(order) for order in draft.orders]),
             evidence=Evidence(orders=tuple(sign_order(order, self.caller) for order in draft.orders)),
             transaction=base64.b64encode(draft.raw or self.tx(draft).encode()).decode(),
+            safe_nonce=draft.safe_nonce,
         )
 
     def tx(self, draft: EvmDraft) -> UnsignedTx:
@@ -305,3 +313,5 @@ class EvmDraft:
     intents: list[Intent] = field(default_factory=list)
     raw: bytes | None = None
     """Instead of all that, the bytes."""
+    safe_nonce: int | None = None
+    """For an execution."""

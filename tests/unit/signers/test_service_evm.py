@@ -25,7 +25,7 @@ from signers.errors import (
     TokenLost,
     WrongSignature,
 )
-from signers.keyset import EvmKeysetRecord
+from signers.keyset import EvmKeysetRecord, EvmRecord
 from signers.ports import Refused, SignRequest
 from signers.selfcheck import check_evm_keys
 from signers.wallets import EvmKeys
@@ -48,7 +48,7 @@ class FaultyKeys:
         ed25519: Callable[[bytes], bytes] = bytes,
     ) -> None:
         self.good, self.ecdsa, self.ed25519 = good, ecdsa, ed25519
-        self.record: EvmKeysetRecord = good.record
+        self.record: EvmRecord = good.record
         self.pubkey = good.pubkey
         self.asked = 0
 
@@ -126,6 +126,7 @@ def test_fault_31_a_signature_of_another_key_is_caught_before_release(bench: Evm
 
 def test_a_key_that_is_not_the_records_signs_nothing(bench: EvmBench) -> None:
     stranger = SoftEvmKeys.make()
+    assert isinstance(bench.keys.record, EvmKeysetRecord)
     stranger.record = bench.keys.record
     behind(bench, stranger)
     with pytest.raises(WrongSignature):
@@ -321,7 +322,7 @@ def test_the_self_check_finds_a_key_that_uses_a_nonce_twice() -> None:
     number = good.secret.private_numbers().private_value
     k = 12345
 
-    class Repeating(SoftEvmKeys):
+    class Repeating(SoftEvmKeys[EvmKeysetRecord]):
         def signature(self, digest: bytes) -> bytes:
             r = _x_of(k) % CURVE_ORDER
             s = pow(k, -1, CURVE_ORDER) * (int.from_bytes(digest, "big") + r * number) % CURVE_ORDER

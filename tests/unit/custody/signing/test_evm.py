@@ -30,6 +30,7 @@ from custody.signing.requests import Payee, house_intent, payment_intents
 from policies.intent import Kind
 from policies.keys import sign_order
 from signers.ecdsa import normalised
+from signers.keyset import EvmKeysetRecord
 from signers.ports import InputSignature, SignResponse
 from tests.fakes.evm_signing import (
     ETHER,
@@ -208,7 +209,7 @@ def recorded(kind: Kind = Kind.PAYMENT) -> Version:
     )
 
 
-def answer(version: Version, keys: SoftEvmKeys = KEYS) -> SignResponse:
+def answer(version: Version, keys: SoftEvmKeys[EvmKeysetRecord] = KEYS) -> SignResponse:
     digest = UnsignedTx.decode(version.unsigned).signing_hash
     signature = normalised(keys.signature(digest), keys.pubkey, digest)
     item = InputSignature(index=0, pubkey=keys.pubkey.hex(), signature=signature.hex())
