@@ -63,7 +63,7 @@ def follow(page: LogPage, seen: Place, attestation_key: str) -> Place:
         )
     found = seen.head
     for number, entry in enumerate(page.entries, seen.number + 1):
-        found = _after(entry, number, found)
+        found = after_entry(entry, number, found)
     last = seen.number + len(page.entries)
     if (head.number, head.head) != (last, found):
         raise LogBroken(
@@ -72,7 +72,12 @@ def follow(page: LogPage, seen: Place, attestation_key: str) -> Place:
     return Place(journal=head.journal, number=last, head=found)
 
 
-def _after(entry: LogEntry, number: int, before: str) -> str:
+def after_entry(entry: LogEntry, number: int, before: str) -> str:
+    """The head after an entry that should have this number and stand after that head (64 hex digits).
+
+    Raises:
+        LogBroken: it has another number, or its head is not the one of its content.
+    """
     if entry.number != number:
         raise LogBroken(f"entry {entry.number} stands where {number} belongs")
     head = next_head(before, number, entry.at, entry.what, bytes(entry.body))
