@@ -22,9 +22,9 @@ from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY, NOW, OTHER_DESTINATION, Draft, SoftKeys, World
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[SignerBench]:
-    made = SignerBench(tmp_path)
+@pytest.fixture(params=["p2wpkh", "p2tr"])
+def bench(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[SignerBench]:
+    made = SignerBench(tmp_path, request.param)
     yield made
     made.journal.close()
 
@@ -36,7 +36,8 @@ def test_an_honest_payment_is_signed_and_the_signature_fits_its_input(bench: Sig
     request = bench.request()
     (signature,) = bench.signatures(request)
     assert bytes.fromhex(signature.pubkey) == bench.world.account.pubkey(0, 0)
-    assert signature.signature.endswith("01")
+    taproot = bench.world.record.script == "p2tr"
+    assert len(signature.signature) == 128 if taproot else signature.signature.endswith("01")
 
 
 def test_many_intents_in_one_transaction_are_signed(bench: SignerBench) -> None:
@@ -339,12 +340,13 @@ def test_an_input_that_names_another_path_than_its_script_is_refused(bench: Sign
 def test_another_sighash_type_is_refused(bench: SignerBench) -> None:
     request = bench.request()
     raw = base64.b64decode(request.transaction)
-    all_ = bytes.fromhex("0103040100000000")
-    # The field: key length 1, type 03, value length 4, type ALL; then what follows it.
-    lie = raw.replace(all_[:7], bytes.fromhex("01030403000000"), 1)
-    assert lie != raw
-    changed = msgspec.structs.replace(request, transaction=base64.b64encode(lie).decode())
-    assert bench.codes(changed) == {"malformed-transaction"}
+    # The field: key length 1, type 03, value length 4, then the one type that is signed.
+    field, honest = bytes.fromhex("010304"), int(bench.world.record.script == "p2wpkh")
+    for sighash in {0, 1, 2, 3, 0x81, 0x83} - {honest}:
+        lie = raw.replace(field + honest.to_bytes(4, "little"), field + sighash.to_bytes(4, "little"), 1)
+        assert lie != raw
+        changed = msgspec.structs.replace(request, transaction=base64.b64encode(lie).decode())
+        assert bench.codes(changed) == {"malformed-transaction"}
 
 
 def test_a_locktime_is_refused(bench: SignerBench) -> None:
@@ -361,8 +363,8 @@ def test_a_sequence_that_is_not_replaceable_or_locks_is_refused(bench: SignerBen
 
 
 def test_a_transaction_that_is_too_heavy_to_be_relayed_is_refused(bench: SignerBench) -> None:
-    # 272 WU an input at most: 1,470 of them are too many for 400,000 WU.
-    coins = [bench.world.coin(10_000) for _ in range(1_470)]
+    # 272 WU an input at most, of taproot 230: so many of them are too many for 400,000 WU.
+    coins = [bench.world.coin(10_000) for _ in range(1_740 if bench.world.record.script == "p2tr" else 1_470)]
     request = bench.world.request(Draft(coins, [bench.world.order()], fee_sats=50_000))
     assert bench.codes(request) == {"tx-weight"}
 
@@ -395,9 +397,10 @@ def test_the_ceilings_of_all_orders_count_together(bench: SignerBench) -> None:
 
 
 def test_a_feerate_over_the_cap_is_refused(bench: SignerBench) -> None:
-    # 141 vB at most: 100 sat/vB are 14,100 sats.
-    assert bench.codes(bench.request(fee_sats=14_200)) == {"feerate-cap"}
-    bench.signatures(bench.request(fee_sats=14_100))
+    # 141 vB at most, of taproot 142: at 100 sat/vB.
+    most = 14_200 if bench.world.record.script == "p2tr" else 14_100
+    assert bench.codes(bench.request(fee_sats=most + 1)) == {"feerate-cap"}
+    bench.signatures(bench.request(fee_sats=most))
 
 
 def test_the_fee_window_is_enforced_over_transactions(bench: SignerBench) -> None:
@@ -470,7 +473,7 @@ def test_an_order_signed_by_somebody_else_is_refused(bench: SignerBench) -> None
     assert bench.codes(bench.with_orders(request, forged)) == {"order-signature"}
 
 
-def test_an_order_changed_by_one_byte_is_refused(bench: SignerBench) -> None:
+def test_fault_44_a_stored_order_changed_by_one_byte_is_refused(bench: SignerBench) -> None:
     draft = bench.draft()
     request = bench.world.request(draft)
     genuine = request.evidence.orders[0]
