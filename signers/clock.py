@@ -84,6 +84,8 @@ class SteadyClock:
             self._offset = note.offset
         else:
             self._stopped += stop
+        if self._suspended:
+            return
         if stop > MAX_STOP_SECONDS:
             self._suspended = f"the signer stood still for {stop} s"
         elif self._stopped > MAX_STOP_SECONDS:
