@@ -78,6 +78,14 @@ def attestation_secret(secret: bytes, keyset: str) -> bytes:
     return HKDF(SHA256(), ATTESTATION_BYTES, salt=_ATTESTATION_SALT, info=keyset.encode()).derive(secret)
 
 
+def attestation_public_key(secret: bytes, keyset: str) -> bytes:
+    """The public half (32 bytes) of `attestation_secret`."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.from_private_bytes(attestation_secret(secret, keyset))
+    return key.public_key().public_bytes_raw()
+
+
 def read_backup(directory: Path, keyset: str) -> tuple[SignedCeremony, bytes | None]:
     """The signed record and the wrapped key (None for BTC) from where they are kept, checked against each other.
 
@@ -156,8 +164,7 @@ def restore_keys(
             raise CeremonyStopped("an EVM key needs its wrapped form beside the shares")
     elif bitcoin_public_key(keyset, secret) != record.public_key:
         raise CeremonyStopped("these shares give another wallet than the recorded one")
-    public = _attestation_public_key(secret, keyset.id)
-    if public != keyset.attestation_key:
+    if attestation_public_key(secret, keyset.id).hex() != keyset.attestation_key:
         raise CeremonyStopped("these shares give another attestation key than the recorded one")
     install(token, keyset, secret, wrapped, record.public_key)
     return key_file(token, signed, secret)
@@ -197,10 +204,3 @@ def key_file(token: Token, signed: SignedCeremony, secret: bytes) -> SealedSeed 
     if isinstance(keyset, EvmRecord):
         return sign_key_file(token, keyset, signed)
     return seal_entropy(token, keyset, secret)
-
-
-def _attestation_public_key(secret: bytes, keyset: str) -> str:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    key = Ed25519PrivateKey.from_private_bytes(attestation_secret(secret, keyset))
-    return key.public_key().public_bytes_raw().hex()

@@ -1,0 +1,128 @@
+"""`strongroom key ceremony`: two operators make a key-set, hand out its backup, and prove it by a restore.
+
+    ceremony operator FILE              make an operator's own key, under a passphrase
+    ceremony run PLAN [--answers FILE]  hold the ceremony, or go on where it stopped
+    ceremony remove PLAN [--answers FILE]  take away what an interrupted ceremony has left
+    ceremony show DIRECTORY KEYSET      check a record and print it
+    ceremony entry DIRECTORY KEYSET ... the key-set as the bundle lists it
+
+For an offline machine: it needs no service and no network. See `signers.ceremony.plan` for the plan.
+"""
+
+from __future__ import annotations
+
+import argparse
+from getpass import getpass
+from pathlib import Path
+
+import msgspec
+
+from signers.errors import BadConfiguration, CeremonyStopped
+
+
+def main(verb: str, arguments: list[str]) -> int:
+    """Run `strongroom key ceremony`; returns 0."""
+    given = _parser(verb).parse_args(arguments)
+    if given.command == "operator":
+        return _operator(Path(given.file))
+    if given.command == "show":
+        return _show(Path(given.directory), given.keyset)
+    if given.command == "entry":
+        return _entry(given)
+    return _held(given)
+
+
+def _parser(verb: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"strongroom key {verb}", description="Make a key-set: two operators, backup, proof."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    operator = commands.add_parser("operator", help="make an operator's key, under a passphrase")
+    operator.add_argument("file")
+    for name, text in (
+        ("run", "hold the ceremony, or go on where it stopped"),
+        ("remove", "take away what an interrupted ceremony has left"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("plan", help="TOML file; see signers/ceremony/plan.py")
+        command.add_argument("--answers", help="file that answers for the people; rehearsals only")
+    for name, text in (
+        ("show", "check a record and print it"),
+        ("entry", "the key-set as the bundle lists it (JSON)"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument(
+            "directory", help="with KEYSET.ceremony.json, and KEYSET.proven.json if there is one"
+        )
+        command.add_argument("keyset")
+        if name == "entry":
+            command.add_argument("--chain", help="of a wallet: its chain in the bundle")
+            command.add_argument("--tier", choices=("hot", "warm", "cold"), default="hot")
+            for contract in ("factory", "forwarder", "payout"):
+                command.add_argument(f"--{contract}", help="of an EVM key, as the bundle has it")
+    return parser
+
+
+def _held(given: argparse.Namespace) -> int:
+    """Hold a ceremony, or take an interrupted one away."""
+    from signers.ceremony.people import People, Rehearsed, Terminal
+    from signers.ceremony.plan import read_plan
+    from signers.ceremony.room import Operators, open_token
+    from signers.ceremony.session import hold, take_away
+    from signers.hardening import harden_process
+
+    harden_process()
+    plan = read_plan(Path(given.plan))
+    people: People
+    if given.answers is None:
+        people = Terminal()
+    elif plan.environment == "production":
+        raise BadConfiguration("in production people answer for themselves; --answers is for rehearsals")
+    else:
+        people = Rehearsed.read(Path(given.answers))
+    operators = Operators(plan.operators, people)
+    token = open_token(plan.token, people)
+    try:
+        (take_away if given.command == "remove" else hold)(plan, people, operators, token)
+    finally:
+        token.close()
+    return 0
+
+
+def _operator(path: Path) -> int:
+    from signers.ceremony.operators import create_operator_key
+
+    passphrase = getpass("passphrase (not shown): ")
+    if getpass("once more: ") != passphrase:
+        raise CeremonyStopped("the passphrases differ")
+    print(f"public key {create_operator_key(path, passphrase)}")
+    return 0
+
+
+def _show(directory: Path, keyset: str) -> int:
+    from signers.ceremony.session import read_ceremony
+    from signers.ceremony.text import proof_text, record_text
+
+    signed, proven = read_ceremony(directory, keyset)
+    print(record_text(signed.record, signed))
+    print("NOT PROVEN: production signers refuse this key-set" if proven is None else proof_text(proven))
+    return 0
+
+
+def _entry(given: argparse.Namespace) -> int:
+    from signers.ceremony.entries import Contracts, member_entry, wallet_entry
+    from signers.ceremony.session import read_ceremony
+
+    signed, proven = read_ceremony(Path(given.directory), given.keyset)
+    entry: object
+    if signed.record.purpose == "wallet":
+        if given.chain is None:
+            raise BadConfiguration("a wallet's entry needs --chain")
+        contracts = None
+        if given.factory is not None and given.forwarder is not None:
+            contracts = Contracts(given.factory, given.forwarder, given.payout)
+        entry = wallet_entry(signed, proven, chain=given.chain, tier=given.tier, contracts=contracts)
+    else:
+        entry = member_entry(signed)
+    print(msgspec.json.format(msgspec.json.encode(entry), indent=2).decode())
+    return 0
