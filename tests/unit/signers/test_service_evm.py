@@ -230,7 +230,8 @@ def test_a_damaged_signature_in_the_journal_stops_the_signer(bench: EvmBench) ->
 
 
 def test_fault_34_a_clock_that_goes_back_or_jumps_signs_nothing_and_limits_hold(bench: EvmBench) -> None:
-    bench.adopt(2, cap_window_cap=str(10**18 + 3 * 60_000 * 20 * 10**9))
+    cap = str(10**18 + 3 * 60_000 * 20 * 10**9)
+    bench.adopt(2, cap_window_cap=cap, longest_order_seconds=9 * DAY)
 
     def payment(units: int, nonce: int) -> SignRequest:
         draft = bench.draft(units, nonce=nonce)
