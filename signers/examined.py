@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
@@ -106,6 +106,8 @@ class Grounds:
     """Caps of the tier for all assets involved; the native asset is first. None for a rotation, which pays nobody."""
     breaker: Breaker | None
     """The limit over all assets that a hot key-set is under; None for vaults and rotations."""
+    held: Collection[str]
+    """All key-sets and vaults whose signatures this signer's journal knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,13 +170,13 @@ def _grounds(request: SignRequest, bundle: Bundle, rules: FamilyRules[U], held: 
     kinds = frozenset(intent.kind for intent in request.intents)
     if kinds == {Kind.ROTATION}:
         # What rescues money must not wait until a window that a thief has filled is empty again.
-        return Grounds(bundle, network, kinds, wallet, (), None)
+        return Grounds(bundle, network, kinds, wallet, (), None, held)
     assets = [network.native_asset, *sorted({i.asset for i in request.intents} - {network.native_asset})]
     try:
         caps = tuple(bundle.cap(wallet.tier, asset) for asset in assets)
     except InvalidValue as error:
         raise Unreadable("no-cap", f"{error}: nothing may be paid") from None
-    return Grounds(bundle, network, kinds, wallet, caps, _breaker(wallet, bundle, held))
+    return Grounds(bundle, network, kinds, wallet, caps, _breaker(wallet, bundle, held), held)
 
 
 def _breaker(wallet: WalletEntry, bundle: Bundle, held: Collection[str]) -> Breaker | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
-from policies.bundle import AssetEntry, BitcoinKeyset, Bundle, Caller, EvmKeyset, WalletEntry
+from policies.bundle import AssetEntry, BitcoinKeyset, Bundle, Caller, EvmKeyset
 from policies.intent import Intent, Kind, Order, SignedOrder
 from signers.examined import Grounds
 from signers.ports import Reason, SignRequest
@@ -36,7 +36,7 @@ def intent_reasons(
     if (not payments and len(request.intents) > 1) or 0 < len(payments) < len(request.intents):
         reasons.append(Reason("mixed-intents", "the house's own intents come alone, one a transaction"))
     wallet, native = grounds.wallet, grounds.network.native_asset
-    book = _OrderBook(grounds.bundle, wallet, now)
+    book = _OrderBook(grounds, now)
     for intent in request.intents:
         if (intent.chain, intent.keyset, intent.tier) != (request.chain, wallet.id, wallet.tier):
             reasons.append(
@@ -88,9 +88,10 @@ def asset_reasons(asset: AssetEntry, chain: str) -> list[Reason]:
 class _OrderBook:
     """Judges payments and their orders; each asset and caller of the bundle is looked up once for all of them."""
 
-    def __init__(self, bundle: Bundle, wallet: WalletEntry, now: int) -> None:
+    def __init__(self, grounds: Grounds, now: int) -> None:
+        bundle = grounds.bundle
         self._bundle, self._now = bundle, now
-        self._oldest = _oldest_expiry(wallet, bundle)
+        self._oldest = _oldest_expiry(grounds)
         self._assets = {asset.id: asset for asset in bundle.assets}
         self._callers = {caller.id: caller for caller in bundle.callers}
 
@@ -124,12 +125,18 @@ class _OrderBook:
         return reasons + order_reasons(order, caller, self._bundle, now=self._now)
 
 
-def _oldest_expiry(wallet: WalletEntry, bundle: Bundle) -> int:
-    """Until when orders expire that keys before these may have signed; -1 if there were none.
+def _oldest_expiry(grounds: Grounds) -> int:
+    """Until when orders expire that keys before these may have signed elsewhere; -1 if there were none.
 
     Each journal knows its own signatures only. What another signer could have been asked for before these keys were
-    active had to expire within the longest time that an order may have.
+    active had to expire within the longest time that an order may have. Keys before these that this signer holds, too,
+    have signed into its own journal.
     """
+    wallet, bundle = grounds.wallet, grounds.bundle
     if not isinstance(wallet, BitcoinKeyset | EvmKeyset) or wallet.active_from == 0:
+        return -1
+    place = (wallet.chain, wallet.tier)
+    before = {each.id for each in bundle.keysets if (each.chain, each.tier) == place} - {wallet.id}
+    if before and before <= set(grounds.held):
         return -1
     return wallet.active_from + bundle.longest_order_seconds

@@ -10,6 +10,8 @@ from policies.intent import Order, SignedOrder
 
 SIGNING_SCOPE = "withdrawals:sign"
 """Scope of callers whose key may sign orders."""
+SIGNERS_BEHIND_SECONDS = 60
+"""How far a signer's clock may be behind ours: what it would call too long is not taken in."""
 
 
 def check_order(signed: SignedOrder, caller: Caller, bundle: Bundle, *, now: int) -> None:
@@ -32,7 +34,7 @@ def check_order(signed: SignedOrder, caller: Caller, bundle: Bundle, *, now: int
     signed.verify(caller.key)
     if now >= order.expires_at:
         raise ExpiredOrder(order.expires_at, now)
-    latest = now + bundle.longest_order_seconds
+    latest = now + bundle.longest_order_seconds - SIGNERS_BEHIND_SECONDS
     if order.expires_at > latest:
         # So long could a cancelled order still be signed, by whoever holds all of the online side.
         raise OrderMismatch("expires_at", f"at most {latest} now", str(order.expires_at))

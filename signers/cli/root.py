@@ -18,6 +18,11 @@ VERBS: Final = {
     "status": ("signers.cli.officer", "ask a signer what it says of itself"),
     "freeze": ("signers.cli.officer", "hand a freeze to signers directly"),
     "bundle": ("signers.cli.officer", "hand a bundle to signers directly"),
+    "compromise": (
+        "signers.cli.bundles",
+        "draft the bundle that ends a key-set and names the one that follows",
+    ),
+    "sign": ("signers.cli.bundles", "show what a drafted bundle changes, and sign it as an officer"),
     "clock": ("signers.cli.officer", "confirm a signer's clock after a jump"),
     "log": ("signers.cli.log", "check a signer's own log"),
 }

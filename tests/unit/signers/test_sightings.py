@@ -13,8 +13,9 @@ from policies.intent import Order, SignedOrder
 from policies.keys import SigningKey, sign_order
 from signers import sightings
 from signers.ports import Announced, AnnounceRequest, Refused, Sighting, SignRequest
+from signers.wallets import BitcoinWallet
 from tests.fakes.signer import SignerBench
-from tests.fakes.signing import DAY, DESTINATION, NOW, OTHER_DESTINATION, Draft
+from tests.fakes.signing import DAY, DESTINATION, NOW, OTHER_DESTINATION, Draft, SoftKeys, World
 
 HOUR = 3600
 
@@ -147,6 +148,17 @@ def test_new_keys_pay_no_order_that_the_keys_before_them_could_have_paid(bench: 
     assert bench.codes(paying(bench, old)) == {"order-too-old"}
     bench.time += 1
     assert bench.signatures(paying(bench, bench.world.order(expires_at=NOW + DAY + 1)))
+
+
+def test_where_this_signer_holds_the_keys_before_them_its_own_journal_knows(bench: SignerBench) -> None:
+    world = bench.world
+    order = world.order(expires_at=NOW + HOUR)
+    other = SoftKeys.make(b"\x01" * 32, "btc-hot-0")
+    before = World(other.record, now=world.now).keyset_entry(state="deactivated")
+    bench.adopt(2, keysets=(before, world.keyset_entry(active_from=NOW)))
+    assert bench.codes(paying(bench, order)) == {"order-too-old"}
+    bench.service._wallets["btc-hot-0"] = BitcoinWallet(other)
+    assert bench.signatures(paying(bench, order))
 
 
 # Announcing.

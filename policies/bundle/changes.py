@@ -1,0 +1,108 @@
+"""The next bundle, drafted from the present one, for officers to read and sign. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from chains.errors import InvalidValue
+from policies.bundle.checks import check_consistent
+from policies.bundle.document import Bundle
+from policies.bundle.wallets import KeysetEntry, KeyState
+
+
+def retired(
+    present: Bundle, keyset: str, state: KeyState, successor: KeysetEntry | None, *, now: int, lasts: int
+) -> Bundle:
+    """The bundle in which a key-set is no longer active, and another one follows it.
+
+    Args:
+        present: the bundle in force.
+        keyset: the key-set that ends.
+        state: what it becomes: `suspended`, `deactivated`, `compromised` or `destroyed`.
+        successor: which is active from now on, on the same chain and in the same tier; None: there is none yet, or it
+            is listed already.
+        now: UNIX seconds; when the draft is made.
+        lasts: seconds until the draft expires.
+
+    Raises:
+        InvalidValue: no such key-set, one of another chain or tier as successor, or the outcome is inconsistent.
+    """
+    entries = list(present.keysets)
+    old = present.keyset(keyset)
+    if state in ("pre-active", "active"):
+        raise InvalidValue(f"{keyset}: a key-set that was used does not become {state} again by this")
+    entries[entries.index(old)] = msgspec.structs.replace(old, state=state)
+    if successor is not None:
+        if (successor.chain, successor.tier) != (old.chain, old.tier):
+            raise InvalidValue(
+                f"{successor.id} is of {successor.chain}, {successor.tier}: it cannot follow one of {old.chain}, "
+                f"{old.tier}"
+            )
+        follows = msgspec.structs.replace(successor, state="active", active_from=now)
+        entries = [entry for entry in entries if entry.id != successor.id]
+        entries.append(follows)
+    named = {entry.id for entry in entries}
+    breakers = tuple(
+        msgspec.structs.replace(breaker, keysets=_with(breaker.keysets, keyset, successor, named))
+        for breaker in present.breakers
+    )
+    draft = msgspec.structs.replace(
+        present,
+        version=present.version + 1,
+        issued_at=now,
+        expires_at=now + lasts,
+        keysets=tuple(entries),
+        breakers=breakers,
+    )
+    check_consistent(draft)
+    return draft
+
+
+def _with(
+    keysets: tuple[str, ...], old: str, successor: KeysetEntry | None, named: set[str]
+) -> tuple[str, ...]:
+    """A successor is under the breaker of what it follows."""
+    if successor is None or old not in keysets or successor.id in keysets:
+        return keysets
+    return (*(keyset for keyset in keysets if keyset in named), successor.id)
+
+
+def differences(before: Bundle, after: Bundle) -> list[str]:
+    """What differs between two bundles, a line for each entry, for people who are to sign the second one."""
+    return list(_differences("", before.to_object(), after.to_object()))
+
+
+def _differences(where: str, before: Any, after: Any) -> Iterator[str]:
+    if before == after:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted(before.keys() | after.keys()):
+            yield from _differences(f"{where}.{key}" if where else key, before.get(key), after.get(key))
+    elif _named(before) and _named(after):
+        old, new = ({_name(e): e for e in side} for side in (before, after))
+        for name in sorted(old.keys() | new.keys()):
+            yield from _differences(f"{where}[{name}]", old.get(name), new.get(name))
+    else:
+        yield f"{where}: {_told(before)} -> {_told(after)}"
+
+
+def _named(value: Any) -> bool:
+    """Whether it lists entries that each have a name of their own; others are shown whole, so that none hides another."""
+    if not isinstance(value, list | tuple) or not all(isinstance(entry, dict) for entry in value):
+        return False
+    names = [_name(entry) for entry in value]
+    return "" not in names and len(set(names)) == len(names)
+
+
+def _name(entry: dict[str, Any]) -> str:
+    """What an entry is known by: its id, or what it is about."""
+    if "id" in entry:
+        return str(entry["id"])
+    return "/".join(str(entry[key]) for key in ("tier", "chain", "asset", "role") if key in entry)
+
+
+def _told(value: Any) -> str:
+    return "nothing" if value is None else msgspec.json.encode(value, order="sorted").decode()

@@ -1,0 +1,149 @@
+"""`strongroom key compromise` and `strongroom key sign`: the next bundle is drafted, read and signed by officers.
+
+Both work on files and need neither a signer nor the online service. What is signed is handed over by
+`strongroom key bundle`, and published wherever the online service reads its bundle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Final, get_args
+
+import msgspec
+
+from chains.errors import InvalidValue
+from policies.bundle import KeysetEntry, KeyState, SignedBundle
+from policies.bundle.changes import differences, retired
+from policies.bundle.document import BundleSignature
+from policies.canonical import BadSignature, verify_ed25519
+from policies.keys import SigningKey
+
+_DAY: Final = 86_400
+_STATES: Final = tuple(state for state in get_args(KeyState) if state not in ("pre-active", "active"))
+
+
+def main(verb: str, arguments: list[str]) -> int:
+    """Run a verb; returns its exit code.
+
+    Raises:
+        InvalidValue: a file is not what it should be, or the draft would be inconsistent.
+        UnusableKey: an officer's key file can't be used.
+    """
+    return _draft(arguments) if verb == "compromise" else _sign(arguments)
+
+
+def _draft(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="strongroom key compromise",
+        description="Draft the bundle in which a key-set signs nothing any more but what moves all it has to the"
+        " key-set that follows. Freeze it first: strongroom key freeze.",
+    )
+    parser.add_argument("keyset", help="the key-set, by its id in the bundle")
+    parser.add_argument("--bundle", type=Path, required=True, help="the signed bundle in force")
+    parser.add_argument("--successor", type=Path, help="JSON entry of the new key-set, from its ceremony")
+    parser.add_argument("--state", choices=_STATES, default="compromised", help="what it becomes")
+    parser.add_argument("--days", type=int, default=30, help="until the draft expires")
+    parser.add_argument("--out", type=Path, required=True, help="the draft; it must not exist")
+    options = parser.parse_args(arguments)
+    present = _read(options.bundle).bundle
+    successor = None
+    if options.successor is not None:
+        try:
+            successor = msgspec.json.decode(_bytes(options.successor), type=KeysetEntry)
+        except msgspec.MsgspecError as error:
+            raise InvalidValue(f"{options.successor}: {error}; expected a key-set as in the bundle") from None
+    draft = retired(
+        present,
+        options.keyset,
+        options.state,
+        successor,
+        now=int(time.time()),
+        lasts=options.days * _DAY,
+    )
+    _write(options.out, SignedBundle(bundle=draft, signatures=()))
+    print(f"{options.out}: version {draft.version}, to be signed by the quorum. It changes:")
+    for line in differences(present, draft):
+        print(f"  {line}")
+    print(
+        "Each officer reads and signs it:  strongroom key sign FILE --officer NAME --key FILE --present FILE"
+    )
+    print("Then hand it to every signer:     strongroom key bundle FILE --signer ADDRESS")
+    return 0
+
+
+def _sign(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="strongroom key sign", description="Show what a bundle changes, and sign it as an officer."
+    )
+    parser.add_argument("bundle", type=Path, help="the draft; gets the signature")
+    parser.add_argument("--present", type=Path, required=True, help="the signed bundle in force")
+    parser.add_argument("--officer", required=True, help="name of the officer in the pinned root")
+    parser.add_argument("--key", type=Path, required=True, help="the officer's key, PKCS#8 PEM of mode 0600")
+    parser.add_argument("--yes", action="store_true", help="sign without being asked")
+    options = parser.parse_args(arguments)
+    present, signed = _read(options.present).bundle, _read(options.bundle)
+    if signed.bundle.version <= present.version:
+        raise InvalidValue(
+            f"{options.bundle} is version {signed.bundle.version}; {present.version} is in force, and versions"
+            " only rise"
+        )
+    key = SigningKey.load(options.key)
+    listed = present.officer(options.officer)
+    if listed.key != key.public_hex:
+        raise InvalidValue(f"{options.key} is not the key of {options.officer} in the bundle in force")
+    print(f"Version {signed.bundle.version} changes:")
+    for line in differences(present, signed.bundle):
+        print(f"  {line}")
+    print(f"digest {signed.bundle.digest_hex()}")
+    if not options.yes and input(f"Type the version to sign as {options.officer}: ").strip() != str(
+        signed.bundle.version
+    ):
+        print("not signed", file=sys.stderr)
+        return 1
+    others = tuple(entry for entry in signed.signatures if entry.key != options.officer)
+    for entry in others:
+        _check(present.officer(entry.key).key, signed, entry)
+    mine = BundleSignature(key=options.officer, signature=key.sign(signed.bundle))
+    _replace(options.bundle, SignedBundle(bundle=signed.bundle, signatures=(*others, mine)))
+    print(f"signed by {', '.join(entry.key for entry in (*others, mine))}")
+    return 0
+
+
+def _check(public_key: str, signed: SignedBundle, entry: BundleSignature) -> None:
+    try:
+        verify_ed25519(public_key, signed.bundle.digest(), entry.signature)
+    except BadSignature:
+        raise InvalidValue(
+            f"the signature of {entry.key} is not over this bundle: begin with a new draft"
+        ) from None
+
+
+def _read(path: Path) -> SignedBundle:
+    try:
+        return msgspec.json.decode(_bytes(path), type=SignedBundle)
+    except msgspec.MsgspecError as error:
+        raise InvalidValue(f"{path}: {error}; expected a bundle with its signatures") from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InvalidValue(f"{path}: {error.strerror}") from None
+
+
+def _write(path: Path, signed: SignedBundle) -> None:
+    try:
+        with path.open("xb") as file:
+            file.write(signed.encode())
+    except OSError as error:
+        raise InvalidValue(f"{path}: {error.strerror}; name a file that is not there yet") from None
+
+
+def _replace(path: Path, signed: SignedBundle) -> None:
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_bytes(signed.encode())
+    fresh.replace(path)
