@@ -37,34 +37,57 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from chains.errors import StrongroomError
 from signers.calls import Desk, handlers
+from signers.ceremony.proven import require_proven
 from signers.clock import SteadyClock
 from signers.config import SignerConfig, read_config
-from signers.hardening import harden_process
+from signers.desk import JournalDesk
+from signers.errors import BadConfiguration, SignerStopped
+from signers.gauges import standing
+from signers.hardening import become, forbid_outgoing, harden_process, lock_memory, seal_system_calls
 from signers.journal import Journal
-from signers.mark import MarkFile
-from signers.opening import open_keys
+from signers.keeper import MarkClient, start_keeper
+from signers.log import LogWriter
+from signers.metrics import Family, Instruments, Measured, gauge, serving
+from signers.opening import Opened, open_keys
+from signers.owners import check_configuration, check_files
 from signers.rates import Gate
 from signers.selfcheck import check_libraries
 from signers.server import Server
 from signers.service import SignerService
+from signers.timekeeping import Timekeeper, last_note
 from signers.trust import PinnedBundle
+from signers.witness import JournalWitness
 
 REFRESH_SECONDS: Final = 1.0
-"""How often the bundle's file is looked at."""
+"""How often the bundle's file is looked at, the time noted, and the log written."""
+LAST_WORDS_SECONDS: Final = 10
+"""How long the log's last entries may take at the end; what is missing then is written at the next start."""
 SWITCH_SECONDS: Final = 0.001
 """How long a thread may keep the interpreter. The journal's writer gives it up at every statement, and with Python's
 5 ms it would wait that long each time for threads that check signatures; measured: a third more payments a second."""
 
 _log = logging.getLogger("strongroom.signer")
+
+
+class Notes(list[str]):
+    """What makes this signer weaker than it should be: logged once, and in its status ever after."""
+
+    def add(self, text: str) -> None:
+        """Note something, unless it is noted already or there is nothing to note."""
+        if text and text not in self:
+            _log.warning("%s", text)
+            self.append(text)
 
 
 def run(config: SignerConfig) -> int:
@@ -73,42 +96,164 @@ def run(config: SignerConfig) -> int:
     Raises:
         StrongroomError: it must not start; the message says why and what to do.
     """
-    harden_process()
+    notes = Notes()
+    keeper = give_up_privileges(config, notes)
+    check_files(config)
     sys.setswitchinterval(SWITCH_SECONDS)
     check_libraries()
-    opened = open_keys(config, _log.warning)
-    journal = Journal.open(config.journal_path, MarkFile.open(config.mark_path))
-    clock = SteadyClock(journal.write(lambda book: book.latest))
-    trust = PinnedBundle(Path(config.bundle_path), config.pinned_path, journal, clock)
-    service = SignerService(opened.wallets, trust, journal, clock)
-    server = Server(Desk(handlers(service), Gate(config.listen.rates)), config.listen)
-
-    wake, ending = threading.Event(), threading.Event()
-
-    def end(_signal: int, _frame: FrameType | None) -> None:
-        ending.set()
-        wake.set()
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
-    signal.signal(signal.SIGHUP, lambda _signal, _frame: wake.set())
-    threading.Thread(target=server.serve, daemon=True).start()
-    print(f"strongroom signer: ready on {server.address}", flush=True)
-    while not ending.is_set():
-        wake.wait(REFRESH_SECONDS)
-        wake.clear()
-        if journal.failure is not None:
-            print(
-                f"strongroom signer: stops, as the journal failed: {journal.failure}",
-                file=sys.stderr,
-                flush=True,
-            )
-            return 1
-        trust.refresh(_log.warning)
-    server.close()
+    opened = _open_keys(config, notes)
+    journal = Journal.open(config.journal_path, keeper)
+    signer = Running(config, opened, journal, notes)
+    _enclose(config, notes)
+    code = signer.serve()
     journal.close()
     opened.close()
-    return 0
+    return code
+
+
+def give_up_privileges(config: SignerConfig, notes: Notes) -> MarkClient:
+    """Start the mark's keeper, then become the configured user and harden the process.
+
+    Raises:
+        BadConfiguration: there is no such user, or in production none but root or the keeper's.
+        SignerStopped: the keeper did not start, or the kernel refused.
+    """
+    keeper = start_keeper(config.mark_path, config.mark_user)
+    unlocked = lock_memory()
+    if config.user is not None:
+        become(config.user)
+    # Becoming somebody else makes a process dumpable again, so this comes after.
+    harden_process()
+    notes.add(unlocked)
+    weaknesses = {
+        "it runs as root: write user in its configuration": os.geteuid() == 0,
+        "its mark is kept by its own user: write mark_user in its configuration": (
+            keeper.user in (os.geteuid(), 0)
+        ),
+    }
+    for weakness, is_so in weaknesses.items():
+        if is_so and config.environment == "production":
+            raise BadConfiguration(f"not in production: {weakness}, and start it as root")
+        notes.add(weakness if is_so else "")
+    return keeper
+
+
+def _open_keys(config: SignerConfig, notes: Notes) -> Opened:
+    opened = open_keys(config, notes.add)
+    if config.environment == "production":
+        for wallet in opened.wallets.values():
+            require_proven(Path(config.directory), wallet.keys.record)
+    return opened
+
+
+def _enclose(config: SignerConfig, notes: Notes) -> None:
+    """No way out from now on. Raises SignerStopped: the kernel can't see to it, and this is production."""
+    forbid_outgoing()
+    unsealed = seal_system_calls(config.outgoing)
+    if unsealed and config.environment == "production":
+        raise SignerStopped(unsealed)
+    notes.add(unsealed)
+    if config.outgoing != "none":
+        notes.add("the token's library may connect anywhere (outgoing)")
+
+
+class Running:
+    """A signer whose keys and journal are open. Its listener takes connections; nobody answers before `serve`.
+
+    Args:
+        config: checked.
+        opened: the keys.
+        journal: open.
+        notes: in its status.
+
+    Raises:
+        StrongroomError: it must not start.
+    """
+
+    def __init__(self, config: SignerConfig, opened: Opened, journal: Journal, notes: Notes) -> None:
+        self._journal, self._notes = journal, notes
+        instruments = Instruments()
+        journal.time_commits(instruments.commits.observe)
+        clock = SteadyClock(*last_note(journal))
+        self._trust = PinnedBundle(Path(config.bundle_path), config.pinned_path, journal, clock)
+        self._trust.refresh(_log.warning)
+        self._timekeeper = Timekeeper(clock, journal)
+        parts = (self._trust, journal, clock)
+        service = SignerService(opened.wallets, *parts)
+        measured = Measured(service, instruments, notes)
+        witness = JournalWitness(opened.wallets, *parts)
+        try:
+            self._writer = LogWriter(config.log_path, journal, witness)
+        except OSError as error:
+            raise BadConfiguration(f"the log {config.log_path}: {error.strerror}") from None
+        served = handlers(
+            measured,
+            announcing=service,
+            officers=JournalDesk(*parts, measured.status),
+            witness=witness,
+            metrics=serving(instruments, standing(*parts), self._families),
+        )
+        self._server = Server(Desk(served, Gate(config.listen.rates), instruments), config.listen)
+        self._wake, self._ending = threading.Event(), threading.Event()
+
+    def serve(self) -> int:
+        """Serve until SIGTERM or SIGINT (0), or until the journal fails (1)."""
+        signal.signal(signal.SIGTERM, self._end)
+        signal.signal(signal.SIGINT, self._end)
+        signal.signal(signal.SIGHUP, lambda _signal, _frame: self._wake.set())
+        # A token that hangs must not keep this thread from hearing signals, so heads are signed in another.
+        scribe = threading.Thread(target=self._write_log, name="log", daemon=True)
+        for thread in (scribe, threading.Thread(target=self._server.serve, name="listener", daemon=True)):
+            thread.start()
+        print(f"strongroom signer: ready on {self._server.address}", flush=True)
+        code = self._watch()
+        self._server.close()
+        self._ending.set()
+        scribe.join(LAST_WORDS_SECONDS)
+        return code
+
+    def _watch(self) -> int:
+        """Look after bundle, time and journal until the end; returns the exit code."""
+        while not self._ending.is_set():
+            self._wake.wait(REFRESH_SECONDS)
+            self._wake.clear()
+            if self._journal.failure is not None:
+                print(
+                    f"strongroom signer: stops, as the journal failed: {self._journal.failure}",
+                    file=sys.stderr,
+                    flush=True,
+                )
+                return 1
+            self._do("the bundle's file", lambda: self._trust.refresh(_log.warning))
+            self._do("the time", self._timekeeper.tick)
+        return 0
+
+    def _write_log(self) -> None:
+        while not self._ending.wait(REFRESH_SECONDS):
+            self._do("the log", self._writer.tick)
+        self._do("the log", self._writer.close)
+
+    def _do(self, what: str, work: Callable[[], None]) -> None:
+        """Do something that is done again in a second. Whether the signer still may sign is the journal's to say."""
+        try:
+            work()
+        except (StrongroomError, OSError) as error:
+            _log.error("%s: %s: %s", what, type(error).__name__, error)
+
+    def _families(self) -> Iterable[Family]:
+        return [
+            gauge("connections", "Connections at present.", self._server.places.count()),
+            gauge("log_written", "Number of the last entry in the log's file.", self._writer.written),
+            gauge(
+                "notes",
+                "What makes this signer weaker than it should be; its status says it.",
+                len(self._notes),
+            ),
+        ]
+
+    def _end(self, _signal: int, _frame: FrameType | None) -> None:
+        self._ending.set()
+        self._wake.set()
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -120,7 +265,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
-        return run(read_config(options.config))
+        config = read_config(options.config)
+        check_configuration(options.config)
+        return run(config)
     except StrongroomError as error:
         print(f"strongroom signer: {error}", file=sys.stderr, flush=True)
         return 1

@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from signers.ports import Metrics, Signer, SignRequest, SignResponse
+import msgspec
+
+from signers.ports import Metrics, Signer, SignerStatus, SignRequest, SignResponse
 from signers.wire import Reply
 
 PREFIX: Final = "strongroom_signer_"
@@ -139,11 +141,21 @@ class Instruments:
 
 
 class Measured:
-    """A signer whose signatures are counted. Implements `ports.Signer`."""
+    """A signer as its daemon serves it: signatures are counted, and its status has notes. Implements `ports.Signer`.
 
-    def __init__(self, signer: Signer, instruments: Instruments) -> None:
-        self._signer, self._instruments = signer, instruments
-        self.status, self.attest = signer.status, signer.attest
+    Args:
+        signer: does the work.
+        instruments: count.
+        notes: what weakens this signer.
+    """
+
+    def __init__(self, signer: Signer, instruments: Instruments, notes: Sequence[str] = ()) -> None:
+        self._signer, self._instruments, self._notes = signer, instruments, notes
+        self.attest = signer.attest
+
+    def status(self) -> SignerStatus:
+        """As the signer says, with the notes. Raises SignerUnavailable."""
+        return msgspec.structs.replace(self._signer.status(), notes=tuple(self._notes))
 
     def sign(self, request: SignRequest) -> SignResponse:
         """As the signer does. Raises Refused, SignerUnavailable."""

@@ -30,4 +30,5 @@ def make_certificate(directory: Path, name: str) -> tuple[Path, Path]:
     paths = directory / f"{name}.crt", directory / f"{name}.key"
     paths[0].write_bytes(certificate.public_bytes(Encoding.PEM))
     paths[1].write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    paths[1].chmod(0o600)
     return paths

@@ -169,6 +169,7 @@ def test_fault_36_a_journal_restored_from_an_old_copy_stops_it_with_a_clear_sent
         path.unlink()
     for name, content in old.items():
         (daemon.stores / name).write_bytes(content)
+        (daemon.stores / name).chmod(0o600)
     said = daemon.refuses_to_start()
     assert "the journal is older than its high-water mark" in said
     assert "This signer stops, as it can't know what it has signed" in said
@@ -262,7 +263,10 @@ def test_a_new_bundle_is_adopted_while_it_runs_and_on_sighup_and_an_old_one_neve
     wait_until(lambda: "version 1 is older than 3" in daemon.printed(), timeout=20, what="a word about it")
     assert daemon.client.status().bundle_version == 3
     daemon.end(signal.SIGKILL)
-    assert "version 1 is older than 3" in daemon.refuses_to_start()
+    said = daemon.printed().count("version 1 is older than 3")
+    daemon.start()
+    assert daemon.printed().count("version 1 is older than 3") > said
+    assert daemon.client.status().bundle_version == 3
 
 
 def test_a_second_daemon_on_the_same_journal_does_not_start(daemon: Daemon) -> None:
