@@ -22,7 +22,7 @@ from chains.btc.script import (
     dust_limit_sats,
     output_size_vb,
 )
-from chains.errors import InvalidValue
+from chains.errors import DerivationDisagreement, InvalidValue
 from policies.bundle import BitcoinNetwork, NetworkEntry
 from policies.intent import Intent, Kind
 from signers.btc_scripts import Place, WalletScripts, active_scripts
@@ -212,7 +212,7 @@ def _rotation_reasons(
     try:
         target = active_scripts(grounds.bundle, request.chain, grounds.wallet.tier, name)
         fits = [_is_rotation(intent, psbt, target) for intent in request.intents]
-    except InvalidValue as error:
+    except (InvalidValue, DerivationDisagreement) as error:
         return [Reason("rotation-target", str(error))]
     if fits == [True]:
         return []

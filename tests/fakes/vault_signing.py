@@ -1,0 +1,187 @@
+"""A Bitcoin vault of three cosigners in the small world of `signing`, and one signer of it in the test's process."""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chains.btc.address import parse_address
+from chains.btc.hd import BranchKeys
+from chains.btc.multisig import Multisig, parse_multisig
+from chains.btc.psbt import PsbtInput, ScriptKeys, build_psbt
+from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
+from chains.types import TxId
+from policies.bundle import BitcoinVault, Bundle, Cosigner, TierCap
+from policies.intent import Evidence, Intent, Kind, Order
+from policies.keys import SigningKey, sign_order
+from signers.keyset import BitcoinCosignerRecord
+from signers.ports import SignRequest
+from signers.sealed import AccountSecret
+from signers.wallets import BitcoinVaultWallet, Wallet
+from tests.fakes.signer import Bench
+from tests.fakes.signing import CHAIN, DAY, REGTEST, Coin, Draft, SoftKeys, World, own_intent, payment_intent
+
+VAULT = "btc-warm"
+THRESHOLD = 2
+
+
+@dataclass
+class SoftCosigner:
+    """One cosigner's keys without an HSM."""
+
+    record: BitcoinCosignerRecord
+    secret: AccountSecret[BranchKeys]
+    attestation: SigningKey
+    account: BranchKeys = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.account = self.secret.public
+
+    @classmethod
+    def make(cls, number: int, vault: str = VAULT) -> SoftCosigner:
+        secret, origin = AccountSecret.of_cosigner(bytes([number]) * 32, REGTEST, "48'/1'/0'/2'")
+        attestation = SigningKey.generate()
+        record = BitcoinCosignerRecord(
+            id=vault,
+            network="regtest",
+            account=secret.public.xpub,
+            origin=origin,
+            attestation_key=attestation.public_hex,
+        )
+        return cls(record, secret, attestation)
+
+    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+        return self.secret.sign(branch, index, digest)
+
+    def attest(self, digest: bytes) -> bytes:
+        return base64.b64decode(self.attestation.sign_digest(digest))
+
+
+@dataclass
+class VaultWorld(World):
+    """A world with a warm vault beside the hot key-set."""
+
+    cosigners: Sequence[BitcoinCosignerRecord] = ()
+
+    @property
+    def wallet(self) -> Multisig:
+        """The honest vault."""
+        return self.wallet_of(self.cosigners)
+
+    def wallet_of(self, cosigners: Sequence[BitcoinCosignerRecord], threshold: int = THRESHOLD) -> Multisig:
+        """A vault of some cosigners, in their order."""
+        return parse_multisig(threshold, [(c.origin, c.account) for c in cosigners], REGTEST)
+
+    def vault_entry(self, cosigners: Sequence[BitcoinCosignerRecord] = (), **changes: Any) -> BitcoinVault:
+        """The vault in the bundle; with a descriptor that fits unless `changes` name another one."""
+        members = cosigners or self.cosigners
+        fields: dict[str, Any] = {
+            "id": VAULT,
+            "chain": CHAIN,
+            "tier": "warm",
+            "threshold": THRESHOLD,
+            "cosigners": tuple(
+                Cosigner(id=f"c{n}", organisation=f"org-{n}", account=c.account, origin=c.origin)
+                for n, c in enumerate(members)
+            ),
+        }
+        fields |= changes
+        fields.setdefault("descriptor", self.wallet_of(members, fields["threshold"]).descriptor)
+        return BitcoinVault(**fields)
+
+    def bundle(self, version: int = 1, **changes: Any) -> Bundle:
+        hot: dict[str, Any] = {"tier": "hot", "payment_below": "10000000", "window_cap": "500000000"}
+        warm: dict[str, Any] = {"tier": "warm", "payment_below": "1000000000", "window_cap": "10000000000"}
+        fields: dict[str, Any] = {
+            "vaults": (self.vault_entry(),),
+            "caps": tuple(TierCap(asset="BTC", window_seconds=DAY, **cap) for cap in (hot, warm)),
+            "requirements": (self.requirement(),),
+        }
+        return super().bundle(version, **(fields | changes))
+
+    def vault_coin(self, units: int = 50_000_000, branch: int = 0, index: int = 0) -> Coin:
+        """A coin of the vault."""
+        return self.coin_of(self.wallet.script(branch, index), units, branch, index)
+
+    def coin_of(self, script: bytes, units: int, branch: int, index: int) -> Coin:
+        """A coin of any script."""
+        salt = uuid.uuid4().bytes
+        source = TxIn(Outpoint(TxId((salt + salt).hex()), 1))
+        return Coin(
+            Transaction(2, (source,), (TxOut(1_000, b"\x51"), TxOut(units, script))), 1, branch, index
+        )
+
+    def vault_intent(self, order: Order, /, **changes: Any) -> Intent:
+        return payment_intent(VAULT, order, **({"tier": "warm"} | changes))
+
+    def vault_house_intent(self, kind: Kind, **changes: Any) -> Intent:
+        fields = {"chain": CHAIN, "asset": "BTC", "tier": "warm", "destination": self.wallet.address(1, 0)}
+        return own_intent(VAULT, kind, **(fields | changes))
+
+    def vault_request(self, draft: Draft, wallet: Multisig | None = None) -> SignRequest:
+        """The request for a draft, with approvals and verdicts; `wallet` is whose coins the PSBT says they are."""
+        orders = draft.orders
+        return self.evidence(
+            SignRequest(
+                chain=CHAIN,
+                keyset=VAULT,
+                intents=tuple(draft.intents or [self.vault_intent(order) for order in orders]),
+                evidence=Evidence(orders=tuple(sign_order(order, self.caller) for order in orders)),
+                transaction=base64.b64encode(self.vault_psbt(draft, wallet or self.wallet)).decode(),
+            )
+        )
+
+    def vault_psbt(self, draft: Draft, wallet: Multisig) -> bytes:
+        outputs = draft.outputs
+        if outputs is None:
+            outputs = [
+                TxOut(o.units, parse_address(o.destination, REGTEST, CHAIN).script) for o in draft.orders
+            ]
+        outputs = [*outputs, *draft.extra_outputs]
+        scripts: dict[int, ScriptKeys] = {}
+        left = sum(c.units for c in draft.coins) - sum(out.units for out in outputs) - draft.fee_sats
+        if left > 0:
+            scripts[len(outputs)] = wallet.behind(1, draft.change_index)
+            outputs.append(TxOut(left, wallet.script(1, draft.change_index)))
+        tx = Transaction(
+            draft.version,
+            tuple(TxIn(coin.outpoint, draft.sequence) for coin in draft.coins),
+            tuple(outputs),
+            draft.locktime,
+        )
+        inputs = [
+            PsbtInput(
+                coin.outpoint,
+                draft.sequence,
+                coin.previous.serialize(),
+                behind=wallet.behind(coin.branch, coin.index),
+            )
+            for coin in draft.coins
+        ]
+        return build_psbt(tx, inputs, {}, bytes(4), scripts)
+
+
+class VaultBench(Bench[VaultWorld]):
+    """The signer of the vault's first cosigner."""
+
+    def __init__(self, directory: Path) -> None:
+        self.cosigners = [SoftCosigner.make(number) for number in range(3)]
+        self.hot = SoftKeys.make()
+        super().__init__(directory, VaultWorld(self.hot.record, cosigners=[c.record for c in self.cosigners]))
+
+    def wallets(self) -> Mapping[str, Wallet[Any]]:
+        return {VAULT: BitcoinVaultWallet(self.cosigners[0])}
+
+    def draft(self, *units: int, **changes: Any) -> Draft:
+        """An honest draft: one coin of the vault that suffices, one order for each of `units`."""
+        units = units or (20_000_000,)
+        world = self.world
+        coins = [world.vault_coin(sum(units) + 4_000_000)]
+        return Draft(coins, [world.order(n) for n in units], **changes)
+
+    def request(self, *units: int, **changes: Any) -> SignRequest:
+        return self.world.vault_request(self.draft(*units, **changes))
