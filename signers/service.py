@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -34,6 +35,8 @@ from signers.sightings import examine_orders, remember
 from signers.states import attestation_freezes, attestation_state
 from signers.trust import PinnedBundle
 from signers.wallets import Wallet
+
+_T = TypeVar("_T")
 
 
 class SignerService:
@@ -72,19 +75,26 @@ class SignerService:
 
     def _admitted(self, request: SignRequest, wallet: Wallet[U]) -> tuple[U, str | None]:
         """The transaction, journaled by now, and its signature if one was released before."""
-        while True:
-            bundle, now = self._trust.present, self._clock.now()
+
+        def admitted(bundle: Bundle, now: int) -> tuple[U, str | None]:
             examination = examine(request, bundle, wallet.rules, held=self._wallets, now=now)
             examined = examination.examined
-            if examined is None:
-                known = self._journal.write(_Recall(request, bundle, wallet.rules))
-                if known is None:
-                    raise Refused(examination.reasons)
-                return known
-            entry = self._journal.write(_Admit(examined, examination.reasons, now))
-            if entry is not None:
-                return examined.unsigned, entry.signature
-            # The bundle changed while we looked: look again with the new one.
+            if examined is not None:
+                return examined.unsigned, self._journal.write(_Admit(examined, examination.reasons, now))
+            known = self._journal.write(_Recall(request, bundle, wallet.rules))
+            if known is None:
+                raise Refused(examination.reasons)
+            return known
+
+        return self._with_present(admitted)
+
+    def _with_present(self, decide: Callable[[Bundle, int], _T]) -> _T:
+        """Decide by the bundle in force; once more if it changed before the journal's writer came to it."""
+        while True:
+            try:
+                return decide(self._trust.present, self._clock.now())
+            except _BundleChanged:
+                continue
 
     def attest(self, request: AttestRequest) -> SignedAttestation:
         """Derive the address by two implementations, remember whose it is, and sign both.
@@ -94,25 +104,7 @@ class SignerService:
             TransientError: nothing was released; ask again.
         """
         wallet = self._wallet(request.keyset)
-        bundle, now = self._trust.present, self._clock.now()
-        keyset = _attestable(request, bundle, wallet, now)
-        path, address = wallet.address(keyset, request.branch, request.index)
-
-        def record(book: Book) -> None:
-            frozen = attestation_freezes(request.chain, request.keyset, request.asset, book)
-            if frozen:
-                raise Refused(tuple(frozen))
-            wanted = (request.customer, request.asset)
-            owner = book.attested(request.keyset, request.branch, request.index)
-            if owner is None:
-                at = max(now, book.latest)
-                book.record_attestation(request.keyset, request.branch, request.index, *wanted, now=at)
-            elif owner != wanted:
-                raise _refused(
-                    "address-taken", f"{request.branch}/{request.index} was attested for another owner"
-                )
-
-        self._journal.write(record)
+        path, address = self._with_present(partial(self._attested, request, wallet))
         attestation = Attestation(
             v=1,
             chain=request.chain,
@@ -132,6 +124,31 @@ class SignerService:
             ) from None
         return SignedAttestation(attestation=attestation, signature=encode_signature(signature))
 
+    def _attested(
+        self, request: AttestRequest, wallet: Wallet[Any], bundle: Bundle, now: int
+    ) -> tuple[str, str]:
+        """Path and address, remembered as the customer's. Raises Refused."""
+        keyset = _attestable(request, bundle, wallet, now)
+        path, address = wallet.address(keyset, request.branch, request.index)
+
+        def record(book: Book) -> None:
+            _check_present(bundle, book)
+            frozen = attestation_freezes(request.chain, request.keyset, request.asset, book)
+            if frozen:
+                raise Refused(tuple(frozen))
+            wanted = (request.customer, request.asset)
+            owner = book.attested(request.keyset, request.branch, request.index)
+            if owner is None:
+                at = max(now, book.latest)
+                book.record_attestation(request.keyset, request.branch, request.index, *wanted, now=at)
+            elif owner != wanted:
+                raise _refused(
+                    "address-taken", f"{request.branch}/{request.index} was attested for another owner"
+                )
+
+        self._journal.write(record)
+        return path, address
+
     def announce(self, request: AnnounceRequest) -> Announced:
         """Remember genuine orders and their destinations; announcing again changes nothing.
 
@@ -139,15 +156,19 @@ class SignerService:
             Refused: with all reasons found; nothing was recorded.
             TransientError: nothing is known; ask again.
         """
-        bundle, now = self._trust.present, self._clock.now()
-        reasons = examine_orders(request.orders, bundle, now=now)
-        if reasons:
-            raise Refused(tuple(reasons))
 
-        def record(book: Book) -> Announced:
-            return Announced(sightings=remember(request.orders, bundle, book, now=max(now, book.latest)))
+        def announced(bundle: Bundle, now: int) -> Announced:
+            reasons = examine_orders(request.orders, bundle, now=now)
+            if reasons:
+                raise Refused(tuple(reasons))
 
-        return self._journal.write(record)
+            def record(book: Book) -> Announced:
+                _check_present(bundle, book)
+                return Announced(sightings=remember(request.orders, bundle, book, now=max(now, book.latest)))
+
+            return self._journal.write(record)
+
+        return self._with_present(announced)
 
     def _wallet(self, keyset: str) -> Wallet[Any]:
         wallet = self._wallets.get(keyset)
@@ -156,31 +177,33 @@ class SignerService:
         return wallet
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A transaction is in the journal."""
+class _BundleChanged(Exception):
+    """A higher bundle was adopted since this request was looked at: look again."""
 
-    signature: str | None
+
+def _check_present(bundle: Bundle, book: Book) -> None:
+    """Raises _BundleChanged unless the bundle is the one in force. Runs in the journal's writer."""
+    if book.bundle[0] != bundle.version:
+        raise _BundleChanged
 
 
 class _Admit:
-    """Work for the journal's writer: the entry if the transaction may be signed, None if the bundle changed."""
+    """Work for the journal's writer: record what may be signed; its signature if one was released before."""
 
     def __init__(self, examined: Examined[Any], objections: tuple[Reason, ...], now: int) -> None:
         self._examined, self._objections, self._now = examined, objections, now
 
-    def __call__(self, book: Book) -> _Entry | None:
+    def __call__(self, book: Book) -> str | None:
         examined = self._examined
-        if book.bundle[0] != examined.grounds.bundle.version:
-            return None
+        _check_present(examined.grounds.bundle, book)
         now = max(self._now, book.latest)
         outcome = admit(examined, self._objections, book, now=now)
         if not isinstance(outcome, Admission):
             raise Refused(outcome)
         if outcome is Admission.NEW:
             book.record_transaction(examined, now=now)
-            return _Entry(None)
-        return _Entry(book.signature(examined.request.chain, examined.unsigned.content))
+            return None
+        return book.signature(examined.request.chain, examined.unsigned.content)
 
 
 class _Recall(Generic[U]):
@@ -190,6 +213,7 @@ class _Recall(Generic[U]):
         self._request, self._bundle, self._rules = request, bundle, rules
 
     def __call__(self, book: Book) -> tuple[U, str | None] | None:
+        _check_present(self._bundle, book)
         unsigned = recall(self._request, self._bundle, self._rules, book)
         if unsigned is None:
             return None

@@ -9,7 +9,7 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from policies.bundle import KeyState
+from policies.bundle import KeysetEntry, KeyState, NetworkEntry, WalletEntry
 from policies.intent import Intent, Kind
 from policies.keys import sign_freeze
 from policies.statements import Freeze
@@ -212,3 +212,39 @@ def test_a_freeze_of_one_network_is_none_of_the_others(evm: EvmBench, scope: str
     draft = evm.draft(chain="polygon-devnet", keyset="xeth-hot", chain_id=31338)
     draft.orders, draft.intents = [order], [world.intent(order, keyset="xeth-hot")]
     assert evm.signatures(world.request(draft))
+
+
+# While somebody looks.
+
+
+def adopting(bench: SignerBench, monkeypatch: pytest.MonkeyPatch, *keysets: KeysetEntry) -> None:
+    """Have version 3 adopted while the next request is looked at under version 2."""
+    [wallet] = bench.service._wallets.values()
+    check, done = wallet.rules.check_keyset, list[bool]()
+
+    def looked_at(keyset: WalletEntry, network: NetworkEntry) -> None:
+        check(keyset, network)
+        if not done:
+            done.append(True)
+            bench.adopt(3, keysets=keysets)
+
+    monkeypatch.setattr(wallet.rules, "check_keyset", looked_at)
+
+
+def test_a_state_that_changes_while_a_request_is_looked_at_counts(
+    bench: SignerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = payment(bench, version=1)
+    bench.signatures(request)
+    bench.adopt(2, caps=())
+    adopting(bench, monkeypatch, bench.world.keyset_entry(state="compromised"))
+    with pytest.raises(Withheld, match="compromised"):
+        bench.service.sign(request)
+
+
+def test_no_address_is_attested_for_keys_that_are_suspended_meanwhile(
+    bench: SignerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.adopt(2)
+    adopting(bench, monkeypatch, bench.world.keyset_entry(state="suspended"))
+    assert attestation_codes(bench, attestation()) == {"key-state"}
