@@ -23,7 +23,7 @@ class VerifierClient:
         return self._connection.ask("verdict", request, SignedVerdict)
 
     def audit(self, customer: str | None = None) -> Findings:
-        """What is wrong with a customer's ledger now, or (None) what the last round has found. Raises SignerUnavailable."""
+        """What is wrong with a customer's ledger now, or (None) what the last round found. Raises SignerUnavailable."""
         return self._connection.ask("audit", AuditRequest(customer=customer), Findings)
 
     def status(self) -> VerifierStatus:

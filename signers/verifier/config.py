@@ -1,19 +1,19 @@
 """The verifier's configuration: one TOML file that only its owner may read, checked whole at start.
 
-    name = "verifier"                                   # as the bundle calls it
-    directory = "/var/lib/strongroom/verifier"          # state.sqlite, heartbeat.json
-    bundle_path = "/etc/strongroom/bundle.json"         # a mailbox: what was adopted is kept in the state
-    trust_root_path = "/etc/strongroom/trust-root.json" # pinned at the first start
-    key_file = "/etc/strongroom/verifier.pem"           # Ed25519, PKCS#8 PEM, 0600
-    database_url = "postgresql://strongroom_read:...@.../strongroom"
-    [nodes.bitcoin]                                     # own nodes: not those of the online service
-    rpc_url = "http://user:password@127.0.0.1:8332"
-    rest_url = "http://127.0.0.1:8332"                  # Bitcoin only
-    # lowest_height = 860000                            # older uses of resources are not sought below it
-    [signers.hot]                                       # all signers of the bundle's key-sets and vaults
-    socket = "/run/strongroom/signer.sock"              # or: host, port, certificate, private_key, server_certificate
-    [listen]                                            # as a signer's
-    unix = "/run/strongroom/verifier.sock"
+name = "verifier"                                   # as the bundle calls it
+directory = "/var/lib/strongroom/verifier"          # state.sqlite, heartbeat.json
+bundle_path = "/etc/strongroom/bundle.json"         # a mailbox: what was adopted is kept in the state
+trust_root_path = "/etc/strongroom/trust-root.json" # pinned at the first start
+key_file = "/etc/strongroom/verifier.pem"           # Ed25519, PKCS#8 PEM, 0600
+database_url = "postgresql://strongroom_read:...@.../strongroom"
+[nodes.bitcoin]                                     # own nodes: not those of the online service
+rpc_url = "http://user:password@127.0.0.1:8332"
+rest_url = "http://127.0.0.1:8332"                  # Bitcoin only
+# lowest_height = 860000                            # older uses of resources are not sought below it
+[signers.hot]                                       # all signers of the bundle's key-sets and vaults
+socket = "/run/strongroom/signer.sock"              # or: host, port, certificate, private_key, server_certificate
+[listen]                                            # as a signer's
+unix = "/run/strongroom/verifier.sock"
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from policies.canonical import Name
+from policies.canonical import Hex32, Name
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.config import ListenSection
 from signers.errors import BadConfiguration
@@ -62,6 +62,8 @@ class SignerSection(_Section, frozen=True):
     """PEM of its key."""
     server_certificate: str | None = None
     """PEM of the signer's, which is pinned."""
+    log_key: Hex32 | None = None
+    """Ed25519 public key that signs its log, where the bundle names none: of a signer that holds keys of vaults only."""
 
     def client(self) -> SignerClient:
         """The client. Raises BadConfiguration: neither a socket nor all of the TLS settings."""
@@ -102,7 +104,9 @@ def read_config(path: Path) -> VerifierConfig:
     """
     try:
         if path.stat().st_mode & _OTHERS_MAY:
-            raise BadConfiguration(f"configuration {path} is open to other users, and holds passwords: chmod 600 it")
+            raise BadConfiguration(
+                f"configuration {path} is open to other users, and holds passwords: chmod 600 it"
+            )
         return msgspec.convert(tomllib.loads(path.read_text()), VerifierConfig)
     except OSError as error:
         raise BadConfiguration(f"configuration {path}: {error.strerror}") from None

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from chains.errors import InvalidValue, PermanentError
-from policies.bundle import Bundle
+from policies.bundle import BitcoinVault, Bundle, EvmVault
 from policies.canonical import Hex32, Name, decoder_for
 from policies.intent import Kind
 from signers.logchain import FIRST_HEAD, LogBroken, Place, follow
@@ -37,10 +37,11 @@ class LogKeeper:
 
     Args:
         state: where they are kept.
+        keys: by signer, the key that signs its log, for those whose key-sets have none in the bundle.
     """
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, state: State, keys: Mapping[str, str] | None = None) -> None:
+        self._state, self._keys = state, keys or {}
 
     def read(self, signer: str, witness: Witness, bundle: Bundle) -> None:
         """Take over what is new in a signer's log.
@@ -59,7 +60,7 @@ class LogKeeper:
             seen = self.place(signer)
             page = witness.log(LogRequest(after=seen.number))
             try:
-                after = follow(page, seen, _key_of(page, bundle))
+                after = follow(page, seen, self._key_of(signer, page, bundle))
             except LogBroken as error:
                 self._state.write(
                     "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)",
@@ -102,6 +103,16 @@ class LogKeeper:
         )
         return None if row is None else row[0]
 
+    def _key_of(self, signer: str, page: LogPage, bundle: Bundle) -> str:
+        if signer in self._keys:
+            return self._keys[signer]
+        wallet = bundle.wallet(page.head.keyset)
+        if isinstance(wallet, BitcoinVault | EvmVault):
+            raise InvalidValue(
+                f"{wallet.id} has no attestation key in the bundle: write log_key for this signer"
+            )
+        return wallet.attestation_key
+
     def _keep(self, signer: str, page: LogPage, after: Place) -> None:
         payments = [row for entry in page.entries for row in _payments(signer, entry)]
         with self._state.change():
@@ -133,14 +144,6 @@ def read_all(
         except (SignerUnavailable, LogUnreadable) as error:
             silent[name] = str(error)
     return findings, silent
-
-
-def _key_of(page: LogPage, bundle: Bundle) -> str:
-    wallet: Any = bundle.wallet(page.head.keyset)
-    key: str | None = getattr(wallet, "attestation_key", None)
-    if key is None:
-        raise InvalidValue(f"{page.head.keyset} has no attestation key in the bundle")
-    return key
 
 
 def _payments(signer: str, entry: LogEntry) -> list[tuple[Any, ...]]:
