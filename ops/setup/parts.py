@@ -1,10 +1,10 @@
 """The programs that Strongroom runs beside itself: redis-server, SoftHSM's library, bitcoind and bitcoin-cli,
-anvil; and the compiler of its contracts.
+anvil; the compiler of its contracts, and the Safe contracts.
 
 One that is on PATH already (or named by `BITCOIND`, `ANVIL` or `SOFTHSM2_MODULE`) is used as it is. Else it
 is taken from Debian into `.tools/`, with a small script in `.tools/bin/` that runs it with the libraries it
-came with; anvil and solc come from npm. Nothing becomes a system service, for nothing is installed on the
-system.
+came with; anvil, solc and the Safe contracts come from npm. Nothing becomes a system service, for nothing is installed
+on the system.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ops.setup.console import SetupError, run, say
 from ops.setup.debs import SYSTEM_STATUS, download_from, extract, private_apt
-from ops.setup.npm import provide_anvil, provide_solc
+from ops.setup.npm import provide_anvil, provide_safe, provide_solc
 
 SYSTEM_SOFTHSM = "/usr/lib/softhsm/libsofthsm2.so"
 _BITCOIN_PACKAGE = "bitcoin-knots/trixie-backports"
@@ -37,6 +37,7 @@ def provide_parts(tools: Path) -> None:
     npm = tools.parent / ".venv/bin/npm"
     provide_anvil(tools, npm=npm)
     provide_solc(tools, npm=npm)
+    provide_safe(tools, npm=npm)
 
 
 def provide_redis(tools: Path) -> None:

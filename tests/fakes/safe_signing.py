@@ -66,7 +66,14 @@ class SafeWorld(EvmWorld):
     """The world of EVM key-sets with one Safe, of which three signers hold an owner's key each."""
 
     owners: list[SoftEvmKeys[SafeOwnerRecord]]
+    hot: list[SoftEvmKeys[EvmKeysetRecord]]
     safe: str = SAFE
+
+    @classmethod
+    def make(cls, safe: str = SAFE, owners: list[SoftEvmKeys[SafeOwnerRecord]] | None = None) -> SafeWorld:
+        """A world with fresh keys, or with the owners of a Safe that exists."""
+        hot = [SoftEvmKeys.make(), SoftEvmKeys.make("xeth-hot", 31338)]
+        return cls(hot[0].record, hot[1].record, owners or owner_keys(), hot, safe)
 
     def bundle(self, version: int = 1, **changes: Any) -> Bundle:
         """As in `EvmWorld`; `vault_...` are fields of the Safe, `warm_...` of the warm cap of ETH."""
@@ -182,14 +189,18 @@ class SafeWorld(EvmWorld):
 class _SafeWorldBench(Bench[SafeWorld]):
     """A bench in the world of a Safe."""
 
-    def __init__(self, directory: Path) -> None:
-        self.hot: list[SoftEvmKeys[EvmKeysetRecord]] = [
-            SoftEvmKeys.make(),
-            SoftEvmKeys.make("xeth-hot", 31338),
-        ]
-        self.owners = owner_keys()
-        records = [keys.record for keys in self.hot]
-        super().__init__(directory, SafeWorld(records[0], records[1], self.owners))
+    def __init__(self, directory: Path, world: SafeWorld | None = None) -> None:
+        super().__init__(directory, world or SafeWorld.make())
+
+    @property
+    def owners(self) -> list[SoftEvmKeys[SafeOwnerRecord]]:
+        """Keys of all owners."""
+        return self.world.owners
+
+    @property
+    def hot(self) -> list[SoftEvmKeys[EvmKeysetRecord]]:
+        """Keys of the hot key-sets."""
+        return self.world.hot
 
     def adopted(self, version: int, draft: SafeDraft) -> SafeDraft:
         """The draft, decided under a later version of the bundle."""
@@ -199,10 +210,14 @@ class _SafeWorldBench(Bench[SafeWorld]):
 
 
 class OwnerBench(_SafeWorldBench):
-    """A signer that holds the first owner's key."""
+    """A signer that holds one owner's key: the first's unless told otherwise."""
+
+    def __init__(self, directory: Path, world: SafeWorld | None = None, owner: int = 0) -> None:
+        self.owner = owner
+        super().__init__(directory, world)
 
     def wallets(self) -> Mapping[str, Wallet[Any]]:
-        return {VAULT: SafeWallet(self.owners[0])}
+        return {VAULT: SafeWallet(self.owners[self.owner])}
 
     def request(self, *units: int, asset: str = "ETH", **changes: Any) -> SignRequest:
         """The request for an honest draft, or one with a change."""

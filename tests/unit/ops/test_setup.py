@@ -76,6 +76,7 @@ def test_what_is_on_path_is_used_and_nothing_is_fetched(
     monkeypatch.setattr(parts, "private_apt", lambda **_: fail("asked apt"))
     # The compiler is no program that a PATH could have: its artifacts are compared byte by byte, so it is pinned.
     monkeypatch.setattr(parts, "provide_solc", lambda *_, **__: None)
+    monkeypatch.setattr(parts, "provide_safe", lambda *_, **__: None)
     monkeypatch.setattr("ops.setup.parts.shutil.which", lambda name: f"/usr/bin/{name}")
     monkeypatch.setenv("SOFTHSM2_MODULE", "/usr/lib/softhsm/libsofthsm2.so")
     parts.provide_parts(tmp_path / ".tools")
