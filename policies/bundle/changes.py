@@ -90,7 +90,7 @@ def _differences(where: str, before: Any, after: Any) -> Iterator[str]:
 
 
 def _named(value: Any) -> bool:
-    """Whether it lists entries that each have a name of their own; others are shown whole, so that none hides another."""
+    """Whether it lists entries with names of their own; others are shown whole, so that none hides another."""
     if not isinstance(value, list | tuple) or not all(isinstance(entry, dict) for entry in value):
         return False
     names = [_name(entry) for entry in value]

@@ -118,6 +118,11 @@ def _check_vaults(bundle: Bundle, families: Mapping[str, str]) -> None:
             raise InvalidValue(
                 f"bundle: vault {vault.id} has {len(members)} members for {vault.threshold} signatures"
             )
+        if 2 * vault.threshold <= len(members):
+            raise InvalidValue(
+                f"bundle: {vault.threshold} of the {len(members)} members of vault {vault.id} are not more than half: "
+                "two groups that share nobody could each pay one order"
+            )
         if isinstance(vault, EvmVault):
             for address in (vault.address, *keys):
                 _check_address(vault.id, address)

@@ -107,7 +107,10 @@ class _Vault(Part, frozen=True, kw_only=True):
     chain: Name
     tier: Literal["warm", "cold"]
     threshold: Annotated[int, msgspec.Meta(ge=2, le=15)]
+    """More than half of the members: else two groups that share nobody could each sign one and the same order."""
     state: KeyState = "active"
+    active_from: Seconds = 0
+    """As of a key-set."""
 
 
 class BitcoinVault(_Vault, frozen=True, kw_only=True, tag_field="kind", tag="wsh-sortedmulti"):
