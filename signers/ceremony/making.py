@@ -20,7 +20,7 @@ from signers.ceremony.entropy import Entropy, gather
 from signers.ceremony.facts import Facts, bitcoin_record, evm_record, facts_of
 from signers.ceremony.files import write_exclusive
 from signers.ceremony.handout import share_text
-from signers.ceremony.hsm import check_wrapping, described, key_names, make_wrapped_key, seed_token
+from signers.ceremony.hsm import check_wrapping, described, make_wrapped_key, seed_token
 from signers.ceremony.people import People
 from signers.ceremony.plan import CeremonyPlan, HolderPlan, NewBitcoinKeys, NewCosigner, NewOwner
 from signers.ceremony.record import (
@@ -39,6 +39,7 @@ from signers.ceremony.restoring import (
     install,
     key_file,
     key_file_path,
+    must_be_free,
     wrapped_path,
 )
 from signers.ceremony.room import Operators, now_seconds, private_directory
@@ -91,9 +92,7 @@ def make(plan: CeremonyPlan, people: People, operators: Operators, token: Token)
     began = now_seconds()
     ceremony = str(uuid.uuid4())
     operators.confirm("plan", plan_text(plan, ceremony, described(token)))
-    there = sorted(set(key_names(token)) & set(plan.key_names))
-    if there:
-        raise CeremonyStopped(f"the token has keys named {', '.join(there)} already: nothing is replaced")
+    must_be_free(token, plan.key_names)
     entropy = gather(token, people.typed())
     used = _entropy_used(entropy, token)
     operators.confirm(
@@ -248,6 +247,7 @@ def _unfinished(plan: CeremonyPlan, ceremony: str, token: Token) -> Unfinished:
         proven_path(away, keyset),
     ]
     return Unfinished(
+        verb="ceremony",
         ceremony=ceremony,
         keyset=keyset,
         token_serial=described(token).serial,

@@ -15,6 +15,7 @@ import msgspec
 
 from policies.canonical import Name
 from signers.ceremony.handout import words_in
+from signers.config import Environment
 from signers.errors import BadConfiguration, CeremonyStopped
 
 Step = Literal["plan", "entropy", "keys", "shares", "record", "proof", "activation", "restore", "remove"]
@@ -174,6 +175,19 @@ class Rehearsed:
         """See `People`."""
         path = self._answers.shares.get(holder)
         return None if path is None else words_in(_read(Path(path)))
+
+
+def people_of(environment: Environment, answers: Path | None) -> People:
+    """Who answers: people at the terminal, or a file for them in a rehearsal.
+
+    Raises:
+        BadConfiguration: a file of answers in production, no terminal, or a malformed file.
+    """
+    if answers is None:
+        return Terminal()
+    if environment == "production":
+        raise BadConfiguration("in production people answer for themselves; --answers is for rehearsals")
+    return Rehearsed.read(answers)
 
 
 def code_of(summary: str) -> str:

@@ -115,7 +115,8 @@ def prove(plan: CeremonyPlan, people: People, operators: Operators, token: Token
     if operators.described != record.operators:
         raise CeremonyStopped("the record was signed by other operators, or with other keys of theirs")
     operators.confirm("proof", _proof_summary(plan, record))
-    shares = collect(record, people)
+    checked = collect(record, people, ask="all")
+    shares = dict(list(checked.items())[-record.backup.threshold :])
     challenge = domain_hash("ceremony-challenge", 1, os.urandom(32))
     serial = token.identity().serial
     seen = _asked(plan.proof_token, people, _task("prove", plan, signed, serial, wrapped, shares, challenge))
@@ -128,6 +129,7 @@ def prove(plan: CeremonyPlan, people: People, operators: Operators, token: Token
         proven=True,
         proven_at=now_seconds(),
         holders=tuple(shares),
+        checked=tuple(checked),
         token=seen.token,
         compared=("public-key", "addresses", "signature", "attestation"),
     )
@@ -253,6 +255,6 @@ def _pin(plan: ProofTokenPlan) -> str:
 
 def _proof_summary(plan: CeremonyPlan, record: CeremonyRecord) -> str:
     return (
-        f"{record.backup.threshold} holders give their shares. The keys are restored to token "
-        f"{plan.proof_token.label!r}, compared with\nthe record {record.digest_hex()}, and destroyed there again."
+        f"All holders who are here give their shares, {record.backup.threshold} at least. The keys are restored to "
+        f"token {plan.proof_token.label!r},\ncompared with the record {record.digest_hex()}, and destroyed there again."
     )

@@ -130,9 +130,29 @@ class Proof(Document, frozen=True):
     proven_at: Seconds
     holders: tuple[Name, ...]
     """Whose shares it was restored from."""
+    checked: tuple[Name, ...]
+    """Whose shares were read and found to be the recorded ones, the former included."""
     token: TokenDescription
     """Where it was restored to; the keys were destroyed there afterwards."""
     compared: tuple[Literal["public-key", "addresses", "signature", "attestation"], ...]
+
+
+class Restoration(Document, frozen=True):
+    """That keys were brought back from their backup, by whom and to where."""
+
+    domain: ClassVar[str] = "ceremony-restore"
+
+    v: Literal[1]
+    ceremony: Uuid
+    keyset: Name
+    record: Hex32
+    """Hash of the ceremony's record."""
+    restored_at: Seconds
+    operators: tuple[Operator, Operator]
+    holders: tuple[Name, ...]
+    """Whose shares it was restored from."""
+    token: TokenDescription
+    """Where the keys are now, too."""
 
 
 class OperatorSignature(Part, frozen=True):
@@ -158,6 +178,20 @@ class ProvenCeremony(Part, frozen=True):
     proof: Proof
     signatures: tuple[OperatorSignature, OperatorSignature]
     attestation: Signature
+
+
+class SignedRestoration(Part, frozen=True):
+    """The file `KEYSET.restored.json`."""
+
+    restoration: Restoration
+    signatures: tuple[OperatorSignature, OperatorSignature]
+    attestation: Signature
+    """By the restored attestation key."""
+
+
+def restored_path(directory: Path, keyset: str) -> Path:
+    """Where it is kept that a key-set was restored."""
+    return directory / f"{keyset}.restored.json"
 
 
 def ceremony_path(directory: Path, keyset: str) -> Path:

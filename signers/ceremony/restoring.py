@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -111,15 +111,20 @@ def read_backup(directory: Path, keyset: str) -> tuple[SignedCeremony, bytes | N
     return signed, wrapped
 
 
-def collect(record: CeremonyRecord, people: People) -> dict[str, Share]:
-    """Ask the holders, in the record's order, until enough shares are together; by holder.
+def collect(record: CeremonyRecord, people: People, *, ask: Literal["enough", "all"]) -> dict[str, Share]:
+    """Ask the holders, in the record's order, for their shares; by holder.
+
+    Args:
+        record: says who got which share.
+        people: in the room.
+        ask: only until enough shares are together, or all holders who are there.
 
     Raises:
         CeremonyStopped: too few holders came, or one gave something else than the share that he was given.
     """
     found: dict[str, Share] = {}
     for held in record.backup.shares:
-        if len(found) == record.backup.threshold:
+        if ask == "enough" and len(found) == record.backup.threshold:
             break
         words = people.share_of(held.holder)
         if words is None:
@@ -149,7 +154,7 @@ def restore_keys(
         token: has no keys of this key-set.
         signed: the genuine record.
         wrapped: of an EVM key.
-        shares: by holder, as from `collect`.
+        shares: by holder; exactly as many as are needed.
 
     Raises:
         CeremonyStopped: the shares are not of this key-set, or the token has keys of this name. Nothing stays then.
@@ -170,6 +175,21 @@ def restore_keys(
     return key_file(token, signed, secret)
 
 
+def must_be_free(token: Token, names: Sequence[str]) -> None:
+    """Check that the token has no keys of these names. To be asked before anything is begun that undoes itself.
+
+    Raises:
+        CeremonyStopped: it has.
+        TokenLost: the token does not answer.
+    """
+    there = sorted(set(key_names(token)) & set(names))
+    if there:
+        raise CeremonyStopped(
+            f"token {token.label!r}, serial {described(token).serial}, has keys named {', '.join(there)} already: "
+            "nothing is replaced"
+        )
+
+
 def install(
     token: Token, keyset: KeysetRecord, secret: bytes, wrapped: bytes | None, public_key: str
 ) -> None:
@@ -182,11 +202,7 @@ def install(
         TokenLost: the token does not answer.
     """
     names = key_labels(keyset)
-    there = set(key_names(token)) & set(names)
-    if there:
-        raise CeremonyStopped(
-            f"token {described(token).serial} has keys named {', '.join(sorted(there))}: nothing is replaced"
-        )
+    must_be_free(token, names)
     try:
         import_attestation_key(token, names[1], attestation_secret(secret, keyset.id))
         if wrapped is None:

@@ -45,7 +45,7 @@ def facts_text(keyset: KeysetRecord, facts: Facts) -> str:
         f"key-set        {keyset.id} ({keyset.__struct_config__.tag})",
         f"public key     {facts.public_key}",
     ]
-    lines += [f"  {name:<13}{value}" for name, value in sorted(facts.fingerprints.items())]
+    lines += [f"  {name:<16}{value}" for name, value in sorted(facts.fingerprints.items())]
     if facts.descriptor is not None:
         lines.append(f"descriptor     {facts.descriptor}")
     lines += _addresses(facts.addresses)
@@ -102,6 +102,7 @@ def proof_text(proven: ProvenCeremony) -> str:
             f"PROVEN         {_time(proof.proven_at)}: restored from the shares of {', '.join(proof.holders)}",
             f"               to token {proof.token.label!r}, serial {proof.token.serial}, and destroyed there",
             f"compared       {', '.join(proof.compared)}",
+            f"shares read    {', '.join(proof.checked)}",
             f"hash           {proof.digest_hex()}",
             *(f"signed         {one.operator}: {one.signature}" for one in proven.signatures),
             f"               attestation key: {proven.attestation}",

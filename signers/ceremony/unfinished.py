@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -22,6 +23,8 @@ from signers.pkcs11 import Token
 class Unfinished(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The file `KEYSET.unfinished.json`."""
 
+    verb: Literal["ceremony", "restore"]
+    """Of `strongroom key`."""
     ceremony: Uuid
     keyset: Name
     token_serial: str
@@ -45,8 +48,8 @@ def begin(directory: Path, unfinished: Unfinished) -> None:
     path = unfinished_path(directory, unfinished.keyset)
     if path.exists():
         raise CeremonyStopped(
-            f"an earlier ceremony for {unfinished.keyset!r} was interrupted ({path}). `strongroom key ceremony remove "
-            "PLAN` takes away what it left; then begin again"
+            f"an earlier {unfinished.verb} of {unfinished.keyset!r} was interrupted ({path}). `strongroom key "
+            f"{unfinished.verb} remove PLAN` takes away what it left; then begin again"
         )
     for name in (*unfinished.files, *unfinished.share_files.values()):
         if Path(name).exists():

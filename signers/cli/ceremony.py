@@ -65,7 +65,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 
 def _held(given: argparse.Namespace) -> int:
     """Hold a ceremony, or take an interrupted one away."""
-    from signers.ceremony.people import People, Rehearsed, Terminal
+    from signers.ceremony.people import people_of
     from signers.ceremony.plan import read_plan
     from signers.ceremony.room import Operators, open_token
     from signers.ceremony.session import hold, take_away
@@ -73,13 +73,7 @@ def _held(given: argparse.Namespace) -> int:
 
     harden_process()
     plan = read_plan(Path(given.plan))
-    people: People
-    if given.answers is None:
-        people = Terminal()
-    elif plan.environment == "production":
-        raise BadConfiguration("in production people answer for themselves; --answers is for rehearsals")
-    else:
-        people = Rehearsed.read(Path(given.answers))
+    people = people_of(plan.environment, None if given.answers is None else Path(given.answers))
     operators = Operators(plan.operators, people)
     token = open_token(plan.token, people)
     try:

@@ -1,0 +1,172 @@
+"""A place for a ceremony: two SoftHSM tokens, two operators, holders with memory sticks, plan and answers."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+
+from ops.devnet.softhsm import SoftHsmToken
+from signers.ceremony.operators import create_operator_key
+from signers.ceremony.record import ProvenCeremony, SignedCeremony, ceremony_path, proven_path
+from signers.files import read_kept
+
+OPERATORS: Final = ("olga", "otto")
+HOLDERS: Final = ("anna", "ben", "carl")
+STEPS: Final = ("plan", "entropy", "keys", "shares", "record", "proof", "activation", "remove", "restore")
+DICE: Final = "4 1 6 6 2 3 canary-of-the-dice"
+PASSPHRASES: Final = {name: f"canary passphrase of {name}" for name in OPERATORS}
+
+WALLET: Final = {"kind": "btc-hd", "id": "btc-hot", "network": "regtest"}
+TAPROOT: Final = {**WALLET, "id": "btc-taproot", "script": "p2tr"}
+COSIGNER: Final = {
+    "kind": "btc-cosigner",
+    "id": "btc-warm",
+    "network": "regtest",
+    "organisation": "house",
+    "member": "warm-a",
+}
+EVM_KEY: Final = {"kind": "evm-key", "id": "eth-hot", "chain_id": 31337}
+SAFE_OWNER: Final = {
+    "kind": "safe-owner",
+    "id": "eth-warm",
+    "chain_id": 31337,
+    "organisation": "house",
+    "member": "owner-a",
+}
+
+
+class Site:
+    """Where a ceremony is held. Everything is below one directory."""
+
+    def __init__(
+        self,
+        root: Path,
+        keyset: Mapping[str, Any],
+        *,
+        environment: str = "trial",
+        threshold: int = 2,
+        holders: Sequence[str] = HOLDERS,
+    ) -> None:
+        self.root, self.keyset, self.id = root, dict(keyset), str(keyset["id"])
+        self.environment, self.threshold, self.holders = environment, threshold, tuple(holders)
+        self.token = SoftHsmToken(root / "token", "main")
+        self.proof_token = SoftHsmToken(root / "proof-token", "proof")
+        self.directory, self.backup = root / "signer", root / "backup"
+        self.plan, self.answers = root / "plan.toml", root / "answers.toml"
+        root.mkdir(parents=True, exist_ok=True)
+        for token in (self.token, self.proof_token):
+            token.create()
+        for name in OPERATORS:
+            create_operator_key(self.key_file(name), PASSPHRASES[name])
+        for name in self.holders:
+            (root / name).mkdir()
+        self.write_plan()
+        self.write_answers()
+
+    def key_file(self, operator: str) -> Path:
+        return self.root / f"{operator}.pem"
+
+    def share_file(self, holder: str) -> Path:
+        return self.root / holder / f"{self.id}.share"
+
+    def plan_object(self) -> dict[str, Any]:
+        return {
+            "environment": self.environment,
+            "directory": str(self.directory),
+            "backup_directory": str(self.backup),
+            "threshold": self.threshold,
+            "keyset": self.keyset,
+            "token": _token(self.token),
+            "proof_token": {**_token(self.proof_token), "settings": self.proof_token.env},
+            "operators": [{"name": name, "key_file": str(self.key_file(name))} for name in OPERATORS],
+            "holders": [{"name": name, "file": str(self.share_file(name))} for name in self.holders],
+        }
+
+    def write_plan(self, **changes: Any) -> None:
+        _write_toml(self.plan, {**self.plan_object(), **changes})
+
+    def write_answers(self, **changes: Any) -> None:
+        answers = {
+            "confirm": {name: list(STEPS) for name in OPERATORS},
+            "passphrases": PASSPHRASES,
+            "typed": DICE,
+            "shares": {name: str(self.share_file(name)) for name in self.holders},
+        }
+        _write_toml(self.answers, {**answers, **changes})
+
+    def held(self, command: str = "run", *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Hold the ceremony through the command, in a process of its own."""
+        arguments = ["ceremony", command, str(self.plan), "--answers", str(self.answers)]
+        return run_key_command(arguments, self.token.env, check=check)
+
+    def record(self) -> SignedCeremony:
+        return read_kept(ceremony_path(self.directory, self.id), SignedCeremony)
+
+    def proven(self) -> ProvenCeremony:
+        return read_kept(proven_path(self.directory, self.id), ProvenCeremony)
+
+    def words(self, holder: str) -> str:
+        (line,) = (
+            line for line in self.share_file(holder).read_text().splitlines() if line.startswith("SHARE:")
+        )
+        return line.removeprefix("SHARE:").strip()
+
+
+def run_key_command(
+    arguments: Sequence[str], env: Mapping[str, str], *, check: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """`strongroom key ...` as where the online service is not installed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "signers.cli", *arguments],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def labels(token: SoftHsmToken) -> list[str]:
+    """Labels of the keys in a token, seen by a process of its own."""
+    program = (
+        "import sys; from pathlib import Path; from signers.pkcs11 import Token\n"
+        "from signers.ceremony.hsm import key_names\n"
+        "token = Token(Path(sys.argv[1]), sys.argv[2], lambda: Path(sys.argv[3]).read_text().strip())\n"
+        "print('\\n'.join(key_names(token)))"
+    )
+    arguments = [str(token.module_path), token.label, str(token.pin_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        env={**os.environ, **token.env},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+def _token(token: SoftHsmToken) -> dict[str, str]:
+    return {"module": str(token.module_path), "label": token.label, "pin_file": str(token.pin_path)}
+
+
+def _write_toml(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text("".join(f"{name} = {_toml(one)}\n" for name, one in value.items()))
+    path.chmod(0o600)
+
+
+def _toml(value: Any) -> str:
+    """Inline TOML: JSON but for the tables."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(one) for one in value) + "]"
+    return json.dumps(value)
+
+
