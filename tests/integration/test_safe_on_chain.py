@@ -1,0 +1,230 @@
+"""A real Safe 1.4.1 on anvil: our hash is the contract's, our signers' signatures move its money, and what they refuse
+would have worked."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chains.eth.address import checksummed, raw_address
+from chains.eth.safe import SafeMessage, SafeTx, join_signatures
+from ops.devnet.anvil import Anvil
+from signers.ports import SignRequest
+from tests.fakes.evm_signing import ETHER, EVM_CHAIN_ID, EVM_DESTINATION, USDX, named_address
+from tests.fakes.safe_signing import OWNERS, ExecutorBench, OwnerBench, SafeDraft, SafeWorld, owner_keys
+from tests.support.evm import Contract, deploy, mined, outside_artifact, succeeded
+from tests.support.safe import deploy_safe, safe_artifact
+
+MALLORY = named_address("mallory")
+
+
+@dataclass
+class Vault:
+    """A Safe with money, a signer for each owner, and one of the hot key that pays the gas."""
+
+    node: Anvil
+    safe: Contract
+    token: Contract
+    world: SafeWorld
+    owners: list[OwnerBench]
+    hot: ExecutorBench
+    executed: int = 0
+
+    @property
+    def nonce(self) -> int:
+        """The Safe's own, from the chain."""
+        return int(self.safe.call("nonce"))
+
+    def signatures(self, request: SignRequest, owners: tuple[int, ...]) -> bytes:
+        """What the owners' signers give, as `execTransaction` takes it."""
+        message = SafeMessage.decode(base64.b64decode(request.transaction))
+        given = [bytes.fromhex(self.owners[n].signatures(request)[0].signature) for n in owners]
+        return join_signatures(message.signing_hash, given)
+
+    def execute(self, message: SafeMessage, blob: bytes) -> bool:
+        """Have the hot key's signer sign the execution, and mine it; whether it succeeded."""
+        draft = self.world.execution(message, blob, nonce=self.executed)
+        (signature,) = self.hot.signatures(self.world.request(draft))
+        self.executed += 1
+        raw = self.world.tx(draft).signed(bytes.fromhex(signature.signature)).encode()
+        return succeeded(mined(self.node, self.node.send_raw("0x" + raw.hex())))
+
+    def attempt(self, tx: SafeTx, blob: bytes) -> bool:
+        """The same sent by anybody, without asking a signer; whether it succeeded."""
+        sender = self.node.accounts()[0]
+        return succeeded(
+            mined(self.node, self.node.transact(sender, self.safe.address, tx.execution(blob), gas=1_000_000))
+        )
+
+
+@pytest.fixture
+def vault(anvil: Anvil, tmp_path: Path) -> Iterator[Vault]:
+    deployer, keys = anvil.accounts()[0], owner_keys()
+    safe = deploy_safe(anvil, deployer, [key.record.address for key in keys], 2)
+    token = deploy(anvil, deployer, outside_artifact("Token"), "Token X", "USDX", 6)
+    # The world's bundle names the token by an address of its own: its code is put there.
+    anvil.rpc("anvil_setCode", USDX, anvil.rpc("eth_getCode", token.address, "latest"))
+    token = Contract(anvil, USDX, token.abi)
+    token.do(deployer, "mint", safe.address, 10**12)
+    world = SafeWorld.make(safe.address, keys)
+    anvil.fund(safe.address, 100 * ETHER)
+    anvil.fund(world.record.address, 10 * ETHER)
+    with ExitStack() as stack:
+        owners = []
+        for number, name in enumerate(OWNERS):
+            (tmp_path / name).mkdir()
+            owners.append(OwnerBench(tmp_path / name, world, number))
+            stack.callback(owners[-1].journal.close)
+        (tmp_path / "hot").mkdir()
+        hot = ExecutorBench(tmp_path / "hot", world)
+        stack.callback(hot.journal.close)
+        yield Vault(anvil, safe, token, world, owners, hot)
+
+
+def test_two_of_three_owners_pay_and_the_money_moves(vault: Vault) -> None:
+    world, node = vault.world, vault.node
+    before = node.balance_wei(EVM_DESTINATION)
+    draft = world.safe_draft(5 * ETHER, safe=vault.safe.address)
+    request = world.safe_request(draft)
+    assert vault.execute(world.message(draft), vault.signatures(request, (0, 2)))
+    assert node.balance_wei(EVM_DESTINATION) - before == 5 * ETHER
+    assert node.balance_wei(vault.safe.address) == 95 * ETHER
+    token = world.safe_draft(10**9, asset="USDX", safe=vault.safe.address, nonce=1)
+    blob = vault.signatures(world.safe_request(token), (2, 1))
+    assert vault.execute(world.message(token), blob)
+    assert vault.token.call("balanceOf", EVM_DESTINATION) == 10**9
+    assert vault.token.call("balanceOf", vault.safe.address) == 10**12 - 10**9
+    assert vault.nonce == 2
+    # Again: the Safe's nonce has moved on, so the same signatures are good for nothing.
+    assert not vault.attempt(world.message(token).tx, blob)
+    assert vault.token.call("balanceOf", EVM_DESTINATION) == 10**9
+
+
+def test_a_payment_that_fails_inside_fails_as_a_whole_and_its_nonce_is_not_used(vault: Vault) -> None:
+    """With safeTxGas and gasPrice of zero: the very same bytes are sent again, and no second version is needed."""
+    world = vault.world
+    draft = world.safe_draft(99 * ETHER, safe=vault.safe.address)
+    blob = vault.signatures(world.safe_request(draft), (0, 1))
+    vault.node.rpc("anvil_setBalance", vault.safe.address, hex(ETHER))
+    assert not vault.execute(world.message(draft), blob)
+    assert vault.nonce == 0
+    vault.node.fund(vault.safe.address, 100 * ETHER)
+    assert vault.execute(world.message(draft), blob)
+    assert vault.nonce == 1
+
+
+def test_what_the_hot_signer_refuses_to_execute_the_safe_refuses_too(vault: Vault) -> None:
+    world = vault.world
+    message = world.message(world.safe_draft(ETHER, safe=vault.safe.address))
+    good = world.signatures_blob(message)
+    later = replace(message, tx=replace(message.tx, nonce=1))
+    for blob in (
+        good[65:] + good[:65],
+        good[:65],
+        good[:65] * 2,
+        world.signatures_blob(replace(message, chain_id=1)),
+        world.signatures_blob(replace(message, safe=raw_address(MALLORY))),
+        world.signatures_blob(later),
+    ):
+        assert vault.hot.codes(world.request(world.execution(message, blob))) == {"owner-signatures"}
+        assert not vault.attempt(message.tx, blob)
+    assert vault.nonce == 0
+    assert vault.attempt(message.tx, good)
+
+
+def test_what_the_owners_signers_refuse_would_have_robbed_the_safe(vault: Vault) -> None:
+    """Each is refused by the signers, and carried out by the contract where owners' keys are used without them."""
+    world, safe = vault.world, vault.safe
+    multi_send = deploy(vault.node, vault.node.accounts()[0], safe_artifact("MultiSend"))
+    add = safe.data("addOwnerWithThreshold", MALLORY, 1)
+    hidden = bytes([0]) + raw_address(safe.address) + bytes(32) + len(add).to_bytes(32, "big") + add
+    thefts = {
+        "safe-administration": {"to": raw_address(safe.address), "value_wei": 0, "data": add},
+        "delegate-call": {
+            "to": raw_address(multi_send.address),
+            "value_wei": 0,
+            "data": multi_send.data("multiSend", hidden),
+            "operation": 1,
+        },
+        "refund-fields": {
+            "gas_price": ETHER // 100_000,
+            "base_gas": 100_000,
+            "refund_receiver": raw_address(MALLORY),
+        },
+        "allowance": {
+            "to": raw_address(USDX),
+            "value_wei": 0,
+            "data": vault.token.data("approve", MALLORY, 2**256 - 1),
+        },
+    }
+    start = vault.node.rpc("evm_snapshot")
+    for code, tx in thefts.items():
+        draft = world.safe_draft(ETHER, safe=safe.address, tx=tx)
+        for owner in vault.owners:
+            assert code in owner.codes(world.safe_request(draft))
+        message = world.message(draft)
+        assert code in vault.hot.codes(world.request(world.execution(message)))
+        assert vault.attempt(message.tx, world.signatures_blob(message)), code
+        robbed = (
+            safe.call("isOwner", MALLORY)
+            or vault.token.call("allowance", safe.address, MALLORY) == 2**256 - 1
+            or vault.node.balance_wei(MALLORY) > 0
+        )
+        assert robbed, code
+        assert vault.node.rpc("evm_revert", start)
+        start = vault.node.rpc("evm_snapshot")
+
+
+safe_txs = st.builds(
+    SafeTx,
+    to=st.binary(min_size=20, max_size=20),
+    value_wei=st.integers(0, 2**256 - 1),
+    data=st.binary(max_size=100),
+    nonce=st.integers(0, 2**256 - 1),
+    operation=st.integers(0, 1),
+    safe_tx_gas=st.integers(0, 2**256 - 1),
+    base_gas=st.integers(0, 2**256 - 1),
+    gas_price=st.integers(0, 2**256 - 1),
+    gas_token=st.binary(min_size=20, max_size=20),
+    refund_receiver=st.binary(min_size=20, max_size=20),
+)
+
+
+def test_the_hash_is_the_contracts_own(anvil: Anvil) -> None:
+    deployer = anvil.accounts()[0]
+    safe = deploy_safe(anvil, deployer, [deployer], 1)
+    assert safe.call("VERSION") == "1.4.1"
+
+    @settings(max_examples=40)
+    @given(safe_txs)
+    def compare(tx: SafeTx) -> None:
+        theirs = safe.call(
+            "getTransactionHash",
+            checksummed(tx.to),
+            tx.value_wei,
+            tx.data,
+            tx.operation,
+            tx.safe_tx_gas,
+            tx.base_gas,
+            tx.gas_price,
+            checksummed(tx.gas_token),
+            checksummed(tx.refund_receiver),
+            tx.nonce,
+        )
+        assert bytes(theirs) == tx.signing_hash(EVM_CHAIN_ID, raw_address(safe.address))
+
+    compare()
+
+
+def test_owners_and_threshold_are_those_of_the_bundle(vault: Vault) -> None:
+    entry = vault.world.vault_entry()
+    assert set(vault.safe.call("getOwners")) == {owner.address.lower() for owner in entry.owners}
+    assert vault.safe.call("getThreshold") == entry.threshold
+    assert SafeDraft([]).chain_id == int(vault.node.rpc("eth_chainId"), 16)
