@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
 from policies.bundle import SignedBundle, TrustRoot
 from signers.client import SignerClient, UnixAddress
-from signers.setup import initialise
+from signers.keyset import BitcoinKeysetRecord
+from signers.ports import SignRequest
+from signers.setup import NewBitcoinKeyset, initialise, make_keys
+from tests.fakes.signing import Draft, World
 
 
 class SignerDaemon:
@@ -43,7 +47,14 @@ class SignerDaemon:
         initialise(self.stores, self.marks, root)
         for path in files.glob("*.json"):
             shutil.copy(path, self.stores)
-        self.settings = {"pin": f'pin_file = "{token.pin_path}"', "listen": f'unix = "{directory}/s.sock"'}
+        self.settings = {
+            "more": "",
+            "pin": f'pin_file = "{token.pin_path}"',
+            "listen": f'unix = "{directory}/s.sock"',
+        }
+        self.command = [sys.executable, "-m", "signers.daemon"]
+        self.code: Path | None = None
+        """Directory that it starts in, and so from which it takes its code; None: this one."""
         self.publish(1)
         self.process: subprocess.Popen[str] | None = None
         self.log = directory / "log"
@@ -57,15 +68,17 @@ class SignerDaemon:
         keys = "".join(f'[keys.{name}]\nuri = "{self._uri(name)}"\n' for name in self.keysets)
         config.write_text(
             f'environment = "trial"\ndirectory = "{self.stores}"\nmark_directory = "{self.marks}"\n'
-            f'bundle_path = "{self.directory}/bundle.json"\n'
+            f'bundle_path = "{self.directory}/bundle.json"\n{self.settings["more"]}\n'
             f'[tokens.main]\nmodule = "{self.token.module_path}"\nlabel = "{self.token.label}"\n'
             f"{self.settings['pin']}\n{keys}"
             f"[listen]\n{self.settings['listen']}\n"
         )
+        config.chmod(0o600)
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "signers.daemon", "--config", str(config)],
+                [*self.command, "--config", str(config)],
                 env={**os.environ, **self.token.env},
+                cwd=self.code,
                 stdout=log,
                 stderr=log,
                 text=True,
@@ -117,3 +130,41 @@ class SignerDaemon:
         (copy / "softhsm2.conf").write_text(conf)
         self.token = SoftHsmToken(copy, self.token.label)
         return copy
+
+
+KEYSET = "daemon-test"
+
+
+def make_daemon_keys(token: SoftHsmToken, directory: Path) -> BitcoinKeysetRecord:
+    """Makes the key-set `KEYSET` in a token; its sealed seed is in `directory`."""
+    new = NewBitcoinKeyset(KEYSET, "regtest")
+    (record,) = make_keys(token.module_path, token.label, token.user_pin, directory, [new])
+    assert isinstance(record, BitcoinKeysetRecord)
+    return record
+
+
+class BitcoinDaemon(SignerDaemon):
+    """One daemon with the BTC key-set `KEYSET`.
+
+    Args:
+        token: with the keys.
+        record: their public half.
+        seeds: the directory with their files.
+        directory: for everything of this daemon.
+    """
+
+    def __init__(
+        self, token: SoftHsmToken, record: BitcoinKeysetRecord, seeds: Path, directory: Path
+    ) -> None:
+        self.world = World(record, now=int(time.time()))
+        super().__init__(token, [KEYSET], seeds, self.world.root, self.signed_bundle, directory)
+
+    def signed_bundle(self, version: int) -> SignedBundle:
+        return self.world.signed(self.world.bundle(version))
+
+    def request(self, units: int = 1_000_000, coins: int = 1, **changes: object) -> SignRequest:
+        world = self.world
+        draft = Draft([world.coin(index=n) for n in range(coins)], [world.order(units, fee_ceiling="100000")])
+        for name, value in changes.items():
+            setattr(draft, name, value)
+        return world.request(draft)

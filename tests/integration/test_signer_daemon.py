@@ -8,7 +8,6 @@ import resource
 import signal
 import socket
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from chains.btc.tx import Transaction
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
-from policies.bundle import SignedBundle
 from policies.canonical import verify_ed25519
 from signers.client import SignerClient, TlsAddress
 from signers.keyset import BitcoinKeysetRecord
@@ -30,51 +28,27 @@ from signers.sealed import open_keyset, read_sealed
 from signers.setup import NewBitcoinKeyset, initialise, make_keys
 from signers.wire import Call, write_frame
 from tests.fakes.certificates import make_certificate
-from tests.fakes.signer_daemon import SignerDaemon
+from tests.fakes.signer_daemon import KEYSET, BitcoinDaemon, make_daemon_keys
 from tests.fakes.signing import CHAIN, Coin, Draft, SoftKeys, World
-
-KEYSET = "daemon-test"
 
 
 @pytest.fixture(scope="session")
 def keys(softhsm: SoftHsmToken, tmp_path_factory: pytest.TempPathFactory) -> tuple[BitcoinKeysetRecord, Path]:
     """A key-set in the token, and the directory with its sealed seed."""
     directory = tmp_path_factory.mktemp("keys")
-    (record,) = make_keys(
-        softhsm.module_path, softhsm.label, softhsm.user_pin, directory, [NewBitcoinKeyset(KEYSET, "regtest")]
-    )
-    assert isinstance(record, BitcoinKeysetRecord)
-    return record, directory
-
-
-class Daemon(SignerDaemon):
-    """One daemon with a BTC key-set."""
-
-    def __init__(
-        self, token: SoftHsmToken, record: BitcoinKeysetRecord, seeds: Path, directory: Path
-    ) -> None:
-        self.world = World(record, now=int(time.time()))
-        super().__init__(token, [KEYSET], seeds, self.world.root, self.signed_bundle, directory)
-
-    def signed_bundle(self, version: int) -> SignedBundle:
-        return self.world.signed(self.world.bundle(version))
-
-    def request(self, units: int = 1_000_000, coins: int = 1, **changes: object) -> SignRequest:
-        world = self.world
-        draft = Draft([world.coin(index=n) for n in range(coins)], [world.order(units, fee_ceiling="100000")])
-        for name, value in changes.items():
-            setattr(draft, name, value)
-        return world.request(draft)
+    return make_daemon_keys(softhsm, directory), directory
 
 
 @pytest.fixture
-def daemon(softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path], tmp_path: Path) -> Iterator[Daemon]:
-    made = Daemon(softhsm, *keys, tmp_path)
+def daemon(
+    softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path], tmp_path: Path
+) -> Iterator[BitcoinDaemon]:
+    made = BitcoinDaemon(softhsm, *keys, tmp_path)
     yield made
     made.close()
 
 
-def test_it_signs_attests_and_ends_cleanly(daemon: Daemon) -> None:
+def test_it_signs_attests_and_ends_cleanly(daemon: BitcoinDaemon) -> None:
     daemon.start()
     request = daemon.request()
     answer = daemon.client.sign(request)
@@ -88,7 +62,7 @@ def test_it_signs_attests_and_ends_cleanly(daemon: Daemon) -> None:
     assert daemon.end() == 0
 
 
-def test_a_real_node_accepts_what_it_signs(daemon: Daemon, bitcoind: Bitcoind) -> None:
+def test_a_real_node_accepts_what_it_signs(daemon: BitcoinDaemon, bitcoind: Bitcoind) -> None:
     """Coins from the node, a payment signed by the daemon, and the node's own verification of the result."""
     daemon.start()
     world = daemon.world
@@ -123,7 +97,7 @@ def _finalised(request: SignRequest, answer: SignResponse) -> bytes:
 
 
 def test_fault_1_killed_between_journal_and_reply_it_gives_the_same_signature_afterwards(
-    daemon: Daemon,
+    daemon: BitcoinDaemon,
 ) -> None:
     """Four hundred inputs take a while to sign: the mark moves, and long before the reply the daemon is killed."""
     daemon.start()
@@ -157,7 +131,9 @@ def test_fault_1_killed_between_journal_and_reply_it_gives_the_same_signature_af
     assert daemon.client.sign(request) == answer
 
 
-def test_fault_36_a_journal_restored_from_an_old_copy_stops_it_with_a_clear_sentence(daemon: Daemon) -> None:
+def test_fault_36_a_journal_restored_from_an_old_copy_stops_it_with_a_clear_sentence(
+    daemon: BitcoinDaemon,
+) -> None:
     daemon.start()
     daemon.client.sign(daemon.request())
     daemon.end()
@@ -175,13 +151,13 @@ def test_fault_36_a_journal_restored_from_an_old_copy_stops_it_with_a_clear_sent
     assert "This signer stops, as it can't know what it has signed" in said
 
 
-def test_without_its_journal_it_does_not_start(daemon: Daemon) -> None:
+def test_without_its_journal_it_does_not_start(daemon: BitcoinDaemon) -> None:
     for path in daemon.stores.glob("journal.sqlite*"):
         path.unlink()
     assert "is missing" in daemon.refuses_to_start()
 
 
-def test_a_wrong_pin_stops_it_with_a_clear_sentence(daemon: Daemon) -> None:
+def test_a_wrong_pin_stops_it_with_a_clear_sentence(daemon: BitcoinDaemon) -> None:
     wrong = daemon.directory / "wrong.pin"
     wrong.write_text("918273")
     wrong.chmod(0o600)
@@ -192,7 +168,7 @@ def test_a_wrong_pin_stops_it_with_a_clear_sentence(daemon: Daemon) -> None:
     assert "Traceback" not in said
 
 
-def test_a_pin_file_that_others_can_read_stops_it(daemon: Daemon) -> None:
+def test_a_pin_file_that_others_can_read_stops_it(daemon: BitcoinDaemon) -> None:
     loose = daemon.directory / "loose.pin"
     loose.write_text(daemon.token.user_pin())
     loose.chmod(0o644)
@@ -202,7 +178,7 @@ def test_a_pin_file_that_others_can_read_stops_it(daemon: Daemon) -> None:
     assert daemon.token.user_pin() not in said
 
 
-def test_the_pin_can_come_through_a_descriptor(daemon: Daemon) -> None:
+def test_the_pin_can_come_through_a_descriptor(daemon: BitcoinDaemon) -> None:
     descriptor = os.memfd_create("pin")
     os.write(descriptor, daemon.token.user_pin().encode())
     daemon.settings["pin"] = f"pin_fd = {descriptor}"
@@ -211,7 +187,7 @@ def test_the_pin_can_come_through_a_descriptor(daemon: Daemon) -> None:
     assert daemon.client.status().keysets == (KEYSET,)
 
 
-def test_an_unknown_token_stops_it(daemon: Daemon) -> None:
+def test_an_unknown_token_stops_it(daemon: BitcoinDaemon) -> None:
     daemon.token = _Renamed(daemon.token)
     assert "no token labelled 'elsewhere'" in daemon.refuses_to_start()
 
@@ -221,7 +197,7 @@ class _Renamed(SoftHsmToken):
         self.directory, self.module_path, self.label = other.directory, other.module_path, "elsewhere"
 
 
-def test_a_seed_of_another_name_does_not_open(daemon: Daemon) -> None:
+def test_a_seed_of_another_name_does_not_open(daemon: BitcoinDaemon) -> None:
     path = daemon.stores / f"{KEYSET}.seed.json"
     sealed = msgspec.json.decode(path.read_bytes())
     for change in ({"origin": sealed["record"]["origin"].replace("/0'", "/1'")}, {"network": "signet"}):
@@ -232,7 +208,7 @@ def test_a_seed_of_another_name_does_not_open(daemon: Daemon) -> None:
     assert "does not open under token" in daemon.refuses_to_start()
 
 
-def test_a_seed_that_names_another_account_does_not_open(daemon: Daemon) -> None:
+def test_a_seed_that_names_another_account_does_not_open(daemon: BitcoinDaemon) -> None:
     path = daemon.stores / f"{KEYSET}.seed.json"
     sealed = msgspec.json.decode(path.read_bytes())
     other = SoftKeys.make(b"\x09" * 32).record.account
@@ -240,18 +216,20 @@ def test_a_seed_that_names_another_account_does_not_open(daemon: Daemon) -> None
     assert "not the one its record describes" in daemon.refuses_to_start()
 
 
-def test_a_bundle_of_nobody_stops_it(daemon: Daemon) -> None:
+def test_a_bundle_of_nobody_stops_it(daemon: BitcoinDaemon) -> None:
     signed = daemon.world.signed(daemon.world.bundle(1), ["olga"])
     (daemon.directory / "bundle.json").write_bytes(signed.encode())
     assert "1 of 2 organisations have signed" in daemon.refuses_to_start()
 
 
-def test_a_configuration_with_an_unknown_field_stops_it(daemon: Daemon) -> None:
+def test_a_configuration_with_an_unknown_field_stops_it(daemon: BitcoinDaemon) -> None:
     daemon.settings["listen"] += "\nsurprise = 1"
     assert "surprise" in daemon.refuses_to_start()
 
 
-def test_a_new_bundle_is_adopted_while_it_runs_and_on_sighup_and_an_old_one_never(daemon: Daemon) -> None:
+def test_a_new_bundle_is_adopted_while_it_runs_and_on_sighup_and_an_old_one_never(
+    daemon: BitcoinDaemon,
+) -> None:
     daemon.start()
     daemon.publish(2)
     wait_until(lambda: daemon.client.status().bundle_version == 2, timeout=20, what="version 2")
@@ -269,7 +247,7 @@ def test_a_new_bundle_is_adopted_while_it_runs_and_on_sighup_and_an_old_one_neve
     assert daemon.client.status().bundle_version == 3
 
 
-def test_a_second_daemon_on_the_same_journal_does_not_start(daemon: Daemon) -> None:
+def test_a_second_daemon_on_the_same_journal_does_not_start(daemon: BitcoinDaemon) -> None:
     daemon.start()
     first = daemon.process
     assert "is another signer running?" in daemon.refuses_to_start()
@@ -277,7 +255,7 @@ def test_a_second_daemon_on_the_same_journal_does_not_start(daemon: Daemon) -> N
     assert daemon.client.status().signed == 0
 
 
-def test_it_leaves_no_core_and_lets_nobody_look_into_its_memory(daemon: Daemon) -> None:
+def test_it_leaves_no_core_and_lets_nobody_look_into_its_memory(daemon: BitcoinDaemon) -> None:
     daemon.start()
     assert daemon.process is not None
     limits = Path(f"/proc/{daemon.process.pid}/limits").read_text()
@@ -289,7 +267,7 @@ def test_it_leaves_no_core_and_lets_nobody_look_into_its_memory(daemon: Daemon) 
     assert not list(daemon.directory.rglob("core*"))
 
 
-def test_nothing_secret_is_in_its_files_log_or_answers(daemon: Daemon) -> None:
+def test_nothing_secret_is_in_its_files_log_or_answers(daemon: BitcoinDaemon) -> None:
     daemon.start()
     answers = repr(daemon.client.sign(daemon.request())) + repr(daemon.client.status())
     daemon.end()
@@ -307,7 +285,7 @@ def test_nothing_secret_is_in_its_files_log_or_answers(daemon: Daemon) -> None:
     assert private.hex() not in answers
 
 
-def test_fault_30_a_token_that_goes_away_is_transient_and_comes_back(daemon: Daemon) -> None:
+def test_fault_30_a_token_that_goes_away_is_transient_and_comes_back(daemon: BitcoinDaemon) -> None:
     """Its own copy of the token's store is moved away under the running daemon, then put back."""
     copy = daemon.with_a_token_of_its_own()
     daemon.start()
@@ -331,7 +309,7 @@ def _answers(call: Callable[[], object]) -> bool:
     return True
 
 
-def test_it_serves_pinned_tls_clients(daemon: Daemon) -> None:
+def test_it_serves_pinned_tls_clients(daemon: BitcoinDaemon) -> None:
     server = make_certificate(daemon.directory, "signer")
     worker = make_certificate(daemon.directory, "worker")
     daemon.settings["listen"] = (
@@ -345,7 +323,7 @@ def test_it_serves_pinned_tls_clients(daemon: Daemon) -> None:
     client.close()
 
 
-def test_fault_40_a_journal_that_can_not_be_written_fails_closed(daemon: Daemon) -> None:
+def test_fault_40_a_journal_that_can_not_be_written_fails_closed(daemon: BitcoinDaemon) -> None:
     """The journal's file may not grow any more (RLIMIT_FSIZE stands in for a full disk)."""
     daemon.start()
     assert daemon.process is not None
@@ -363,7 +341,7 @@ def test_fault_40_a_journal_that_can_not_be_written_fails_closed(daemon: Daemon)
 
 
 def test_making_keys_again_returns_the_same_keys(
-    softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path], daemon: Daemon
+    softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path], daemon: BitcoinDaemon
 ) -> None:
     record, directory = keys
     again = make_keys(
