@@ -63,7 +63,7 @@ class SignerSection(_Section, frozen=True):
     server_certificate: str | None = None
     """PEM of the signer's, which is pinned."""
     log_key: Hex32 | None = None
-    """Ed25519 public key that signs its log, where the bundle names none: of a signer that holds keys of vaults only."""
+    """Ed25519 public key that signs its log, where the bundle names none: a signer of vaults only."""
 
     def client(self) -> SignerClient:
         """The client. Raises BadConfiguration: neither a socket nor all of the TLS settings."""
