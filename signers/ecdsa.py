@@ -8,6 +8,7 @@ Sources: PKCS#11 v3.0 (CKM_EC_KEY_PAIR_GEN, CKM_ECDSA), SEC 1 section 4.1, SEC 2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import coincurve
@@ -119,3 +120,40 @@ def _recovered(signature: bytes, digest: bytes) -> bytes | None:
         return coincurve.PublicKey.from_signature_and_message(signature, digest, hasher=None).format()
     except ValueError:
         return None
+
+
+def sign_with_throwaway(token: Token, secret: bytes, digests: Sequence[bytes]) -> list[bytes]:
+    """Bring a key into the token for this call only, and sign with it.
+
+    Args:
+        token: logged in.
+        secret: 32 bytes, known to the caller: it is for tests of the token, and never holds money.
+        digests: 32 bytes each.
+
+    Returns:
+        What the token says to each: r and s (64 bytes), as `sign_digest`.
+
+    Raises:
+        TokenRefused: the token takes no keys from outside.
+        TokenLost: the token does not answer.
+    """
+    template = [
+        (PyKCS11.CKA_CLASS, PyKCS11.CKO_PRIVATE_KEY),
+        (PyKCS11.CKA_KEY_TYPE, PyKCS11.CKK_EC),
+        (PyKCS11.CKA_EC_PARAMS, SECP256K1_OID),
+        (PyKCS11.CKA_VALUE, secret),
+        (PyKCS11.CKA_TOKEN, False),
+        (PyKCS11.CKA_PRIVATE, True),
+        (PyKCS11.CKA_SENSITIVE, True),
+        (PyKCS11.CKA_EXTRACTABLE, False),
+        (PyKCS11.CKA_SIGN, True),
+    ]
+
+    def sign(session: Any) -> list[bytes]:
+        handle = session.createObject(template)
+        try:
+            return [token.sign_by_handle(session, handle, digest, PyKCS11.CKM_ECDSA) for digest in digests]
+        finally:
+            session.destroyObject(handle)
+
+    return token.call(sign)

@@ -8,6 +8,7 @@ PermanentError
 ├── TokenRefused         the HSM refused: wrong PIN, missing token, missing key
 ├── SealBroken           a sealed seed or a key's record that is not of this token
 ├── NotProven            a key-set without the genuine record of a ceremony whose backup was proven by a restore
+├── NotTested            a key-set whose backend has not passed `strongroom key test`, or has changed since
 ├── CeremonyStopped      a ceremony or restore ended before its end; the message says what to do next
 └── BadConfiguration     the configuration says something impossible; the message says what to write
 TransientError
@@ -46,6 +47,10 @@ class SealBroken(PermanentError):
 
 class NotProven(PermanentError):
     """A key-set without the genuine record of a ceremony whose backup was proven by a restore."""
+
+
+class NotTested(PermanentError):
+    """The backend's signatures were not tested, failed the test, or come from another version than was tested."""
 
 
 class CeremonyStopped(PermanentError):

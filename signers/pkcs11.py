@@ -168,9 +168,13 @@ class Token(Sessions):
 
         def sign(session: Any) -> bytes:
             handle = self.handle(session, PyKCS11.CKO_PRIVATE_KEY, name)
-            return self._library.sign(session, handle, data, mechanism)
+            return self.sign_by_handle(session, handle, data, mechanism)
 
         return self.call(sign)
+
+    def sign_by_handle(self, session: Any, key: Any, data: bytes, mechanism: int) -> bytes:
+        """The same within an operation of `call`. Raises PyKCS11Error."""
+        return self._library.sign(session, key, data, mechanism)
 
     def must_be_free(self, kind: int, name: str) -> None:
         """Check that no key has this name. Raises TokenRefused (one has: it is never replaced), TokenLost."""
