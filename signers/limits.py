@@ -10,16 +10,18 @@ from signers.ports import Reason, SignRequest
 
 
 def cap_reasons(payments: list[Intent], grounds: Grounds) -> list[Reason]:
-    """Objections to payments that are not below their tier's cap."""
-    below = {cap.asset: int(cap.payment_below) for cap in grounds.caps}
-    return [
-        Reason(
-            "payment-cap",
-            f"{intent.amount} {intent.asset}: a payment must be below {below.get(intent.asset, 0)}",
-        )
-        for intent in payments
-        if intent.units >= below.get(intent.asset, 0)
-    ]
+    """Objections to payments that are not below their tier's cap, or belong to a hotter tier."""
+    reasons = []
+    bounds = {cap.asset: (int(cap.payment_from), int(cap.payment_below)) for cap in grounds.caps}
+    for intent in payments:
+        lowest, below = bounds.get(intent.asset, (0, 0))
+        if intent.units >= below:
+            told = f"{intent.amount} {intent.asset}: a payment must be below {below}"
+            reasons.append(Reason("payment-cap", told))
+        if intent.units < lowest:
+            told = f"{intent.amount} {intent.asset}: {grounds.wallet.tier} payments are from {lowest} on"
+            reasons.append(Reason("payment-floor", told))
+    return reasons
 
 
 def fee_reasons(

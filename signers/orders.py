@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
-from policies.bundle import AssetEntry, BitcoinKeyset, Bundle, Caller, EvmKeyset
+from policies.bundle import AssetEntry, Bundle, Caller
 from policies.intent import Intent, Kind, Order, SignedOrder
 from signers.examined import Grounds
 from signers.ports import Reason, SignRequest
@@ -130,13 +130,19 @@ def _oldest_expiry(grounds: Grounds) -> int:
 
     Each journal knows its own signatures only. What another signer could have been asked for before these keys were
     active had to expire within the longest time that an order may have. Keys before these that this signer holds, too,
-    have signed into its own journal.
+    have signed into its own journal: then what they could not pay, these can't.
     """
     wallet, bundle = grounds.wallet, grounds.bundle
-    if not isinstance(wallet, BitcoinKeyset | EvmKeyset) or wallet.active_from == 0:
+    if wallet.active_from == 0:
         return -1
-    place = (wallet.chain, wallet.tier)
-    before = {each.id for each in bundle.keysets if (each.chain, each.tier) == place} - {wallet.id}
-    if before and before <= set(grounds.held):
-        return -1
-    return wallet.active_from + bundle.longest_order_seconds
+    before = [
+        each
+        for each in (*bundle.keysets, *bundle.vaults)
+        if (each.chain, each.tier) == (wallet.chain, wallet.tier)
+        and each.id != wallet.id
+        and each.state != "pre-active"
+    ]
+    began = wallet.active_from
+    if before and {each.id for each in before} <= set(grounds.held):
+        began = max(each.active_from for each in before)
+    return began + bundle.longest_order_seconds if began else -1

@@ -23,6 +23,9 @@ class TierCap(Part, frozen=True):
     holding_cap: Units | None = None
     """What the tier should hold at most; null: no limit. An excess is shown and raises an alert. No signer enforces it,
     for what arrives cannot be refused."""
+    payment_from: Units = "0"
+    """A single payment must not be smaller than this. Where it is what the hotter tier's payments are below, no order
+    can be paid by both tiers, whose signers don't know of each other."""
     destination_age_seconds: Seconds = 0
     """How long a signer must have known a destination (by its own first sight) before it pays there."""
     delay_seconds: Seconds = 0

@@ -15,6 +15,8 @@ from policies.bundle import (
     Bundle,
     EvmKeyset,
     EvmNetwork,
+    EvmVault,
+    Owner,
     SignedBundle,
     check_consistent,
     read_bundle,
@@ -217,3 +219,16 @@ def test_a_part_with_fields_of_the_other_family_or_malformed_ones_is_not_read(
 def test_the_stored_form_reads_back(evm: EvmWorld, both: Bundle) -> None:
     stored = evm.signed(both).encode()
     assert msgspec.json.decode(stored, type=SignedBundle).bundle == both
+
+
+def test_half_of_a_vaults_members_are_not_enough_as_the_other_half_could_pay_the_same_order(
+    evm: EvmWorld,
+) -> None:
+    owners = tuple(Owner(id=name, organisation=name, address=named_address(name)) for name in "abcd")
+    vault = EvmVault(
+        id="warm", chain=EVM_CHAIN, tier="warm", threshold=2, address=named_address("safe"), owners=owners
+    )
+    with pytest.raises(InvalidValue, match="two groups that share nobody could each pay one order"):
+        check_consistent(evm.bundle(vaults=(vault,)))
+    check_consistent(evm.bundle(vaults=(msgspec.structs.replace(vault, threshold=3),)))
+    check_consistent(evm.bundle(vaults=(msgspec.structs.replace(vault, owners=owners[:3]),)))

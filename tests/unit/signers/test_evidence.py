@@ -147,6 +147,16 @@ def test_the_hot_tier_asks_for_what_the_bundle_asks_there(bench: SignerBench) ->
     assert bench.signatures(world.evidence(request, ("cem",), verdicts=()))
 
 
+def test_what_the_hot_tier_may_pay_is_not_paid_by_another_tier_too(bench: SignerBench) -> None:
+    """Signers of two tiers have two journals: an order that fits both could be paid by both."""
+    hot = bench.world.bundle().caps[0]
+    floor = msgspec.structs.replace(WARM_CAP, payment_from=hot.payment_below)
+    warm(bench, 3, caps=(hot, floor))
+    below, above = int(hot.payment_below) - 1, int(hot.payment_below)
+    assert bench.codes(bench.world.evidence(request_of(bench, below, version=3))) == {"payment-floor"}
+    assert bench.signatures(bench.world.evidence(request_of(bench, above, version=3)))
+
+
 # What is wrong.
 
 Change = Callable[[SignerBench, Intent], SignedApproval]

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from policies.bundle import Breaker
 from policies.intent import Order, SignedOrder
 from policies.keys import SigningKey, sign_order
 from signers import sightings
@@ -159,6 +160,26 @@ def test_where_this_signer_holds_the_keys_before_them_its_own_journal_knows(benc
     assert bench.codes(paying(bench, order)) == {"order-too-old"}
     bench.service._wallets["btc-hot-0"] = BitcoinWallet(other)
     assert bench.signatures(paying(bench, order))
+    # But what those could not pay, as others had been before them elsewhere, their followers can't pay either.
+    before = msgspec.structs.replace(before, active_from=NOW - 60)
+    bench.adopt(3, keysets=(before, world.keyset_entry(active_from=NOW)))
+    theirs, ours = world.order(expires_at=NOW - 60 + DAY), world.order(expires_at=NOW + DAY)
+    assert bench.codes(paying(bench, theirs, version=3)) == {"order-too-old"}
+    assert bench.signatures(paying(bench, ours, version=3))
+
+
+def test_keys_that_are_not_in_use_yet_have_signed_nothing(bench: SignerBench) -> None:
+    world = bench.world
+    before, next_one = SoftKeys.make(b"\x01" * 32, "btc-hot-0"), SoftKeys.make(b"\x02" * 32, "btc-hot-2")
+    keysets = (
+        World(before.record).keyset_entry(state="deactivated"),
+        world.keyset_entry(active_from=NOW),
+        World(next_one.record).keyset_entry(state="pre-active"),
+    )
+    bench.service._wallets["btc-hot-0"] = BitcoinWallet(before)
+    breaker = Breaker(id="b", keysets=("btc-hot-0", "btc-hot"), value_cap=str(10**30), window_seconds=DAY)
+    bench.adopt(2, keysets=keysets, breakers=(breaker,))
+    assert bench.signatures(paying(bench, world.order()))
 
 
 # Announcing.
