@@ -1,9 +1,9 @@
 """Flipping any one bit of a valid Bitcoin request, on its way or inside its PSBT, pays nobody else and nothing more.
 
-Exhaustive for P2WPKH: every bit of the frame as it is sent, and every bit of the decoded PSBT. Of taproot and of a vault
-two bits of every byte. What comes out is a refusal, or a transaction with the same payments, the remainder ours, and the
-fee within its caps. After each signature the signer gets its empty journal back, so that no variant is refused only
-because of an earlier one.
+Exhaustive for P2WPKH: every bit of the frame as it is sent, and every bit of the decoded PSBT. Of taproot and of a
+vault two bits of every byte. What comes out is a refusal, or a transaction with the same payments, the remainder ours,
+and the fee within its caps. After each signature the signer gets its empty journal back, so that no variant is refused
+only because of an earlier one.
 """
 
 from __future__ import annotations
