@@ -48,7 +48,7 @@ class TestedFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """By the key-set's attestation key."""
 
 
-def tested_path(directory: Path, keyset: str) -> Path:
+def path_of_tested(directory: Path, keyset: str) -> Path:
     """Where the record of a key-set's test is kept."""
     return directory / f"{keyset}.tested.json"
 
@@ -87,7 +87,7 @@ def write_tested(directory: Path, keys: Keys, token: Token | None, *, signatures
         at=now,
     )
     file = TestedFile(tested=tested, signature=encode_signature(keys.attest(tested.digest())))
-    path = tested_path(directory, record.id)
+    path = path_of_tested(directory, record.id)
     fresh = path.with_name(path.name + ".fresh")
     fresh.unlink(missing_ok=True)
     write_new(fresh, msgspec.json.encode(file))
@@ -103,7 +103,7 @@ def require_tested(directory: Path, keys: Keys, token: Token | None) -> None:
         TokenLost: the token does not answer.
     """
     keyset = keys.record.id
-    path = tested_path(directory, keyset)
+    path = path_of_tested(directory, keyset)
     cure = "run `strongroom key test` with this signer's configuration"
     if not path.exists():
         raise NotTested(f"key-set {keyset!r}: its signatures were never tested ({path} is missing): {cure}")

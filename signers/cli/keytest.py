@@ -14,7 +14,7 @@ from chains.errors import InvalidValue
 from signers.config import read_config
 from signers.keytest import SIGNATURES, examine_keys, examine_nonces, throwaway_for
 from signers.opening import Opened, open_untested
-from signers.tested import backend_text, tested_path, write_tested
+from signers.tested import backend_text, path_of_tested, write_tested
 
 WRONG_INPUT: Final = 2
 
@@ -87,7 +87,7 @@ def _tested(opened: Opened, keyset: str, directory: Path, signatures: int) -> Re
     found = (*examine_nonces(throwaway_for(keys, token), signatures), *examine_keys(keys))
     record = None
     if found:
-        tested_path(directory, keyset).unlink(
+        path_of_tested(directory, keyset).unlink(
             missing_ok=True
         )  # what passed once and fails now is not to serve
     else:
