@@ -54,7 +54,14 @@ from signers.config import SignerConfig, read_config
 from signers.desk import JournalDesk
 from signers.errors import BadConfiguration, SignerStopped
 from signers.gauges import standing
-from signers.hardening import become, forbid_outgoing, harden_process, lock_memory, seal_system_calls
+from signers.hardening import (
+    become,
+    bound_memory,
+    forbid_outgoing,
+    harden_process,
+    lock_memory,
+    seal_system_calls,
+)
 from signers.journal import Journal
 from signers.keeper import MarkClient, start_keeper
 from signers.log import LogWriter
@@ -96,6 +103,7 @@ def run(config: SignerConfig) -> int:
     Raises:
         StrongroomError: it must not start; the message says why and what to do.
     """
+    bound_memory()
     notes = Notes()
     keeper = give_up_privileges(config, notes)
     check_files(config)

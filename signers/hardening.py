@@ -26,6 +26,10 @@ _PR_CAPBSET_DROP: Final = 24
 _LAST_CAPABILITY: Final = 63
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8
+_LARGE_BYTES: Final = 256 * 1024
+_ARENAS: Final = 2
+
 _SECCOMP_ALLOW: Final = 0x7FFF0000
 _SECCOMP_ERRNO: Final = 0x00050000
 _SECCOMP_TSYNC: Final = 4
@@ -82,6 +86,13 @@ def lock_memory() -> str:
     if libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT) != 0:
         return f"memory may be swapped out: {os.strerror(ctypes.get_errno())}"
     return ""
+
+
+def bound_memory() -> None:
+    """Have what large requests took given back at once, and not kept for others of their size (glibc)."""
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+    libc.mallopt(_M_ARENA_MAX, _ARENAS)
 
 
 def become(user: str) -> None:

@@ -52,12 +52,19 @@ class SignerDaemon:
             "pin": f'pin_file = "{token.pin_path}"',
             "listen": f'unix = "{directory}/s.sock"',
         }
+        self.environment, self.config_mode = "trial", 0o644
         self.command = [sys.executable, "-m", "signers.daemon"]
         self.code: Path | None = None
         """Directory that it starts in, and so from which it takes its code; None: this one."""
         self.publish(1)
         self.process: subprocess.Popen[str] | None = None
         self.log = directory / "log"
+        self.client = SignerClient(UnixAddress(directory / "s.sock"), timeout_s=20)
+
+    def listen_in(self, directory: Path) -> None:
+        """Has it make its socket in another directory."""
+        self.settings["listen"] = f'unix = "{directory}/s.sock"'
+        self.client.close()
         self.client = SignerClient(UnixAddress(directory / "s.sock"), timeout_s=20)
 
     def publish(self, version: int) -> None:
@@ -67,13 +74,13 @@ class SignerDaemon:
         config = self.directory / "signer.toml"
         keys = "".join(f'[keys.{name}]\nuri = "{self._uri(name)}"\n' for name in self.keysets)
         config.write_text(
-            f'environment = "trial"\ndirectory = "{self.stores}"\nmark_directory = "{self.marks}"\n'
+            f'environment = "{self.environment}"\ndirectory = "{self.stores}"\nmark_directory = "{self.marks}"\n'
             f'bundle_path = "{self.directory}/bundle.json"\n{self.settings["more"]}\n'
             f'[tokens.main]\nmodule = "{self.token.module_path}"\nlabel = "{self.token.label}"\n'
             f"{self.settings['pin']}\n{keys}"
             f"[listen]\n{self.settings['listen']}\n"
         )
-        config.chmod(0o600)
+        config.chmod(self.config_mode)
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 [*self.command, "--config", str(config)],
