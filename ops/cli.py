@@ -20,6 +20,7 @@ PROCESSES: Final = {
     "worker": ("custody.workers.main", "Decide, build, sign, broadcast, settle (one process)."),
     "beat": ("custody.workers.main", "Ring for the workers' steps (one process)."),
     "signer": ("signers.daemon", "Sign what its guard allows (one process)."),
+    "verifier": ("signers.verifier.process", "Examine ledgers on own nodes, give verdicts (one process)."),
     "key": ("signers.cli.root", "Make, test, freeze, rotate and rescue keys (for those who hold them)."),
     "migrate": ("custody.storage.command", "Create or upgrade the database's schema and roles."),
     "reconcile": ("custody.reconcile.command", "Compare ledger, records and chain, to the base unit."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from ops.demo.record import expect
@@ -217,6 +218,22 @@ def reconcile(world: World) -> dict[str, Any]:
     critical = [a for a in alerts if a["severity"] == "critical" and a["id"] not in world.known_alerts]
     expect(not critical, "no critical alert is open but for what the tour provoked", alerts=critical)
     return {"assets": found, "report": report}
+
+
+def verify(world: World) -> dict[str, Any]:
+    """The verifier's second pair of eyes: each ledger replayed, each deposit found on its own nodes, each payment in
+    the signer's own log."""
+    customers = sorted({customer for books in world.books.values() for customer in books.balances})
+    for customer in customers:
+        found = world.until(
+            partial(world.examine, customer),
+            lambda found: found.findings or not found.unknowns,
+            f"the verifier to examine {customer}",
+        )
+        expect(
+            not found.findings, "the verifier finds nothing", findings=[str(each) for each in found.findings]
+        )
+    return {"examined": customers}
 
 
 def _on_chain(world: World, asset: str) -> int:

@@ -6,7 +6,7 @@ import operator
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Self, TypeVar
@@ -23,6 +23,7 @@ from ops.stack.stack import Stack
 from policies.bundle import BitcoinKeyset, Bundle
 from policies.intent import Order
 from policies.keys import sign_order
+from signers.verifier.ports import Findings
 
 _T = TypeVar("_T")
 _LOOK_AGAIN_SECONDS: Final = 0.1
@@ -85,6 +86,8 @@ class World:
     bundle: Bundle
     reconcile: Callable[[], dict[str, Any]]
     """Runs `strongroom reconcile --json` as a process and returns what it prints."""
+    examine: Callable[[str], Findings]
+    """What the verifier finds in a customer's ledger now."""
     note: Callable[[str], None] = lambda _: None
     outside: OutsideWallet = field(init=False)
     miner: OutsideWallet = field(init=False)
@@ -104,7 +107,11 @@ class World:
     @contextmanager
     def of(cls, stack: Stack) -> Iterator[Self]:
         """The world around a stack that is up; its connections to the API are closed in the end."""
-        with stack.client("exchange") as api, stack.client("operator") as operator_client:
+        with (
+            stack.client("exchange") as api,
+            stack.client("operator") as operator_client,
+            closing(stack.verifier()) as verifier,
+        ):
             yield cls(
                 node=stack.node,
                 chains={
@@ -116,6 +123,7 @@ class World:
                 exchange=stack.trust.callers["exchange"],
                 bundle=stack.bundle,
                 reconcile=stack.reconcile,
+                examine=verifier.audit,
             )
 
     @property

@@ -29,9 +29,10 @@ ROLES: Final = {
     "monitor": "strongroom_monitor",
     "worker": "strongroom_worker",
     "reconcile": "strongroom_read",
+    "verifier": "strongroom_read",
 }
 """Database role of each process that has one."""
-NAMES: Final = ("signer", "api", "monitor", "worker", "beat", "reconcile")
+NAMES: Final = ("signer", "api", "monitor", "worker", "beat", "reconcile", "verifier")
 
 __all__ = ["AUDIENCE", "FILE_VARIABLE", "NAMES", "client_file", "commands", "files", "write"]
 
@@ -50,7 +51,9 @@ def commands(paths: Mapping[str, Path]) -> dict[str, list[str]]:
     """How each process is started."""
     strongroom = [sys.executable, "-m", "ops.cli"]
     found = {name: [*strongroom, name] for name in ("api", "monitor", "worker", "beat")}
-    return {"signer": [sys.executable, "-m", "signers.daemon", "--config", str(paths["signer"])], **found}
+    for name, module in (("signer", "signers.daemon"), ("verifier", "signers.verifier.process")):
+        found[name] = [sys.executable, "-m", module, "--config", str(paths[name])]
+    return found
 
 
 def write(stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str, Path]:
@@ -60,6 +63,8 @@ def write(stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str,
     private_directory(stack.directory / "clients")
     for name in NAMES:
         content = _signer(stack, trust) if name == "signer" else _process(name, stack, trust, passwords)
+        if name == "verifier":
+            content = _verifier(stack, trust, content["database_url"])
         write_private(paths[name], to_toml(content))
     for caller in trust.callers.values():
         content = {
@@ -107,6 +112,24 @@ def _signer(stack: Stack, trust: Trust) -> dict[str, Any]:
         "tokens": {"main": token_section(stack.token)},
         "keys": {keyset.id: key_section(keyset) for keyset in trust.bundle.keysets},
         "listen": {"unix": str(stack.signer_socket)},
+    }
+
+
+def _verifier(stack: Stack, trust: Trust, database_url: str) -> dict[str, Any]:
+    """In a trial its nodes are those of the online side; really they are others."""
+    node = stack.node
+    evm = {network.chain: {"rpc_url": anvil.rpc_url} for network, anvil in stack.chains.items()}
+    return {
+        "name": trust.verifier.id,
+        "directory": str(private_directory(stack.directory / "verifier")),
+        "bundle_path": str(trust.bundle_path),
+        "trust_root_path": str(trust.trust_root_path),
+        "key_file": str(trust.verifier.key_file),
+        "database_url": database_url,
+        "round_seconds": 30,
+        "nodes": {CHAIN: {"rpc_url": node.rpc_url, "rest_url": node.rest_url}, **evm},
+        "signers": {"hot": {"socket": str(stack.signer_socket)}},
+        "listen": {"unix": str(stack.verifier_socket)},
     }
 
 

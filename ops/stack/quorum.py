@@ -16,7 +16,7 @@ import msgspec
 from ops.devnet.files import write_private
 from ops.stack.keys import Person, person
 from ops.stack.listing import DAY, Listing
-from policies.bundle import Breaker, Bundle, Caller, Officer, SignedBundle, TrustRoot
+from policies.bundle import Attestor, Breaker, Bundle, Caller, Officer, SignedBundle, TrustRoot
 from policies.keys import sign_bundle
 
 _YEAR: Final = 365 * DAY
@@ -64,7 +64,12 @@ class CallerGrant:
 
 
 def make_bundle(
-    *, version: int, listings: Sequence[Listing], callers: Sequence[CallerGrant], quorum: Quorum
+    *,
+    version: int,
+    listings: Sequence[Listing],
+    callers: Sequence[CallerGrant],
+    quorum: Quorum,
+    verifiers: Sequence[Person] = (),
 ) -> Bundle:
     """The bundle of a trial installation.
 
@@ -73,6 +78,7 @@ def make_bundle(
         listings: its networks with all that belongs to them.
         callers: who may call the API.
         quorum: whose officers are listed.
+        verifiers: who signs verdicts and what became of transactions.
     """
     now = int(time.time())
     return Bundle(
@@ -102,6 +108,15 @@ def make_bundle(
                 not_after=now + _YEAR,
             )
             for officer in quorum.officers
+        ),
+        verifiers=tuple(
+            Attestor(
+                id=verifier.id,
+                key=verifier.key.public_hex,
+                organisation=verifier.organisation,
+                not_after=now + _YEAR,
+            )
+            for verifier in verifiers
         ),
         rules=tuple(rules for each in listings for rules in each.rules),
         longest_order_seconds=DAY,

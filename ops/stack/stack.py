@@ -34,8 +34,10 @@ from ops.stack import config, trust
 from ops.stack.keys import private_directory
 from ops.stack.networks import TRIAL_NETWORKS, TrialNetwork
 from policies.bundle import Bundle
+from signers.client import SignerClient, UnixAddress
+from signers.verifier.client import VerifierClient
 
-PROCESSES: Final = ("signer", "api", "monitor", "worker", "beat")
+PROCESSES: Final = ("signer", "verifier", "api", "monitor", "worker", "beat")
 """The product's own processes, in the order of their start."""
 _READY_SECONDS: Final = 90
 _LONGEST_FOR_SOCKETS: Final = 80
@@ -62,7 +64,7 @@ class OwnPort(enum.IntEnum):
 
 
 class Stack:
-    """PostgreSQL, Redis, bitcoind, anvils, SoftHSM and the five processes of Strongroom, below one directory.
+    """PostgreSQL, Redis, bitcoind, anvils, SoftHSM and the six processes of Strongroom, below one directory.
 
     Starting again in the same directory continues where it was; only ports change.
     """
@@ -109,6 +111,7 @@ class Stack:
         self.token = SoftHsmToken(self.directory / "softhsm", "strongroom-hot")
         self._run = _short_directory(self.directory)
         self.signer_socket = self._run / "signer.sock"
+        self.verifier_socket = self._run / "verifier.sock"
         self.processes: dict[str, ManagedProcess] = {}
         self._killed: set[str] = set()
         self._trust: trust.Trust | None = None
@@ -290,6 +293,10 @@ class Stack:
         """A client of the API for one of the callers, `exchange` or `operator`."""
         person = self.trust.callers[caller]
         return ApiClient(self.api_url, config.AUDIENCE, person.id, person.key)
+
+    def verifier(self) -> VerifierClient:
+        """A client of the verifier; whoever opens it closes it."""
+        return VerifierClient(SignerClient(UnixAddress(self.verifier_socket)))
 
     def reconcile(self) -> dict[str, Any]:
         """Runs `strongroom reconcile --json` as an operator would, and returns what it printed.

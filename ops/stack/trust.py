@@ -38,6 +38,7 @@ class Trust:
 
     quorum: Quorum
     callers: Mapping[str, Person]
+    verifier: Person
     bundle: Bundle
     bundle_path: Path
     trust_root_path: Path
@@ -61,18 +62,19 @@ def prepare(directory: Path, token: SoftHsmToken, chains: Mapping[TrialNetwork, 
         name: person(directory / "callers", name, organisation=organisation)
         for name, (organisation, _) in _CALLERS.items()
     }
+    verifier = person(directory / "verifiers", "verifier", organisation="audit")
     bundle_path, root_path = directory / "bundle.json", directory / "trust-root.json"
     admin = ethereum.admin_address(officers)
     if not bundle_path.exists():
         grants = [CallerGrant(callers[name], scopes) for name, (_, scopes) in _CALLERS.items()]
         pinned = quorum.trust_root(minimum_version=1)
         listings = _listings(directory, token, pinned, chains, admin=admin)
-        made = make_bundle(version=1, listings=listings, callers=grants, quorum=quorum)
+        made = make_bundle(version=1, listings=listings, callers=grants, quorum=quorum, verifiers=[verifier])
         publish(directory, quorum.sign(made), pinned)
     root = msgspec.json.decode(root_path.read_bytes(), type=TrustRoot)
     bundle = read_bundle(bundle_path.read_bytes(), root, now=int(time.time()))
     _check_chains(bundle, chains, admin=admin)
-    return Trust(quorum, callers, bundle, bundle_path, root_path)
+    return Trust(quorum, callers, verifier, bundle, bundle_path, root_path)
 
 
 def _listings(
