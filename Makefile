@@ -45,6 +45,8 @@ lock: setup
 	    --python-version 3.11 -o requirements.lock pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-annotate --no-header \
 	    --python-version 3.11 --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-annotate --no-header \
+	    --python-version 3.11 -c requirements.lock -o signers/requirements.lock signers/requirements.in
 
 contracts: setup
 	$(BIN)/python -m chains.eth.contracts.build --node $(BIN)/node --solc .tools/solc/soljson.js \

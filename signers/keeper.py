@@ -116,6 +116,8 @@ def start_keeper(path: Path, user: str | None) -> MarkClient:
     with theirs:
         command = [
             sys.executable,
+            # Root starts it: its code comes from where the signer's does, never from whatever directory this is.
+            "-P",
             "-m",
             "signers.keeper",
             "--socket",
@@ -126,6 +128,7 @@ def start_keeper(path: Path, user: str | None) -> MarkClient:
         process = subprocess.Popen(
             [*command, *(["--user", user] if user is not None else [])],
             stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
             pass_fds=[theirs.fileno()],
             # What a terminal sends to the signer is not for the keeper: it ends after the signer.
             start_new_session=True,

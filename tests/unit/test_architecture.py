@@ -178,8 +178,13 @@ def test_no_tracked_file_names_a_package_registry() -> None:
 
 def test_no_tracked_file_is_a_lock_that_names_where_packages_come_from() -> None:
     assert [path for path in tracked_files() if path.name == "uv.lock"] == []
-    locks = sorted(ROOT.glob("requirements*.lock"), key=lambda lock: lock.stem)
-    assert [lock.stem for lock in locks] == ["requirements", "requirements-dev", "requirements-setup"]
+    locks = [path for path in tracked_files() if path.suffix == ".lock"]
+    assert {str(lock.relative_to(ROOT)) for lock in locks} == {
+        "requirements.lock",
+        "requirements-dev.lock",
+        "requirements-setup.lock",
+        "signers/requirements.lock",
+    }
     for lock in locks:
         text = lock.read_text()
         assert "://" not in text
@@ -209,6 +214,17 @@ def test_the_locks_hold_every_declared_package() -> None:
     assert declared_packages(project, "dev") - locked_packages("requirements-dev.lock") == set(), (
         "run `make lock`"
     )
+
+
+def test_the_signers_lock_holds_what_its_list_names_in_the_versions_of_everybody_else() -> None:
+    lines = (ROOT / "signers/requirements.in").read_text().splitlines()
+    listed = {normal(line) for line in lines if line and not line.startswith("#")}
+    assert listed - locked_packages("signers/requirements.lock") == set(), "run `make lock`"
+    pins = {line for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line}
+    mine = {line for line in (ROOT / "signers/requirements.lock").read_text().splitlines() if "==" in line}
+    assert {pin.split(" ;")[0].split(" \\")[0] for pin in mine} <= {
+        pin.split(" ;")[0].split(" \\")[0] for pin in pins
+    }, "run `make lock`"
 
 
 def test_every_package_imported_is_declared_in_the_project_file() -> None:
