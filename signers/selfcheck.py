@@ -18,6 +18,7 @@ from chains.btc.tx import TaprootDigests, Transaction, TxOut, sighash_p2wpkh
 from chains.errors import StrongroomError
 from chains.eth.address import checksummed, keccak256
 from chains.eth.forwarder import forwarder_address
+from chains.eth.safe import SafeMessage, SafeTx
 from chains.eth.tx import SignedTx, address_text_of_key
 from signers.ecdsa import normalised
 from signers.errors import SelfCheckFailed, TokenLost, WrongSignature
@@ -97,6 +98,9 @@ _EIP1014_FACTORY: Final = bytes.fromhex("00000000000000000000000000000000deadbee
 _EIP1014_SALT: Final = bytes.fromhex("00000000000000000000000000000000000000000000000000000000cafebabe")
 _EIP1014_INIT_CODE: Final = bytes.fromhex("deadbeef")
 _EIP1014_ADDRESS: Final = "0x60f3f640a8508fC6a86d45DF051962668E1e8AC7"
+# EIP-712 hash of a Safe's transaction (version 1.4.1), as safe-eth-py makes it.
+_SAFE_MESSAGE: Final = SafeMessage(1, b"\x5a" * 20, SafeTx(b"\x11" * 20, 10**18, b"\x01\x02\x03", 7))
+_SAFE_HASH: Final = "f664adb8dca87657dfcfb708fb00f3c6f119dc7b4a3035c091aecd0a243c1586"
 _SAMPLES: Final = 8
 
 
@@ -122,6 +126,7 @@ def check_libraries() -> None:
         _same("EIP-1559 sender", checksummed(signed.sender()), _EIP1559_SENDER)
         forwarder = forwarder_address(_EIP1014_FACTORY, keccak256(_EIP1014_INIT_CODE), _EIP1014_SALT)
         _same("EIP-1014 address", checksummed(forwarder), _EIP1014_ADDRESS)
+        _same("EIP-712 hash", _SAFE_MESSAGE.content, _SAFE_HASH)
     except StrongroomError as error:
         raise SelfCheckFailed(f"self-check: {error}") from error
 

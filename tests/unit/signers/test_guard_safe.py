@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 from safe_eth.safe.safe_signature import SafeSignature, SafeSignatureType
+from safe_eth.safe.safe_tx import SafeTx as TheirSafeTx
 
 from chains.eth.address import checksummed, raw_address
 from chains.eth.erc20 import transfer_calldata
@@ -18,6 +19,7 @@ from chains.eth.safe import SafeMessage, owner_of
 from policies.bundle import EvmVault
 from policies.intent import Kind
 from policies.keys import SigningKey
+from signers import selfcheck
 from signers.errors import SealBroken, SignerStopped, Withheld, WrongSignature
 from signers.keyset import SafeOwnerRecord
 from signers.ports import AttestRequest, Refused, SignRequest
@@ -233,6 +235,16 @@ def test_a_compromised_owner_does_not_give_out_again_what_it_signed(bench: Owner
 
 
 # Keys and addresses.
+
+
+def test_the_hash_that_signers_know_at_their_start_is_safe_eth_pys() -> None:
+    safe_eth_py: Any = TheirSafeTx
+    fields = (checksummed(b"\x11" * 20), 10**18, b"\x01\x02\x03", 0, 0, 0, 0, None, None)
+    theirs = safe_eth_py(
+        None, checksummed(b"\x5a" * 20), *fields, safe_nonce=7, safe_version="1.4.1", chain_id=1
+    )
+    assert theirs.safe_tx_hash.hex().removeprefix("0x") == selfcheck._SAFE_HASH
+    selfcheck.check_libraries()
 
 
 def test_a_key_made_for_a_safe_pays_nothing_and_one_that_pays_owns_no_safe(bench: OwnerBench) -> None:
