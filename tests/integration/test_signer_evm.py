@@ -6,7 +6,7 @@ import shutil
 import signal
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from signers.errors import SealBroken, TokenRefused
 from signers.evm_keys import TokenKeys, create_evm_keyset, key_path, read_key_file, signing_key_name
 from signers.keyset import KEY_PLACE, BitcoinKeysetRecord, EvmKeysetRecord, KeysetRecord
 from signers.pkcs11 import Token
-from signers.ports import Refused, SignerUnavailable
+from signers.ports import Refused, SignerUnavailable, SignRequest, SignResponse
 from signers.selfcheck import check_evm_keys
 from signers.setup import NewBitcoinKeyset, NewEvmKeyset, NewKeyset, make_keys
 from signers.wallets import verifies
@@ -204,6 +204,8 @@ class ThreeKeysets(SignerDaemon):
                 assets=bundle.assets + btc.assets,
                 keysets=bundle.keysets + btc.keysets,
                 caps=bundle.caps + btc.caps,
+                breakers=bundle.breakers + btc.breakers,
+                prices=bundle.prices + btc.prices,
                 rules=btc.rules,
             )
         )
@@ -316,6 +318,53 @@ def test_fault_30_a_token_that_goes_away_before_signing_gives_one_signature_when
     daemon.start()
     assert daemon.client.sign(request) == answer
     assert daemon.client.status().signed == 1
+
+
+def test_fault_30_a_token_pulled_out_while_eight_callers_sign_gives_each_transaction_one_signature(
+    daemon: ThreeKeysets,
+) -> None:
+    """Callers ask again with the same request until they are answered, as workers do; the token comes and goes."""
+    copy = daemon.with_a_token_of_its_own()
+    daemon.start()
+    drafts = [daemon.draft(ETHER // 1000 + nonce, nonce=nonce) for nonce in range(60)]
+    requests = [daemon.evm.request(draft) for draft in drafts]
+    lost: list[SignRequest] = []
+
+    def ask(request: SignRequest) -> SignResponse:
+        while True:
+            try:
+                return daemon.client.sign(request)
+            except SignerUnavailable as error:
+                if "does not answer" in str(error) or "no token" in str(error):
+                    lost.append(request)
+
+    def noticed(before: int) -> Callable[[], bool]:
+        return lambda: len(lost) > before + 8
+
+    def answered(before: int) -> Callable[[], bool]:
+        return lambda: sum(work.done() for work in running) > before
+
+    with ThreadPoolExecutor(8) as pool:
+        running = [pool.submit(ask, request) for request in requests]
+        for _ in range(2):
+            before = len(lost)
+            (copy / "tokens").rename(copy / "away")
+            wait_until(noticed(before), timeout=30, what="callers to notice")
+            (copy / "away").rename(copy / "tokens")
+            wait_until(answered(sum(work.done() for work in running)), timeout=30, what="the token")
+        answers = [work.result(timeout=60) for work in running]
+    assert daemon.client.status().signed == len(requests)
+    r_values = set()
+    for draft, request, answer in zip(drafts, requests, answers, strict=True):
+        (signature,) = answer.signatures
+        signed = daemon.evm.tx(draft).signed(bytes.fromhex(signature.signature))
+        assert signed.sender() == raw_address(daemon.evm.record.address)
+        r_values.add(signed.r)
+        assert ask(request) == answer
+    assert len(r_values) == len(requests)
+    daemon.end(signal.SIGKILL)
+    daemon.start()
+    assert [ask(request) for request in requests] == answers
 
 
 def test_a_record_of_another_chain_id_stops_it(daemon: ThreeKeysets) -> None:
