@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from chains.errors import InvalidValue
 from policies.canonical import verify_ed25519
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.config import ListenSection
@@ -23,7 +24,6 @@ from signers.ports import (
     AttestRequest,
     Refused,
     Signer,
-    SignerStatus,
     SignerUnavailable,
     SignRequest,
     SignResponse,
@@ -34,7 +34,7 @@ from tests.fakes.certificates import make_certificate
 from tests.fakes.signer import SignerBench
 from tests.fakes.signer_server import WAYS, served, served_tls
 from tests.fakes.signer_server import reached as by_way
-from tests.fakes.signing import CHAIN, KEYSET
+from tests.fakes.signing import CHAIN, KEYSET, SoftKeys
 
 
 @dataclass
@@ -75,8 +75,11 @@ def reached(request: pytest.FixtureRequest, bench: SignerBench, tmp_path: Path) 
         yield Reached(bench, signer)
 
 
-def test_status_names_bundle_keysets_and_count(reached: Reached) -> None:
-    assert reached.signer.status() == SignerStatus(bundle_version=1, keysets=(KEYSET,), signed=0)
+def test_status_names_bundle_keysets_count_and_journal(reached: Reached) -> None:
+    journal = reached.bench.journal.id
+    assert reached.signer.status() == SignerStatus(
+        bundle_version=1, keysets=(KEYSET,), signed=0, journal=journal
+    )
 
 
 def test_a_payment_is_signed_and_again_changes_nothing(reached: Reached) -> None:
@@ -100,6 +103,25 @@ def test_an_address_is_attested(reached: Reached) -> None:
     verify_ed25519(key, signed.attestation.digest(), signed.signature)
     with pytest.raises(Refused, match="address-taken"):
         reached.signer.attest(msgspec.structs.replace(request, customer="bob"))
+
+
+class BrokenKeys(SoftKeys):
+    """Keys that can't do what they are asked for."""
+
+    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+        raise InvalidValue("no such place")
+
+
+def test_what_fails_after_it_was_journaled_is_not_called_refused(bench: SignerBench, tmp_path: Path) -> None:
+    good = bench.keys
+    bench.keys = BrokenKeys.make()
+    bench.restart()
+    request = bench.request()
+    with by_way(bench.service, "unix", tmp_path) as signer, pytest.raises(SignerUnavailable):
+        signer.sign(request)
+    assert bench.service.status().signed == 1
+    bench.keys = good
+    bench.restart()
 
 
 def test_eight_at_once_each_get_their_own_answer(reached: Reached) -> None:
