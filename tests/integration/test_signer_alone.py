@@ -29,30 +29,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     uv = Path(sys.executable).with_name("uv")
     python = directory / "venv/bin/python"
     _run(uv, "venv", "--quiet", "--python", sys.executable, directory / "venv")
-    install = [
-        uv,
-        "pip",
-        "install",
-        "--quiet",
-        "--python",
-        python,
-        "--require-hashes",
-        "--no-build-isolation",
-    ]
+    into: tuple[str | Path, ...] = (
+        "--quiet", "--python", python, "--require-hashes", "--no-build-isolation",
+    )  # fmt: skip
     # What packages that come as source are built with; the last step takes it away again.
-    _run(*install, "-r", ROOT / "requirements-setup.lock")
-    _run(*install, "-r", ROOT / "signers/requirements.lock")
-    sync: list[str | Path] = [
-        uv,
-        "pip",
-        "sync",
-        "--quiet",
-        "--python",
-        python,
-        "--require-hashes",
-        "--no-build-isolation",
-    ]
-    _run(*sync, ROOT / "signers/requirements.lock")
+    for verb, lock in (
+        ("install", "requirements-setup.lock"),
+        ("install", "signers/requirements.lock"),
+        ("sync", "signers/requirements.lock"),
+    ):
+        _run(uv, "pip", verb, *into, *(["-r"] if verb == "install" else []), ROOT / lock)
     return directory
 
 
