@@ -2,7 +2,8 @@
 
 What the model calls exposed is what an attacker who hoards signatures could still make real, or has made real within
 the window. It never passes the cap, whatever is asked, resolved, restarted, and in whichever order. Only a verifier
-that contradicts itself can bring back what counted no more; what is signed within a window stays below the cap even then.
+that contradicts itself can bring back what counted no more; what is signed within a window stays below the cap even
+then.
 """
 
 from __future__ import annotations
