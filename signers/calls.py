@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
-from chains.errors import InvalidValue, StrongroomError
+from chains.errors import StrongroomError
 from policies.bundle import SignedBundle
 from policies.canonical import MAX_DOCUMENT_BYTES, decoder_for
 from policies.statements import SignedClockConfirmation, SignedFreeze
@@ -131,8 +131,6 @@ class Desk:
             return Reply(ok=msgspec.Raw(msgspec.json.encode(self._result(call, size))))
         except Refused as refused:
             return Reply(refused=refused.reasons)
-        except (msgspec.MsgspecError, UnicodeDecodeError, InvalidValue) as error:
-            return Reply(refused=(Reason("malformed-request", str(error)),))
         except SignerUnavailable as error:
             return Reply(error=str(error), retry_ms=error.retry_ms)
         except StrongroomError as error:
@@ -149,12 +147,21 @@ class Desk:
         if handler is None:
             raise Refused((Reason("call-not-served", f"this signer does not answer {call.call}"),))
         if size > handler.max_bytes:
-            raise InvalidValue(f"{call.call} of {size} bytes: at most {handler.max_bytes}")
-        return handler.act(decoder_for(handler.request).decode(call.body))
+            raise _malformed(f"{call.call} of {size} bytes: at most {handler.max_bytes}")
+        try:
+            body = decoder_for(handler.request).decode(call.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise _malformed(str(error)) from None
+        # Outside of the try: what fails in here may have been journaled before, so it must not be called refused.
+        return handler.act(body)
 
 
 def _read(payload: bytes) -> Call | Reply:
     try:
         return CALLS.decode(payload)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        return Reply(refused=(Reason("malformed-request", str(error)),))
+        return Reply(refused=_malformed(str(error)).reasons)
+
+
+def _malformed(detail: str) -> Refused:
+    return Refused((Reason("malformed-request", detail),))

@@ -24,6 +24,7 @@ from signers.ports import (
     AttestRequest,
     Refused,
     Signer,
+    SignerStatus,
     SignerUnavailable,
     SignRequest,
     SignResponse,
@@ -34,7 +35,7 @@ from tests.fakes.certificates import make_certificate
 from tests.fakes.signer import SignerBench
 from tests.fakes.signer_server import WAYS, served, served_tls
 from tests.fakes.signer_server import reached as by_way
-from tests.fakes.signing import CHAIN, KEYSET, SoftKeys
+from tests.fakes.signing import CHAIN, KEYSET
 
 
 @dataclass
@@ -105,23 +106,18 @@ def test_an_address_is_attested(reached: Reached) -> None:
         reached.signer.attest(msgspec.structs.replace(request, customer="bob"))
 
 
-class BrokenKeys(SoftKeys):
-    """Keys that can't do what they are asked for."""
-
-    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+def test_what_fails_after_it_was_journaled_is_not_called_refused(bench: SignerBench, tmp_path: Path) -> None:
+    def broken(branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
         raise InvalidValue("no such place")
 
-
-def test_what_fails_after_it_was_journaled_is_not_called_refused(bench: SignerBench, tmp_path: Path) -> None:
-    good = bench.keys
-    bench.keys = BrokenKeys.make()
-    bench.restart()
     request = bench.request()
-    with by_way(bench.service, "unix", tmp_path) as signer, pytest.raises(SignerUnavailable):
-        signer.sign(request)
-    assert bench.service.status().signed == 1
-    bench.keys = good
-    bench.restart()
+    with by_way(bench.service, "unix", tmp_path) as signer:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(bench.keys, "sign", broken)
+            with pytest.raises(SignerUnavailable):
+                signer.sign(request)
+        assert bench.service.status().signed == 1
+        assert signer.sign(request) == bench.service.sign(request)
 
 
 def test_eight_at_once_each_get_their_own_answer(reached: Reached) -> None:
