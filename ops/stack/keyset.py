@@ -72,6 +72,7 @@ def bitcoin_keyset(record: KeysetRecord) -> BitcoinKeyset:
         id=record.id,
         chain=CHAIN,
         tier="hot",
+        script=record.script,
         account=record.account,
         origin=record.origin,
         attestation_key=record.attestation_key,
