@@ -145,7 +145,8 @@ def _config(
         "bundle_path": str(directory / "bundle.json"),
         "tokens": {"main": config.token_section(token)},
         "keys": {keyset.id: config.key_section(keyset) for keyset in keysets},
-        "listen": {"unix": str(socket)},
+        # What is measured is signing, not how well it is held back.
+        "listen": {"unix": str(socket), "rates": {"sign": {"per_second": 1_000_000, "burst": 1_000_000}}},
     }
     write_private(path, config.to_toml(content))
     return path
