@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-
 from ops.devnet.softhsm import SoftHsmToken
 from signers.ceremony.operators import create_operator_key
 from signers.ceremony.record import ProvenCeremony, SignedCeremony, ceremony_path, proven_path
@@ -100,10 +99,19 @@ class Site:
         }
         _write_toml(self.answers, {**answers, **changes})
 
+    def arguments(self, command: str = "run") -> list[str]:
+        """Of `strongroom key`."""
+        return ["ceremony", command, str(self.plan), "--answers", str(self.answers)]
+
     def held(self, command: str = "run", *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Hold the ceremony through the command, in a process of its own."""
-        arguments = ["ceremony", command, str(self.plan), "--answers", str(self.answers)]
-        return run_key_command(arguments, self.token.env, check=check)
+        return run_key_command(self.arguments(command), self.token.env, check=check)
+
+    def held_until(self, step: str) -> None:
+        """Hold the ceremony until nobody confirms a step."""
+        self.write_answers(confirm={name: [one for one in STEPS if one != step] for name in OPERATORS})
+        assert f"did not confirm the step {step!r}" in self.held(check=False).stderr
+        self.write_answers()
 
     def record(self) -> SignedCeremony:
         return read_kept(ceremony_path(self.directory, self.id), SignedCeremony)
@@ -116,6 +124,101 @@ class Site:
             line for line in self.share_file(holder).read_text().splitlines() if line.startswith("SHARE:")
         )
         return line.removeprefix("SHARE:").strip()
+
+
+class RestoreSite:
+    """Where a key-set is restored: a new token and a new machine, the holders and the backup of the ceremony."""
+
+    def __init__(self, root: Path, origin: Site) -> None:
+        self.root, self.origin, self.id = root, origin, origin.id
+        self.token = SoftHsmToken(root / "token", "new")
+        self.directory = root / "signer"
+        self.plan, self.answers = root / "restore.toml", root / "answers.toml"
+        root.mkdir(parents=True, exist_ok=True)
+        self.token.create()
+        self.write_plan()
+        self.write_answers()
+
+    def write_plan(self) -> None:
+        plan = self.origin.plan_object()
+        _write_toml(
+            self.plan,
+            {
+                "environment": "trial",
+                "keyset": self.id,
+                "directory": str(self.directory),
+                "backup_directory": plan["backup_directory"],
+                "token": _token(self.token),
+                "operators": plan["operators"],
+            },
+        )
+
+    def write_answers(self, **changes: Any) -> None:
+        self.origin.write_answers()
+        answers = {
+            "confirm": {name: list(STEPS) for name in OPERATORS},
+            "passphrases": PASSPHRASES,
+            "shares": {name: str(self.origin.share_file(name)) for name in self.origin.holders},
+        }
+        _write_toml(self.answers, {**answers, **changes})
+
+    def arguments(self, command: str = "run") -> list[str]:
+        """Of `strongroom key`."""
+        return ["restore", command, str(self.plan), "--answers", str(self.answers)]
+
+    def held(self, command: str = "run", *, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Restore through the command, in a process of its own."""
+        return run_key_command(self.arguments(command), self.token.env, check=check)
+
+
+OPENED: Final = """
+import json, sys
+from pathlib import Path
+import msgspec
+from signers.config import read_config
+from signers.opening import open_keys
+config = read_config(Path(sys.argv[1]))
+opened = open_keys(config, print)
+(wallet,) = opened.wallets.values()
+keys, digest = wallet.keys, bytes(range(32))
+place = (1, 0) if hasattr(keys, "pubkey") else (0, 0)
+public_key, signature = keys.sign(*place, digest)
+account = getattr(keys, "account", None)
+addresses = [account.pubkey(b, i).hex() for b in (0, 1) for i in range(3)] if account else [keys.record.address]
+print(json.dumps({
+    "record": msgspec.to_builtins(keys.record), "public_key": public_key.hex(), "signature": signature.hex(),
+    "attestation": keys.attest(digest).hex(), "addresses": addresses,
+}))
+opened.close()
+"""
+
+
+def opened(site: Site | RestoreSite) -> dict[str, Any]:
+    """The keys as a signer of a trial opens them, in a process of its own: what they are, sign and attest."""
+    evm = (site.directory / f"{site.id}.key.json").exists()
+    config = site.root / "signer.toml"
+    _write_toml(
+        config,
+        {
+            "environment": "trial",
+            "directory": str(site.directory),
+            "mark_directory": str(site.root / "mark"),
+            "bundle_path": str(site.root / "bundle.json"),
+            "tokens": {"main": _token(site.token)},
+            "keys": {site.id: {"uri": f"{'pkcs11' if evm else 'sealed'}:token=main"}},
+            "listen": {"unix": str(site.root / "signer.sock")},
+        },
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", OPENED, str(config)],
+        env={**os.environ, **site.token.env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def run_key_command(
@@ -131,6 +234,13 @@ def run_key_command(
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def recovered(shares: Sequence[str]) -> bytes:
+    """What the shares are of, by the library alone."""
+    from shamir_mnemonic import combine_mnemonics
+
+    return bytes(combine_mnemonics(shares))
 
 
 def labels(token: SoftHsmToken) -> list[str]:
@@ -168,5 +278,3 @@ def _toml(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(one) for one in value) + "]"
     return json.dumps(value)
-
-
