@@ -6,6 +6,7 @@ libraries that don't know each other: OpenSSL and libsecp256k1, or for BIP340 li
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import pickle
@@ -29,10 +30,11 @@ from chains.errors import InvalidValue, StrongroomError
 from chains.eth.tx import CURVE_ORDER
 from ops.devnet.process import wait_until
 from signers.ecdsa import normalised
-from signers.errors import TokenLost, TokenRefused
+from signers.errors import TokenLost, TokenRefused, WrongSignature
 from signers.evm_keys import TokenKeys, create_evm_keyset, key_path, read_key_file, signing_key_name
 from signers.keyset import KEY_PLACE
 from signers.pkcs11 import Token
+from signers.ports import AttestRequest
 from signers.sealed import (
     SealedCosigner,
     SealedKeys,
@@ -49,10 +51,12 @@ from signers.software import (
     write_software_keys,
 )
 from signers.wallets import Keys, verifies
+from tests.fakes.evm_signing import EVM_CHAIN, EVM_CHAIN_ID, EvmWorld, SoftEvmKeys
 from tests.fakes.own_token import OwnToken, in_child, own_store
+from tests.fakes.signer import Bench, EvmBench, SignerBench
+from tests.fakes.signing import CHAIN, World
 
 KEYSET = "keys"
-CHAIN_ID = 31337
 DIGESTS = [hashlib.sha256(bytes([number])).digest() for number in range(64)]
 
 
@@ -83,7 +87,7 @@ class Backend:
     def _make(self, token: Token) -> None:
         match self.name:
             case "token-evm":
-                create_evm_keyset(token, KEYSET, CHAIN_ID, self.files)
+                create_evm_keyset(token, KEYSET, EVM_CHAIN_ID, self.files)
             case "sealed-p2wpkh":
                 create_keyset(token, KEYSET, "regtest", self.files)
             case "sealed-p2tr":
@@ -98,7 +102,7 @@ class Backend:
             case "software-p2tr":
                 file = software_bitcoin_file(KEYSET, "regtest", "p2tr")
             case _:
-                file = software_evm_file(KEYSET, CHAIN_ID)
+                file = software_evm_file(KEYSET, EVM_CHAIN_ID)
         write_software_keys(self.files / "software.json", file)
 
     def open(self) -> Keys:
@@ -326,6 +330,70 @@ def test_a_key_that_is_destroyed_is_a_permanent_refusal(backend: Backend) -> Non
     with pytest.raises(TokenRefused, match="0 keys named") as refused:
         backend.keys.attest(DIGESTS[0])
     assert not refused.value.transient
+
+
+class Flipping:
+    """A backend whose answers have one bit flipped on their way."""
+
+    def __init__(self, keys: Any) -> None:
+        self.keys, self.record, self.bit = keys, keys.record, 0
+        for name in ("account", "pubkey"):
+            if hasattr(keys, name):
+                setattr(self, name, getattr(keys, name))
+
+    def _flipped(self, answer: bytes) -> bytes:
+        place = self.bit % (8 * len(answer))
+        return (int.from_bytes(answer, "big") ^ (1 << place)).to_bytes(len(answer), "big")
+
+    def sign(self, branch: int, index: int, digest: bytes) -> tuple[bytes, bytes]:
+        pubkey, signature = self.keys.sign(branch, index, digest)
+        return pubkey, self._flipped(signature)
+
+    def attest(self, digest: bytes) -> bytes:
+        return self._flipped(self.keys.attest(digest))
+
+
+class BitcoinBench(SignerBench):
+    """A signer with keys of this backend."""
+
+    def __init__(self, directory: Path, keys: Any) -> None:
+        self.keys = keys
+        Bench.__init__(self, directory, World(keys.record))
+
+
+class EthereumBench(EvmBench):
+    """A signer with a key of this backend."""
+
+    def __init__(self, directory: Path, keys: Any) -> None:
+        self.keys, self.other = keys, SoftEvmKeys.make("xeth-hot", 31338)
+        Bench.__init__(self, directory, EvmWorld(keys.record, self.other.record))
+
+
+@pytest.mark.parametrize("backend", [name for name in NAMES if name != "sealed-cosigner"], indirect=True)
+def test_fault_31_a_flipped_bit_of_a_backend_never_leaves_the_signer(
+    backend: Backend, tmp_path: Path
+) -> None:
+    """Every seventh bit of signatures and attestations; afterwards the sound backend's is released, and no other."""
+    (tmp_path / "bench").mkdir()
+    flipping = Flipping(backend.keys)
+    kind = BitcoinBench if backend.has_places else EthereumBench
+    bench: Any = kind(tmp_path / "bench", flipping)
+    request = bench.request(keyset=KEYSET) if kind is EthereumBench else bench.request()
+    chain, asset = (EVM_CHAIN, "ETH") if kind is EthereumBench else (CHAIN, "BTC")
+    wanted = AttestRequest(chain=chain, keyset=KEYSET, customer="alice", asset=asset, branch=0, index=3)
+    for flipping.bit in range(0, 8 * 64, 7):
+        with pytest.raises(WrongSignature, match="was not released"):
+            bench.service.sign(request)
+        with pytest.raises(WrongSignature, match="was not released"):
+            bench.service.attest(wanted)
+    bench.keys = backend.keys
+    bench.restart()
+    answer = bench.service.sign(request)
+    assert bench.service.sign(request) == answer
+    assert bench.service.status().signed == 1
+    word = bench.service.attest(wanted)
+    _attested(backend.keys, word.attestation.digest(), base64.b64decode(word.signature))
+    bench.journal.close()
 
 
 @every_backend
