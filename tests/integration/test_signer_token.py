@@ -24,13 +24,17 @@ from signers.ecdsa import make_signing_key, normalised, sign_digest
 from signers.errors import SealBroken, TokenLost, TokenRefused
 from signers.pkcs11 import Token
 from signers.sealed import (
+    SealedCosigner,
+    SealedKeys,
     attestation_key_name,
+    create_cosigner,
     create_keyset,
     open_keyset,
     read_sealed,
     sealing_key_name,
     seed_path,
 )
+from signers.selfcheck import check_bitcoin_keys
 from signers.sessions import MAX_SESSIONS
 from tests.fakes.own_token import OwnToken, in_child, own_store
 
@@ -126,6 +130,42 @@ def test_a_keyset_is_made_once_and_opens_again(token: Token, name: str, tmp_path
     assert record.origin.endswith("/84'/1'/0'")
     assert seed_path(tmp_path, name).stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir()] == [f"{name}.seed.json"]
+
+
+def test_a_taproot_key_set_and_a_cosigner_are_made_once_and_open_as_what_they_are(
+    token: Token, name: str, tmp_path: Path
+) -> None:
+    taproot = create_keyset(token, name, "regtest", tmp_path, script="p2tr")
+    assert taproot.origin.endswith("/86'/1'/0'")
+    assert create_keyset(token, name, "regtest", tmp_path, script="p2tr") == taproot
+    keys = SealedKeys(token, read_sealed(seed_path(tmp_path, name)))
+    assert (keys.account.kind, keys.account.xpub) == ("p2tr", taproot.account)
+    cosigner = create_cosigner(token, name + "-v", "regtest", tmp_path)
+    assert cosigner.origin.endswith("/48'/1'/0'/2'")
+    assert create_cosigner(token, name + "-v", "regtest", tmp_path) == cosigner
+    own = SealedCosigner(token, read_sealed(seed_path(tmp_path, name + "-v")))
+    assert own.account.xpub == cosigner.account
+    check_bitcoin_keys(keys)
+    check_bitcoin_keys(own)
+    assert "[secret]" in repr(keys)
+    assert "[secret]" in repr(own)
+
+
+def test_one_kind_of_keys_does_not_pass_for_another(token: Token, name: str, tmp_path: Path) -> None:
+    create_keyset(token, name, "regtest", tmp_path, script="p2tr")
+    create_cosigner(token, name + "-v", "regtest", tmp_path)
+    taproot, cosigner = (read_sealed(seed_path(tmp_path, n)) for n in (name, name + "-v"))
+    for wrong in (
+        lambda: create_keyset(token, name, "regtest", tmp_path),
+        lambda: create_keyset(token, name, "signet", tmp_path, script="p2tr"),
+        lambda: create_cosigner(token, name, "regtest", tmp_path),
+        lambda: create_keyset(token, name + "-v", "regtest", tmp_path),
+        lambda: create_cosigner(token, name + "-v", "signet", tmp_path),
+        lambda: SealedCosigner(token, taproot),
+        lambda: SealedKeys(token, cosigner),
+    ):
+        with pytest.raises(SealBroken):
+            wrong()
 
 
 def test_a_keyset_whose_seed_was_lost_is_not_made_anew(token: Token, name: str, tmp_path: Path) -> None:
