@@ -41,6 +41,8 @@ def evidence_reasons(
     """
     evidence = request.evidence
     asked = _asked(payments, bundle, tier)
+    if tier == "hot" and not evidence.approvals and not evidence.verdicts and not any(asked.values()):
+        return []  # most payments
     judge = _Judge(request, payments, bundle, asked, now)
     reasons: list[Reason] = []
     for signed in evidence.approvals:

@@ -144,7 +144,7 @@ def admit(
     reasons = list(objections)
     reasons += freeze_reasons(request, bundle, view)
     reasons += _journal_reasons(examined, view)
-    reasons += age_reasons(payments_of(request), examined.grounds, view, now)
+    reasons += age_reasons(examined, view, now)
     reasons += window_reasons(examined, view, now)
     return tuple(reasons) or Admission.NEW
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chains.errors import InvalidValue
 from policies.bundle import Bundle, NetworkEntry, TierCap
-from policies.intent import Intent
+from policies.intent import Intent, Kind
 from signers.examined import Examined, Exposure, Grounds, JournalView, U, Unsigned
 from signers.ports import Reason, SignRequest
 
@@ -84,15 +84,17 @@ def _price(bundle: Bundle, asset: str) -> tuple[int, int]:
     return int(bundle.price(asset).high), one
 
 
-def age_reasons(payments: list[Intent], grounds: Grounds, view: JournalView, now: int) -> list[Reason]:
+def age_reasons(examined: Examined[U], view: JournalView, now: int) -> list[Reason]:
     """Objections to orders and destinations that this signer has not itself known for long enough."""
-    reasons = []
+    reasons: list[Reason] = []
     asking = {
-        cap.asset: cap for cap in grounds.caps if cap.destination_age_seconds > 0 or cap.delay_seconds > 0
+        cap.asset: cap
+        for cap in examined.grounds.caps
+        if cap.destination_age_seconds > 0 or cap.delay_seconds > 0
     }
-    for intent in payments:
+    for intent in examined.request.intents if asking else ():
         cap = asking.get(intent.asset)
-        if cap is None:
+        if cap is None or intent.kind is not Kind.PAYMENT:
             continue
         known = view.destination_since(intent.chain, intent.destination)
         young = _young(known, cap.destination_age_seconds, now)
