@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from signers.calls import Desk, handlers
 from signers.client import SignerClient, TlsAddress, UnixAddress
@@ -19,9 +20,9 @@ WAYS = ("in process", "unix", "tls")
 
 
 @contextmanager
-def served(signer: Signer, listen: ListenSection) -> Iterator[Server]:
-    """A server in a thread."""
-    server = Server(Desk(handlers(signer), Gate(listen.rates)), listen)
+def served(signer: Signer, listen: ListenSection, **parts: Any) -> Iterator[Server]:
+    """A server in a thread; `parts` are further ones for `handlers`."""
+    server = Server(Desk(handlers(signer, **parts), Gate(listen.rates)), listen)
     thread = threading.Thread(target=server.serve)
     thread.start()
     try:

@@ -1,0 +1,227 @@
+"""`strongroom key status|freeze|bundle|clock`: an officer speaks with signers directly, without the online service."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from chains.errors import InvalidValue
+from policies.bundle import SignedBundle
+from policies.canonical import MAX_DOCUMENT_BYTES, decoder_for
+from policies.keys import SigningKey, UnusableKey
+from policies.statements import ClockConfirmation, Freeze, SignedClockConfirmation, SignedFreeze
+from signers.client import SignerClient, TlsAddress, UnixAddress
+from signers.errors import BadConfiguration
+from signers.ports import Reason, Refused, SignerStatus, SignerUnavailable
+
+REFUSED: Final = 1
+WRONG_INPUT: Final = 2
+UNAVAILABLE: Final = 3
+
+Act = Callable[[SignerClient], SignerStatus]
+"""What is done with each signer."""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What one signer has answered; exactly one of the latter three is set."""
+
+    signer: str
+    """As it was given on the command line."""
+    status: SignerStatus | None = None
+    refused: tuple[Reason, ...] | None = None
+    error: str | None = None
+    """Nothing is known: it may have done it or not. The same again is safe."""
+
+    @property
+    def code(self) -> int:
+        """Exit code that it stands for."""
+        if self.refused is not None:
+            return REFUSED
+        return 0 if self.error is None else UNAVAILABLE
+
+
+def main(verb: str, arguments: list[str]) -> int:
+    """Do it with every signer that is named, whatever the others answer.
+
+    Returns:
+        0 if all have done it, 1 if one refused, 3 if one did not answer (and none refused), 2 for wrong input.
+    """
+    options = _parser(verb).parse_args(arguments)
+    try:
+        act = _ACTS[verb](options)
+        clients = [(name, SignerClient(_address(name, options))) for name in options.signer]
+    except (InvalidValue, UnusableKey, BadConfiguration) as error:
+        print(f"strongroom key {verb}: {error}", file=sys.stderr)
+        return WRONG_INPUT
+    outcomes = []
+    for name, client in clients:
+        outcomes.append(_outcome(name, client, act))
+        if not options.json:
+            print(_told(outcomes[-1]), flush=True)
+    if options.json:
+        print(msgspec.json.encode(outcomes).decode())
+    codes = {outcome.code for outcome in outcomes}
+    return REFUSED if REFUSED in codes else max(codes)
+
+
+def _outcome(name: str, client: SignerClient, act: Act) -> Outcome:
+    try:
+        return Outcome(signer=name, status=act(client))
+    except Refused as refused:
+        return Outcome(signer=name, refused=refused.reasons)
+    except SignerUnavailable as error:
+        return Outcome(signer=name, error=str(error))
+    finally:
+        client.close()
+
+
+def _status(options: argparse.Namespace) -> Act:
+    return lambda client: client.status()
+
+
+def _freeze(options: argparse.Namespace) -> Act:
+    key, now = SigningKey.load(options.key), int(time.time())
+
+    def told(version: int) -> Freeze:
+        return Freeze.from_object(
+            {
+                "v": 1,
+                "officer": options.officer,
+                "scope": options.scope,
+                "bundle_version": version,
+                "reason": options.reason,
+                "issued_at": now,
+            }
+        )
+
+    def act(client: SignerClient) -> SignerStatus:
+        freeze = told(options.bundle_version or client.status().bundle_version)
+        return client.freeze(SignedFreeze(freeze=freeze, signature=key.sign(freeze)))
+
+    # What can't be a freeze, such as one of an unknown kind of scope, is found before anybody is asked.
+    told(options.bundle_version or 1)
+    return act
+
+
+def _bundle(options: argparse.Namespace) -> Act:
+    try:
+        raw = options.file.read_bytes()
+        if len(raw) > MAX_DOCUMENT_BYTES:
+            raise InvalidValue(f"{options.file}: {len(raw)} bytes; a bundle has at most {MAX_DOCUMENT_BYTES}")
+        bundle = decoder_for(SignedBundle).decode(raw)
+    except OSError as error:
+        raise InvalidValue(f"{options.file}: {error.strerror}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"{options.file}: {error}; expected a signed bundle") from None
+    return lambda client: client.deliver(bundle)
+
+
+def _clock(options: argparse.Namespace) -> Act:
+    key = SigningKey.load(options.key)
+
+    def told(journal: str) -> ClockConfirmation:
+        return ClockConfirmation.from_object(
+            {"v": 1, "officer": options.officer, "journal": journal, "at": int(time.time())}
+        )
+
+    def act(client: SignerClient) -> SignerStatus:
+        confirmation = told(client.status().journal)
+        return client.confirm_clock(
+            SignedClockConfirmation(confirmation=confirmation, signature=key.sign(confirmation))
+        )
+
+    told("00" * 32)
+    return act
+
+
+_ACTS: Final[dict[str, Callable[[argparse.Namespace], Act]]] = {
+    "status": _status,
+    "freeze": _freeze,
+    "bundle": _bundle,
+    "clock": _clock,
+}
+
+
+def _address(name: str, options: argparse.Namespace) -> UnixAddress | TlsAddress:
+    """Where a signer listens: a path has a slash, everything else is HOST:PORT."""
+    if "/" in name:
+        return UnixAddress(Path(name))
+    host, _, port = name.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:
+        raise InvalidValue(f"--signer {name}: expected the path of a socket (with a slash) or HOST:PORT")
+    files = (options.certificate, options.private_key, options.signer_certificate)
+    if None in files:
+        raise InvalidValue(
+            f"--signer {name}: TLS needs --certificate, --private-key (yours) and --signer-certificate (the signer's)"
+        )
+    return TlsAddress(host, int(port), *files)
+
+
+def _parser(verb: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"strongroom key {verb}", description=_DESCRIPTIONS[verb])
+    if verb == "freeze":
+        parser.add_argument(
+            "scope", help="all, or chain:ID, wallet:ID (key-set or vault) or asset:ID as in the bundle"
+        )
+        parser.add_argument("--reason", default="", help="for whoever reads the signers' logs")
+        parser.add_argument(
+            "--bundle-version",
+            type=int,
+            help="the freeze lasts until a bundle above this one; else above the one that each signer has now",
+        )
+    if verb == "bundle":
+        parser.add_argument("file", type=Path, help="JSON of the signed bundle")
+    parser.add_argument(
+        "--signer",
+        action="append",
+        required=True,
+        metavar="SOCKET|HOST:PORT",
+        help="where a signer listens; may be given again, each is asked",
+    )
+    if verb in ("freeze", "clock"):
+        parser.add_argument("--officer", required=True, help="your id in the bundle")
+        parser.add_argument(
+            "--key", type=Path, required=True, help="your key: PKCS#8 PEM, readable by you only"
+        )
+    tls = parser.add_argument_group("for HOST:PORT")
+    tls.add_argument("--certificate", type=Path, help="your TLS certificate, PEM")
+    tls.add_argument("--private-key", type=Path, help="its key, PEM")
+    tls.add_argument(
+        "--signer-certificate", type=Path, help="the signer's certificate, PEM; no other is believed"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON array, an object for each signer")
+    return parser
+
+
+_DESCRIPTIONS: Final = {
+    "status": "Ask signers what they say of themselves.",
+    "freeze": "Have signers sign nothing in a scope until the quorum has signed a higher bundle. One officer suffices.",
+    "bundle": "Hand a bundle to signers. They adopt it if the quorum has signed it and its version rises.",
+    "clock": "Confirm that signers' clocks are right, after a jump or a long stop. Compare yours with another first.",
+}
+
+
+def _told(outcome: Outcome) -> str:
+    if outcome.status is not None:
+        return f"{outcome.signer}\n" + "\n".join(f"  {line}" for line in _lines(outcome.status))
+    reasons: Sequence[str] = [f"{reason.code}: {reason.detail}" for reason in outcome.refused or ()]
+    said = "; ".join(reasons) if reasons else f"not available: {outcome.error}"
+    return f"{outcome.signer}\n  {'refused: ' if reasons else ''}{said}"
+
+
+def _lines(status: SignerStatus) -> list[str]:
+    return [
+        f"bundle     version {status.bundle_version}",
+        f"key-sets   {', '.join(status.keysets)}",
+        f"signed     {status.signed} transactions",
+        f"frozen     {', '.join(status.frozen) or 'nothing'}",
+        f"time       {status.suspended or 'runs'}",
+        f"journal    {status.journal}",
+        *(f"weakness   {note}" for note in status.notes),
+    ]

@@ -1,0 +1,204 @@
+"""`strongroom key status|freeze|bundle|clock`: officers and signers over their sockets, without anything online."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from policies.keys import SigningKey
+from signers.cli.root import main
+from signers.config import ListenSection
+from signers.ports import SignerStatus
+from tests.fakes.certificates import make_certificate
+from tests.fakes.signer import Bench, SignerBench
+from tests.fakes.signer_server import served
+from tests.fakes.signing import SoftKeys, World
+
+
+class SecondBench(SignerBench):
+    """Another signer of the same quorum."""
+
+    def __init__(self, directory: Path, officers: dict[str, SigningKey]) -> None:
+        self.keys = SoftKeys.make()
+        Bench.__init__(self, directory, World(self.keys.record, officers=officers))
+
+
+class Office:
+    """An officer's key, and two signers on Unix sockets, the first one over TLS too."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        places = [directory / name for name in ("first", "second")]
+        for place in places:
+            place.mkdir()
+        self.first = SignerBench(places[0])
+        self.second = SecondBench(places[1], self.first.world.officers)
+        self.key = directory / "olga.pem"
+        self.first.world.officers["olga"].save(self.key)
+        self.who = ["--officer", "olga", "--key", str(self.key)]
+        self.sockets = [str(directory / f"{name}.sock") for name in ("first", "second")]
+        for path, bench in zip(self.sockets, (self.first, self.second), strict=True):
+            stack.enter_context(served(bench.service, ListenSection(unix=path), officers=bench.desk))
+        self.one = ["--signer", self.sockets[0]]
+        self.both = [*self.one, "--signer", self.sockets[1]]
+        server, client = make_certificate(directory, "signer"), make_certificate(directory, "officer")
+        listen = ListenSection(
+            host="127.0.0.1",
+            port=0,
+            certificate=str(server[0]),
+            private_key=str(server[1]),
+            clients=(str(client[0]),),
+        )
+        running = stack.enter_context(served(self.first.service, listen, officers=self.first.desk))
+        self.tls = ["--signer", f"127.0.0.1:{running.address.rpartition(':')[2]}"]
+        self.files = [
+            *("--certificate", str(client[0]), "--private-key", str(client[1])),
+            *("--signer-certificate", str(server[0])),
+        ]
+
+    def bundle(self, version: int, path: Path, **changes: Any) -> str:
+        """The path of a bundle that suits the first signer."""
+        world = self.first.world
+        path.write_bytes(world.signed(world.bundle(version, **changes)).encode())
+        return str(path)
+
+
+@pytest.fixture
+def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+    with ExitStack() as stack:
+        made = Office(tmp_path, stack)
+        monkeypatch.setattr("signers.cli.officer.time", SimpleNamespace(time=lambda: made.first.time))
+        yield made
+    for bench in (made.first, made.second):
+        bench.journal.close()
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    code = main([*arguments, "--json"])
+    return code, json.loads(capsys.readouterr().out)
+
+
+def test_status_tells_what_each_signer_says_of_itself(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, outcomes = run(capsys, "status", *office.both)
+    assert code == 0
+    assert [outcome["signer"] for outcome in outcomes] == office.sockets
+    statuses = [msgspec.convert(outcome["status"], SignerStatus) for outcome in outcomes]
+    assert statuses == [office.first.service.status(), office.second.service.status()]
+    assert main(["status", *office.one]) == 0
+    said = capsys.readouterr().out
+    for line in ("bundle     version 1", "frozen     nothing", "time       runs", office.first.journal.id):
+        assert line in said
+
+
+def test_a_freeze_reaches_every_signer_and_again_changes_nothing(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        code, outcomes = run(capsys, "freeze", "wallet:btc-hot", *office.both, *office.who, "--reason", "odd")
+        assert code == 0
+        assert [outcome["status"]["frozen"] for outcome in outcomes] == [["wallet:btc-hot"]] * 2
+    assert office.first.codes(office.first.request()) == {"frozen"}
+    assert office.second.codes(office.second.request()) == {"frozen"}
+    (freeze,) = office.first.journal.write(lambda book: book.freezes())
+    assert (freeze.officer, freeze.reason, freeze.bundle_version) == ("olga", "odd", 1)
+    assert main(["status", *office.one]) == 0
+    assert "frozen     wallet:btc-hot" in capsys.readouterr().out
+
+
+def test_a_freeze_may_outlast_the_bundle_that_is_on_its_way(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "freeze", "all", *office.one, *office.who, "--bundle-version", "2")[0] == 0
+    office.first.adopt(2)
+    assert office.first.service.status().frozen == ("all",)
+
+
+def test_a_bundle_is_handed_over_and_one_that_does_not_rise_is_refused(
+    office: Office, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = office.bundle(2, tmp_path / "bundle.json")
+    code, outcomes = run(capsys, "bundle", path, *office.one)
+    assert (code, outcomes[0]["status"]["bundle_version"]) == (0, 2)
+    older = office.bundle(1, tmp_path / "older.json")
+    code, outcomes = run(capsys, "bundle", older, *office.one)
+    assert (code, outcomes[0]["refused"][0]["code"]) == (1, "bundle-refused")
+    assert main(["bundle", older, *office.one]) == 1
+    assert "refused: bundle-refused: version 1 is older than 2" in capsys.readouterr().out
+
+
+def test_the_clock_is_confirmed_for_each_signers_own_journal(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for bench in (office.first, office.second):
+        bench.jump(1000)
+    code, outcomes = run(capsys, "status", *office.both)
+    assert ["jumped 1000 s" in outcome["status"]["suspended"] for outcome in outcomes] == [True, True]
+    code, outcomes = run(capsys, "clock", *office.both, *office.who)
+    assert code == 0
+    assert [outcome["status"]["suspended"] for outcome in outcomes] == ["", ""]
+
+
+def test_signers_are_reached_over_tls_by_their_own_certificate(
+    office: Office, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, outcomes = run(capsys, "freeze", "all", *office.tls, *office.files, *office.who)
+    assert (code, outcomes[0]["status"]["frozen"]) == (0, ["all"])
+    stranger = make_certificate(tmp_path, "stranger")
+    code, outcomes = run(
+        capsys, "status", *office.tls, *office.files[:4], "--signer-certificate", str(stranger[0])
+    )
+    assert (code, outcomes[0]["status"]) == (3, None)
+
+
+def test_one_that_does_not_answer_keeps_nobody_from_the_others(
+    office: Office, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    nobody = ["--signer", str(tmp_path / "nobody.sock")]
+    code, outcomes = run(capsys, "freeze", "all", *nobody, *office.one, *office.who)
+    assert code == 3
+    assert [outcome["error"] is not None for outcome in outcomes] == [True, False]
+    assert office.first.service.status().frozen == ("all",)
+    assert main(["status", *nobody]) == 3
+    assert "not available" in capsys.readouterr().out
+
+
+def test_a_refusal_weighs_more_than_a_silence(
+    office: Office, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    nobody = ["--signer", str(tmp_path / "nobody.sock")]
+    stranger = tmp_path / "stranger.pem"
+    SigningKey.generate().save(stranger)
+    code, outcomes = run(
+        capsys, "freeze", "all", *nobody, *office.one, "--officer", "olga", "--key", str(stranger)
+    )
+    assert (code, outcomes[1]["refused"][0]["code"]) == (1, "officer-signature")
+
+
+def test_wrong_input_asks_nobody(office: Office, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.json"
+    bad.write_text("{}")
+    loose = tmp_path / "loose.pem"
+    SigningKey.generate().save(loose)
+    loose.chmod(0o644)
+    for arguments, said in (
+        (["freeze", "everything", *office.one, *office.who], "scope"),
+        (["freeze", "all", *office.one, "--officer", "ol ga", "--key", str(office.key)], "officer"),
+        (["freeze", "all", *office.one, "--officer", "olga", "--key", str(loose)], "chmod 600"),
+        (["clock", *office.one, "--officer", "ol ga", "--key", str(office.key)], "officer"),
+        (["clock", *office.one, "--officer", "olga", "--key", str(tmp_path / "none.pem")], "none.pem"),
+        (["bundle", str(bad), *office.one], "signed bundle"),
+        (["bundle", str(tmp_path / "none.json"), *office.one], "No such file"),
+        (["status", "--signer", "localhost"], "HOST:PORT"),
+        (["status", *office.tls], "--certificate"),
+    ):
+        assert main(arguments) == 2, arguments
+        assert said in capsys.readouterr().err
+    assert office.first.service.status().frozen == ()
