@@ -148,6 +148,9 @@ def verify_ed25519(public_key_hex: str, digest: bytes, signature_b64: str) -> No
         _public_key(public_key_hex).verify(signature, digest)
     except (InvalidSignature, ValueError, binascii.Error):
         raise BadSignature("the signature does not verify under the expected key") from None
+    # The last letter has four bits to spare; with those set it would be another text of the same signature.
+    if encode_signature(signature) != signature_b64:
+        raise BadSignature("the signature's base64 is not in its one form")
 
 
 @functools.lru_cache(maxsize=256)

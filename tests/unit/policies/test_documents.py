@@ -241,6 +241,19 @@ def test_a_malformed_signature_is_a_bad_signature(signature: str) -> None:
         verify_ed25519(SigningKey.generate().public_hex, bytes(32), signature)
 
 
+def test_a_signature_has_one_text_only() -> None:
+    key = SigningKey.generate()
+    text = key.sign_digest(bytes(32))
+    verify_ed25519(key.public_hex, bytes(32), text)
+    letters = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+    last = letters.index(text[85])
+    for spare in range(1, 16):
+        same_bytes = text[:85] + letters[last + spare] + "=="
+        assert base64.b64decode(same_bytes) == base64.b64decode(text)
+        with pytest.raises(BadSignature, match="one form"):
+            verify_ed25519(key.public_hex, bytes(32), same_bytes)
+
+
 def test_a_malformed_public_key_is_a_bad_signature() -> None:
     for key in ("", "zz" * 32, "00" * 31, "ff" * 32):
         with pytest.raises(BadSignature):

@@ -13,7 +13,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from policies.bundle import Bundle, Requirement, TierCap
-from policies.intent import Intent, SignedApproval, SignedVerdict
+from policies.intent import Evidence, Intent, SignedApproval, SignedVerdict
 from policies.keys import SigningKey, sign_order
 from signers.btc import BitcoinRules
 from signers.guard import examine
@@ -263,3 +263,25 @@ def test_an_order_that_another_caller_takes_over_loses_its_approvals() -> None:
     request = msgspec.structs.replace(REQUEST, intents=intents, evidence=evidence)
     codes = {reason.code for reason in examine(request, TWO, RULES, held=(), now=NOW).reasons}
     assert codes == {"caller-scope", "stray-approval", "stray-verdict", "approvals-missing", "no-verdict"}
+
+
+def test_a_flipped_bit_anywhere_in_the_evidence_is_noticed() -> None:
+    """One bit of every byte of orders, approvals and verdicts: what can still be read is refused."""
+    request = WORLD.evidence(REQUEST, approvals=tuple(ALL_GOOD), verdicts=tuple(ALL_COVERED))
+    raw = msgspec.json.encode(request.evidence)
+    read = 0
+    for place in range(len(raw)):
+        flipped = raw[:place] + bytes([raw[place] ^ (1 << place % 7)]) + raw[place + 1 :]
+        try:
+            spoilt = msgspec.json.decode(flipped, type=Evidence)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+        if spoilt == request.evidence:
+            continue  # a letter's case in an escape, say
+        read += 1
+        changed = msgspec.structs.replace(request, evidence=spoilt)
+        assert examine(changed, TWO, RULES, held=(), now=NOW).reasons, (
+            place,
+            flipped[place - 20 : place + 20],
+        )
+    assert read > len(raw) // 4
