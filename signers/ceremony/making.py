@@ -45,7 +45,7 @@ from signers.ceremony.restoring import (
 from signers.ceremony.room import Operators, now_seconds, private_directory
 from signers.ceremony.shares import SECRET_BYTES, Share, split
 from signers.ceremony.text import facts_text, plan_text, record_text, text_path
-from signers.ceremony.unfinished import Unfinished, begin, finish, undo
+from signers.ceremony.unfinished import Unfinished, begin, finish, must_be_finished, undo
 from signers.errors import CeremonyStopped
 from signers.evm_keys import key_path
 from signers.files import write_new
@@ -90,6 +90,7 @@ def make(plan: CeremonyPlan, people: People, operators: Operators, token: Token)
         TokenLost: the token does not answer.
     """
     began = now_seconds()
+    must_be_finished(Path(plan.directory), plan.keyset.id)
     ceremony = str(uuid.uuid4())
     operators.confirm("plan", plan_text(plan, ceremony, described(token)))
     must_be_free(token, plan.key_names)

@@ -35,7 +35,7 @@ from signers.ceremony.restoring import (
 )
 from signers.ceremony.room import Operators, now_seconds, private_directory
 from signers.ceremony.text import facts_of_record, facts_text
-from signers.ceremony.unfinished import Unfinished, begin, finish, read_unfinished, undo
+from signers.ceremony.unfinished import Unfinished, begin, finish, must_be_finished, read_unfinished, undo
 from signers.config import JOURNAL_FILE, MARK_FILE, Environment
 from signers.errors import BadConfiguration
 from signers.files import read_kept, write_new
@@ -90,6 +90,7 @@ def rebuild(plan: RestorePlan, people: People, operators: Operators, token: Toke
         finish(directory, plan.keyset)
         people.say(f"The keys of {plan.keyset!r} are in {directory} already.")
         return
+    must_be_finished(directory, plan.keyset)
     where = described(token)
     operators.confirm(
         "restore",

@@ -45,18 +45,24 @@ def unfinished_path(directory: Path, keyset: str) -> Path:
 
 def begin(directory: Path, unfinished: Unfinished) -> None:
     """Note what a ceremony is going to make. Raises CeremonyStopped: an earlier one was interrupted, or files exist."""
-    path = unfinished_path(directory, unfinished.keyset)
-    if path.exists():
-        raise CeremonyStopped(
-            f"an earlier {unfinished.verb} of {unfinished.keyset!r} was interrupted ({path}). `strongroom key "
-            f"{unfinished.verb} remove PLAN` takes away what it left; then begin again"
-        )
+    must_be_finished(directory, unfinished.keyset)
     for name in (*unfinished.files, *unfinished.share_files.values()):
         if Path(name).exists():
             raise CeremonyStopped(
                 f"{name} exists: nothing is overwritten; move it away, or choose another name"
             )
+    path = unfinished_path(directory, unfinished.keyset)
     write_new(path, msgspec.json.encode(unfinished))
+
+
+def must_be_finished(directory: Path, keyset: str) -> None:
+    """Check that no earlier ceremony or restore was interrupted. Raises CeremonyStopped: says what to do."""
+    earlier = read_unfinished(directory, keyset)
+    if earlier is not None:
+        raise CeremonyStopped(
+            f"an earlier {earlier.verb} of {keyset!r} was interrupted ({unfinished_path(directory, keyset)}). "
+            f"`strongroom key {earlier.verb} remove PLAN` takes away what it left; then begin again"
+        )
 
 
 def finish(directory: Path, keyset: str) -> None:
