@@ -45,6 +45,7 @@ class Journal:
         self._last = last
         self._book = Book(connection, last.journal)
         self._failed: Exception | None = None
+        self._closed = False
         self._timed: Callable[[int], None] = lambda _: None
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._writer = threading.Thread(target=self._run, name="journal", daemon=True)
@@ -143,7 +144,10 @@ class Journal:
         return self._queue.qsize()
 
     def close(self) -> None:
-        """Finish queued work and close both stores."""
+        """Finish queued work and close both stores. Again changes nothing."""
+        if self._closed:
+            return
+        self._closed = True
         self._queue.put(None)
         self._writer.join()
         self._sql.close()

@@ -78,10 +78,6 @@ class Bench(Generic[W]):
         self.journal.close()
         self.start()
 
-    def crash(self) -> None:
-        """End without a word, as after kill -9; what was committed is there."""
-        self.journal.close()
-
     def jump(self, seconds: int) -> None:
         """Move the wall clock by what no uptime vouches for."""
         self.time += seconds
