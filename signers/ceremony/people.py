@@ -90,7 +90,7 @@ class Terminal:
         for number, word in enumerate(listed, 1):
             print(f"{number:>4}. {word}")
         self._ask(f"{holder}: press Enter when you have written down all {len(listed)} words. ")
-        print(_CLEAR, end="")
+        print(_CLEAR)
         if getpass(f"{holder}: the last word, from your paper (not shown): ").strip().lower() != listed[-1]:
             raise CeremonyStopped(f"{holder} has not written down the share")
 
