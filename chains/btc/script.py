@@ -48,6 +48,11 @@ P2PKH_INPUT_WU: Final = (_INPUT_BASE_BYTES + 1 + SIGNATURE_BYTES + 1 + 33) * WIT
 P2TR_KEY_INPUT_WU: Final = INPUT_BASE_WU + 1 + 1 + 64
 """230: a P2TR key path input with the default sighash (BIP341)."""
 
+KEY_SCRIPTS: Final[Mapping[KeyScript, bytes]] = MappingProxyType(
+    {"p2wpkh": b"\x00\x14" + bytes(20), "p2tr": b"\x51\x20" + bytes(32)}
+)
+"""A script of each kind: as long, and with the same dust limit, as any other of its kind."""
+
 KEY_INPUT_WU: Final[Mapping[KeyScript, int]] = MappingProxyType(
     {"p2wpkh": P2WPKH_INPUT_WU, "p2tr": P2TR_KEY_INPUT_WU}
 )

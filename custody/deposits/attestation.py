@@ -19,7 +19,7 @@ from chains.errors import InvalidValue, PermanentError
 from chains.eth.address import raw_address
 from chains.eth.forwarder import agreed_forwarder
 from custody.deposits.model import AddressRow, Purpose
-from policies.bundle import BitcoinNetwork, Bundle, EvmKeyset, KeysetEntry
+from policies.bundle import BitcoinNetwork, Bundle, EvmKeyset, KeysetEntry, ScriptType
 from policies.canonical import BadSignature, verify_ed25519
 from signers.ports import SignedAttestation
 
@@ -56,7 +56,7 @@ def derive(bundle: Bundle, keyset_id: str, branch: int, index: int) -> tuple[str
     network = bundle.network(keyset.chain)
     if not isinstance(network, BitcoinNetwork):
         raise InvalidValue(f"key-set {keyset_id} is of another family than {keyset.chain}")
-    account = _account(keyset.account, network.network)
+    account = _account(keyset.account, network.network, keyset.script)
     text = agreed_address(account, branch, index)
     return text, parse_address(text, NETWORKS[network.network], keyset.chain).script
 
@@ -203,5 +203,5 @@ def _evm_address(keyset: EvmKeyset, branch: int, index: int) -> tuple[str, bytes
 
 
 @lru_cache(maxsize=64)
-def _account(text: str, network: str) -> AccountKey:
-    return AccountKey.parse(text, NETWORKS[network])
+def _account(text: str, network: str, script: ScriptType) -> AccountKey:
+    return AccountKey.parse(text, NETWORKS[network], script)

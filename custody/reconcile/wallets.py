@@ -91,10 +91,11 @@ def wallets_of(db: Database, bundle: Bundle, chain: str, node: Node) -> Compared
 
 
 def descriptors(entry: BitcoinKeyset, next_indexes: Mapping[int, int]) -> list[ScanDescriptor]:
-    """Output descriptors (BIP380, `wpkh`) of both branches, up to a gap beyond what was given out."""
+    """Output descriptors (BIP380, `wpkh` or `tr`) of both branches, up to a gap beyond what was given out."""
+    kind = "tr" if entry.script == "p2tr" else "wpkh"
     return [
         ScanDescriptor(
-            f"wpkh([{entry.origin}]{entry.account}/{branch}/*)", next_indexes.get(branch, 0) + GAP_INDEXES
+            f"{kind}([{entry.origin}]{entry.account}/{branch}/*)", next_indexes.get(branch, 0) + GAP_INDEXES
         )
         for branch in (0, 1)
     ]

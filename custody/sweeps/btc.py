@@ -53,12 +53,13 @@ def consolidate(db: Database, site: BtcSite, pace: SweepPace, now: int) -> int:
         return 0
     long_term = FeeRate(site.pace.long_term_sat_per_kvb)
     fee_cap = int(site.network.fee_cap)
-    means = Means(queued + fee_cap if queued else 0, fee_cap, feerate, long_term)
+    means = Means(queued + fee_cap if queued else 0, fee_cap, feerate, long_term, site.keyset.script)
     try:
         chosen, previous = shown_to_a_signer(site, choose(found, means, pace))
         if not pays(chosen, means):
             return 0
-        return _record(db, site, chosen, previous, merged(len(chosen), feerate).fee_sats)
+        fee_sats = merged(len(chosen), feerate, means.script, means.script).fee_sats
+        return _record(db, site, chosen, previous, fee_sats)
     except Raced:
         return 0
 

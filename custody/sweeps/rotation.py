@@ -14,7 +14,7 @@ from chains.btc.fees import FeeRate
 from chains.btc.hd import CHANGE, AccountKey, Origin, agreed_address
 from chains.btc.network import NETWORKS
 from chains.btc.psbt import KeyOrigin
-from chains.btc.script import P2WPKH_INPUT_WU
+from chains.btc.script import KEY_INPUT_WU, KeyScript
 from chains.errors import InvalidValue, Reorganised
 from chains.eth import gas
 from chains.eth.address import raw_address
@@ -89,12 +89,12 @@ def _rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: Swee
     feerate, too_high = present_feerate(site)
     if too_high is not None and not site.rescuing:
         return 0
-    chosen, previous = shown_to_a_signer(site, _worth_moving(site, found, feerate, pace))
-    fee_sats = merged(len(chosen), feerate).fee_sats
+    chosen, previous = shown_to_a_signer(site, _worth_moving(site, found, feerate, pace, target.script))
+    fee_sats = merged(len(chosen), feerate, site.keyset.script, target.script).fee_sats
     left = sum(coin.units for coin in chosen) - fee_sats
-    if not chosen or left < least_change_sats(FeeRate(site.pace.long_term_sat_per_kvb)):
+    if not chosen or left < least_change_sats(FeeRate(site.pace.long_term_sat_per_kvb), target.script):
         return 0
-    account = AccountKey.parse(target.account, NETWORKS[site.network.network])
+    account = AccountKey.parse(target.account, NETWORKS[site.network.network], target.script)
     sweep_id = new_id()
     resources = [coin.resource for coin in chosen]
     with db.transaction() as tx:
@@ -115,12 +115,13 @@ def _rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: Swee
 
 
 def _worth_moving(
-    site: BtcSite, found: Sequence[SpendableCoin], feerate: FeeRate, pace: SweepPace
+    site: BtcSite, found: Sequence[SpendableCoin], feerate: FeeRate, pace: SweepPace, made: KeyScript
 ) -> tuple[SpendableCoin, ...]:
-    own = feerate.fee_for_weight(P2WPKH_INPUT_WU)
+    spent = site.keyset.script
+    own = feerate.fee_for_weight(KEY_INPUT_WU[spent])
     worth = sorted((c for c in found if c.units > own), key=lambda coin: (-coin.units, coin.resource))
     chosen = worth[: pace.max_inputs]
-    while chosen and merged(len(chosen), feerate).fee_sats > int(site.network.fee_cap):
+    while chosen and merged(len(chosen), feerate, spent, made).fee_sats > int(site.network.fee_cap):
         chosen.pop()
     return tuple(chosen)
 

@@ -192,7 +192,7 @@ class _Desk:
 
     def __init__(self, keyset: BitcoinKeyset, caller: Person) -> None:
         self._keyset, self._caller = keyset, caller
-        self._account = AccountKey.parse(keyset.account, NETWORKS["regtest"])
+        self._account = AccountKey.parse(keyset.account, NETWORKS["regtest"], keyset.script)
         self._root = tuple(int(step[:-1]) + _HARDENED for step in keyset.account_path.split("/")[1:])
         self._numbers = itertools.count()
 

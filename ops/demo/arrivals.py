@@ -48,7 +48,7 @@ def customers(world: World) -> dict[str, Any]:
 def addresses(world: World) -> dict[str, Any]:
     """Each gets an address, which the caller believes only after checking the signer's word and its keys."""
     keyset = world.btc_keyset
-    account = AccountKey.parse(keyset.account, NETWORKS["regtest"])
+    account = AccountKey.parse(keyset.account, NETWORKS["regtest"], keyset.script)
     found: dict[str, Any] = {}
     for name in CUSTOMERS:
         word = attested(world, name, ASSET)

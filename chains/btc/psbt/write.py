@@ -46,7 +46,9 @@ def build_psbt(
     require_native_curve()
     if [(i.outpoint, i.sequence) for i in inputs] != [(i.outpoint, i.sequence) for i in tx.inputs]:
         raise InvalidValue("PSBT inputs are not those of the transaction, in its order")
-    if len(master_fingerprint) != 4 or not all(0 <= i < len(tx.outputs) for i in (*change, *scripts, *elsewhere)):
+    if len(master_fingerprint) != 4 or not all(
+        0 <= i < len(tx.outputs) for i in (*change, *scripts, *elsewhere)
+    ):
         raise InvalidValue("PSBT: expected a fingerprint of 4 bytes, and change among the outputs")
     try:
         psbt = embit_psbt.PSBT(EmbitTransaction.parse(tx.serialize()), unknown={})
@@ -84,7 +86,8 @@ def _put_script(scope: Any, behind: ScriptKeys) -> None:
 
 
 def _put_origin(scope: Any, origin: KeyOrigin, script: bytes) -> None:
-    key = ec.PublicKey.parse(origin.pubkey)
+    taproot = len(origin.pubkey) == 32
+    key = ec.PublicKey.from_xonly(origin.pubkey) if taproot else ec.PublicKey.parse(origin.pubkey)
     derivation = embit_psbt.DerivationPath(origin.fingerprint, list(origin.path))
     if classify(script) == "p2tr":
         scope.taproot_internal_key = ec.PublicKey.from_xonly(key.xonly())

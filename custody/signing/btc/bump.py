@@ -15,6 +15,8 @@ from uuid import UUID
 from chains.btc.coins import FeeAboveLimit, InsufficientFunds, Selection, TooManyInputs
 from chains.btc.fees import MAX_SAT_PER_KVB, FeeRate, minimum_replacement_fee
 from chains.btc.psbt import parse_psbt
+from chains.btc.script import KeyScript, classify
+from chains.btc.tx import Transaction
 from custody.signing import repository
 from custody.signing.btc import change, coins
 from custody.signing.btc.build import fetch_previous, present_feerate
@@ -101,6 +103,7 @@ def _choose(site: BtcSite, found: _Found, payees: Sequence[Payee], target: FeeRa
             site,
             found.pinned,
             feerate,
+            _made(found.newest),
             old_fee_sats=old_fee,
             old_feerate=old_feerate,
             incremental=incremental,
@@ -125,6 +128,12 @@ def _choose(site: BtcSite, found: _Found, payees: Sequence[Payee], target: FeeRa
         if wanted > MAX_SAT_PER_KVB:
             raise BumpRefused(f"a replacement needs {needed} sats of fee")
         feerate = max(FeeRate(wanted), FeeRate(feerate.sat_per_kvb + 1))
+
+
+def _made(version: Version) -> KeyScript:
+    """Kind of the one output of a consolidation or rotation."""
+    [output] = Transaction.parse(version.unsigned).outputs
+    return "p2tr" if classify(output.script) == "p2tr" else "p2wpkh"
 
 
 def _record(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
 from chains.btc.address import parse_address
@@ -19,7 +18,7 @@ from chains.btc.fees import FeeRate, minimum_replacement_fee
 from chains.btc.hd import CHANGE, agreed_address
 from chains.btc.network import NETWORKS
 from chains.btc.psbt import KeyOrigin
-from chains.btc.script import P2WPKH_INPUT_WU, dust_limit_sats, output_size_vb
+from chains.btc.script import KEY_INPUT_WU, KEY_SCRIPTS, KeyScript, dust_limit_sats, output_size_vb
 from chains.btc.tx import TxOut
 from custody.signing.btc.plan import assemble, written
 from custody.signing.btc.site import BtcSite
@@ -27,8 +26,6 @@ from custody.signing.errors import BumpRefused
 from custody.signing.model import SpendableCoin
 from custody.signing.requests import Built, house_intent
 from policies.intent import Intent, Kind
-
-_P2WPKH_SCRIPT: Final = b"\x00\x14" + bytes(20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,26 +37,26 @@ class Merged:
     fee_sats: int
 
 
-def merged(count: int, feerate: FeeRate) -> Merged:
-    """Size and fee of a transaction that gathers so many coins into one."""
+def merged(count: int, feerate: FeeRate, spent: KeyScript, made: KeyScript) -> Merged:
+    """Size and fee of a transaction that gathers so many coins of one kind into one of another or the same."""
     # version and locktime, the two counts, the output; segwit marker and flag
-    body_vb = 8 + len(compact_size(count)) + 1 + output_size_vb(_P2WPKH_SCRIPT)
-    vsize_vb = -(-(body_vb * 4 + 2 + count * P2WPKH_INPUT_WU) // 4)
+    body_vb = 8 + len(compact_size(count)) + 1 + output_size_vb(KEY_SCRIPTS[made])
+    vsize_vb = -(-(body_vb * 4 + 2 + count * KEY_INPUT_WU[spent]) // 4)
     return Merged(vsize_vb, feerate.fee_for(vsize_vb))
 
 
-def least_change_sats(long_term: FeeRate) -> int:
+def least_change_sats(long_term: FeeRate, made: KeyScript) -> int:
     """The smallest coin worth making: nodes relay it, and spending it later leaves something."""
-    return max(dust_limit_sats(_P2WPKH_SCRIPT), long_term.fee_for_weight(P2WPKH_INPUT_WU) + 1)
+    return max(dust_limit_sats(KEY_SCRIPTS[made]), long_term.fee_for_weight(KEY_INPUT_WU[made]) + 1)
 
 
-def all_of(coins: Sequence[SpendableCoin], fee_sats: int) -> Selection:
+def all_of(coins: Sequence[SpendableCoin], fee_sats: int, spent: KeyScript, made: KeyScript) -> Selection:
     """All of these coins, and what they are worth beyond the fee as the only output."""
     return Selection(
-        coins=tuple(Coin(coin.resource, coin.units, P2WPKH_INPUT_WU) for coin in coins),
+        coins=tuple(Coin(coin.resource, coin.units, KEY_INPUT_WU[spent]) for coin in coins),
         change_sats=sum(coin.units for coin in coins) - fee_sats,
         fee_sats=fee_sats,
-        vsize_vb=merged(len(coins), FeeRate(0)).vsize_vb,
+        vsize_vb=merged(len(coins), FeeRate(0), spent, made).vsize_vb,
         waste_sats=0,
         algorithm="pinned",
     )
@@ -69,6 +66,7 @@ def replaced(
     site: BtcSite,
     coins: Sequence[SpendableCoin],
     target: FeeRate,
+    made: KeyScript,
     *,
     old_fee_sats: int,
     old_feerate: FeeRate,
@@ -80,13 +78,15 @@ def replaced(
         site: the wallet.
         coins: what every version spends.
         target: feerate that it should pay at least.
+        made: kind of the one output.
         old_fee_sats, old_feerate: the highest among the versions there are.
         incremental: what nodes want for relaying a replacement.
 
     Raises:
         BumpRefused: a cap, or what the coins are worth, does not allow it.
     """
-    vsize_vb = merged(len(coins), target).vsize_vb
+    spent = site.keyset.script
+    vsize_vb = merged(len(coins), target, spent, made).vsize_vb
     fee_sats = max(
         target.fee_for(vsize_vb), minimum_replacement_fee(old_fee_sats, old_feerate, vsize_vb, incremental)
     )
@@ -94,12 +94,12 @@ def replaced(
     if fee_sats > most:
         raise BumpRefused(f"a replacement needs {fee_sats} sats of fee, the caps allow {most}")
     left = sum(coin.units for coin in coins) - fee_sats
-    least = least_change_sats(FeeRate(site.pace.long_term_sat_per_kvb))
+    least = least_change_sats(FeeRate(site.pace.long_term_sat_per_kvb), made)
     if left < least:
         raise BumpRefused(
             f"a fee of {fee_sats} sats would leave {left}, less than {least} is not worth having"
         )
-    return all_of(coins, fee_sats)
+    return all_of(coins, fee_sats, spent, made)
 
 
 def assemble_consolidation(
@@ -124,7 +124,7 @@ def assemble_consolidation(
         InvalidValue: the parts do not fit together.
         DerivationDisagreement: two implementations derive different addresses; neither is used.
     """
-    selection = all_of(coins, fee_sats)
+    selection = all_of(coins, fee_sats, site.keyset.script, site.keyset.script)
     destination = agreed_address(site.account, CHANGE, change_index)
     intent = house_intent(site, Kind.CONSOLIDATION, str(sweep_id), destination)
     by_resource = {coin.resource: coin for coin in coins}
@@ -153,7 +153,8 @@ def assemble_rotation(
         InvalidValue: the parts do not fit together.
     """
     [intent] = intents
-    selection = all_of(coins, fee_sats)
-    script = parse_address(intent.destination, NETWORKS[site.network.network], site.chain).script
-    outputs = [TxOut(sum(coin.units for coin in coins) - fee_sats, script)]
+    address = parse_address(intent.destination, NETWORKS[site.network.network], site.chain)
+    made: KeyScript = "p2tr" if address.kind == "p2tr" else "p2wpkh"
+    selection = all_of(coins, fee_sats, site.keyset.script, made)
+    outputs = [TxOut(sum(coin.units for coin in coins) - fee_sats, address.script)]
     return written(site, intents, (), coins, previous, outputs, selection, None, elsewhere=to)

@@ -23,7 +23,7 @@ from chains.btc.coins import (
 from chains.btc.fees import FeeRate
 from chains.btc.hd import CHANGE, HARDENED
 from chains.btc.psbt import KeyOrigin, PsbtInput, build_psbt, parse_psbt
-from chains.btc.script import P2WPKH_INPUT_WU, output_size_vb
+from chains.btc.script import KEY_INPUT_WU, KEY_SCRIPTS, output_size_vb
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
 from chains.errors import InvalidValue
 from custody.signing.btc.site import BtcSite
@@ -36,7 +36,6 @@ from signers.ports import MAX_CALL_BYTES
 TX_VERSION: Final = 2
 MAX_PREVIOUS_BYTES: Final = (MAX_CALL_BYTES - 2**20) // 4 * 3
 """Most that the previous transactions of a request may have: base64 and all else fit into one call."""
-_P2WPKH_SCRIPT: Final = b"\x00\x14" + bytes(20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +101,15 @@ def choose(
     pinned: Sequence[SpendableCoin] = (),
 ) -> Selection:
     """Choose coins by waste. Raises InsufficientFunds, TooManyInputs, FeeAboveLimit."""
-    limit = max_fee_sats
+    limit, input_wu = max_fee_sats, KEY_INPUT_WU[site.keyset.script]
     while True:
         selection = select(
-            [_coin(coin) for coin in coins],
+            [Coin(coin.resource, coin.units, input_wu) for coin in coins],
             Payments.to((payee.units, payee.destination.script) for payee in payees),
             feerate=feerate,
             long_term_feerate=FeeRate(site.pace.long_term_sat_per_kvb),
-            change=ChangeOutput.to(_P2WPKH_SCRIPT),
-            pinned=[_coin(coin) for coin in pinned],
+            change=ChangeOutput.to(KEY_SCRIPTS[site.keyset.script], input_wu),
+            pinned=[Coin(coin.resource, coin.units, input_wu) for coin in pinned],
             max_fee_sats=limit,
         )
         # A changeless choice pays a little more than the feerate; a signer holds it against the cap too.
@@ -211,10 +210,6 @@ def written(
         feerate=FeeRate.paid(fee, selection.vsize_vb).sat_per_kvb,
         size=selection.vsize_vb,
     )
-
-
-def _coin(coin: SpendableCoin) -> Coin:
-    return Coin(coin.resource, coin.units, P2WPKH_INPUT_WU)
 
 
 def _bip69(coin: SpendableCoin) -> tuple[str, int]:

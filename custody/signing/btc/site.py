@@ -86,7 +86,7 @@ def btc_site(
         network=network,
         asset=bundle.asset(network.native_asset),
         keyset=keyset,
-        account=AccountKey.parse(keyset.account, NETWORKS[network.network]),
+        account=AccountKey.parse(keyset.account, NETWORKS[network.network], keyset.script),
         node=node,
         pace=pace or Pace(),
     )
