@@ -31,6 +31,7 @@ from ops.devnet.process import ManagedProcess, free_port, release_port, wait_unt
 from ops.devnet.redis import RedisServer
 from ops.devnet.softhsm import SoftHsmToken
 from ops.stack import config, trust
+from ops.stack.clock import confirm_clock
 from ops.stack.keys import private_directory
 from ops.stack.networks import TRIAL_NETWORKS, TrialNetwork
 from policies.bundle import Bundle
@@ -168,6 +169,9 @@ class Stack:
             self.tell(f"starting {name}")
             self.processes[name].start()
         self.await_ready()
+        # Whoever goes on with an old trial has nobody else to ask.
+        officer = self._trust.quorum.officers[0]
+        confirm_clock(self.signer_socket, officer, at=int(time.time()), tell=self.tell)
         self.tell(f"ready after {time.monotonic() - started:.1f} s: {self.api_url}")
 
     def down(self) -> None:
