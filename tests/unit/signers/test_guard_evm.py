@@ -22,6 +22,7 @@ from policies.intent import Kind
 from policies.keys import SigningKey, sign_order
 from signers.evm import EvmRules
 from signers.evm_calls import ALLOWANCES, CONTRACT_ADMINISTRATION
+from signers.keyset import KEY_PLACE
 from signers.ports import SignRequest
 from tests.fakes.evm_signing import (
     ETHER,
@@ -112,7 +113,7 @@ def test_both_networks_of_one_bundle_are_signed_for_by_their_own_keys(bench: Evm
 def test_the_same_transaction_again_gets_the_same_signature_and_counts_once(bench: EvmBench) -> None:
     # The keys are as random as an HSM's: only the journal can give the same one again.
     digest = bytes(32)
-    assert bench.keys.signature(digest) != bench.keys.signature(digest)
+    assert bench.keys.sign(*KEY_PLACE, digest) != bench.keys.sign(*KEY_PLACE, digest)
     request = bench.request()
     first = bench.signatures(request)
     bench.restart()
