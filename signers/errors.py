@@ -15,7 +15,7 @@ TransientError
 ├── TokenLost            the HSM does not answer now
 ├── WrongSignature       a backend returned a signature that does not verify; it was not released
 ├── JournalUnavailable   the journal could not be committed (disk full, I/O error): nothing is signed any more
-├── Withheld             a signature that may be out already is not given out again now
+├── Withheld             (a SignerUnavailable) a signature that may be out already is not given out again now
 └── ClockUnsteady        the clock went back or jumped forward
 ```
 """
@@ -23,6 +23,7 @@ TransientError
 from __future__ import annotations
 
 from chains.errors import PermanentError, TransientError
+from signers.ports import SignerUnavailable
 
 
 class SignerStopped(PermanentError):
@@ -73,7 +74,7 @@ class JournalUnavailable(TransientError):
     """The journal could not be committed, so nothing was released; the signer refuses work until restarted."""
 
 
-class Withheld(TransientError):
+class Withheld(SignerUnavailable):
     """It was signed before, but a freeze or the state of its keys keeps it back. Not refused: it may be out already."""
 
 

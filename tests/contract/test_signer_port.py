@@ -18,6 +18,8 @@ import pytest
 
 from chains.errors import InvalidValue
 from policies.canonical import verify_ed25519
+from policies.keys import sign_freeze
+from policies.statements import Freeze
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.config import ListenSection
 from signers.ports import (
@@ -118,6 +120,20 @@ def test_what_fails_after_it_was_journaled_is_not_called_refused(bench: SignerBe
                 signer.sign(request)
         assert bench.service.status().signed == 1
         assert signer.sign(request) == bench.service.sign(request)
+
+
+def test_what_was_signed_is_withheld_under_a_freeze_and_what_was_not_is_refused(reached: Reached) -> None:
+    bench = reached.bench
+    signed, new = bench.request(), bench.request()
+    before = reached.signer.sign(signed)
+    told = Freeze(v=1, officer="olga", scope="all", bundle_version=1, reason="odd", issued_at=bench.time)
+    bench.desk.freeze(sign_freeze(told, bench.world.officers["olga"]))
+    with pytest.raises(SignerUnavailable, match="signed before"):
+        reached.signer.sign(signed)
+    with pytest.raises(Refused, match="frozen"):
+        reached.signer.sign(new)
+    bench.adopt(2)
+    assert reached.signer.sign(signed) == before
 
 
 def test_eight_at_once_each_get_their_own_answer(reached: Reached) -> None:
