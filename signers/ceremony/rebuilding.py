@@ -182,4 +182,5 @@ journal's mark ({MARK_FILE}), and with older copies of one of them. So either
   - one of them is lost: what this key-set has signed is not known any more, and it must not pay. Make a new key-set
     by a ceremony, have the quorum list that one as active and this one as deactivated, and only then give this one
     an empty journal: a deactivated key-set signs nothing but the move of its money to the active one.
-A production signer also asks for `strongroom key test` on this token. If the old token is not destroyed for certain, list this key-set as compromised instead. Put the shares back apart."""
+A production signer also asks for `strongroom key test` on this token. If the old token is not destroyed for certain,
+list this key-set as compromised instead. Put the shares back apart."""
