@@ -65,9 +65,9 @@ class InputSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
     index: Annotated[int, msgspec.Meta(ge=0)]
     pubkey: str
-    """33 bytes, hex."""
+    """33 bytes, hex. BTC: of taproot the internal key; of a vault this cosigner's."""
     signature: str
-    """BTC: DER and one sighash byte. EVM: r, s (32 bytes each, s in the lower half) and y parity (0 or 1), for a Safe's
+    """BTC: DER and one sighash byte; of taproot 64 bytes (BIP340, SIGHASH_DEFAULT). EVM: r, s (32 bytes each, s in the lower half) and y parity (0 or 1), for a Safe's
     owner v (27 or 28) instead. Hex."""
 
 
