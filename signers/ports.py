@@ -67,8 +67,8 @@ class InputSignature(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     pubkey: str
     """33 bytes, hex. BTC: of taproot the internal key; of a vault this cosigner's."""
     signature: str
-    """BTC: DER and one sighash byte; of taproot 64 bytes (BIP340, SIGHASH_DEFAULT). EVM: r, s (32 bytes each, s in the lower half) and y parity (0 or 1), for a Safe's
-    owner v (27 or 28) instead. Hex."""
+    """BTC: DER and one sighash byte; of taproot 64 bytes (BIP340, SIGHASH_DEFAULT). EVM: r, s (32 bytes each, s in the
+    lower half) and y parity (0 or 1), for a Safe's owner v (27 or 28) instead. Hex."""
 
 
 class SignResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
