@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from chains.eth.address import raw_address
 from chains.eth.erc20 import TRANSFER, decode_transfer, transfer_calldata
 from chains.eth.payout import PAY, decode_payout
+from chains.eth.safe import EXEC_TRANSACTION, decode_execution
 from chains.eth.tx import SignedTx
-from policies.intent import Order
+from policies.intent import Kind, Order
 from signers.ports import Refused
 from tests.fakes.evm_signing import (
     ETHER,
@@ -33,6 +34,7 @@ from tests.fakes.evm_signing import (
     EvmDraft,
     named_address,
 )
+from tests.fakes.safe_signing import SAFE, ExecutorBench, SafeWorld
 from tests.fakes.signer import EvmBench
 
 ETH_WINDOW = 3 * ETHER
@@ -45,7 +47,7 @@ ORDERS = 8
 class Attacker:
     """What he has: genuine orders, and every signature so far with the intents it was given for."""
 
-    bench: EvmBench
+    bench: EvmBench | ExecutorBench
     orders: list[Order]
     signed: list[tuple[SignedTx, frozenset[str]]] = field(default_factory=list)
 
@@ -71,6 +73,12 @@ class Attacker:
         if tx.data[:4] == PAY:
             assert tx.to == raw_address(PAYOUT)
             return [("ETH", payout.to, payout.units) for payout in decode_payout(tx.data)]
+        if tx.data[:4] == EXEC_TRANSACTION:
+            # The Safe pays, by its owners' word, and refunds nothing; the key pays the gas.
+            assert (tx.to, tx.value_wei) == (raw_address(SAFE), 0)
+            execution = decode_execution(tx.data, 0).tx
+            assert (execution.operation, execution.refunds) == (0, False)
+            return []
         if tx.data:
             assert (tx.to, tx.value_wei) == (raw_address(FACTORY), 0)  # it pays the treasury only
             return []
@@ -88,13 +96,19 @@ def drafts(attacker: Attacker, data: st.DataObject) -> EvmDraft:
     """Something to ask for: honest, replaced, moved to another nonce, merged, or bent."""
     world, nonce = attacker.bench.world, data.draw(st.integers(0, 5))
     price = data.draw(st.integers(1, 40)) * GWEI
-    kind = data.draw(st.sampled_from(["pay", "pay", "batch", "sweep", "fill", "bend"]))
+    kind = data.draw(st.sampled_from(["pay", "pay", "batch", "sweep", "fill", "execute", "rotate", "bend"]))
     if kind == "sweep":
         return world.sweep(
             data.draw(st.lists(st.integers(0, 3), min_size=1, max_size=3)), nonce=nonce, max_fee_wei=price
         )
     if kind == "fill":
         return world.fill(nonce, max_fee_wei=price)
+    if kind == "execute":
+        return executions(attacker, data, nonce, price)
+    if kind == "rotate":
+        thief = named_address("mallory")
+        intent = world.house_intent(Kind.ROTATION, destination=thief)
+        return EvmDraft([], nonce, intents=[intent], to=raw_address(thief), value_wei=ETHER, data=b"")
     orders = data.draw(st.lists(st.sampled_from(attacker.orders), min_size=1, max_size=3, unique_by=id))
     if kind == "batch":
         orders = [order for order in orders if order.asset == "ETH"] or attacker.orders[:1]
@@ -116,13 +130,34 @@ def drafts(attacker: Attacker, data: st.DataObject) -> EvmDraft:
     return draft
 
 
+def executions(attacker: Attacker, data: st.DataObject, nonce: int, price: int) -> EvmDraft:
+    """Something of a Safe whose owners all sign whatever they are shown."""
+    world = attacker.bench.world
+    assert isinstance(world, SafeWorld)
+    mallory = raw_address(named_address("mallory"))
+    bent: dict[str, Any] = data.draw(
+        st.sampled_from(
+            [
+                {},
+                {"operation": 1},
+                {"gas_price": 1, "refund_receiver": mallory},
+                {"to": raw_address(SAFE), "value_wei": 0, "data": b"\x01"},
+                {"to": raw_address(USDX), "value_wei": 0, "data": transfer_calldata(mallory, 100)},
+            ]
+        )
+    )
+    message = world.message(world.safe_draft(nonce=data.draw(st.integers(0, 2)), tx=bent))
+    value = data.draw(st.sampled_from([0, 0, ETHER]))
+    return world.execution(message, nonce=nonce, max_fee_wei=price, value_wei=value)
+
+
 @settings(max_examples=25)
 @given(data=st.data())
 def test_whatever_he_has_mined_each_order_is_paid_once_at_most_and_all_within_the_caps(
     data: st.DataObject,
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:
-        bench = EvmBench(Path(directory))
+        bench = ExecutorBench(Path(directory))
         bench.adopt(
             2,
             cap_window_cap=str(ETH_WINDOW),
@@ -138,7 +173,7 @@ def test_whatever_he_has_mined_each_order_is_paid_once_at_most_and_all_within_th
     _check(attacker)
 
 
-def _order(bench: EvmBench, number: int) -> Order:
+def _order(bench: EvmBench | ExecutorBench, number: int) -> Order:
     asset = "USDX" if number % 3 == 2 else "ETH"
     units = 1_500 if asset == "USDX" else ETHER * (number + 1) // ORDERS
     return bench.world.order(units, asset=asset, destination=named_address(f"payee {number}"))
