@@ -235,7 +235,8 @@ def _journal_reasons(examined: Examined[U], view: JournalView) -> list[Reason]:
                 )
     keyset, reach = examined.request.keyset, examined.reach
     furthest = view.high_water(keyset) + reach.ahead
-    if reach.number > furthest:
+    # A rescue may be signed by a journal that has seen nothing: keys that were restored after all else was lost.
+    if reach.number > furthest and Kind.ROTATION not in examined.grounds.kinds:
         reasons.append(Reason(reach.code, f"number {reach.number}: at most {furthest} now"))
     for index in sorted(examined.deposits):
         if view.attested(keyset, 0, index) is None:

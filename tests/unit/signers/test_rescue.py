@@ -133,6 +133,18 @@ def test_a_rescue_that_was_signed_is_given_out_in_every_state_of_keys_that_exist
         bench.service.sign(request)
 
 
+def test_keys_that_were_restored_with_an_empty_journal_are_emptied_at_whatever_nonce_they_are(
+    bench: EvmBench,
+) -> None:
+    put(bench, "deactivated", 2)
+    fill = bench.world.fill(5_001)
+    fill.intents = [msgspec.structs.replace(intent, policy_version=2) for intent in fill.intents]
+    assert bench.codes(bench.world.request(fill)) == {"nonce"}
+    assert bench.signatures(rotation(bench, 5_000))
+    # Now the signer knows where its nonces are.
+    assert bench.signatures(bench.world.request(fill))
+
+
 def test_a_payment_dressed_as_a_rescue_is_none(bench: EvmBench) -> None:
     """An order, an approval or a second intent beside it: a rotation comes alone and with nothing."""
     put(bench, "compromised", 2)
