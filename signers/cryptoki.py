@@ -114,12 +114,14 @@ class Library:
             return found
 
     def release(self) -> None:
-        """Give it back; the last one finalises it."""
+        """Give it back; the last one finalises it, when no thread is inside any more."""
         with self._registry:
             self._users -= 1
-            if self._users == 0:
-                del self._present[self.path]
-                self.raw.unload()
+            if self._users:
+                return
+            del self._present[self.path]
+        if self._close(WAIT_SECONDS):
+            self.raw.unload()
 
     @contextmanager
     def inside(self) -> Iterator[None]:

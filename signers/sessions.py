@@ -284,15 +284,21 @@ class Sessions:
     def _drop(self, connection: _Connection) -> None:
         """Leave a connection; sessions that are in use are closed by who uses them."""
         with self._library.inside():
-            if self._connection is connection:
-                self._connection = None
-            if connection.number != self._library.number:
-                return  # the numbers of its sessions may be those of new ones
-            while connection.idle:
-                _discard(connection.idle.pop())
-            keeper, connection.keeper = connection.keeper, None
-            if keeper is not None:
-                _discard(keeper)
+            connecting = self._connecting
+            if not connecting.acquire(timeout=WAIT_SECONDS):
+                raise TokenLost(f"the login to token {self.label!r} takes longer than {WAIT_SECONDS} seconds")
+            try:
+                if self._connection is connection:
+                    self._connection = None
+                unused, connection.idle = connection.idle, []
+                if connection.keeper is not None:
+                    unused.append(connection.keeper)
+                    connection.keeper = None
+            finally:
+                connecting.release()
+            if connection.number == self._library.number:  # else their numbers may be those of new sessions
+                for session in unused:
+                    _discard(session)
 
     def _session(self, slot: Any) -> Any:
         try:
