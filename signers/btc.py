@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from chains.btc.hd import AccountKey, Origin
+from chains.btc.script import key_script
 from policies.bundle import BitcoinKeyset, NetworkEntry, WalletEntry
 from policies.intent import Kind
 from signers.btc_scripts import KeysetScripts
@@ -45,15 +46,16 @@ class BitcoinRules:
 
     def read(self, request: SignRequest) -> BitcoinUnsigned:
         """The request's PSBT, if all its inputs are ours. Raises Unreadable."""
-        psbt = decoded(request)
+        psbt, account = decoded(request), self._own.account
         own = []
         for number, (keys, spent) in enumerate(zip(psbt.input_keys, psbt.spent, strict=True)):
             place = self._own.place(keys)
-            if place is None or self._own.script(*place) != spent.script:
+            pubkey = account.pubkey(*place) if place is not None else b""
+            if place is None or key_script(account.kind, pubkey) != spent.script:
                 raise Unreadable(
                     "foreign-input", f"input {number} spends an output that this key-set can't sign for"
                 )
-            own.append((place, self._own.account.pubkey(*place)))
+            own.append((place, pubkey))
         return unsigned_of(psbt, own)
 
     def find(self, request: SignRequest, unsigned: BitcoinUnsigned, grounds: Grounds) -> Findings:

@@ -8,7 +8,6 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from chains.btc.hd import Origin
 from chains.btc.script import KeyScript
 from policies.canonical import Hex32, Name
 
@@ -52,10 +51,6 @@ class BitcoinKeysetRecord(_Record, frozen=True, kw_only=True, tag_field="kind", 
     def fingerprint(self) -> bytes:
         """Master key fingerprint, 4 bytes."""
         return bytes.fromhex(self.origin[:8])
-
-    def place(self, path: tuple[int, ...] | None) -> tuple[int, int] | None:
-        """Branch (0 or 1) and index of a whole path from the master, None for a path elsewhere."""
-        return Origin.parse(self.origin).place(path)
 
 
 class BitcoinCosignerRecord(_Record, frozen=True, tag_field="kind", tag="btc-cosigner"):
