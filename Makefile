@@ -2,6 +2,7 @@
 #
 #   make demo   [ONCE=1] [JSON=FILE] [KEEP=DIR]   the guided tour of the main job
 #   make test   [ARGS="-k name"]                  lint, then every test, on the real parts
+#   make rehearse [JSON=FILE]                     a compromised hot key-set: freeze, new keys, rescue
 #   make bench  [JSON=FILE] [ONLY=name]           ratios against named peers
 #   make fuzz   [EXAMPLES=500] [SEED=n]           the API against its own OpenAPI document, for long
 #   make lint | setup | lock | contracts | clean
@@ -9,10 +10,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup test demo bench fuzz lint lock contracts clean
+.PHONY: help setup test demo rehearse bench fuzz lint lock contracts clean
 
 help:
-	@sed -n '3,7s/^# *//p' Makefile
+	@sed -n '3,8s/^# *//p' Makefile
 
 setup:
 	@$(PYTHON) -m ops.setup
@@ -29,6 +30,9 @@ test: lint
 
 demo: setup
 	@$(BIN)/strongroom demo $(if $(ONCE),--once) $(if $(JSON),--json '$(JSON)') $(if $(KEEP),--keep '$(KEEP)')
+
+rehearse: setup
+	@$(BIN)/strongroom rehearse $(if $(JSON),--json '$(JSON)')
 
 bench: setup
 	@$(BIN)/python -m ops.bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)')

@@ -68,6 +68,13 @@ def demo(
     sys.exit(run(After.END if once else After.STAY, json_file=json_file, keep=keep))
 
 
+def rehearse(*, json_file: _JsonFile = None) -> None:
+    """Rehearse a compromise: freeze, new keys, new bundle, rescue sweep, on a private network."""
+    from ops.ceremonies.compromise import run
+
+    sys.exit(run(json_file))
+
+
 def bench(
     *,
     json_file: _JsonFile = None,
@@ -88,7 +95,7 @@ def main() -> None:
     from custody.console.app import app
     from custody.console.operator import operator  # noqa: F401 - adds its verbs to the app
 
-    for command in (up, demo, bench):
+    for command in (up, demo, rehearse, bench):
         app.command()(command)
     for process, (_, text) in PROCESSES.items():
         app.command(process, help=text)(_listed_only)

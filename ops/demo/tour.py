@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from bitcoinrpc.authproxy import JSONRPCException
@@ -83,10 +83,13 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
 """Name, title, and what is done."""
 
 
-def run(world: World, show: Show, record: Record) -> None:
-    """Runs the steps in order; after the first that does not hold, the rest is recorded as not run."""
+def run(world: World, show: Show, record: Record, steps: Sequence[tuple[str, str, Step]] = STEPS) -> None:
+    """Runs steps in order, those of the tour unless others are given.
+
+    After the first that does not hold, the rest is recorded as not run.
+    """
     failed = ""
-    for name, title, action in STEPS:
+    for name, title, action in steps:
         step = StepRecord(name, title)
         record.steps.append(step)
         if failed:

@@ -174,7 +174,7 @@ def shell_file(directory: Path) -> Path:
 
 
 def to_toml(table: Mapping[str, Any]) -> str:
-    """A table of texts, numbers, lists of texts and tables of the same, as TOML."""
+    """A table of texts, numbers, lists and tables of the same, as TOML; tables in lists are written in place."""
     lines = [
         f"{_value(name)} = {_value(value)}" for name, value in table.items() if not isinstance(value, dict)
     ]
@@ -182,6 +182,10 @@ def to_toml(table: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_value(key)} = {_value(entry)}" for key, entry in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
     # Strings and lists of them are written alike in JSON and TOML, but for surrogates and DEL.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 

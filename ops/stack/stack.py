@@ -115,6 +115,7 @@ class Stack:
         self.verifier_socket = self._run / "verifier.sock"
         self.processes: dict[str, ManagedProcess] = {}
         self._killed: set[str] = set()
+        self._passwords: dict[str, str] = {}
         self._trust: trust.Trust | None = None
         self._lock: TextIO | None = None
 
@@ -152,8 +153,8 @@ class Stack:
         )
         self._trust = trust.prepare(self.directory, self.token, self.chains)
         self.tell("the database: schema and roles")
-        passwords = self._migrate()
-        files = config.write(self, self._trust, passwords)
+        self._passwords = self._migrate()
+        files = config.write(self, self._trust, self._passwords)
         self.processes = {
             name: ManagedProcess(
                 name,
@@ -240,6 +241,20 @@ class Stack:
         """Kills a part and starts it again at once."""
         self.kill(name)
         self.start(name)
+
+    def reconfigure(self) -> None:
+        """Takes a new bundle over: rewrites the configuration of our processes and starts them again.
+
+        Raises:
+            DevnetError: a process did not come back; carries the end of its log.
+        """
+        self._trust = trust.prepare(self.directory, self.token, self.chains)
+        config.write(self, self._trust, self._passwords)
+        for name in reversed(PROCESSES):
+            self.processes[name].stop(timeout=10)
+        for name in PROCESSES:
+            self.processes[name].start()
+        self.await_ready()
 
     def await_ready(self) -> None:
         """Waits until `/readyz` says that every part is there.
