@@ -6,10 +6,27 @@ is a proposal for the bundle that the officers sign.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from policies.bundle import BitcoinKeyset, Cosigner, EvmKeyset, KeysetEntry, KeyState, Owner, Tier
-from signers.ceremony.record import ProvenCeremony, SignedCeremony
+from chains.btc.multisig import agreed_multisig_address, parse_multisig
+from chains.btc.network import NETWORKS
+from chains.errors import InvalidValue
+from chains.eth.address import is_checksummed
+from policies.bundle import (
+    BitcoinKeyset,
+    BitcoinVault,
+    Cosigner,
+    EvmKeyset,
+    EvmVault,
+    KeysetEntry,
+    KeyState,
+    Owner,
+    Tier,
+)
+from signers.ceremony.facts import BRANCHES, FIRST_ADDRESSES
+from signers.ceremony.record import FirstAddress, ProvenCeremony, SignedCeremony
 from signers.errors import BadConfiguration
 from signers.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord, EvmKeysetRecord, SafeOwnerRecord
 
@@ -93,3 +110,86 @@ def member_entry(signed: SignedCeremony) -> Cosigner | Owner:
     if isinstance(keyset, SafeOwnerRecord):
         return Owner(id=record.member, organisation=record.organisation, address=keyset.address)
     raise BadConfiguration(f"{keyset.id!r} is no member of a vault")
+
+
+def bitcoin_vault_entry(
+    members: Sequence[SignedCeremony],
+    *,
+    chain: str,
+    tier: Literal["warm", "cold"],
+    threshold: int,
+    state: KeyState = "pre-active",
+) -> tuple[BitcoinVault, tuple[FirstAddress, ...]]:
+    """The entry of a Bitcoin vault, from its cosigners' ceremonies; and its first addresses, for all to compare.
+
+    Args:
+        members: genuine records, in the order that the descriptor gets.
+        chain: id of the network in the bundle.
+        tier: of the vault.
+        threshold: how many sign.
+        state: to propose to the quorum.
+
+    Raises:
+        BadConfiguration: not cosigners of one vault on one network, or too few of them.
+        DerivationDisagreement: two implementations see different addresses.
+    """
+    records = [signed.record.keyset for signed in members]
+    cosigners = [record for record in records if isinstance(record, BitcoinCosignerRecord)]
+    if len(cosigners) != len(records) or len({(one.id, one.network) for one in cosigners}) != 1:
+        raise BadConfiguration("these are not cosigners of one vault on one network")
+    listed = [member_entry(signed) for signed in members]
+    try:
+        wallet = parse_multisig(
+            threshold, [(one.origin, one.account) for one in cosigners], NETWORKS[cosigners[0].network]
+        )
+    except InvalidValue as error:
+        raise BadConfiguration(f"vault {cosigners[0].id!r}: {error}") from None
+    first = tuple(
+        FirstAddress(branch=branch, index=index, address=agreed_multisig_address(wallet, branch, index))
+        for branch in BRANCHES
+        for index in range(FIRST_ADDRESSES)
+    )
+    entry = BitcoinVault(
+        id=cosigners[0].id,
+        chain=chain,
+        tier=tier,
+        threshold=threshold,
+        state=state,
+        cosigners=tuple(one for one in listed if isinstance(one, Cosigner)),
+        descriptor=wallet.descriptor,
+    )
+    return entry, first
+
+
+def safe_entry(
+    members: Sequence[SignedCeremony],
+    *,
+    chain: str,
+    tier: Literal["warm", "cold"],
+    threshold: int,
+    address: str,
+    state: KeyState = "pre-active",
+) -> EvmVault:
+    """The entry of a Safe, from its owners' ceremonies and the address to which it was deployed.
+
+    Raises:
+        BadConfiguration: not owners of one Safe on one network, too few of them, or a malformed address.
+    """
+    records = [signed.record.keyset for signed in members]
+    owners = [record for record in records if isinstance(record, SafeOwnerRecord)]
+    if len(owners) != len(records) or len({(one.id, one.chain_id) for one in owners}) != 1:
+        raise BadConfiguration("these are not owners of one Safe on one network")
+    if len({one.address for one in owners}) < max(threshold, len(owners)) or not is_checksummed(address):
+        raise BadConfiguration(
+            f"Safe {owners[0].id!r}: an owner comes twice, too few, or no checksum in the address"
+        )
+    listed = [member_entry(signed) for signed in members]
+    return EvmVault(
+        id=owners[0].id,
+        chain=chain,
+        tier=tier,
+        threshold=threshold,
+        state=state,
+        address=address,
+        owners=tuple(one for one in listed if isinstance(one, Owner)),
+    )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from chains.btc.hd import AccountKey, agreed_address
+from chains.btc.multisig import with_checksum
 from chains.btc.network import NETWORKS
 from chains.errors import DerivationDisagreement, InvalidValue
 from chains.eth.tx import address_text_of_key
@@ -31,7 +32,7 @@ from signers.keyset import (
 from signers.sealed import AccountSecret, SealedRecord
 
 FIRST_ADDRESSES: Final = 3
-_BRANCHES: Final[tuple[Literal[0], Literal[1]]] = (0, 1)
+BRANCHES: Final[tuple[Literal[0], Literal[1]]] = (0, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +112,11 @@ def facts_of(keyset: KeysetRecord, public_key: str) -> Facts:
     if keyset.account != public_key:
         raise InvalidValue(f"key-set {keyset.id!r}: this is not its account key")
     prints["master"] = keyset.origin[:8]
-    expression = f"[{keyset.origin}]{keyset.account}/<0;1>/*"
+    origin = keyset.origin.replace("'", "h")
+    expression = f"[{origin}]{keyset.account}/<0;1>/*"
     if isinstance(keyset, BitcoinCosignerRecord):
         return Facts(public_key, prints, expression, ())
-    descriptor = _with_checksum(f"{'tr' if keyset.script == 'p2tr' else 'wpkh'}({expression})")
+    descriptor = with_checksum(f"{'tr' if keyset.script == 'p2tr' else 'wpkh'}({expression})")
     return Facts(public_key, prints, descriptor, _first_addresses(keyset, descriptor))
 
 
@@ -132,7 +134,7 @@ def check_facts(record: CeremonyRecord) -> None:
 def _first_addresses(keyset: BitcoinKeysetRecord, descriptor: str) -> tuple[FirstAddress, ...]:
     account = AccountKey.parse(keyset.account, NETWORKS[keyset.network], keyset.script)
     made = []
-    for branch in _BRANCHES:
+    for branch in BRANCHES:
         for index in range(FIRST_ADDRESSES):
             address = agreed_address(account, branch, index)
             third = _described_address(descriptor, branch, index, keyset.network)
@@ -146,16 +148,13 @@ def _first_addresses(keyset: BitcoinKeysetRecord, descriptor: str) -> tuple[Firs
 
 def _described_address(descriptor: str, branch: int, index: int, network: str) -> str:
     from embit.descriptor import Descriptor
+    from embit.descriptor.checksum import add_checksum
     from embit.networks import NETWORKS as EMBIT_NETWORKS
 
+    if add_checksum(descriptor.partition("#")[0]) != descriptor:
+        raise DerivationDisagreement(f"descriptor: another checksum by embit than in {descriptor[-9:]}")
     derived = Descriptor.from_string(descriptor).derive(index, branch_index=branch)
     return str(derived.address(EMBIT_NETWORKS[network]))
-
-
-def _with_checksum(descriptor: str) -> str:
-    from embit.descriptor.checksum import add_checksum
-
-    return str(add_checksum(descriptor))
 
 
 def _agreed_evm_address(public_key: bytes) -> str:

@@ -5,6 +5,7 @@
     ceremony remove PLAN [--answers FILE]  take away what an interrupted ceremony has left
     ceremony show DIRECTORY KEYSET      check a record and print it
     ceremony entry DIRECTORY KEYSET ... the key-set as the bundle lists it
+    ceremony vault KEYSET DIRECTORY ... the vault that several members' records make together
 
 For an offline machine: it needs no service and no network. See `signers.ceremony.plan` for the plan.
 """
@@ -12,6 +13,7 @@ For an offline machine: it needs no service and no network. See `signers.ceremon
 from __future__ import annotations
 
 import argparse
+import sys
 from getpass import getpass
 from pathlib import Path
 
@@ -29,6 +31,8 @@ def main(verb: str, arguments: list[str]) -> int:
         return _show(Path(given.directory), given.keyset)
     if given.command == "entry":
         return _entry(given)
+    if given.command == "vault":
+        return _vault(given)
     return _held(given)
 
 
@@ -60,6 +64,15 @@ def _parser(verb: str) -> argparse.ArgumentParser:
             command.add_argument("--tier", choices=("hot", "warm", "cold"), default="hot")
             for contract in ("factory", "forwarder", "payout"):
                 command.add_argument(f"--{contract}", help="of an EVM key, as the bundle has it")
+    vault = commands.add_parser("vault", help="a vault of several members as the bundle lists it (JSON)")
+    vault.add_argument("keyset", help="the vault's id")
+    vault.add_argument(
+        "directories", nargs="+", help="one for each member's record, in the descriptor's order"
+    )
+    vault.add_argument("--chain", required=True, help="id of its chain in the bundle")
+    vault.add_argument("--tier", choices=("warm", "cold"), required=True)
+    vault.add_argument("--threshold", type=int, required=True, help="how many members sign")
+    vault.add_argument("--address", help="of a Safe")
     return parser
 
 
@@ -118,5 +131,22 @@ def _entry(given: argparse.Namespace) -> int:
         entry = wallet_entry(signed, proven, chain=given.chain, tier=given.tier, contracts=contracts)
     else:
         entry = member_entry(signed)
+    print(msgspec.json.format(msgspec.json.encode(entry), indent=2).decode())
+    return 0
+
+
+def _vault(given: argparse.Namespace) -> int:
+    from signers.ceremony.entries import bitcoin_vault_entry, safe_entry
+    from signers.ceremony.session import read_ceremony
+
+    members = [read_ceremony(Path(directory), given.keyset)[0] for directory in given.directories]
+    where = {"chain": given.chain, "tier": given.tier, "threshold": given.threshold}
+    entry: object
+    if given.address is not None:
+        entry = safe_entry(members, address=given.address, **where)
+    else:
+        entry, first = bitcoin_vault_entry(members, **where)
+        for one in first:
+            print(f"{one.branch}/{one.index} {one.address}", file=sys.stderr)
     print(msgspec.json.format(msgspec.json.encode(entry), indent=2).decode())
     return 0

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from policies.bundle import BitcoinVault
 from signers.ceremony.proven import require_proven
 from signers.ceremony.session import read_ceremony
 from tests.support.ceremonies import (
+    COSIGNER,
     EVM_KEY,
     HOLDERS,
     OPERATORS,
@@ -156,3 +159,19 @@ def test_records_are_shown_and_entries_printed_for_the_bundle(tmp_path: Path) ->
     assert '"pre-active"' in entry
     refused = run_key_command(["ceremony", "entry", *where], {}, check=False)
     assert (refused.returncode, "--chain" in refused.stderr) == (1, True)
+
+
+def test_a_vault_s_entry_comes_from_the_records_of_its_members(tmp_path: Path) -> None:
+    sites = [Site(tmp_path / name, {**COSIGNER, "member": name}) for name in ("warm-a", "warm-b")]
+    for site in sites:
+        site.held()
+    directories = [str(site.backup) for site in sites]
+    limits = ["--chain", "bitcoin", "--tier", "warm", "--threshold", "2"]
+    done = run_key_command(["ceremony", "vault", str(COSIGNER["id"]), *directories, *limits], {})
+    entry = msgspec.json.decode(done.stdout, type=BitcoinVault)
+    assert [one.account for one in entry.cosigners] == [site.record().record.public_key for site in sites]
+    assert len(done.stderr.splitlines()) == 6
+    refused = run_key_command(
+        ["ceremony", "vault", str(COSIGNER["id"]), directories[0], *limits], {}, check=False
+    )
+    assert refused.returncode == 1

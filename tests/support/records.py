@@ -44,17 +44,19 @@ class Held:
         default_factory=lambda: {name: SigningKey.generate() for name in ("olga", "otto")}
     )
     attestation: SigningKey = field(default_factory=SigningKey.generate)
+    entropy: bytes = ENTROPY
+    point: bytes = POINT
 
     @property
     def keyset(self) -> KeysetRecord:
         public = bytes.fromhex(self.attestation.public_hex)
         if isinstance(self.new, NewBitcoinKeys):
-            return bitcoin_record(self.new, ENTROPY, public)
-        return evm_record(self.new, POINT, public)
+            return bitcoin_record(self.new, self.entropy, public)
+        return evm_record(self.new, self.point, public)
 
     def record(self, **changes: Any) -> CeremonyRecord:
         keyset = self.keyset
-        facts = facts_of(keyset, getattr(keyset, "account", POINT.hex()))
+        facts = facts_of(keyset, getattr(keyset, "account", self.point.hex()))
         token = TokenDescription(label="t", serial="1", model="m", firmware="f", library="l")
         first, second = (Operator(name=n, key=k.public_hex) for n, k in self.operators.items())
         shares = tuple(HolderShare(holder=f"h{i}", index=i, fingerprint="00" * 8) for i in (1, 2, 3))

@@ -5,13 +5,20 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
+import coincurve
 import msgspec
 import pytest
 
 from policies.bundle import BitcoinKeyset, Cosigner, EvmKeyset, Owner
 from policies.canonical import encode_signature
 from policies.keys import SigningKey
-from signers.ceremony.entries import Contracts, member_entry, wallet_entry
+from signers.ceremony.entries import (
+    Contracts,
+    bitcoin_vault_entry,
+    member_entry,
+    safe_entry,
+    wallet_entry,
+)
 from signers.ceremony.facts import bitcoin_record, check_facts, evm_record, facts_of
 from signers.ceremony.handout import share_text, words_in
 from signers.ceremony.people import code_of
@@ -134,7 +141,7 @@ def test_known_answers_of_bip_84_and_86() -> None:
     assert [(one.branch, one.index) for one in addresses] == [(b, i) for b in (0, 1) for i in (0, 1, 2)]
     descriptor = facts_of(taproot, taproot.account).descriptor
     assert descriptor is not None
-    assert descriptor.startswith("tr([5436d724/86'/0'/0']xpub")
+    assert descriptor.startswith("tr([5436d724/86h/0h/0h]xpub")
     assert facts_of(evm_record(EVM_KEY, POINT, public), POINT.hex()).addresses[0].address == (
         "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
     )
@@ -184,6 +191,52 @@ def test_members_of_vaults_are_listed_under_their_own_names() -> None:
         wallet_entry(Held(COSIGNER).signed(), None, chain="b", tier="warm")
     with pytest.raises(BadConfiguration, match="member of a vault"):
         wallet_entry(Held(OWNER).signed(), None, chain="b", tier="warm")
+
+
+def test_a_vault_is_put_together_from_its_members_records() -> None:
+    held = [
+        Held(msgspec.structs.replace(COSIGNER, member=f"m{n}"), entropy=bytes([n]) * 32) for n in (1, 2, 3)
+    ]
+    members = [one.signed() for one in held]
+    entry, first = bitcoin_vault_entry(members, chain="bitcoin", tier="warm", threshold=2)
+    assert [one.id for one in entry.cosigners] == ["m1", "m2", "m3"]
+    assert (entry.id, entry.state, len(first)) == ("btc-warm", "pre-active", 6)
+    assert entry.descriptor.startswith("wsh(sortedmulti(2,[")
+    assert len({one.address for one in first}) == 6
+    # The descriptor keeps the order that it was given; addresses do not depend on it (BIP67).
+    again, same = bitcoin_vault_entry(members[::-1], chain="bitcoin", tier="warm", threshold=2)
+    assert again.descriptor != entry.descriptor
+    assert same == first
+    elsewhere = Held(msgspec.structs.replace(COSIGNER, network="test"), entropy=bytes(32)).signed()
+    for wrong, threshold in (
+        ([*members, elsewhere], 2),
+        ([*members, Held().signed()], 2),
+        ([members[0], members[0]], 2),
+        (members, 4),
+        ([], 2),
+    ):
+        with pytest.raises(BadConfiguration):
+            bitcoin_vault_entry(wrong, chain="bitcoin", tier="warm", threshold=threshold)
+
+
+def test_a_safe_is_put_together_from_its_owners_records() -> None:
+    safe = "0x7E5F4552091A69125d5DfCb7b8C2659029395Bdf"
+    points = [coincurve.PrivateKey(bytes([n]) * 32).public_key.format() for n in (1, 2, 3)]
+    members = [
+        Held(msgspec.structs.replace(OWNER, member=f"o{n}"), point=point).signed()
+        for n, point in enumerate(points)
+    ]
+    entry = safe_entry(members, chain="ethereum", tier="cold", threshold=2, address=safe)
+    assert [one.address for one in entry.owners] == [one.record.addresses[0].address for one in members]
+    for wrong, threshold, address in (
+        ([*members, Held(EVM_KEY).signed()], 2, safe),
+        ([members[0], members[0]], 2, safe),
+        (members, 4, safe),
+        (members, 2, safe.lower()),
+        ([], 2, safe),
+    ):
+        with pytest.raises(BadConfiguration):
+            safe_entry(wrong, chain="ethereum", tier="cold", threshold=threshold, address=address)
 
 
 def test_a_holder_s_text_gives_back_the_words_and_other_texts_give_none() -> None:
