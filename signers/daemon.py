@@ -14,9 +14,13 @@ Making a signer (set-up, once; `SOFTHSM2_CONF` or the vendor's settings in the e
 The configuration (TOML; every field is checked at start):
 
     environment = "production"                      # or "trial", where keys may be in files
-    directory = "/var/lib/strongroom/signer"        # journal.sqlite, pinned.json, KEYSET.{seed,key}.json
+    directory = "/var/lib/strongroom/signer"        # journal.sqlite, pinned.json, KEYSET.{seed,key}.json, log.jsonl
     mark_directory = "/var/lib/strongroom-mark"     # journal.mark; another directory, in production another user's
-    bundle_path = "/etc/strongroom/bundle.json"     # the signed bundle; re-read when it changes, and on SIGHUP
+    bundle_path = "/etc/strongroom/bundle.json"     # where signed bundles may lie; looked at each second, and on SIGHUP
+    user = "strongroom-signer"                      # whom it becomes; in production it starts as root, and both are
+    mark_user = "strongroom-mark"                   # needed: the second keeps the mark
+    # log_directory = "/var/log/strongroom"         # for log.jsonl, if elsewhere
+    # outgoing = "none"                             # or "token": the token's library may use the network
     [tokens.main]                                   # any number of tokens, also of one library
     module = "/usr/lib/softhsm/libsofthsm2.so"
     label = "strongroom"
@@ -27,7 +31,10 @@ The configuration (TOML; every field is checked at start):
     uri = "pkcs11:token=main"
     [listen]
     unix = "/run/strongroom/signer.sock"            # or: host, port, certificate, private_key, clients = [PEM files]
-    # max_connections = 64
+    # max_connections = 64                          # of each client
+    # [listen.rates.sign]                           # of each client and call; defaults in rates.py
+    # per_second = 200
+    # burst = 1000
 
 It prints `strongroom signer: ready on ADDRESS` when it takes calls, ends with 0 on SIGTERM or SIGINT, and with
 1 and a sentence on standard error when it must not run.

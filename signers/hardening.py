@@ -117,7 +117,11 @@ def become(user: str) -> None:
     for capability in range(_LAST_CAPABILITY + 1):
         # Not one that a file could give back; what the kernel does not know, it says so (EINVAL).
         ctypes.CDLL(None).prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
-    os.setgroups([])
+    # The user's own groups, for a token's files or device may be shared with one.
+    groups = os.getgrouplist(user, entry.pw_gid)
+    if 0 in groups:
+        raise BadConfiguration(f"user {user!r} is in group 0: write a user without privileges")
+    os.setgroups(groups)
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
     os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
     _check_no_way_back(entry.pw_uid, entry.pw_gid)
@@ -128,7 +132,7 @@ def _check_no_way_back(uid: int, gid: int) -> None:
         powers = [line.split()[1] for line in status if line.startswith(("CapPrm:", "CapEff:", "CapInh:"))]
     if any(int(power, 16) for power in powers):
         raise SignerStopped(f"user {uid} kept capabilities: {powers}")
-    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or os.getgroups() not in ([], [gid]):
+    if os.getresuid() != (uid,) * 3 or os.getresgid() != (gid,) * 3 or 0 in os.getgroups():
         raise SignerStopped(f"the process is not wholly of user {uid} and group {gid}")
     ways_back: tuple[Callable[[], None], ...] = (
         lambda: os.setresuid(0, 0, 0),

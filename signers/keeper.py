@@ -22,7 +22,7 @@ import msgspec
 
 from chains.errors import StrongroomError
 from signers.errors import BadConfiguration, JournalMismatch, SignerStopped
-from signers.hardening import become, harden_process
+from signers.hardening import become, forbid_outgoing, harden_process, seal_system_calls
 from signers.mark import Mark, MarkFile
 
 MESSAGE_BYTES: Final = 4096
@@ -210,6 +210,8 @@ def main(arguments: list[str] | None = None) -> int:
                 become(options.user)
             harden_process()
             file = _opened(options.mark)
+            forbid_outgoing()
+            seal_system_calls("none")
         except (StrongroomError, OSError) as error:
             connection.send(msgspec.json.encode(Answer(error=str(error))))
             return 1

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 import pytest
@@ -28,8 +30,10 @@ from policies.statements import (
     SignedFreeze,
 )
 from signers.cli.root import main as key_command
-from signers.client import SignerClient, TlsAddress
+from signers.client import SignerClient, TlsAddress, UnixAddress
+from signers.config import read_config
 from signers.keyset import BitcoinKeysetRecord
+from signers.opening import open_keys
 from signers.pkcs11 import Token
 from signers.ports import (
     AnnounceRequest,
@@ -143,11 +147,19 @@ def test_it_has_one_listener_and_never_a_connection_that_it_began(daemon: Bitcoi
     client.close()
 
 
+def keeper_of(daemon: BitcoinDaemon) -> int:
+    pid = pid_of(daemon)
+    (keeper,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(keeper)
+
+
 def test_the_kernel_sees_to_it(daemon: BitcoinDaemon) -> None:
     """Seccomp 2: a filter of system calls; every thread has it. And no privileges can be gained any more."""
     daemon.start()
     daemon.client.status()
-    for task in Path(f"/proc/{pid_of(daemon)}/task").iterdir():
+    tasks = [Path(f"/proc/{pid}/task") for pid in (pid_of(daemon), keeper_of(daemon))]
+    assert len(list(tasks[0].iterdir())) > 3
+    for task in (*tasks[0].iterdir(), *tasks[1].iterdir()):
         status = dict(
             line.split(":\t", 1) for line in (task / "status").read_text().splitlines() if ":\t" in line
         )
@@ -172,7 +184,7 @@ def canaries(daemon: BitcoinDaemon) -> list[bytes]:
     return [daemon.token.user_pin().encode(), private, private.hex().encode(), b"tprv", b"xprv"]
 
 
-def test_its_secrets_are_nowhere_to_be_seen(daemon: BitcoinDaemon, keys: object) -> None:
+def test_its_secrets_are_nowhere_to_be_seen(daemon: BitcoinDaemon) -> None:
     """Arguments, environment, open files, log, directory, replies good and bad, metrics, status and its own log."""
     daemon.start()
     secrets = canaries(daemon)
@@ -193,14 +205,44 @@ def test_its_secrets_are_nowhere_to_be_seen(daemon: BitcoinDaemon, keys: object)
     proc = Path(f"/proc/{pid_of(daemon)}")
     seen = [text.encode() for text in said]
     seen += [(proc / name).read_bytes() for name in ("cmdline", "environ", "status", "maps")]
-    (keeper,) = (proc / f"task/{pid_of(daemon)}/children").read_text().split()
+    keeper = keeper_of(daemon)
     seen += [Path(f"/proc/{keeper}/{name}").read_bytes() for name in ("cmdline", "environ")]
     daemon.end()
     seen += [path.read_bytes() for path in daemon.directory.rglob("*") if path.is_file()]
     for secret in secrets:
         assert not [text[:80] for text in seen if secret in text]
-    config = repr(keys) + repr(daemon.settings)
-    assert secrets[0].decode() not in config
+
+
+def _reprs(value: object, depth: int = 4) -> Iterator[str]:
+    """What printing an object shows, and all objects that hang on it."""
+    yield repr(value)
+    if depth == 0 or isinstance(value, str | bytes | int | type | ModuleType):
+        return
+    held: list[object] = list(value.values()) if isinstance(value, dict) else []
+    held += list(getattr(value, "__dict__", {}).values())
+    for kind in type(value).__mro__:
+        slots = getattr(kind, "__slots__", ())
+        held += [getattr(value, name, None) for name in ((slots,) if isinstance(slots, str) else slots)]
+    for inner in held:
+        # What holds a secret holds it as bytes or text; whatever wraps these must not print them.
+        if not isinstance(inner, bytes | str | bytearray):
+            yield from _reprs(inner, depth - 1)
+
+
+def test_what_holds_a_secret_does_not_print_it(daemon: BitcoinDaemon) -> None:
+    """Everything that the daemon has open, as a debugger, a log or a traceback with values would show it."""
+    daemon.run()
+    daemon.close()
+    secrets = canaries(daemon)[:3]
+    opened = open_keys(read_config(daemon.directory / "signer.toml"), lambda _: None)
+    try:
+        shown = " ".join(_reprs(opened))
+    finally:
+        opened.close()
+    for secret in secrets:
+        assert str(secret)[2:-1] not in shown
+        assert secret.hex() not in shown
+    assert KEYSET in shown
 
 
 def test_it_dumps_no_core_and_nobody_looks_into_it(daemon: BitcoinDaemon) -> None:
@@ -244,13 +286,13 @@ def test_started_as_root_it_becomes_its_user_and_its_keeper_another(dropped: Bit
     answer = dropped.client.sign(request)
     assert not [note for note in dropped.client.status().notes if "user" in note]
     proc = Path(f"/proc/{pid_of(dropped)}")
-    (keeper,) = (proc / f"task/{pid_of(dropped)}/children").read_text().split()
-    for pid, user in ((str(pid_of(dropped)), SIGNER), (keeper, KEEPER)):
+    for pid, user in ((pid_of(dropped), SIGNER), (keeper_of(dropped), KEEPER)):
         status = Path(f"/proc/{pid}/status").read_text()
         entry = pwd.getpwnam(user)
         assert re.search(r"^Uid:\t(.*)$", status, re.M)[1].split() == [str(entry.pw_uid)] * 4  # type: ignore[index]
         assert re.search(r"^Gid:\t(.*)$", status, re.M)[1].split() == [str(entry.pw_gid)] * 4  # type: ignore[index]
-        assert re.search(r"^Groups:\t\s*$", status, re.M)
+        groups = re.search(r"^Groups:\t(.*)$", status, re.M)[1].split()  # type: ignore[index]
+        assert groups == [str(group) for group in os.getgrouplist(user, entry.pw_gid)]
         assert set(re.findall(r"^Cap(?:Inh|Prm|Eff|Amb):\t(\w+)$", status, re.M)) == {"0" * 16}
     (core,) = [line for line in (proc / "limits").read_text().splitlines() if line.startswith("Max core")]
     assert core.split()[4:6] == ["0", "0"]
@@ -354,6 +396,57 @@ def test_its_log_is_on_the_disk_and_whole_after_a_kill(daemon: BitcoinDaemon, tm
     assert key_command(["log", *arguments]) == 0
     last = json.loads(path.read_bytes().splitlines()[-1])
     assert last["head"]["number"] == json.loads(path.read_bytes().splitlines()[-2])["number"]
+
+
+def test_a_keeper_that_dies_ends_the_signer_and_nothing_is_forgotten(daemon: BitcoinDaemon) -> None:
+    daemon.start()
+    request = daemon.request()
+    answer = daemon.client.sign(request)
+    os.kill(keeper_of(daemon), signal.SIGKILL)
+    with pytest.raises(SignerUnavailable):
+        daemon.client.sign(daemon.request())
+    assert daemon.process is not None
+    assert daemon.process.wait(30) == 1
+    assert "the keeper of the mark" in daemon.printed()
+    daemon.start()
+    assert daemon.client.sign(request) == answer
+
+
+def test_a_signer_that_stood_still_for_a_while_goes_on(daemon: BitcoinDaemon) -> None:
+    """SIGSTOP: whoever asks meanwhile learns nothing, asks again, and gets the one answer that there is."""
+    daemon.start()
+    hasty = SignerClient(UnixAddress(daemon.directory / "s.sock"), timeout_s=1)
+    request = daemon.request()
+    os.kill(pid_of(daemon), signal.SIGSTOP)
+    with pytest.raises(SignerUnavailable):
+        hasty.sign(request)
+    os.kill(pid_of(daemon), signal.SIGCONT)
+    answer = daemon.client.sign(request)
+    assert hasty.sign(request) == answer
+    assert daemon.client.status().signed == 1
+    hasty.close()
+
+
+def test_out_of_descriptors_it_serves_whom_it_serves_and_later_the_others(daemon: BitcoinDaemon) -> None:
+    doors = Doors(daemon)
+    good = doors.client(doors.good)
+    good.sign(daemon.request())
+    pid = pid_of(daemon)
+    most = len(os.listdir(f"/proc/{pid}/fd")) + 8
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, most))
+    with ExitStack() as held:
+        for _ in range(60):
+            held.enter_context(socket.create_connection(("127.0.0.1", doors.port), timeout=5))
+        wait_until(
+            lambda: "a connection could not be accepted" in daemon.printed(),
+            timeout=30,
+            what="its descriptors to run out",
+        )
+        assert good.sign(daemon.request()).signatures
+    fresh = doors.client(doors.good)
+    wait_until(lambda: _answers(fresh), timeout=30, what="a place for another connection")
+    fresh.close()
+    good.close()
 
 
 def test_a_flood_of_one_client_leaves_another_served_and_the_memory_bounded(daemon: BitcoinDaemon) -> None:
