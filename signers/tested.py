@@ -91,6 +91,9 @@ def write_tested(directory: Path, keys: Keys, token: Token | None, *, signatures
     fresh = path.with_name(path.name + ".fresh")
     fresh.unlink(missing_ok=True)
     write_new(fresh, msgspec.json.encode(file))
+    owner = directory.stat()
+    if os.geteuid() == 0:  # else the signer, another user, could not read what root has written
+        os.chown(fresh, owner.st_uid, owner.st_gid)
     os.replace(fresh, path)
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -333,6 +334,13 @@ def test_a_record_that_was_edited_or_is_of_other_keys_is_no_record(made: Path, c
         require_tested(made, keys, token)
     finally:
         opened.close()
+
+
+def test_the_record_belongs_to_whom_the_signers_directory_belongs(made: Path, config: SignerConfig) -> None:
+    if os.geteuid() == 0:
+        os.chown(made, 65534, 65534)
+    assert run(made, "--signatures", str(FEW), "btc-hot") == 0
+    assert path_of_tested(made, "btc-hot").stat().st_uid == made.stat().st_uid
 
 
 def test_the_throwaway_key_is_gone_afterwards_and_shows_nothing(made: Path, config: SignerConfig) -> None:
