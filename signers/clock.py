@@ -3,6 +3,7 @@
 While the machine runs, its uptime vouches for the time that passes, also over restarts of the signer: a wall clock
 that runs ahead of it has jumped. Over a stop of the machine nobody vouches; so a stop may last an hour, and all of
 them together too, until somebody confirms the time: an officer, or the quorum with a bundle that it has just issued.
+So between two confirmations no clock, however it is set, moves a window or an age by more than an hour and two minutes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from signers.errors import ClockUnsteady
 MAX_BACK_SECONDS: Final = 5
 """A step back of up to this much is taken as standing still."""
 MAX_JUMP_SECONDS: Final = 120
-"""How far the wall clock may run ahead of the machine's uptime clock."""
+"""How far the wall clock may be from what the machine's uptime says, ahead or behind."""
 MAX_STOP_SECONDS: Final = 3600
 """How long the signer may stand still, and the machine in all, before somebody has to confirm the time."""
 
@@ -35,7 +36,8 @@ class ClockNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     offset: int
     """Wall clock minus uptime, in seconds, when the time was last confirmed or the machine started."""
     stopped: int = 0
-    """Seconds for which no uptime vouches (the machine stood still), since the time was confirmed."""
+    """Seconds for which no uptime vouches since the time was confirmed: stops of the machine, and for each of them what
+    the clock may have been ahead before."""
     suspended: str = ""
     """Why signing is suspended, empty if it is not."""
 
@@ -83,13 +85,13 @@ class SteadyClock:
         if note.boot == self._boot:
             self._offset = note.offset
         else:
-            self._stopped += stop
+            self._stopped += stop + MAX_JUMP_SECONDS
         if self._suspended:
             return
         if stop > MAX_STOP_SECONDS:
             self._suspended = f"the signer stood still for {stop} s"
         elif self._stopped > MAX_STOP_SECONDS:
-            self._suspended = f"the machine stood still for {self._stopped} s in all"
+            self._suspended = f"no uptime vouches for {self._stopped} s, as the machine stood still"
 
     def now(self) -> int:
         """UNIX seconds, never less than before.
@@ -103,6 +105,11 @@ class SteadyClock:
             if wall < self._latest - MAX_BACK_SECONDS:
                 raise ClockUnsteady(
                     f"the clock says {wall}, but the journal is at {self._latest} already: set the clock right"
+                )
+            if wall < expected - MAX_JUMP_SECONDS and not self._suspended:
+                raise ClockUnsteady(
+                    f"the clock fell {expected - wall} s behind: set it right, or have an officer confirm that it is "
+                    "(strongroom key clock)"
                 )
             if wall > expected + MAX_JUMP_SECONDS and not self._suspended:
                 self._suspended = f"the clock jumped {wall - expected} s forward"
