@@ -181,7 +181,7 @@ def _opened(path: Path) -> MarkFile:
                 raise SignerStopped(
                     f"another keeper has the mark {path}; is another signer running?"
                 ) from None
-            time.sleep(0.01)
+            time.sleep(0.01)  # float: seconds
 
 
 def _status(path: Path) -> os.stat_result:
