@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
-from policies.bundle import read_bundle
-from tests.fakes.signing import SoftKeys, World
+from policies.bundle import Breaker, Bundle, read_bundle
+from policies.intent import Order
+from signers.btc import BitcoinRules
+from signers.guard import examine
+from tests.fakes.signing import NOW, Draft, SoftKeys, World
 
 
 def test_a_bundle_with_two_keysets_that_pay_from_one_tier_of_a_chain_is_not_believed() -> None:
@@ -30,3 +37,94 @@ def test_a_bundle_with_two_keysets_that_pay_from_one_tier_of_a_chain_is_not_beli
         read_bundle(signed.encode(), world.root, now=world.now)
     warm = msgspec.structs.replace(second, tier="warm")
     read_bundle(world.signed(world.bundle(keysets=(*good.keysets, warm))).encode(), world.root, now=world.now)
+
+
+# Two signers, one after the other: neither journal knows what the other has signed.
+
+OLD, NEW = SoftKeys.make(), SoftKeys.make(bytes([1]) * 32, "btc-hot-2")
+HOUSE = World(OLD.record)
+FOLLOWER = World(
+    NEW.record,
+    officers=HOUSE.officers,
+    caller=HOUSE.caller,
+    stranger=HOUSE.stranger,
+    verifier=HOUSE.verifier,
+    approvers=HOUSE.approvers,
+)
+LONGEST = 3_600
+SIGN_BEFORE = 2 * LONGEST
+
+
+def objections(world: World, keys: SoftKeys, order: Order, bundle: Bundle, now: int) -> set[str]:
+    """What one of the signers has against paying an order under a bundle, its journal aside."""
+    entry = bundle.keyset(keys.record.id)
+    intent = world.intent(order, policy_version=bundle.version, tier=entry.tier)
+    request = world.request(Draft([world.coin(2_000_000_000)], [order], intents=[intent], fee_sats=2_000))
+    if entry.tier != "hot":
+        soon: dict[str, Any] = {"expires_at": now + 60}
+        request = world.evidence(
+            request,
+            approvals=tuple(world.approval(intent, name, **soon) for name in ("ada", "ben")),
+            verdicts=(world.verdict(intent, **soon),),
+        )
+    rules = BitcoinRules(keys.record, keys.account)
+    examination = examine(request, bundle, rules, held={keys.record.id}, now=now)
+    return {reason.code for reason in examination.reasons}
+
+
+def of_both(version: int, active_from: int, **old: Any) -> Bundle:
+    """Both key-sets, each under a breaker of its own as each has a signer of its own."""
+    breaker: dict[str, Any] = {"value_cap": str(10**30), "window_seconds": 3600}
+    return HOUSE.bundle(
+        version,
+        keysets=(HOUSE.keyset_entry(**old), FOLLOWER.keyset_entry(active_from=active_from)),
+        breakers=tuple(Breaker(id=k, keysets=(k,), **breaker) for k in (OLD.record.id, NEW.record.id)),
+        longest_order_seconds=LONGEST,
+    )
+
+
+@given(
+    expires=st.integers(-SIGN_BEFORE, 2 * LONGEST),
+    early=st.integers(1, SIGN_BEFORE),
+    late=st.integers(0, 2 * LONGEST),
+)
+def test_no_order_is_good_enough_for_a_key_set_and_for_the_one_that_follows_it(
+    expires: int, early: int, late: int
+) -> None:
+    """Whenever the old one was asked before the switch, and whenever the new one is asked after it."""
+    order = HOUSE.order(100_000, expires_at=NOW + expires)
+    before = HOUSE.bundle(1, longest_order_seconds=LONGEST, issued_at=NOW - SIGN_BEFORE)
+    after = of_both(2, NOW, state="deactivated")
+    first = objections(HOUSE, OLD, order, before, NOW - early)
+    second = objections(FOLLOWER, NEW, order, after, NOW + late)
+    event(f"old: {sorted(first)}, new: {sorted(second)}")
+    assert first or second
+    assert first <= {"order-expired", "order-too-long"}
+    assert second <= {"order-expired", "order-too-long", "order-too-old"}
+
+
+def test_both_do_pay_what_is_of_their_time() -> None:
+    order = HOUSE.order(100_000, expires_at=NOW + 60)
+    assert objections(HOUSE, OLD, order, HOUSE.bundle(1, longest_order_seconds=LONGEST), NOW - 1) == set()
+    order = HOUSE.order(100_000, expires_at=NOW + LONGEST + 60)
+    assert objections(FOLLOWER, NEW, order, of_both(2, NOW, state="deactivated"), NOW + 60) == set()
+
+
+@given(units=st.integers(1, 10**9 - 1))
+def test_no_order_is_good_enough_for_two_tiers_whose_caps_meet(units: int) -> None:
+    hot = HOUSE.bundle().caps[0]
+    warm = msgspec.structs.replace(
+        hot, tier="warm", payment_from=hot.payment_below, payment_below=str(10**9), window_cap=str(10**12)
+    )
+    bundle = HOUSE.bundle(
+        keysets=(HOUSE.keyset_entry(), FOLLOWER.keyset_entry(tier="warm")),
+        caps=(hot, warm),
+        breakers=(Breaker(id="b", keysets=(OLD.record.id,), value_cap=str(10**30), window_seconds=60),),
+        requirements=(HOUSE.requirement(),),
+    )
+    order = HOUSE.order(units)
+    found = [
+        objections(world, keys, order, bundle, NOW) - {"dust"}
+        for world, keys in ((HOUSE, OLD), (FOLLOWER, NEW))
+    ]
+    assert sorted(map(sorted, found)) in ([[], ["payment-cap"]], [[], ["payment-floor"]])
