@@ -9,6 +9,7 @@ Sources: `Safe.sol` and `SignatureDecoder.sol` of safe-smart-account v1.4.1; EIP
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +25,7 @@ from chains.eth.abi import (
     decode_arguments,
     encode_arguments,
     selector,
+    topic,
     uint_word,
     word_address,
     word_uint,
@@ -70,7 +72,15 @@ ADMINISTRATION: Final[Mapping[bytes, str]] = {
 """Calls that change who rules a Safe or what it runs, by selector; `changeMasterCopy` is of Safes before 1.1."""
 MULTI_SEND: Final = selector("multiSend(bytes)")
 """Many calls in one, each with an operation of its own."""
+NONCE: Final = selector("nonce()")
+EXECUTED: Final[Mapping[str, bool]] = {
+    topic("ExecutionSuccess(bytes32,uint256)"): True,
+    topic("ExecutionFailure(bytes32,uint256)"): False,
+}
+"""First topics of the events that use up a nonce, and whether the inner call succeeded; the second is the hash that
+owners have signed."""
 
+_RESOURCE: Final = re.compile(r"safe:0x([0-9a-f]{40}):([0-9]{1,78})")
 _FIELDS: Final = 10
 _DATA_AT: Final = 2
 _SIGNATURES_AT: Final = 9
@@ -253,6 +263,17 @@ def safe_resource(safe: bytes, nonce: int) -> str:
     """
     address_word(safe)
     return f"safe:0x{safe.hex()}:{word_uint(uint_word(nonce))}"
+
+
+def parse_safe_resource(resource: str) -> tuple[bytes, int]:
+    """Safe (20 bytes) and nonce of a resource. Raises InvalidValue: not what `safe_resource` writes."""
+    found = _RESOURCE.fullmatch(resource)
+    if found is None:
+        raise InvalidValue(f"resource {resource[:80]!r}: expected safe:0x, 40 hex digits, and a nonce")
+    safe, nonce = bytes.fromhex(found[1]), int(found[2])
+    if safe_resource(safe, nonce) != resource:
+        raise InvalidValue(f"resource {resource!r}: not in its only form")
+    return safe, nonce
 
 
 def decode_execution(calldata: bytes, nonce: int) -> Execution:

@@ -12,12 +12,14 @@ from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
 from chains.errors import InvalidValue, NodeUnavailable
 from chains.eth.address import parse_address as parse_evm
+from chains.eth.address import raw_address
 from chains.eth.network import EthNetwork, NativeMode
 from chains.eth.node import EvmNode
+from chains.eth.safe import parse_safe_resource
 from chains.eth.watch import WatchedSenders
 from chains.ports import Consumption, Header, Receipt
 from chains.types import BlockRef
-from policies.bundle import Bundle, EvmKeyset, EvmNetwork
+from policies.bundle import Bundle, EvmKeyset, EvmNetwork, EvmVault
 
 _NO_FEERATE = FeeRate(1)
 
@@ -39,7 +41,7 @@ class OwnChain(Protocol):
         """Height from which confirmations count when the best chain ends at `tip`."""
 
     def uses(self, block: BlockRef, resources: Iterable[str]) -> Sequence[Consumption]:
-        """Uses of these resources in a block; on EVM chains of all nonces of the bundle's keys, too.
+        """Uses of these resources in a block; on EVM chains of all nonces of the bundle's keys and Safes, too.
 
         Raises:
             Reorganised: the node does not have the block (any more).
@@ -109,7 +111,7 @@ class EvmChain:
 
     Args:
         node: the verifier's own.
-        bundle: the one in force: names the keys whose nonces are watched.
+        bundle: the one in force: names the keys and Safes whose nonces are watched.
     """
 
     def __init__(self, node: EvmNode, bundle: Callable[[], Bundle]) -> None:
@@ -137,14 +139,18 @@ class EvmChain:
         senders = self._senders()
         # Where traces are not asked for, a block is read in one request; nonces need none of them. Our own addresses
         # are named, so that a token that says no without failing is noticed.
-        return self._node.observe_block(block, senders.senders, senders, NativeMode.BALANCE).consumptions
+        seen = self._node.observe_block(block, senders.senders, senders, NativeMode.BALANCE).consumptions
+        return [*seen, *self._node.safes.executions(self._safes(), block)]
 
     def needs_reading(self, resources: Sequence[str]) -> bool:
         """See `OwnChain`."""
-        return bool(self._senders().senders)
+        return bool(self._senders().senders or self._safes())
 
     def unused(self, resource: str) -> bool:
         """See `OwnChain`."""
+        if resource.startswith("safe:"):
+            safe, used = parse_safe_resource(resource)
+            return self._node.safes.nonce(safe, self._node.tip()) <= used
         sender, _, nonce = resource.partition(":")
         if not nonce.isdecimal():
             raise InvalidValue(f"resource {resource!r}: expected sender:nonce")
@@ -163,6 +169,13 @@ class EvmChain:
         own = self._node.network.native_mode
         # A block whose traces nobody gives is read by balances, whatever the chain's mode.
         return (own,) if own is NativeMode.BALANCE else (own, NativeMode.BALANCE)
+
+    def _safes(self) -> frozenset[bytes]:
+        return frozenset(
+            raw_address(each.address)
+            for each in self._bundle().vaults
+            if isinstance(each, EvmVault) and each.chain == self.name
+        )
 
     def _senders(self) -> WatchedSenders:
         return WatchedSenders(

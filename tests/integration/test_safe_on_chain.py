@@ -13,12 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chains.errors import Reorganised
 from chains.eth.address import checksummed, raw_address
-from chains.eth.safe import SafeMessage, SafeTx, join_signatures
+from chains.eth.network import EthNetwork, NativeMode
+from chains.eth.node import EvmNode
+from chains.eth.safe import SafeMessage, SafeTx, join_signatures, safe_resource
+from chains.types import BlockRef
 from ops.devnet.anvil import Anvil
-from signers.ports import SignRequest
-from tests.fakes.evm_signing import ETHER, EVM_CHAIN_ID, EVM_DESTINATION, USDX, named_address
+from signers.ports import OpenRequest, SignRequest
+from signers.verifier.chains import EvmChain
+from signers.verifier.follow import Follower
+from signers.verifier.logs import LogKeeper
+from signers.verifier.resolve import Resolver
+from signers.verifier.state import State
+from tests.fakes.evm_signing import ETHER, EVM_CHAIN, EVM_CHAIN_ID, EVM_DESTINATION, USDX, named_address
 from tests.fakes.safe_signing import OWNERS, ExecutorBench, OwnerBench, SafeDraft, SafeWorld, owner_keys
+from tests.fakes.signing import VERIFIER
 from tests.support.evm import Contract, deploy, mined, outside_artifact, succeeded
 from tests.support.safe import deploy_safe, safe_artifact
 
@@ -180,6 +190,92 @@ def test_what_the_owners_signers_refuse_would_have_robbed_the_safe(vault: Vault)
         assert robbed, code
         assert vault.node.rpc("evm_revert", start)
         start = vault.node.rpc("evm_snapshot")
+
+
+# What the verifier says of it.
+
+
+@pytest.fixture
+def node(anvil: Anvil) -> EvmNode:
+    network = EthNetwork(EVM_CHAIN_ID, anvil.block_hash(0)[2:], NativeMode.BALANCE)
+    return EvmNode(EVM_CHAIN, network, anvil.rpc_url, tokens=lambda: ())
+
+
+def test_a_node_tells_which_nonces_of_a_safe_were_used_by_what(vault: Vault, node: EvmNode) -> None:
+    world, safe = vault.world, raw_address(vault.safe.address)
+    sent = []
+    for nonce in range(3):
+        message = world.message(world.safe_draft(ETHER, safe=vault.safe.address, nonce=nonce))
+        assert vault.attempt(message.tx, world.signatures_blob(message))
+        sent.append((message.content, node.tip()))
+    for nonce, (content, block) in enumerate(sent):
+        (use,) = node.safes.executions([safe, b"\x01" * 20], block)
+        assert (use.resource, use.content, use.succeeded) == (safe_resource(safe, nonce), content, True)
+        assert node.safes.nonce(safe, block) == nonce + 1
+    assert node.safes.executions([], sent[0][1]) == []
+    assert node.safes.nonce(b"\x01" * 20, node.tip()) == 0
+    # Two in one block, and one that fails inside with gas of its own, which uses the nonce up.
+    contents = []
+    for nonce, tx in ((3, {}), (4, {"safe_tx_gas": 30_000, "value_wei": 500 * ETHER})):
+        message = world.message(world.safe_draft(ETHER, safe=vault.safe.address, nonce=nonce, tx=tx))
+        data = message.tx.execution(world.signatures_blob(message))
+        vault.node.transact(vault.node.accounts()[0], vault.safe.address, data, gas=400_000)
+        contents.append(message.content)
+    vault.node.mine()
+    uses = node.safes.executions([safe], node.tip())
+    assert [(use.content, use.succeeded) for use in uses] == list(zip(contents, (True, False), strict=True))
+    assert [use.resource for use in uses] == [safe_resource(safe, 3), safe_resource(safe, 4)]
+    gone = BlockRef(node.tip().height, "ab" * 32)
+    with pytest.raises(Reorganised):
+        node.safes.executions([safe], gone)
+
+
+def test_a_verifier_confirms_what_a_safe_has_executed_and_proves_its_rivals_dead(
+    vault: Vault, node: EvmNode, tmp_path: Path
+) -> None:
+    world, owner = vault.world, vault.owners[0]
+    drafts = [world.safe_draft(units * ETHER, safe=vault.safe.address) for units in (1, 2)]
+    later = world.safe_draft(ETHER, safe=vault.safe.address, nonce=1)
+    for draft in (*drafts, later):
+        owner.signatures(world.safe_request(draft))
+    paid, rival, waits = (world.message(draft) for draft in (*drafts, later))
+    state = State(tmp_path / "verifier.sqlite")
+    bundle = world.bundle()
+    follower = Follower(state, EvmChain(node, lambda: bundle))
+    parts = ({EVM_CHAIN: follower}, LogKeeper(state), lambda: bundle)
+    resolver = Resolver(VERIFIER, world.verifier, state, *parts)
+    assert resolver.serve(owner.witness) == 0
+    assert vault.attempt(paid.tx, world.signatures_blob(paid))
+    follower.catch_up()
+    assert resolver.serve(owner.witness) == 0, "its block is not final yet"
+    vault.node.finalize()
+    follower.catch_up()
+    assert resolver.serve(owner.witness) == 2
+    outcomes = [resolver.outcome(EVM_CHAIN, message.content) for message in (paid, rival, waits)]
+    assert outcomes == ["confirmed", "dead", None]
+    assert [each.content for each in owner.witness.open(OpenRequest()).transactions] == [waits.content]
+    # Executed before the verifier ever heard of it: found in older blocks, whatever has happened since.
+    assert vault.attempt(waits.tx, world.signatures_blob(waits))
+    for nonce in range(2, 5):
+        more = world.message(world.safe_draft(ETHER, safe=vault.safe.address, nonce=nonce))
+        assert vault.attempt(more.tx, world.signatures_blob(more))
+    vault.node.finalize()
+    state.close()
+    late_state = State(tmp_path / "late.sqlite")
+    late_follower = Follower(late_state, EvmChain(node, lambda: bundle))
+    late = Resolver(
+        VERIFIER,
+        world.verifier,
+        late_state,
+        {EVM_CHAIN: late_follower},
+        LogKeeper(late_state),
+        lambda: bundle,
+    )
+    assert late.serve(owner.witness) == 0
+    late_follower.catch_up()
+    assert late.serve(owner.witness) == 1
+    assert late.outcome(EVM_CHAIN, waits.content) == "confirmed"
+    late_state.close()
 
 
 safe_txs = st.builds(

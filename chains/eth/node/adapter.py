@@ -19,6 +19,7 @@ from chains.eth.call import Call, Reverted
 from chains.eth.gas import GasPrice
 from chains.eth.network import EthNetwork, NativeMode
 from chains.eth.node.reader import BlockReader, Holding, Questions
+from chains.eth.node.safes import SafeReader
 from chains.eth.node.transport import METHOD_NOT_FOUND, Transport
 from chains.eth.tx import SignedTx
 from chains.eth.wire import BlockHeader, FeeHistory, MinedTx, hash_text, octets, quantity
@@ -65,6 +66,8 @@ class EvmNode:
         self._network = network
         self._transport = Transport(chain, network, rpc_url, timeout_s=timeout_s, batch_size=batch_size)
         self._reader = BlockReader(self._transport, network.native_mode, tokens)
+        self.safes = SafeReader(self._transport, self)
+        """What became of Safes' transactions."""
 
     def __repr__(self) -> str:
         return f"EvmNode({self._chain!r}, chain_id={self._network.chain_id}, rpc_url=[secret])"
