@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from signers.errors import CeremonyStopped
+from signers.files import write_new
 
 
 def write_exclusive(path: Path, content: bytes) -> None:
@@ -13,6 +14,7 @@ def write_exclusive(path: Path, content: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
+            _give_away(descriptor, path.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -27,6 +29,7 @@ def write_replacing(path: Path, content: bytes) -> None:
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
+            _give_away(descriptor, path.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -34,6 +37,16 @@ def write_replacing(path: Path, content: bytes) -> None:
         _sync_directory(path.parent)
     except OSError as error:
         raise CeremonyStopped(f"{path}: {error.strerror}") from None
+
+
+def write_last(path: Path, content: bytes) -> None:
+    """Write the key-set's own file, whole or not at all; with it there is a key-set. Raises FileExistsError."""
+    write_new(path, content)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _give_away(descriptor, path.parent)
+    finally:
+        os.close(descriptor)
 
 
 def remove(path: Path) -> None:
@@ -44,6 +57,13 @@ def remove(path: Path) -> None:
             _sync_directory(path.parent)
     except OSError as error:
         raise CeremonyStopped(f"{path}: {error.strerror}") from None
+
+
+def _give_away(descriptor: int, directory: Path) -> None:
+    """What root writes belongs to whose directory it is: else the signer, another user, could not read it."""
+    owner = directory.stat()
+    if os.geteuid() == 0 and owner.st_uid != 0:
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _sync_directory(path: Path) -> None:

@@ -18,7 +18,7 @@ import msgspec
 from policies.canonical import encode_signature
 from signers.ceremony.entropy import Entropy, gather
 from signers.ceremony.facts import Facts, bitcoin_record, evm_record, facts_of
-from signers.ceremony.files import write_exclusive
+from signers.ceremony.files import write_exclusive, write_last
 from signers.ceremony.handout import share_text
 from signers.ceremony.hsm import check_wrapping, described, make_wrapped_key, seed_token
 from signers.ceremony.people import People
@@ -48,7 +48,6 @@ from signers.ceremony.text import facts_text, plan_text, record_text, text_path
 from signers.ceremony.unfinished import Unfinished, begin, finish, must_be_finished, undo
 from signers.errors import CeremonyStopped
 from signers.evm_keys import key_path
-from signers.files import write_new
 from signers.keyset import KeysetRecord
 from signers.pkcs11 import Token
 from signers.sealed import attestation_key_name, seed_path
@@ -150,7 +149,7 @@ def _make(
     for place in (away, directory):
         write_exclusive(ceremony_path(place, made.keyset.id), msgspec.json.encode(signed))
     write_exclusive(text_path(away, made.keyset.id), record_text(record, signed).encode())
-    write_new(key_file_path(directory, made.keyset), content)
+    write_last(key_file_path(directory, made.keyset), content)
     finish(directory, made.keyset.id)
     return signed
 

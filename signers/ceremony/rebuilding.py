@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from policies.canonical import Name, encode_signature
-from signers.ceremony.files import write_exclusive
+from signers.ceremony.files import write_exclusive, write_last
 from signers.ceremony.hsm import described
 from signers.ceremony.people import People
 from signers.ceremony.plan import OperatorPlan, TokenPlan
@@ -38,7 +38,7 @@ from signers.ceremony.text import facts_of_record, facts_text
 from signers.ceremony.unfinished import Unfinished, begin, finish, must_be_finished, read_unfinished, undo
 from signers.config import JOURNAL_FILE, MARK_FILE, Environment
 from signers.errors import BadConfiguration
-from signers.files import read_kept, write_new
+from signers.files import read_kept
 from signers.pkcs11 import Token
 from signers.sealed import attestation_key_name
 
@@ -121,7 +121,7 @@ def rebuild(plan: RestorePlan, people: People, operators: Operators, token: Toke
         if proven is not None:
             write_exclusive(proven_path(directory, plan.keyset), msgspec.json.encode(proven))
         write_exclusive(restored_path(directory, plan.keyset), msgspec.json.encode(said))
-        write_new(key_file_path(directory, keyset), msgspec.json.encode(file))
+        write_last(key_file_path(directory, keyset), msgspec.json.encode(file))
     except BaseException:
         undo(directory, unfinished, token)
         raise

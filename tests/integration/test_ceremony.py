@@ -412,3 +412,12 @@ def snapshot(site: Site) -> dict[str, bytes]:
     folders = (site.directory, site.backup, *(site.root / holder for holder in site.holders))
     files = {str(p): p.read_bytes() for f in folders if f.exists() for p in f.iterdir()}
     return files | {"labels": "\n".join(labels(site.token)).encode()}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_writes_belongs_to_the_signer_s_user(tmp_path: Path) -> None:
+    site = Site(tmp_path, WALLET)
+    site.directory.mkdir(mode=0o700)
+    os.chown(site.directory, 12345, 12346)
+    site.held()
+    assert {(p.stat().st_uid, p.stat().st_gid) for p in site.directory.iterdir()} == {(12345, 12346)}

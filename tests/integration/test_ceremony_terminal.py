@@ -23,7 +23,9 @@ from tests.support.ceremonies import (
     Site,
     labels,
     opened,
+    opening,
     run_key_command,
+    signer_config,
 )
 from tests.support.terminal import TerminalSession
 
@@ -91,7 +93,14 @@ def test_two_people_at_a_terminal_make_a_key_set_that_production_opens(site: Sit
     # One holder did not come to the proof, so the other two have proven it.
     assert proven.proof.holders == HOLDERS[1:]
     require_proven(site.directory, signed.record.keyset)
-    assert opened(site)["record"]["address"] == signed.record.addresses[0].address
+    # A production signer also asks for the test of signatures; then it opens.
+    assert "never tested" in opening(site, "production").stderr
+    config = signer_config(site, "production")
+    run_key_command(["test", "--config", str(config), "--signatures", "1024"], site.token.env)
+    assert opened(site, "production")["record"]["address"] == signed.record.addresses[0].address
+    proof = site.directory / f"{site.id}.proven.json"
+    proof.rename(proof.with_suffix(".away"))
+    assert "no proven ceremony" in opening(site, "production").stderr
     shown = session.shown
     for secret in (*PASSPHRASES.values(), site.token.user_pin(), "1 2 3 4 5 6"):
         assert secret not in shown

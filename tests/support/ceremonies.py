@@ -193,14 +193,16 @@ opened.close()
 """
 
 
-def opened(site: Site | RestoreSite) -> dict[str, Any]:
-    """The keys as a signer of a trial opens them, in a process of its own: what they are, sign and attest."""
+def signer_config(site: Site | RestoreSite, environment: str = "trial") -> Path:
+    """Writes the configuration of a signer with these keys."""
     evm = (site.directory / f"{site.id}.key.json").exists()
     config = site.root / "signer.toml"
     _write_toml(
         config,
         {
-            "environment": "trial",
+            "environment": environment,
+            # Opening keys becomes nobody; production asks for the names only.
+            **({"user": "daemon", "mark_user": "nobody"} if environment == "production" else {}),
             "directory": str(site.directory),
             "mark_directory": str(site.root / "mark"),
             "bundle_path": str(site.root / "bundle.json"),
@@ -209,13 +211,23 @@ def opened(site: Site | RestoreSite) -> dict[str, Any]:
             "listen": {"unix": str(site.root / "signer.sock")},
         },
     )
-    done = subprocess.run(
-        [sys.executable, "-c", OPENED, str(config)],
+    return config
+
+
+def opening(site: Site | RestoreSite, environment: str = "trial") -> subprocess.CompletedProcess[str]:
+    """Opens the keys as a signer does, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", OPENED, str(signer_config(site, environment))],
         env={**os.environ, **site.token.env},
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def opened(site: Site | RestoreSite, environment: str = "trial") -> dict[str, Any]:
+    """The keys as a signer opens them: what they are, sign and attest."""
+    done = opening(site, environment)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
