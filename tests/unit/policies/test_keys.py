@@ -17,7 +17,18 @@ from cryptography.hazmat.primitives.serialization import (
 
 from chains.errors import InvalidValue
 from policies.canonical import BadSignature, verify_ed25519
-from policies.keys import SigningKey, UnusableKey, sign_order
+from policies.intent import Approval, Verdict
+from policies.keys import (
+    SigningKey,
+    UnusableKey,
+    sign_approval,
+    sign_clock,
+    sign_freeze,
+    sign_order,
+    sign_resolution,
+    sign_verdict,
+)
+from policies.statements import ClockConfirmation, Freeze, Resolution
 from tests.fakes.signing import SoftKeys, World
 
 
@@ -87,3 +98,39 @@ def test_only_digests_are_signed() -> None:
     for size in (0, 31, 33, 64):
         with pytest.raises(InvalidValue):
             key.sign_digest(bytes(size))
+
+
+def test_whatever_is_signed_is_signed_over_its_own_digest_and_no_other() -> None:
+    """Approvals, verdicts, freezes, confirmations of the time, and what became of transactions."""
+    key, digest = SigningKey.generate(), "ab" * 32
+    approval = Approval(
+        v=1, intent=digest, decision="approve", approver="ada", role="risk", policy_version=1, expires_at=9
+    )
+    verdict = Verdict(v=1, intent=digest, verifier="vera", outcome="covered", expires_at=9)
+    freeze = Freeze(v=1, officer="olga", scope="all", bundle_version=1, reason="", issued_at=9)
+    clock = ClockConfirmation(v=1, officer="olga", journal=digest, at=9)
+    fate = Resolution(
+        v=1, verifier="vera", chain="bitcoin", content=digest, outcome="dead", block=digest, height=7
+    )
+    given, told = sign_approval(approval, key), sign_verdict(verdict, key)
+    given.verify(key.public_hex)
+    told.verify(key.public_hex)
+    stranger = SigningKey.generate().public_hex
+    for signed in (given, told):
+        with pytest.raises(BadSignature):
+            signed.verify(stranger)
+    signatures = {
+        approval.digest(): given.signature,
+        verdict.digest(): told.signature,
+        freeze.digest(): sign_freeze(freeze, key).signature,
+        clock.digest(): sign_clock(clock, key).signature,
+        fate.digest(): sign_resolution(fate, key).signature,
+    }
+    assert len(signatures) == 5
+    for of, signature in signatures.items():
+        for what in signatures:
+            if of == what:
+                verify_ed25519(key.public_hex, what, signature)
+            else:
+                with pytest.raises(BadSignature):
+                    verify_ed25519(key.public_hex, what, signature)
