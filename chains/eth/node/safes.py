@@ -119,8 +119,12 @@ def _read(decode: Callable[[str], _T], text: str) -> _T:
         raise NodeUnavailable(f"events of Safes: {error}") from error
 
 
+def _hash(text: str) -> TxId:
+    return TxId(hash_text(text))
+
+
 def _use(safe: bytes, nonce: int, log: Log) -> Consumption:
     if len(log.topics) != 2 or log.topics[0] not in EXECUTED:
         raise NodeUnavailable(f"an event of Safe 0x{safe.hex()} is not of version 1.4.1")
-    resource, txid = safe_resource(safe, nonce), TxId(_read(hash_text, log.txid))
-    return Consumption(resource, txid, _read(hash_text, log.topics[1]), EXECUTED[log.topics[0]])
+    txid, content = _read(_hash, log.txid), _read(_hash, log.topics[1])
+    return Consumption(safe_resource(safe, nonce), txid, content.hex, EXECUTED[log.topics[0]])
