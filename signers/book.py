@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -222,15 +222,7 @@ class Book:
             "INSERT INTO transaction_resources VALUES (?, ?, ?)",
             [(chain, content, r) for r in unsigned.resources],
         )
-        put = self._exposures.put
-        for cap in examined.grounds.caps:
-            for intent_id, units in examined.payments(cap.asset):
-                put(Exposure.PAYMENTS, f"{cap.tier}|{cap.asset}", intent_id, units, now=now)
-        for kind in (Exposure.TIER_FEES, Exposure.CHAIN_FEES):
-            put(kind, examined.fee_scope(kind), examined.fee_group, unsigned.fee_units, now=now)
-        if examined.breaker is not None:
-            for key, units in examined.value:
-                put(Exposure.VALUE, examined.breaker.id, key, units, now=now)
+        self._exposures.put(_exposed(examined), now=now)
         if examined.reach.number > self.high_water(request.keyset):
             run(
                 "INSERT OR REPLACE INTO high_marks VALUES (?, ?)",
@@ -343,6 +335,18 @@ class Book:
             raise SignerStopped(f"the journal is at {self.latest}; an entry of {now} would go back in time")
         self.latest = now
         self.entries.append(hashlib.sha256(msgspec.json.encode([what, now, *content])).digest())
+
+
+def _exposed(examined: Examined[Any]) -> Iterator[tuple[Exposure, str, str, int]]:
+    """What a transaction may cost, by kind, scope and key."""
+    for cap in examined.grounds.caps:
+        for intent_id, units in examined.payments(cap.asset):
+            yield Exposure.PAYMENTS, f"{cap.tier}|{cap.asset}", intent_id, units
+    for kind in (Exposure.TIER_FEES, Exposure.CHAIN_FEES):
+        yield kind, examined.fee_scope(kind), examined.fee_group, examined.unsigned.fee_units
+    if examined.breaker is not None:
+        for key, units in examined.value:
+            yield Exposure.VALUE, examined.breaker.id, key, units
 
 
 def _told(examined: Examined[Any]) -> dict[str, Any]:

@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
 
 from signers.counter import Counter
 from signers.examined import Exposure
 
+MOST_KNOWN: Final = 4096
+"""Keys whose amounts are kept in memory: each is asked for several times while one transaction is looked at."""
 _Place = tuple[str, str]
 """Kind and scope."""
 
@@ -24,6 +28,7 @@ class Exposures:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._sql = connection
         self._counters: defaultdict[_Place, dict[int, Counter]] = defaultdict(dict)
+        self._known: dict[str, dict[_Place, int]] = {}
 
     def window(self, kind: Exposure, scope: str, seconds: int, *, latest: int) -> Counter:
         """The counter of a kind and scope, read from the table when it is first asked for.
@@ -37,7 +42,7 @@ class Exposures:
         place = (kind.value, scope)
         counter = self._counters[place].get(seconds)
         if counter is None:
-            counter = Counter(seconds, lambda key: self._largest(key, place))
+            counter = Counter(seconds, lambda key: self._largest(key).get(place, 0))
             where = "SELECT key, units, since FROM exposures WHERE kind = ? AND scope = ? AND since"
             for key, units, _ in self._sql.execute(f"{where} IS NULL", place):
                 counter.open(key, int(units))
@@ -46,20 +51,22 @@ class Exposures:
             self._counters[place][seconds] = counter
         return counter
 
-    def put(self, kind: Exposure, scope: str, key: str, units: int, *, now: int) -> None:
-        """Count a version that is being signed. It is in the other tables already."""
-        place = (kind.value, scope)
-        row = self._sql.execute(
-            "SELECT units FROM exposures WHERE key = ? AND kind = ? AND scope = ?", (key, *place)
-        ).fetchone()
-        # Text, for SQLite's integers end at 2**63; so the larger one is found here, not in SQL.
-        largest = max(units, int(row[0]) if row else 0)
-        since = None if row is None else self._since(key, now)
-        self._sql.execute(
-            "INSERT OR REPLACE INTO exposures VALUES (?, ?, ?, ?, ?, ?)",
-            (key, *place, str(largest), now, since),
-        )
-        self._tell(place, key, largest, since)
+    def put(self, versions: Iterable[tuple[Exposure, str, str, int]], *, now: int) -> None:
+        """Count what is being signed. It is in the other tables already.
+
+        Args:
+            versions: kind, scope, key and units; each place and key once.
+            now: UNIX seconds.
+        """
+        rows = []
+        for kind, scope, key, units in versions:
+            place, known = (kind.value, scope), self._largest(key)
+            since = self._since(key, now) if place in known else None
+            known[place] = max(units, known.get(place, 0))
+            # Text, for SQLite's integers end at 2**63.
+            rows.append((key, *place, str(known[place]), now, since))
+            self._tell(place, key, known[place], since)
+        self._sql.executemany("INSERT OR REPLACE INTO exposures VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def settle(self, key: str) -> None:
         """Look again whether a key is open, after one of its versions was resolved."""
@@ -94,8 +101,12 @@ class Exposures:
             else:
                 counter.close(key, units, since)
 
-    def _largest(self, key: str, place: _Place) -> int:
-        row = self._sql.execute(
-            "SELECT units FROM exposures WHERE key = ? AND kind = ? AND scope = ?", (key, *place)
-        ).fetchone()
-        return int(row[0]) if row else 0
+    def _largest(self, key: str) -> dict[_Place, int]:
+        """The largest units ever signed for a key, by place; empty for a new one."""
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            rows = self._sql.execute("SELECT kind, scope, units FROM exposures WHERE key = ?", (key,))
+            known = self._known[key] = {(kind, scope): int(units) for kind, scope, units in rows}
+        return known
