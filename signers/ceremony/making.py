@@ -45,6 +45,7 @@ from signers.ceremony.restoring import (
 from signers.ceremony.room import Operators, now_seconds, private_directory
 from signers.ceremony.shares import SECRET_BYTES, Share, split
 from signers.ceremony.text import facts_text, plan_text, record_text, text_path
+from signers.ceremony.tool import tool_text
 from signers.ceremony.unfinished import Unfinished, begin, finish, must_be_finished, undo
 from signers.errors import CeremonyStopped
 from signers.evm_keys import key_path
@@ -52,7 +53,6 @@ from signers.keyset import KeysetRecord
 from signers.pkcs11 import Token
 from signers.sealed import attestation_key_name, seed_path
 
-TOOL: Final = "strongroom key ceremony, format 1"
 _SEED_BYTES: Final = 64
 
 
@@ -91,7 +91,7 @@ def make(plan: CeremonyPlan, people: People, operators: Operators, token: Token)
     began = now_seconds()
     must_be_finished(Path(plan.directory), plan.keyset.id)
     ceremony = str(uuid.uuid4())
-    operators.confirm("plan", plan_text(plan, ceremony, described(token)))
+    operators.confirm("plan", f"{plan_text(plan, ceremony, described(token))}\ntool           {tool_text()}")
     must_be_free(token, plan.key_names)
     entropy = gather(token, people.typed())
     used = _entropy_used(entropy, token)
@@ -199,7 +199,7 @@ def _record(
         v=1,
         ceremony=start.ceremony,
         environment=plan.environment,
-        tool=TOOL,
+        tool=tool_text(),
         began_at=start.began,
         made_at=now_seconds(),
         operators=operators.described,

@@ -64,7 +64,7 @@ def record_text(record: CeremonyRecord, signed: SignedCeremony | None) -> str:
         f"STRONGROOM KEY CEREMONY {record.ceremony}",
         "",
         f"environment    {record.environment}",
-        f"tool           {record.tool}",
+        "tool           " + record.tool.replace("; ", f";\n{'':15}"),
         f"began, made    {_time(record.began_at)}, {_time(record.made_at)}",
         *(f"operator       {operator.name}, key {operator.key}" for operator in record.operators),
         f"token          {record.token.label!r}, serial {record.token.serial}",

@@ -37,6 +37,7 @@ from signers.ceremony.record import (
 )
 from signers.ceremony.shares import split
 from signers.ceremony.text import proof_text, record_text
+from signers.ceremony.tool import code_hash, tool_text
 from signers.errors import BadConfiguration, CeremonyStopped, NotProven
 from tests.support.records import COSIGNER, EVM_KEY, OWNER, POINT, WALLET, Held
 
@@ -309,3 +310,19 @@ def test_operators_do_not_hold_enough_shares_to_restore_the_keys(tmp_path: Path)
     (tmp_path / "plan").write_text(plan.replace("directory =", "threshold = 2\ndirectory =", 1))
     with pytest.raises(BadConfiguration, match="between them"):
         read_plan(tmp_path / "plan")
+
+
+def test_the_hash_of_the_code_changes_with_any_file(tmp_path: Path) -> None:
+    for package in ("chains", "policies", "signers"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "a.py").write_text("one = 1\n")
+    hashes = {code_hash(tmp_path)}
+    (tmp_path / "signers" / "a.py").write_text("one = 2\n")
+    hashes.add(code_hash(tmp_path))
+    (tmp_path / "signers" / "a.py").rename(tmp_path / "signers" / "b.py")
+    hashes.add(code_hash(tmp_path))
+    (tmp_path / "signers" / "README.md").write_text("not code")
+    hashes.add(code_hash(tmp_path))
+    assert len(hashes) == 3
+    assert code_hash() in tool_text()
+    assert "shamir-mnemonic" in tool_text()
