@@ -81,7 +81,7 @@ ADMINISTRATION = {
 
 @pytest.mark.parametrize("data", ADMINISTRATION.values(), ids=ADMINISTRATION.keys())
 @pytest.mark.parametrize("value", [0, 1])
-def test_who_rules_the_safe_and_what_it_runs_stays_as_it_is(
+def test_fault_45_who_rules_the_safe_and_what_it_runs_stays_as_it_is(
     bench: OwnerBench, data: bytes, value: int
 ) -> None:
     assert bench.codes(bench.asked(to=raw_address(SAFE), value_wei=value, data=data)) == {
@@ -101,7 +101,9 @@ def test_the_safe_never_calls_itself_whatever_it_says(bench: OwnerBench, data: b
 
 
 @pytest.mark.parametrize("data", [b"", *ADMINISTRATION.values()], ids=["nothing", *ADMINISTRATION.keys()])
-def test_a_delegatecall_runs_foreign_code_as_the_safe_and_is_refused(bench: OwnerBench, data: bytes) -> None:
+def test_fault_45_a_delegatecall_runs_foreign_code_as_the_safe_and_is_refused(
+    bench: OwnerBench, data: bytes
+) -> None:
     """Bybit 2025: a delegatecall of a contract whose `transfer` wrote another implementation into slot 0."""
     asked = bench.asked(operation=1, to=raw_address(MALLORY), value_wei=0, data=data)
     assert "delegate-call" in bench.codes(asked)
@@ -185,7 +187,7 @@ def test_the_safe_refunds_nothing(bench: OwnerBench, fields: dict[str, Any], ass
 # Another Safe, another chain, another time.
 
 
-def test_what_is_signed_is_for_this_safe_on_this_chain(bench: OwnerBench) -> None:
+def test_fault_46_what_is_signed_is_for_this_safe_on_this_chain(bench: OwnerBench) -> None:
     for chain_id in (1, OTHER_EVM_CHAIN_ID, EVM_CHAIN_ID + 2**32):
         assert bench.codes(bench.request(chain_id=chain_id)) == {"wrong-chain-id"}
     assert bench.codes(bench.request(safe=named_address("cold safe"))) == {"wrong-safe"}
