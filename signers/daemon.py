@@ -55,7 +55,6 @@ from typing import Final
 
 from chains.errors import StrongroomError
 from signers.calls import Desk, handlers
-from signers.ceremony.proven import require_proven
 from signers.clock import SteadyClock
 from signers.config import SignerConfig, read_config
 from signers.desk import JournalDesk
@@ -116,7 +115,7 @@ def run(config: SignerConfig) -> int:
     check_files(config)
     sys.setswitchinterval(SWITCH_SECONDS)
     check_libraries()
-    opened = _open_keys(config, notes)
+    opened = open_keys(config, notes.add)
     journal = Journal.open(config.journal_path, keeper)
     signer = Running(config, opened, journal, notes)
     _enclose(config, notes)
@@ -151,14 +150,6 @@ def give_up_privileges(config: SignerConfig, notes: Notes) -> MarkClient:
             raise BadConfiguration(f"not in production: {weakness}, and start it as root")
         notes.add(weakness if is_so else "")
     return keeper
-
-
-def _open_keys(config: SignerConfig, notes: Notes) -> Opened:
-    opened = open_keys(config, notes.add)
-    if config.environment == "production":
-        for wallet in opened.wallets.values():
-            require_proven(Path(config.directory), wallet.keys.record)
-    return opened
 
 
 def _enclose(config: SignerConfig, notes: Notes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -93,6 +94,24 @@ class SignerDaemon:
             )
         return self.process
 
+    def belongs_to(self, user: str, mark_user: str) -> None:
+        """Gives its files, and its own copy of the token, to two users; root starts it, and it becomes them."""
+        self.with_a_token_of_its_own()
+        self.settings["pin"] = f'pin_file = "{self.token.pin_path}"'
+        self.settings["more"] = f'user = "{user}"\nmark_user = "{mark_user}"'
+        run = self.directory / "run"
+        run.mkdir()
+        for place, owner in (
+            (self.stores, user),
+            (self.token.directory, user),
+            (run, user),
+            (self.marks, mark_user),
+        ):
+            entry = pwd.getpwnam(owner)
+            for path in (place, *place.rglob("*")):
+                os.chown(path, entry.pw_uid, entry.pw_gid)
+        self.listen_in(run)
+
     def _uri(self, keyset: str) -> str:
         """A sealed seed where its set-up has left one, else a key in the token."""
         scheme = "sealed" if (self.stores / f"{keyset}.seed.json").exists() else "pkcs11"
@@ -151,7 +170,7 @@ def make_daemon_keys(token: SoftHsmToken, directory: Path) -> BitcoinKeysetRecor
 
 
 class BitcoinDaemon(SignerDaemon):
-    """One daemon with the BTC key-set `KEYSET`.
+    """One daemon with a BTC key-set.
 
     Args:
         token: with the keys.
@@ -164,7 +183,7 @@ class BitcoinDaemon(SignerDaemon):
         self, token: SoftHsmToken, record: BitcoinKeysetRecord, seeds: Path, directory: Path
     ) -> None:
         self.world = World(record, now=int(time.time()))
-        super().__init__(token, [KEYSET], seeds, self.world.root, self.signed_bundle, directory)
+        super().__init__(token, [record.id], seeds, self.world.root, self.signed_bundle, directory)
 
     def signed_bundle(self, version: int) -> SignedBundle:
         return self.world.signed(self.world.bundle(version))

@@ -263,17 +263,7 @@ def dropped(softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path]) -> It
     directory = part_directory("strongroom-dropped-")
     directory.chmod(0o755)
     made = BitcoinDaemon(softhsm, *keys, directory)
-    made.with_a_token_of_its_own()
-    signer, keeper = pwd.getpwnam(SIGNER), pwd.getpwnam(KEEPER)
-    for place, owner in ((made.stores, signer), (directory / "token", signer), (made.marks, keeper)):
-        for path in (place, *place.rglob("*")):
-            os.chown(path, owner.pw_uid, owner.pw_gid)
-    run = directory / "run"
-    run.mkdir()
-    os.chown(run, signer.pw_uid, signer.pw_gid)
-    made.settings["pin"] = f'pin_file = "{made.token.pin_path}"'
-    made.settings["more"] = f'user = "{SIGNER}"\nmark_user = "{KEEPER}"'
-    made.listen_in(run)
+    made.belongs_to(SIGNER, KEEPER)
     yield made
     made.close()
     shutil.rmtree(directory)
