@@ -78,13 +78,13 @@ class BitcoinVaultRules:
             self._origin.place(key.path)
             for key in psbt.input_keys[number]
             if key.fingerprint == self._origin.fingerprint
-        } - {None}
+        }
         try:
             keys = MultisigScript.parse(script or b"").pubkeys
         except InvalidValue:
             keys = ()
-        for place in places:
-            pubkey = self._account.pubkey(*place) if place is not None else b""
-            if place is not None and len(places) == 1 and pubkey in keys:
+        for place in sorted(place for place in places if place is not None):
+            pubkey = self._account.pubkey(*place)
+            if pubkey in keys:
                 return place, pubkey
         raise Unreadable("foreign-input", f"input {number} spends an output that these keys can't sign for")

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from embit.util.key import verify_schnorr
 
 from chains.btc.hd import AccountKey, agreed_address
+from chains.btc.multisig import agreed_multisig_address, parse_multisig
 from chains.btc.network import NETWORKS
 from chains.btc.psbt import require_native_curve
 from chains.btc.script import taproot_output_key
@@ -83,6 +84,10 @@ _BIP341_SPENT: Final = (
 _BIP341_DIGEST: Final = "4f900a0bae3f1446fd48490c2958b5a023228f01661cda3496a11da502a7f7ef"
 _BIP341_INTERNAL: Final = bytes.fromhex("02d6889cb081036e0faefa3a35157ad71086b123b2b144b649798b494c300a961d")
 _BIP341_OUTPUT: Final = "53a1f6e454df1aa2776a2814a721372d6258050de330b3c6d10ee8f4e0dda343"
+# BIP48, BIP67, BIP380: accounts 0, 1 and 2 of 32 zero bytes of entropy as cosigners, as embit has it too.
+_COSIGNERS: Final = ("48'/0'/0'/2'", "48'/0'/1'/2'", "48'/0'/2'/2'")
+_MULTISIG_FIRST: Final = "bc1qmten44sam9tnup6jmsyd6u0xwn0f5qml6jktnpn036pvf6mq32pqjxahrq"
+_MULTISIG_CHECKSUM: Final = "502jyfut"
 # EIP-1559: a transaction of Ethereum's main network as its nodes have it, its id and its sender.
 _EIP1559_TX: Final = bytes.fromhex(
     "02f8b00142843b9aca008504a817c80082ad62946069a6c32cf691f5982febae4faf8a6f3ab2f0f680b844a22cb465"
@@ -121,6 +126,7 @@ def check_libraries() -> None:
         secret, _ = AccountSecret.from_entropy(bytes(32), NETWORKS["main"], "84'/0'/0'")
         _same("BIP84 address", agreed_address(secret.public, 0, 0), _ZERO_ENTROPY_FIRST)
         _check_taproot()
+        _check_multisig()
         signed = SignedTx.decode(_EIP1559_TX)
         _same("EIP-1559 transaction id", signed.txid.hex, _EIP1559_TXID)
         _same("EIP-1559 sender", checksummed(signed.sender()), _EIP1559_SENDER)
@@ -145,6 +151,15 @@ def _check_taproot() -> None:
     digests = TaprootDigests(Transaction.parse(_BIP341_TX), spent)
     _same("BIP341 digest", digests.key_path(4).hex(), _BIP341_DIGEST)
     _same("BIP341 output key", taproot_output_key(_BIP341_INTERNAL).hex(), _BIP341_OUTPUT)
+
+
+def _check_multisig() -> None:
+    """The same for a vault of two of three. Raises SelfCheckFailed."""
+    network = NETWORKS["main"]
+    accounts = [AccountSecret.of_cosigner(bytes(32), network, path) for path in _COSIGNERS]
+    wallet = parse_multisig(2, [(origin, secret.public.xpub) for secret, origin in accounts], network)
+    _same("address of a multisig", agreed_multisig_address(wallet, 0, 0), _MULTISIG_FIRST)
+    _same("checksum of a descriptor", wallet.descriptor[-8:], _MULTISIG_CHECKSUM)
 
 
 def check_bitcoin_keys(keys: BitcoinKeys | CosignerKeys) -> None:

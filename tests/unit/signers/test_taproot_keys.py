@@ -161,9 +161,10 @@ def test_keys_whose_signatures_differ_each_time_do_not_serve() -> None:
         ("taproot_output_key", lambda _: bytes(32)),
         ("verify_schnorr", lambda *_: False),
         ("agreed_address", lambda *_: "bc1pwrong"),
+        ("agreed_multisig_address", lambda *_: "bc1qwrong"),
     ],
 )
-def test_a_known_answer_of_taproot_that_comes_out_otherwise_stops_the_signer(
+def test_a_known_answer_that_comes_out_otherwise_stops_the_signer(
     monkeypatch: pytest.MonkeyPatch, name: str, wrong: Callable[..., object]
 ) -> None:
     monkeypatch.setattr(selfcheck, name, wrong)
