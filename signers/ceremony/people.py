@@ -7,6 +7,8 @@ import os
 import stat
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from getpass import getpass
 from pathlib import Path
 from typing import Final, Literal, Protocol
@@ -188,6 +190,19 @@ def people_of(environment: Environment, answers: Path | None) -> People:
     if environment == "production":
         raise BadConfiguration("in production people answer for themselves; --answers is for rehearsals")
     return Rehearsed.read(answers)
+
+
+@contextmanager
+def unless_interrupted() -> Iterator[None]:
+    """Ctrl-C and the end of the input are people's wish to stop. What was begun has been undone by then.
+
+    Raises:
+        CeremonyStopped: instead of KeyboardInterrupt and EOFError.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, EOFError):
+        raise CeremonyStopped("somebody stopped it at the terminal") from None
 
 
 def code_of(summary: str) -> str:

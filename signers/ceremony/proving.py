@@ -28,6 +28,7 @@ from signers.ceremony.record import (
     ProvenCeremony,
     SignedCeremony,
     TokenDescription,
+    ceremony_path,
     check_proven,
     proven_path,
 )
@@ -39,6 +40,7 @@ from signers.config import TokenSection, pin_reader
 from signers.ecdsa import normalised
 from signers.errors import CeremonyStopped, WrongSignature
 from signers.evm_keys import KeyFile, TokenKeys, key_path, read_key_file, signing_key_name
+from signers.files import read_kept
 from signers.keyset import BitcoinCosignerRecord, EvmRecord
 from signers.pkcs11 import Token
 from signers.sealed import (
@@ -114,6 +116,8 @@ def prove(plan: CeremonyPlan, people: People, operators: Operators, token: Token
     record = signed.record
     if operators.described != record.operators:
         raise CeremonyStopped("the record was signed by other operators, or with other keys of theirs")
+    if read_kept(ceremony_path(directory, keyset), SignedCeremony) != signed:
+        raise CeremonyStopped(f"{directory} has the record of another ceremony than {plan.backup_directory}")
     operators.confirm("proof", _proof_summary(plan, record))
     checked = collect(record, people, ask="all")
     shares = dict(list(checked.items())[-record.backup.threshold :])

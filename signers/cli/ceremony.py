@@ -78,7 +78,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 
 def _held(given: argparse.Namespace) -> int:
     """Hold a ceremony, or take an interrupted one away."""
-    from signers.ceremony.people import people_of
+    from signers.ceremony.people import people_of, unless_interrupted
     from signers.ceremony.plan import read_plan
     from signers.ceremony.room import Operators, open_token
     from signers.ceremony.session import hold, take_away
@@ -87,12 +87,13 @@ def _held(given: argparse.Namespace) -> int:
     harden_process()
     plan = read_plan(Path(given.plan))
     people = people_of(plan.environment, None if given.answers is None else Path(given.answers))
-    operators = Operators(plan.operators, people)
-    token = open_token(plan.token, people)
-    try:
-        (take_away if given.command == "remove" else hold)(plan, people, operators, token)
-    finally:
-        token.close()
+    with unless_interrupted():
+        operators = Operators(plan.operators, people)
+        token = open_token(plan.token, people)
+        try:
+            (take_away if given.command == "remove" else hold)(plan, people, operators, token)
+        finally:
+            token.close()
     return 0
 
 

@@ -31,7 +31,7 @@ def main(verb: str, arguments: list[str]) -> int:
     parser.add_argument("--answers", help="file that answers for the people; rehearsals only")
     given = parser.parse_args(arguments)
 
-    from signers.ceremony.people import people_of
+    from signers.ceremony.people import people_of, unless_interrupted
     from signers.ceremony.rebuilding import read_restore_plan, rebuild, take_restore_away
     from signers.ceremony.room import Operators, open_token
     from signers.hardening import harden_process
@@ -39,10 +39,11 @@ def main(verb: str, arguments: list[str]) -> int:
     harden_process()
     plan = read_restore_plan(Path(given.plan))
     people = people_of(plan.environment, None if given.answers is None else Path(given.answers))
-    operators = Operators(plan.operators, people)
-    token = open_token(plan.token, people)
-    try:
-        (rebuild if given.command == "run" else take_restore_away)(plan, people, operators, token)
-    finally:
-        token.close()
+    with unless_interrupted():
+        operators = Operators(plan.operators, people)
+        token = open_token(plan.token, people)
+        try:
+            (rebuild if given.command == "run" else take_restore_away)(plan, people, operators, token)
+        finally:
+            token.close()
     return 0

@@ -131,6 +131,19 @@ def test_a_holder_who_has_written_down_nothing_ends_the_ceremony(site: Site) -> 
     assert not any(site.directory.iterdir())
 
 
+@pytest.mark.parametrize("prompt", [1, 2, 3, 6, 7])
+def test_whoever_ends_the_input_at_any_prompt_has_everything_undone(site: Site, prompt: int) -> None:
+    room = Room(site)
+    room.answers[prompt] = (room.answers[prompt][0], lambda _, __: "\x04")
+    session = room.hold()
+    assert room.code == 1
+    assert "Traceback" not in session.shown
+    made = prompt == 7
+    assert bool(labels(site.token)) == made
+    assert not (site.directory / f"{site.id}.proven.json").exists()
+    assert made or not site.directory.exists() or not any(site.directory.iterdir())
+
+
 def test_without_a_terminal_nobody_is_there(tmp_path: Path) -> None:
     site = Site(tmp_path, WALLET, environment="production")
     done = run_key_command(["ceremony", "run", str(site.plan)], site.token.env, check=False)
