@@ -45,7 +45,10 @@ _RFC6979_RS: Final = (
 # BIP39, BIP32, BIP84: the first address of 32 zero bytes of entropy ("abandon ... art"), as other wallets show it.
 _ZERO_ENTROPY_FIRST: Final = "bc1qzmtrqsfuaf6l6kkcsseumq26ukaphfj9skkug6"
 # BIP86: the same for taproot; and the account and first address of BIP86's own vectors.
-_BIP86_ACCOUNT: Final = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ"
+_BIP86_ACCOUNT: Final = (
+    "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcL"
+    "teoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ"
+)
 _BIP86_FIRST: Final = "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr"
 _ZERO_ENTROPY_FIRST_TAPROOT: Final = "bc1p68a8a3vuv2cxzs7e2gjc5v3qy3zdnfaxwftyqe9k9nquvm6r4w2ssldtzp"
 # BIP340: secret key, x-only public key and signature of its first vector (message and auxiliary randomness are zeros).
