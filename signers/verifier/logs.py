@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ class LogKeeper:
 
     def __init__(self, state: State, keys: Mapping[str, str] | None = None) -> None:
         self._state, self._keys = state, keys or {}
+        self._locks: dict[str, threading.Lock] = {}
 
     def read(self, signer: str, witness: Witness, bundle: Bundle) -> None:
         """Take over what is new in a signer's log.
@@ -56,26 +58,31 @@ class LogKeeper:
             LogUnreadable: its head is not signed by a key-set of the bundle, or its entries are not understood.
             SignerUnavailable: no answer; what was read stays.
         """
-        while True:
-            seen = self.place(signer)
-            page = witness.log(LogRequest(after=seen.number))
-            try:
-                after = follow(page, seen, self._key_of(signer, page, bundle))
-            except LogBroken as error:
-                self._state.write(
-                    "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)",
-                    signer,
-                    seen.journal,
-                    seen.number,
-                    seen.head,
-                    str(error),
-                )
-                raise
-            except (PermanentError, msgspec.MsgspecError) as error:
-                raise LogUnreadable(f"log of {signer}: {error}") from error
-            self._keep(signer, page, after)
-            if not page.entries:
-                return
+        # Two that read at once would both write what comes next.
+        with self._locks.setdefault(signer, threading.Lock()):
+            while self._read_page(signer, witness, bundle):
+                pass
+
+    def _read_page(self, signer: str, witness: Witness, bundle: Bundle) -> bool:
+        """One page; whether there may be more."""
+        seen = self.place(signer)
+        page = witness.log(LogRequest(after=seen.number))
+        try:
+            after = follow(page, seen, self._key_of(signer, page, bundle))
+        except LogBroken as error:
+            self._state.write(
+                "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, ?)",
+                signer,
+                seen.journal,
+                seen.number,
+                seen.head,
+                str(error),
+            )
+            raise
+        except (PermanentError, msgspec.MsgspecError) as error:
+            raise LogUnreadable(f"log of {signer}: {error}") from error
+        self._keep(signer, page, after)
+        return bool(page.entries)
 
     def place(self, signer: str) -> Place:
         """How far a signer's log was read."""
