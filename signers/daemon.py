@@ -71,7 +71,7 @@ from signers.hardening import (
 from signers.journal import Journal
 from signers.keeper import MarkClient, start_keeper
 from signers.log import LogWriter
-from signers.metrics import Family, Instruments, Measured, gauge, serving
+from signers.metrics import Family, Instruments, Labels, Measured, gauge, serving
 from signers.opening import Opened, open_keys
 from signers.owners import check_configuration, check_files
 from signers.rates import Gate
@@ -79,6 +79,7 @@ from signers.selfcheck import check_libraries
 from signers.server import Server
 from signers.service import SignerService
 from signers.timekeeping import Timekeeper, last_note
+from signers.tls import ends
 from signers.trust import PinnedBundle
 from signers.witness import JournalWitness
 
@@ -200,6 +201,8 @@ class Running:
             metrics=serving(instruments, standing(*parts), self._families),
         )
         self._server = Server(Desk(served, Gate(config.listen.rates), instruments), config.listen)
+        own = (config.listen.certificate,) if config.listen.certificate is not None else ()
+        self._certificates = ends(Path(path) for path in (*own, *config.listen.clients))
         self._wake, self._ending = threading.Event(), threading.Event()
 
     def serve(self) -> int:
@@ -247,7 +250,11 @@ class Running:
             _log.error("%s: %s: %s", what, type(error).__name__, error)
 
     def _families(self) -> Iterable[Family]:
+        certificates: dict[Labels, int | str] = {
+            (("file", name),): end for name, end in self._certificates.items()
+        }
         return [
+            gauge("certificate_expires_seconds", "When TLS certificates expire, UNIX time.", certificates),
             gauge("connections", "Connections at present.", self._server.places.count()),
             gauge("log_written", "Number of the last entry in the log's file.", self._writer.written),
             gauge(

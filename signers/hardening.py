@@ -173,7 +173,7 @@ def seal_system_calls(outgoing: Outgoing) -> str:
     EACCES. Connections that others make to the signer are not concerned.
 
     Raises:
-        SignerStopped: libseccomp is there, but failed.
+        SignerStopped: libseccomp is there, but does not know what it is told.
     """
     try:
         library = _seccomp()
@@ -196,11 +196,11 @@ def seal_system_calls(outgoing: Outgoing) -> str:
     steps += [forbid(name) for name in FORBIDDEN_CALLS]
     if outgoing == "none":
         steps += [forbid("connect"), forbid("socket", (0, _COMPARE_NOT_EQUAL, socket.AF_UNIX, 0))]
-    steps.append(library.seccomp_load(rules))
-    library.seccomp_release(rules)
     if any(steps):
-        raise SignerStopped(f"the kernel's filter of system calls could not be set ({steps})")
-    return ""
+        raise SignerStopped(f"the filter of system calls could not be made ({steps})")
+    failed = library.seccomp_load(rules)
+    library.seccomp_release(rules)
+    return f"the kernel does not bar outgoing connections: {os.strerror(-failed)}" if failed else ""
 
 
 def _seccomp() -> ctypes.CDLL:

@@ -6,6 +6,8 @@ import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
+from cryptography.x509 import load_pem_x509_certificate
+
 from signers.errors import BadConfiguration
 
 
@@ -33,6 +35,21 @@ def pins(certificates: Iterable[Path]) -> frozenset[bytes]:
     """The DER bytes of PEM certificates. Raises BadConfiguration where a file is missing or malformed."""
     try:
         return frozenset(ssl.PEM_cert_to_DER_cert(path.read_text()) for path in certificates)
+    except (OSError, ValueError) as error:
+        raise BadConfiguration(f"certificate: {error}") from None
+
+
+def ends(certificates: Iterable[Path]) -> dict[str, int]:
+    """When PEM certificates expire, by file name (UNIX seconds): from then on nobody gets in with them.
+
+    Raises:
+        BadConfiguration: a file is missing or malformed.
+    """
+    try:
+        return {
+            path.name: int(load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp())
+            for path in certificates
+        }
     except (OSError, ValueError) as error:
         raise BadConfiguration(f"certificate: {error}") from None
 

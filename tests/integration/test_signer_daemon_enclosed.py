@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -121,6 +122,17 @@ def internet(pid: int) -> list[tuple[int, int, str]]:
 LISTENING, ESTABLISHED = "0A", "01"
 
 
+def test_it_says_when_its_certificates_expire(daemon: BitcoinDaemon) -> None:
+    doors = Doors(daemon)
+    client = doors.client(doors.good)
+    families = {family.name: family for family in text_string_to_metric_families(client.metrics().text)}
+    samples = families["strongroom_signer_certificate_expires_seconds"].samples
+    assert {sample.labels["file"] for sample in samples} == {"server.crt", "good.crt", "bad.crt"}
+    in_two_days = time.time() + 2 * 86_400
+    assert all(abs(sample.value - in_two_days) < 3_600 for sample in samples)
+    client.close()
+
+
 def test_it_has_one_listener_and_never_a_connection_that_it_began(daemon: BitcoinDaemon) -> None:
     doors = Doors(daemon)
     pid = pid_of(daemon)
@@ -145,6 +157,16 @@ def test_it_has_one_listener_and_never_a_connection_that_it_began(daemon: Bitcoi
     assert {LISTENING, ESTABLISHED} <= states
     assert len({found for found in seen if found[2] == LISTENING}) == 1
     client.close()
+
+
+@only_root_can
+def test_it_needs_no_network_at_all(daemon: BitcoinDaemon) -> None:
+    """In a network namespace of its own, where there is none: it starts, signs, and ends."""
+    daemon.command = ["unshare", "--net", *daemon.command]
+    daemon.start()
+    assert len(Path(f"/proc/{pid_of(daemon)}/net/dev").read_text().splitlines()) == 3
+    assert daemon.client.sign(daemon.request()).signatures
+    assert daemon.end() == 0
 
 
 def keeper_of(daemon: BitcoinDaemon) -> int:
