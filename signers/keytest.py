@@ -26,12 +26,12 @@ from chains.btc.network import NETWORKS
 from chains.btc.script import tagged_hash, taproot_tweak
 from chains.errors import InvalidValue
 from chains.eth.tx import CURVE_ORDER
+from signers.account import ENTROPY_BYTES, AccountSecret
 from signers.bias import MIN_SIGNATURES, suspicions
 from signers.ecdsa import sign_with_throwaway
 from signers.evm_keys import TokenKeys
 from signers.keyset import KEY_PLACE, BitcoinCosignerRecord, BitcoinKeysetRecord, KeysetRecord
 from signers.pkcs11 import Token
-from signers.sealed import ENTROPY_BYTES, AccountSecret
 from signers.wallets import Keys
 
 SIGNATURES: Final = 4096

@@ -21,10 +21,10 @@ from chains.eth.address import checksummed, keccak256
 from chains.eth.forwarder import forwarder_address
 from chains.eth.safe import SafeMessage, SafeTx
 from chains.eth.tx import SignedTx, address_text_of_key
+from signers.account import AccountSecret
 from signers.ecdsa import normalised
 from signers.errors import SelfCheckFailed, TokenLost, WrongSignature
 from signers.keyset import KEY_PLACE
-from signers.sealed import AccountSecret
 from signers.wallets import BitcoinKeys, CosignerKeys, EvmKeys, Keys, verifies, verifies_taproot
 
 # BIP143, native P2WPKH: the unsigned transaction, its second input, and the digest.

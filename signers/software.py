@@ -24,6 +24,7 @@ from chains.btc.script import KeyScript
 from chains.errors import InvalidValue
 from chains.eth.tx import address_text_of_key
 from policies.canonical import Hex32
+from signers.account import ENTROPY_BYTES, AccountSecret
 from signers.ecdsa import DIGEST_BYTES
 from signers.errors import SealBroken
 from signers.files import read_kept, write_new
@@ -36,7 +37,6 @@ from signers.keyset import (
     KeysetRecord,
     SafeOwnerRecord,
 )
-from signers.sealed import ENTROPY_BYTES, AccountSecret
 
 
 class SoftwareFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

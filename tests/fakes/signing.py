@@ -47,9 +47,9 @@ from policies.intent import (
     Verdict,
 )
 from policies.keys import SigningKey, sign_approval, sign_bundle, sign_order, sign_verdict
+from signers.account import AccountSecret
 from signers.keyset import PURPOSES, BitcoinKeysetRecord
 from signers.ports import SignRequest
-from signers.sealed import AccountSecret
 
 CHAIN = "bitcoin-regtest"
 KEYSET = "btc-hot"

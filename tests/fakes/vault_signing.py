@@ -18,9 +18,9 @@ from chains.types import TxId
 from policies.bundle import BitcoinVault, Bundle, Cosigner, TierCap
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import SigningKey, sign_order
+from signers.account import AccountSecret
 from signers.keyset import BitcoinCosignerRecord
 from signers.ports import SignRequest
-from signers.sealed import AccountSecret
 from signers.wallets import BitcoinVaultWallet, Wallet
 from tests.fakes.signer import Bench
 from tests.fakes.signing import CHAIN, DAY, REGTEST, Coin, Draft, SoftKeys, World, own_intent, payment_intent

@@ -23,9 +23,9 @@ from chains.btc.script import taproot_output_key
 from chains.btc.tx import TaprootDigests
 from chains.errors import InvalidValue
 from signers import selfcheck
+from signers.account import AccountSecret
 from signers.errors import SelfCheckFailed, WrongSignature
 from signers.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord
-from signers.sealed import AccountSecret
 from signers.selfcheck import check_bitcoin_keys, check_libraries
 from signers.wallets import BitcoinKeys, verifies_taproot
 from tests.fakes.signer import SignerBench
