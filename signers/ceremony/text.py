@@ -126,9 +126,11 @@ def _way_back(record: CeremonyRecord) -> list[str]:
     if isinstance(record.keyset, EvmRecord):
         return [
             *lines,
-            "They are the AES-256 key under which the file KEYSET.wrapped.json holds the key: unwrap its hex by",
-            "AES-KWP (RFC 5649; Python: cryptography, aes_key_unwrap_with_padding) to PKCS#8 in DER, which",
-            "`openssl ec -inform DER -text` and any wallet read.",
+            "They are the AES-256 key (SECRET) under which KEYSET.wrapped.json holds the key: its hex, made binary,",
+            "is AES-KWP (RFC 5649) of PKCS#8 in DER. On an offline machine (-K shows in its list of processes):",
+            "  openssl enc -d -id-aes256-wrap-pad -K SECRET -iv A65959A6 -in wrapped.bin -out key.der",
+            "  openssl ec -inform DER -in key.der -text -noout",
+            "prints the private key, which any wallet takes as hex.",
         ]
     return [
         *lines,

@@ -121,13 +121,21 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("signers", "c
 print(json.dumps(shown))
 """
 EVM_KEY_BY_STANDARD_TOOLS = """
-import sys, json
+import sys, json, subprocess, tempfile
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 from eth_account import Account
 secret, wrapped = (bytes.fromhex(sys.stdin.readline().strip()) for _ in range(2))
 key = load_der_private_key(aes_key_unwrap_with_padding(secret, wrapped), None)
 number = key.private_numbers().private_value
+with tempfile.TemporaryDirectory() as folder:
+    paths = [f"{folder}/{name}" for name in ("wrapped.bin", "key.der")]
+    open(paths[0], "wb").write(wrapped)
+    subprocess.run(["openssl", "enc", "-d", "-id-aes256-wrap-pad", "-K", secret.hex(), "-iv", "A65959A6",
+                    "-in", paths[0], "-out", paths[1]], check=True)
+    printed = subprocess.run(["openssl", "ec", "-inform", "DER", "-in", paths[1], "-text", "-noout"],
+                             check=True, capture_output=True, text=True).stdout
+assert f"{number:064x}" in "".join(printed.split()).replace(":", "")
 assert not [name for name in sys.modules if name.split(".")[0] in ("signers", "chains", "policies", "ops", "custody")]
 print(json.dumps([Account.from_key(number.to_bytes(32, "big")).address]))
 """
