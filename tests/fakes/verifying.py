@@ -15,7 +15,7 @@ from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
 from chains.eth.network import EthNetwork
 from chains.eth.node import EvmNode
-from policies.intent import Evidence, Intent, SignedOrder, SignedVerdict
+from policies.intent import Intent, SignedOrder, SignedVerdict
 from signers.ports import Refused, Witness
 from signers.verifier.audit import Audit
 from signers.verifier.bundles import Bundles
@@ -31,7 +31,7 @@ from tests.fakes.evm_till import EvmTill
 from tests.fakes.signing import CHAIN, VERIFIER, payment_intent
 from tests.fakes.till import Till
 
-__all__ = ["Evidence", "Verifying", "own_chain", "verifying"]
+__all__ = ["Verifying", "own_chain", "verifying"]
 
 
 class Verifying:
@@ -48,7 +48,9 @@ class Verifying:
         self, till: Till | EvmTill, directory: Path, chain: OwnChain, witness: Witness | None = None
     ) -> None:
         self.till, self.directory, self.chain = till, directory, chain
-        self.witness = witness or JournalWitness(till._wallets(), till.trust, till.journal, till.clock)
+        self.witness: Witness = witness or JournalWitness(
+            till._wallets(), till.trust, till.journal, till.clock
+        )
         self.clock: Callable[[], int] = lambda: int(time.time())
         directory.mkdir(exist_ok=True)
         (directory / "root.json").write_bytes(msgspec.json.encode(till.house.root))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from signers.client import SignerClient, UnixAddress
 from signers.clock import SteadyClock
 from signers.journal import Journal
 from signers.logchain import LogBroken
@@ -58,10 +59,8 @@ def test_fault_36_a_signer_whose_log_went_back_is_reported_and_no_verdict_is_giv
     till.settle()
     verifier.look()
     assert verifier.verdict(till.order("alice", BTC // 100)).verdict.outcome == "covered"
-    restored = copy.start()
-    verifier.witness = verifier.verifier.signers["hot"] = restored
-    verifier.verifier.verdicts._signers = {"hot": restored}
-    verifier.verifier.auditor._signers = {"hot": restored}
+    verifier.witness = copy.start()
+    verifier.restart()
     with pytest.raises(LogBroken, match="forgotten"):
         verifier.look()
     assert verifier.refusal(till.order("alice", BTC // 100)) == {"rolled-back"}
@@ -81,13 +80,8 @@ def test_fault_36_a_signer_whose_log_went_back_is_reported_and_no_verdict_is_giv
 def test_a_signer_that_does_not_answer_means_that_nobody_knows_what_it_signed(
     till: Till, verifier: Verifying
 ) -> None:
-    from signers.ports import LogPage, LogRequest, SignerUnavailable
-
-    class Silent:
-        def log(self, request: LogRequest) -> LogPage:
-            raise SignerUnavailable("no answer")
-
     till.customer("alice", BTC // 10)
+    verifier.witness = SignerClient(UnixAddress(till.directory / "nobody.sock"))
+    verifier.restart()
     verifier.follow()
-    verifier.verifier.verdicts._signers = {"hot": Silent()}  # type: ignore[dict-item]
     assert verifier.refusal(till.order("alice", BTC // 100)) == {"signer-silent"}
