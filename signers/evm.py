@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from chains.errors import InvalidValue
-from chains.eth.address import checksummed, raw_address
+from chains.eth.address import checksummed, keccak256, raw_address
 from chains.eth.forwarder import decode_flush, index_of
 from chains.eth.payout import decode_payout
 from chains.eth.tx import ContractCreation, UnsignedTx
@@ -89,13 +89,14 @@ class EvmRules:
         if executes != (request.safe_nonce is not None):
             raise Unreadable("malformed-request", "an execution, and nothing else, says the Safe's nonce")
         try:
-            tx = UnsignedTx.decode(base64.b64decode(request.transaction, validate=True))
+            raw = base64.b64decode(request.transaction, validate=True)
+            tx = UnsignedTx.decode(raw)
         except ContractCreation as creation:
             raise Unreadable("contract-creation", str(creation)) from None
         except (InvalidValue, binascii.Error, ValueError) as error:
             raise Unreadable("malformed-transaction", str(error)) from None
         return EvmUnsigned(
-            content=tx.content,
+            content=keccak256(raw).hex(),  # `decode` has compared with its only form, so this is `tx.content`
             resources=frozenset({tx.resource(self._address)}),
             fee_units=tx.max_fee_wei,
             tx=tx,

@@ -9,9 +9,10 @@ from chains.errors import InvalidValue
 from chains.eth.address import checksummed
 from chains.eth.forwarder import agreed_forwarder
 from chains.eth.safe import owner_of
+from chains.eth.tx import address_text_of_key
 from policies.bundle import EvmKeyset, WalletEntry
 from signers.ecdsa import normalised
-from signers.errors import SealBroken, SignerStopped, WrongSignature
+from signers.errors import SealBroken, SignerStopped
 from signers.evm import EvmRules, EvmUnsigned
 from signers.keyset import KEY_PLACE, EvmKeysetRecord, EvmRecord, SafeOwnerRecord
 from signers.ports import InputSignature
@@ -52,6 +53,7 @@ class EvmWallet:
     def __init__(self, keys: EvmKeys) -> None:
         if not isinstance(keys.record, EvmKeysetRecord):
             raise SealBroken(f"{keys.record.id!r}: this key was made for the owner of a Safe")
+        _check_address(keys)
         self.keys = keys
         self.rules = EvmRules(keys.record)
 
@@ -88,6 +90,7 @@ class SafeWallet:
     def __init__(self, keys: EvmKeys) -> None:
         if not isinstance(keys.record, SafeOwnerRecord):
             raise SealBroken(f"{keys.record.id!r}: this key was not made for the owner of a Safe")
+        _check_address(keys)
         self.keys = keys
         self.rules = SafeRules(keys.record)
 
@@ -126,21 +129,29 @@ def _signed_once(
         signer: recovers the address (20 bytes) that made 65 bytes; raises ValueError where none did.
     """
     pubkey, digest = keys.pubkey, bytes.fromhex(content)
-
-    def verified(text: str) -> bool:
-        """Whether libsecp256k1, which no token signs with, recovers the record's address."""
-        try:
-            return checksummed(signer(bytes.fromhex(text))) == keys.record.address
-        except ValueError:
-            return False
-
-    text, made = kept.before, None
-    if text is None:
+    if kept.before is None:
+        # libsecp256k1, which no token signs with, has recovered the public key from what comes out here.
         plain = normalised(keys.sign(*KEY_PLACE, digest)[1], pubkey, digest)
         made = (plain[:64] + bytes([first_v + plain[64]])).hex()
-        if not verified(made):
-            raise WrongSignature("the signature is not the key-set's; it was not released")
         text = kept.keep(made)
-    if text != made and not verified(text):
+        if text == made:
+            return (InputSignature(index=0, pubkey=pubkey.hex(), signature=text),)
+    else:
+        text = kept.before
+    if not _verified(text, keys.record.address, signer):
         raise SignerStopped(f"the journal's signature for {content} is damaged")
     return (InputSignature(index=0, pubkey=pubkey.hex(), signature=text),)
+
+
+def _verified(text: str, address: str, signer: Callable[[bytes], bytes]) -> bool:
+    """Whether a signature (65 bytes, hex) was made by the key of an address."""
+    try:
+        return checksummed(signer(bytes.fromhex(text))) == address
+    except ValueError:
+        return False
+
+
+def _check_address(keys: EvmKeys) -> None:
+    """Check once that what signatures are compared with is the record's. Raises SealBroken."""
+    if address_text_of_key(keys.pubkey) != keys.record.address:
+        raise SealBroken(f"{keys.record.id!r}: the public key is not the one of the record's address")

@@ -40,7 +40,10 @@ def outcome(signer: Signer, request: SignRequest) -> str:
 
 
 def test_status_names_all_keysets(evm: Reached) -> None:
-    assert evm.signer.status() == SignerStatus(bundle_version=1, keysets=(EVM_KEYSET, "xeth-hot"), signed=0)
+    journal = evm.bench.journal.id
+    assert evm.signer.status() == SignerStatus(
+        bundle_version=1, keysets=(EVM_KEYSET, "xeth-hot"), signed=0, journal=journal
+    )
 
 
 def test_a_payment_is_signed_and_again_changes_nothing(evm: Reached) -> None:
