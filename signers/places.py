@@ -37,6 +37,7 @@ LONGEST_SECONDS: Final[Mapping[Doing, int | None]] = {
     Doing.WRITING: FRAME_SECONDS,
 }
 """How long a connection may be at it."""
+LEAVING_SECONDS: Final = 10
 STRANGER: Final = ""
 UNCOUNTED_BYTES: Final = 64 * 1024
 """Shorter frames are not counted: as many as there are places fit into memory."""
@@ -73,10 +74,17 @@ class Places:
     Args:
         per_client: places of each client, and of all strangers together.
         nanoseconds: a clock that only rises.
+        leaving_seconds: how long those that were dropped may take to leave.
     """
 
-    def __init__(self, per_client: int, *, nanoseconds: Callable[[], int] = time.monotonic_ns) -> None:
-        self._per_client, self._nanoseconds = per_client, nanoseconds
+    def __init__(
+        self,
+        per_client: int,
+        *,
+        nanoseconds: Callable[[], int] = time.monotonic_ns,
+        leaving_seconds: int = LEAVING_SECONDS,
+    ) -> None:
+        self._per_client, self._nanoseconds, self._leaving_seconds = per_client, nanoseconds, leaving_seconds
         self._changed = threading.Condition()
         self._clients: dict[str, _Client] = {}
 
@@ -143,6 +151,7 @@ class Places:
         self.free(connection)
         with self._changed:
             self._clients[connection.client].connections.discard(connection)
+            self._changed.notify_all()
 
     def drop_overdue(self) -> None:
         """Drop whoever takes too long."""
@@ -169,9 +178,11 @@ class Places:
 
     def _take(self, connection: Connection, name: str) -> None:
         client = self._clients.setdefault(name, _Client())
+        # Those that were dropped end at once, but each in its own thread: whoever comes waits for them, not in vain.
+        most = 2 * self._per_client
+        if not self._changed.wait_for(lambda: len(client.connections) < most, timeout=self._leaving_seconds):
+            raise NoPlace
         here = [found for found in client.connections if not found.dropped]
-        if len(client.connections) >= 2 * self._per_client:
-            raise NoPlace  # the threads of those that were dropped have not ended yet
         if len(here) >= self._per_client:
             waiting = [found for found in here if found.doing is not Doing.WORKING]
             if not waiting:

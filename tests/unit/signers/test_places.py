@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ class Hall:
     ends: list[socket.socket] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.places = Places(2, nanoseconds=lambda: self.now)
+        self.places = Places(2, nanoseconds=lambda: self.now, leaving_seconds=0)
 
     def enter(self, client: str = STRANGER) -> Connection:
         self.now += 1
@@ -74,6 +75,20 @@ def test_places_whose_threads_have_not_ended_yet_are_bounded_too(hall: Hall) -> 
         hall.enter("a")
     with pytest.raises(NoPlace):
         hall.enter("a")
+
+
+def test_whoever_comes_waits_for_those_that_were_dropped_to_leave() -> None:
+    hall = Hall()
+    hall.places = Places(2, leaving_seconds=30)
+    gone, *_ = [hall.enter("a") for _ in range(4)]
+    thread = threading.Thread(target=hall.enter, args=("a",))
+    thread.start()
+    hall.places.leave(gone)
+    thread.join(20)
+    assert not thread.is_alive()
+    assert hall.places.count() == 4
+    for end in hall.ends:
+        end.close()
 
 
 def test_strangers_push_out_strangers_only(hall: Hall) -> None:
