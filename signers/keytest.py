@@ -35,7 +35,7 @@ from signers.pkcs11 import Token
 from signers.wallets import Keys
 
 SIGNATURES: Final = 4096
-"""How many a test looks at if nothing else is said: a bit that is 1 in 56 % of all k is found."""
+"""How many a test looks at if nothing else is said: a bit that is 1 in 58 % of all k is found."""
 REAL_SIGNATURES: Final = 128
 COMPARED: Final = 32
 """How many signatures of a deterministic backend are made again by the other library; in Python it takes a while."""

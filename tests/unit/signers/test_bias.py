@@ -88,8 +88,8 @@ FAULTY: dict[str, Callable[[], list[int]]] = {
     "4 bits in the middle are zero": lambda: _mask(good(), 0xF << 121),
     "4 bits are ones": lambda: [(nonce | 0xF << 77) % CURVE_ORDER for nonce in good()],
     "the top bit is zero": lambda: [nonce >> 1 for nonce in good()],
-    "one bit is 1 in seven of twelve": lambda: [
-        nonce | (1 << 30 if secrets.randbelow(6) == 0 else 0) for nonce in good()
+    "one bit is 1 in five of eight": lambda: [
+        nonce | (1 << 30 if secrets.randbelow(4) == 0 else 0) for nonce in good()
     ],
     "two bits are always equal": lambda: [nonce & ~(1 << 9) | (nonce >> 200 & 1) << 9 for nonce in good()],
     "half the bits twice": lambda: [(part := nonce >> 128) << 128 | part for nonce in good()],
@@ -99,8 +99,8 @@ FAULTY: dict[str, Callable[[], list[int]]] = {
     "a linear generator": _generator,
     "one k twice in 4096": lambda: _repeated(good()),
     "two that are near": lambda: [*(nonces := good(COUNT - 1)), nonces[7] + 5],
-    "a fortieth of them is short by 8 bits": lambda: [
-        nonce >> 8 if n % 40 == 0 else nonce for n, nonce in enumerate(good())
+    "a twentieth of them is short by 8 bits": lambda: [
+        nonce >> 8 if n % 20 == 0 else nonce for n, nonce in enumerate(good())
     ],
     "one of them is short by 64 bits": lambda: [
         nonce >> 64 if n == 9 else nonce for n, nonce in enumerate(good())
@@ -116,7 +116,7 @@ def test_a_fault_is_found(fault: str) -> None:
 # With either sign these are no faults, or hardly: a k below n/2 or its negative is as good as any number.
 HIDDEN_BY_A_SIGN = {
     "the top bit is zero",
-    "one bit is 1 in seven of twelve",
+    "one bit is 1 in five of eight",
     "two bits are always equal",
 }
 
