@@ -166,15 +166,25 @@ class VaultWorld(World):
 
 
 class VaultBench(Bench[VaultWorld]):
-    """The signer of the vault's first cosigner."""
+    """The signer of one of the vault's cosigners.
 
-    def __init__(self, directory: Path) -> None:
-        self.cosigners = [SoftCosigner.make(number) for number in range(3)]
-        self.hot = SoftKeys.make()
-        super().__init__(directory, VaultWorld(self.hot.record, cosigners=[c.record for c in self.cosigners]))
+    Args:
+        directory: for its files.
+        own: which of the three it is.
+        beside: a signer of the same vault, whose people and bundle it shares.
+    """
+
+    def __init__(self, directory: Path, own: int = 0, beside: VaultBench | None = None) -> None:
+        self.own = own
+        if beside is None:
+            self.cosigners = [SoftCosigner.make(number) for number in range(3)]
+            world = VaultWorld(SoftKeys.make().record, cosigners=[c.record for c in self.cosigners])
+        else:
+            self.cosigners, world = beside.cosigners, beside.world
+        super().__init__(directory, world)
 
     def wallets(self) -> Mapping[str, Wallet[Any]]:
-        return {VAULT: BitcoinVaultWallet(self.cosigners[0])}
+        return {VAULT: BitcoinVaultWallet(self.cosigners[self.own])}
 
     def draft(self, *units: int, **changes: Any) -> Draft:
         """An honest draft: one coin of the vault that suffices, one order for each of `units`."""

@@ -26,10 +26,11 @@ from signers import selfcheck
 from signers.account import AccountSecret
 from signers.errors import SelfCheckFailed, WrongSignature
 from signers.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord
+from signers.ports import AttestRequest, Refused
 from signers.selfcheck import check_bitcoin_keys, check_libraries
 from signers.wallets import BitcoinKeys, verifies_taproot
 from tests.fakes.signer import SignerBench
-from tests.fakes.signing import SoftKeys
+from tests.fakes.signing import CHAIN, KEYSET, SoftKeys
 from tests.fakes.vault_signing import SoftCosigner
 
 REGTEST = NETWORKS["regtest"]
@@ -132,6 +133,14 @@ def test_fault_31_a_wrong_taproot_signature_is_caught_before_release(
     psbt = parse_psbt(base64.b64decode(request.transaction))
     digest = TaprootDigests(psbt.tx, psbt.spent).key_path(0)
     assert verifies_taproot(bytes.fromhex(signature.pubkey), digest, bytes.fromhex(signature.signature))
+
+
+def test_the_bundle_must_mean_the_same_scripts(bench: SignerBench) -> None:
+    bench.adopt(2, keysets=(bench.world.keyset_entry(script="p2wpkh"),))
+    assert bench.codes(bench.under(2)) == {"wrong-keyset"}
+    request = AttestRequest(chain=CHAIN, keyset=KEYSET, customer="alice", asset="BTC", branch=0, index=0)
+    with pytest.raises(Refused, match="wrong-keyset"):
+        bench.service.attest(request)
 
 
 def test_self_checks_take_sound_keys_only() -> None:
