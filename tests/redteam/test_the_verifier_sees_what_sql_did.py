@@ -256,6 +256,40 @@ def test_an_order_that_nobody_has_signed(till: Till, verifier: Verifying, forger
     caught(verifier, "order-not-genuine", customer="alice")
 
 
+def test_a_withdrawal_that_was_stored_with_a_fee_that_nobody_ever_charged(
+    till: Till, verifier: Verifying
+) -> None:
+    signed = till.order("alice", BTC // 20)
+    order = signed.order
+    with till.api.transaction() as tx:
+        tx.execute(
+            b"INSERT INTO withdrawals (id, caller, customer_id, chain, asset, destination, units, fee_units,"
+            b" order_json, order_signature, order_hash, state, expires_at)"
+            b" VALUES (%s, %s, %s, %s, %s, %s, %s, 0, %s, %s, %s, 'requested', to_timestamp(%s))",
+            [
+                order.id,
+                order.caller,
+                order.customer,
+                order.chain,
+                order.asset,
+                order.destination,
+                order.units,
+                order.canonical().decode(),
+                signed.signature,
+                order.digest_hex(),
+                order.expires_at,
+            ],
+        )
+        held = bookings.hold_withdrawal(
+            UUID(order.id), customer="alice", asset="BTC", units=order.units, fee_units=0
+        )
+        post(tx, [held])
+    assert {(each.kind, each.customer) for each in verifier.audit().findings} == {
+        ("fee-not-charged", "alice")
+    }
+    assert verifier.refusal(signed) == {"fee-not-charged"}
+
+
 def test_a_withdrawal_whose_row_was_edited(till: Till, verifier: Verifying, forger: Forger) -> None:
     row = till.request("alice", BTC // 20)
     for column, value in (("destination", till.outside.address()), ("units", 1), ("order_json", "{}")):
