@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chains.btc import hd
-from chains.btc.hd import AccountKey, agreed_address, second_opinion
+from chains.btc.hd import HARDENED, AccountKey, Origin, agreed_address, second_opinion
 from chains.btc.network import NETWORKS
 from chains.btc.script import p2wpkh_script
 from chains.errors import DerivationDisagreement, InvalidValue
@@ -98,3 +98,47 @@ def test_a_point_that_is_not_on_the_curve_is_refused() -> None:
     payload = base58.decode_check(KEY.xpub)
     with pytest.raises(InvalidValue, match="curve"):
         AccountKey.parse(base58.encode_check(payload[:46] + b"\xff" * 32), REGTEST)
+
+
+def test_an_origin_finds_the_place_of_a_path_below_it() -> None:
+    origin = Origin.parse("d34db33f/84'/1'/0'")
+    account = (84 + HARDENED, 1 + HARDENED, HARDENED)
+    assert (origin.fingerprint.hex(), origin.path) == ("d34db33f", account)
+    assert origin.place((*account, 0, 7)) == (0, 7)
+    assert origin.place((*account, 1, HARDENED - 1)) == (1, HARDENED - 1)
+    for path in (
+        None,
+        (),
+        account,
+        (*account, 0),
+        (*account, 0, 7, 0),
+        (*account, 2, 7),
+        (*account, 0, HARDENED),
+        (*account, HARDENED, 7),
+        (86 + HARDENED, *account[1:], 0, 7),
+    ):
+        assert origin.place(path) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "d34db33f",
+        "d34db33f/",
+        "D34DB33F/84'",
+        "d34db33/84'",
+        "d34db33f/84",
+        "d34db33f/84h",
+        "d34db33f/084'",
+        "d34db33f/-1'",
+        "d34db33f/2147483648'",
+        "d34db33f/84'/",
+        "d34db33f/1'/1'/1'/1'/1'/1'/1'",
+        " d34db33f/84'",
+        "d34db33f/84'\n",
+    ],
+)
+def test_an_origin_has_one_form(text: str) -> None:
+    with pytest.raises(InvalidValue):
+        Origin.parse(text)
