@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -22,30 +22,12 @@ from ops.devnet.softhsm import SoftHsmToken
 from policies.canonical import verify_ed25519
 from signers.client import SignerClient, TlsAddress
 from signers.keyset import BitcoinKeysetRecord
-from signers.pkcs11 import Token
 from signers.ports import AttestRequest, Refused, SignerUnavailable, SignRequest, SignResponse
-from signers.sealed import open_keyset, read_sealed
 from signers.setup import NewBitcoinKeyset, initialise, make_keys
 from signers.wire import Call, write_frame
 from tests.fakes.certificates import make_certificate
-from tests.fakes.signer_daemon import KEYSET, BitcoinDaemon, make_daemon_keys
+from tests.fakes.signer_daemon import KEYSET, BitcoinDaemon
 from tests.fakes.signing import CHAIN, Coin, Draft, SoftKeys, World
-
-
-@pytest.fixture(scope="session")
-def keys(softhsm: SoftHsmToken, tmp_path_factory: pytest.TempPathFactory) -> tuple[BitcoinKeysetRecord, Path]:
-    """A key-set in the token, and the directory with its sealed seed."""
-    directory = tmp_path_factory.mktemp("keys")
-    return make_daemon_keys(softhsm, directory), directory
-
-
-@pytest.fixture
-def daemon(
-    softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path], tmp_path: Path
-) -> Iterator[BitcoinDaemon]:
-    made = BitcoinDaemon(softhsm, *keys, tmp_path)
-    yield made
-    made.close()
 
 
 def test_it_signs_attests_and_ends_cleanly(daemon: BitcoinDaemon) -> None:
@@ -267,24 +249,6 @@ def test_it_leaves_no_core_and_lets_nobody_look_into_its_memory(daemon: BitcoinD
     assert not list(daemon.directory.rglob("core*"))
 
 
-def test_nothing_secret_is_in_its_files_log_or_answers(daemon: BitcoinDaemon) -> None:
-    daemon.start()
-    answers = repr(daemon.client.sign(daemon.request())) + repr(daemon.client.status())
-    daemon.end()
-    token = Token(daemon.token.module_path, daemon.token.label, daemon.token.user_pin)
-    secret = open_keyset(token, read_sealed(daemon.stores / f"{KEYSET}.seed.json"))
-    token.close()
-    private = secret._secret
-    pin = daemon.token.user_pin().encode()
-    for path in [p for p in daemon.directory.rglob("*") if p.is_file()]:
-        content = path.read_bytes()
-        assert private not in content
-        assert private.hex().encode() not in content
-        assert pin not in content
-        assert b"tprv" not in content
-    assert private.hex() not in answers
-
-
 def test_fault_30_a_token_that_goes_away_is_transient_and_comes_back(daemon: BitcoinDaemon) -> None:
     """Its own copy of the token's store is moved away under the running daemon, then put back."""
     copy = daemon.with_a_token_of_its_own()
@@ -341,9 +305,9 @@ def test_fault_40_a_journal_that_can_not_be_written_fails_closed(daemon: Bitcoin
 
 
 def test_making_keys_again_returns_the_same_keys(
-    softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path], daemon: BitcoinDaemon
+    softhsm: SoftHsmToken, daemon_keys: tuple[BitcoinKeysetRecord, Path], daemon: BitcoinDaemon
 ) -> None:
-    record, directory = keys
+    record, directory = daemon_keys
     again = make_keys(
         softhsm.module_path, softhsm.label, softhsm.user_pin, directory, [NewBitcoinKeyset(KEYSET, "regtest")]
     )

@@ -48,25 +48,10 @@ from signers.sealed import open_keyset, read_sealed
 from signers.tls import client_context
 from signers.wire import MAX_FRAME_BYTES, write_frame
 from tests.fakes.certificates import make_certificate
-from tests.fakes.signer_daemon import KEYSET, BitcoinDaemon, make_daemon_keys
+from tests.fakes.signer_daemon import KEYSET, BitcoinDaemon
 from tests.fakes.signing import CHAIN
 
 only_root_can = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-
-
-@pytest.fixture(scope="session")
-def keys(softhsm: SoftHsmToken, tmp_path_factory: pytest.TempPathFactory) -> tuple[BitcoinKeysetRecord, Path]:
-    directory = tmp_path_factory.mktemp("keys")
-    return make_daemon_keys(softhsm, directory), directory
-
-
-@pytest.fixture
-def daemon(
-    softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path], tmp_path: Path
-) -> Iterator[BitcoinDaemon]:
-    made = BitcoinDaemon(softhsm, *keys, tmp_path)
-    yield made
-    made.close()
 
 
 class Doors:
@@ -267,24 +252,15 @@ def test_what_holds_a_secret_does_not_print_it(daemon: BitcoinDaemon) -> None:
     assert KEYSET in shown
 
 
-def test_it_dumps_no_core_and_nobody_looks_into_it(daemon: BitcoinDaemon) -> None:
-    daemon.start()
-    proc = Path(f"/proc/{pid_of(daemon)}")
-    (core,) = [line for line in (proc / "limits").read_text().splitlines() if line.startswith("Max core")]
-    assert core.split()[4:6] == ["0", "0"]
-    daemon.end(signal.SIGABRT)
-    assert not list(daemon.directory.rglob("core*"))
-
-
 SIGNER, KEEPER = "games", "nobody"
 
 
 @pytest.fixture
-def dropped(softhsm: SoftHsmToken, keys: tuple[BitcoinKeysetRecord, Path]) -> Iterator[BitcoinDaemon]:
+def dropped(softhsm: SoftHsmToken, daemon_keys: tuple[BitcoinKeysetRecord, Path]) -> Iterator[BitcoinDaemon]:
     """A daemon whose files belong to two users without privileges, in a place that they reach."""
     directory = part_directory("strongroom-dropped-")
     directory.chmod(0o755)
-    made = BitcoinDaemon(softhsm, *keys, directory)
+    made = BitcoinDaemon(softhsm, *daemon_keys, directory)
     made.belongs_to(SIGNER, KEEPER)
     yield made
     made.close()
