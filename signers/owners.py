@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +21,11 @@ def check_files(config: SignerConfig) -> None:
         BadConfiguration: names the file and says what to do.
     """
     directory = Path(config.directory)
-    check_directory(directory)
-    check_directory(config.log_path.parent)
+    for place in (directory, config.log_path.parent):
+        check_directory(place)
+        # A trial may lie anywhere, also where a user's group may write.
+        if config.environment == "production":
+            check_above(place)
     for path in sorted(directory.iterdir()):
         if not path.is_dir():
             check_private(path)
@@ -44,11 +46,7 @@ def check_private(path: Path) -> None:
 
 
 def check_directory(path: Path) -> None:
-    """A directory of this user alone, in directories in which nobody else can put another in its place.
-
-    Raises:
-        BadConfiguration: it is not.
-    """
+    """A directory of this user, which nobody else can enter. Raises BadConfiguration."""
     found = _stat(path)
     if not stat.S_ISDIR(found.st_mode):
         raise BadConfiguration(f"{path} is no directory")
@@ -58,7 +56,6 @@ def check_directory(path: Path) -> None:
         )
     if found.st_mode & _OTHERS:
         raise BadConfiguration(f"{path} is open to other users: chmod 700 it")
-    _check_above(path.resolve().parents)
 
 
 def check_configuration(path: Path) -> None:
@@ -69,8 +66,13 @@ def check_configuration(path: Path) -> None:
         raise BadConfiguration(f"{path} can be written by other users: chmod go-w it")
 
 
-def _check_above(parents: Iterable[Path]) -> None:
-    for parent in parents:
+def check_above(path: Path) -> None:
+    """The directories above one: nobody but root and this user can put another in its place.
+
+    Raises:
+        BadConfiguration: names the directory.
+    """
+    for parent in path.resolve().parents:
         found = _stat(parent)
         sticky = bool(found.st_mode & stat.S_ISVTX)
         if found.st_mode & _WRITABLE and not sticky:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from signers.errors import BadConfiguration
-from signers.owners import check_configuration, check_directory, check_private
+from signers.owners import check_above, check_configuration, check_directory, check_private
 
 ROOT = Path(__file__).parents[2]
 
@@ -213,12 +213,14 @@ def test_a_directory_that_others_can_enter_or_replace_is_refused(tmp_path: Path)
     inner.chmod(0o750)
     with pytest.raises(BadConfiguration, match="chmod 700"):
         check_directory(inner)
-    inner.chmod(0o700)
+    with pytest.raises(BadConfiguration, match="No such file"):
+        check_directory(tmp_path / "missing")
+    check_above(inner)
     above.chmod(0o777)
     with pytest.raises(BadConfiguration, match="can be written by other users"):
-        check_directory(inner)
+        check_above(inner)
     above.chmod(0o1777)
-    check_directory(inner)
+    check_above(inner)
 
 
 @only_root_can
@@ -233,3 +235,5 @@ def test_files_of_another_user_are_refused(tmp_path: Path) -> None:
         check_private(secret)
     with pytest.raises(BadConfiguration, match="belongs to user 65534"):
         check_directory(inner)
+    with pytest.raises(BadConfiguration, match="belongs to user 65534, who could replace"):
+        check_above(inner / "more")
