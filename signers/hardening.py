@@ -121,9 +121,14 @@ def become(user: str) -> None:
     groups = os.getgrouplist(user, entry.pw_gid)
     if 0 in groups:
         raise BadConfiguration(f"user {user!r} is in group 0: write a user without privileges")
-    os.setgroups(groups)
-    os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
-    os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+    try:
+        os.setgroups(groups)
+        os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
+        os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
+    except PermissionError:
+        raise SignerStopped(
+            f"this root can't become {user!r}: give it CAP_SETUID and CAP_SETGID, which it gives up then"
+        ) from None
     _check_no_way_back(entry.pw_uid, entry.pw_gid)
 
 

@@ -158,6 +158,14 @@ def test_root_is_no_user_without_privileges_and_a_missing_user_is_said() -> None
     assert "there is no user 'no-such-user'" in said
 
 
+@only_root_can
+def test_a_root_that_may_not_change_its_user_says_what_it_needs() -> None:
+    program = "from signers.hardening import become\ntry:\n    become('nobody')\nexcept Exception as e:\n    print(e)"
+    words = ["setpriv", "--bounding-set=-setgid,-setuid", sys.executable, "-c", program]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "give it CAP_SETUID and CAP_SETGID" in done.stdout
+
+
 def test_memory_is_locked_also_after_the_drop_or_it_is_said_why_not() -> None:
     said, locked = run(
         "from signers.hardening import become, lock_memory\n"
