@@ -11,7 +11,7 @@ import msgspec
 from policies.canonical import decoder_for
 from signers.ports import Witness
 from signers.verifier.bundles import Bundles
-from signers.verifier.examine import Examiner
+from signers.verifier.examine import UNREADABLE, Examiner, unreadable
 from signers.verifier.logs import LogKeeper, read_all
 from signers.verifier.model import Finding, Unknown
 from signers.verifier.replay import replay_account
@@ -54,6 +54,7 @@ class Auditor:
     ) -> None:
         self._state, self._bundles, self._ledger, self._examiner = state, bundles, ledger, examiner
         self._logs, self._signers, self._now = logs, signers, now
+        self._standing = self._kept()
 
     def customer(self, customer: str) -> Audit:
         """One customer's ledger, now.
@@ -77,9 +78,11 @@ class Auditor:
         """
         findings, unknowns = self._read_logs()
         with self._ledger.snapshot() as snapshot:
-            findings += self._house(snapshot)
-            findings += self._addresses(snapshot)
-            findings += self._withdrawals(snapshot)
+            for part in (self._house, self._addresses, self._withdrawals):
+                try:
+                    findings += part(snapshot)
+                except UNREADABLE as error:
+                    findings.append(unreadable("", part.__name__.strip("_"), error))
         after = ""
         known: set[str] = set()
         while True:
@@ -113,6 +116,9 @@ class Auditor:
 
     def standing(self) -> tuple[Finding, ...]:
         """What the last round found, in order of its first sight."""
+        return self._standing
+
+    def _kept(self) -> tuple[Finding, ...]:
         found: dict[Finding, None] = {}
         for state, raw in self._state.rows("SELECT state, finding FROM findings ORDER BY number"):
             finding = decoder_for(Finding).decode(raw)
@@ -133,6 +139,7 @@ class Auditor:
             [(now, "found", msgspec.json.encode(each)) for each in audit.findings if each not in before]
             + [(now, "gone", msgspec.json.encode(each)) for each in gone],
         )
+        self._standing = self._kept()
 
     def _read_logs(self) -> tuple[list[Finding], list[Unknown]]:
         findings, silent = read_all(self._logs, self._signers, self._bundles.present())

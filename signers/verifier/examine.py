@@ -38,6 +38,15 @@ MAX_CUSTOMERS: Final = 200
 """Whose money has come to one customer, directly or not, and whose ledgers are therefore examined with his."""
 
 
+UNREADABLE: Final = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
+"""What values of a wrong type or form raise. Whoever writes the rows must not end the verifier by them."""
+
+
+def unreadable(customer: str, subject: str, error: Exception) -> Finding:
+    """Rows that no ledger has."""
+    return Finding("unreadable", customer, subject, f"{type(error).__name__}: {error}"[:500])
+
+
 @dataclass(frozen=True, slots=True)
 class Examination:
     """What is wrong with a ledger, and what could not be told now."""
@@ -72,12 +81,12 @@ class Examiner:
         """
         try:
             history = snapshot.history(customer)
+            return _Case(self._state, self._bundles, self._followers, snapshot, history).run()
         except TooLong as error:
             return Examination(Replayed(()), (), (Unknown("size", customer, str(error)),))
-        except InvalidValue as error:
-            found = Finding("account-not-replayed", customer, customer, str(error))
+        except UNREADABLE as error:
+            found = unreadable(customer, customer, error)
             return Examination(Replayed((found,)), (found,), ())
-        return _Case(self._state, self._bundles, self._followers, snapshot, history).run()
 
     def examine_with_partners(self, snapshot: Snapshot, customer: str) -> Examination:
         """A customer's ledger, and those of everybody whose money has come to it, directly or not.

@@ -38,6 +38,7 @@ FindingKind = Literal[
     "payment-not-signed",
     "overdrawn",
     "rolled-back",
+    "unreadable",
 ]
 """What can be wrong. Each is described in `signers/verifier/README.md`."""
 

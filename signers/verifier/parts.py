@@ -170,6 +170,7 @@ class Verifier:
             signers={name: troubles.get(f"signer:{name}", "") for name in self.signers},
             standing=len(self.auditor.standing()),
             round_at=round_at,
+            audit=troubles.get("audit", ""),
         )
 
     def metrics(self) -> Metrics:
@@ -178,6 +179,7 @@ class Verifier:
         lines = [
             f"strongroom_verifier_findings {status.standing}",
             f"strongroom_verifier_round_timestamp_seconds {status.round_at}",
+            f"strongroom_verifier_round_trouble {int(bool(status.audit))}",
             f"strongroom_verifier_bundle_version {status.bundle_version}",
         ]
         for chain in status.chains:

@@ -60,6 +60,8 @@ class VerifierStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Findings of the last round that stand."""
     round_at: Seconds
     """When the last round over everybody ended; 0 before the first."""
+    audit: str = ""
+    """Why the last round did not come to its end, empty if it did."""
 
 
 for _kind in (VerdictRequest, Findings, AuditRequest, VerifierStatus, SignedVerdict, Nothing):

@@ -115,8 +115,9 @@ class Snapshot:
             }
         )
         for row in self._rows(
-            "SELECT id, kind, parent_id, reference FROM ledger_transfers WHERE reference = ANY (%s)",
+            "SELECT id, kind, parent_id, reference FROM ledger_transfers WHERE reference = ANY (%s) LIMIT %s",
             references,
+            MAX_LINES,
         ):
             transfers[row[0]] = Transfer(*row)
         lines = self._lines(list(transfers))

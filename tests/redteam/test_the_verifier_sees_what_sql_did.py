@@ -454,3 +454,20 @@ def test_a_history_rewritten_between_two_verdicts_covers_one_of_them(
     verifier.clock = lambda: later
     fresh = till.order("alice", BTC // 100, expires_at=later + 600)
     assert verifier.refusal(fresh) == set()
+
+
+def test_rows_that_no_ledger_has_do_not_end_the_verifier(
+    till: Till, verifier: Verifying, forger: Forger
+) -> None:
+    """Whoever owns the tables can put anything into them: it is found, and the others' ledgers are examined all the
+    same."""
+    forger.run("ALTER TABLE ledger_lines ALTER COLUMN amount DROP NOT NULL")
+    forger.run(
+        "UPDATE ledger_lines SET amount = NULL WHERE account_id IN"
+        " (SELECT id FROM ledger_accounts WHERE customer_id = 'mallory')"
+    )
+    found = verifier.audit().findings
+    assert ("unreadable", "mallory") in {(each.kind, each.customer) for each in found}
+    assert not {each for each in found if each.customer == "alice"}
+    assert verifier.refusal(till.order("mallory", 1000)) == {"unreadable"}
+    assert verifier.refusal(till.order("alice", BTC // 100)) == set()
