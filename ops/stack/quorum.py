@@ -22,7 +22,7 @@ from policies.keys import sign_bundle
 _YEAR: Final = 365 * DAY
 _OFFICERS: Final = (("olga", "operations"), ("felix", "finance"), ("sanna", "security"))
 THRESHOLD: Final = 2
-HOT_VALUE_CAP: Final = str(100_000_000_00)
+HOT_VALUE_CAP: Final = str(2_000_000_00)
 """Of all hot key-sets together in a day, in cents of a dollar, every asset at its highest believable price."""
 
 
