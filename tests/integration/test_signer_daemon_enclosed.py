@@ -368,10 +368,13 @@ def test_its_metrics_are_what_prometheus_reads(daemon: BitcoinDaemon) -> None:
 
 
 def test_its_log_is_on_the_disk_and_whole_after_a_kill(daemon: BitcoinDaemon, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    daemon.settings["more"] = f'log_directory = "{elsewhere}"'
     daemon.start()
     for _ in range(3):
         daemon.client.sign(daemon.request())
-    path = daemon.stores / "log.jsonl"
+    path = elsewhere / "log.jsonl"
     wait_until(
         lambda: path.read_bytes().count(b'"transaction"') == 3, timeout=20, what="the log to be written"
     )
