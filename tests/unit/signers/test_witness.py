@@ -167,6 +167,27 @@ def test_a_confirmed_version_ends_all_of_its_intent_and_counts_a_window_from_the
     bench.signatures(bench.under(2, 1_000_000))
 
 
+def test_a_payment_that_a_replacement_leaves_out_stays_open_with_the_earlier_version(
+    bench: SignerBench,
+) -> None:
+    bench.adopt(2, cap_window_cap="1500000")
+    both = bench.draft(600_000, 700_000)
+    both.intents = [bench.world.intent(order, policy_version=2) for order in both.orders]
+    bench.signatures(bench.world.request(both))
+    (first,) = contents(bench)
+    one = replace(both, orders=both.orders[:1], intents=both.intents[:1], fee_sats=3_000)
+    bench.signatures(bench.world.request(one))
+    (second,) = set(contents(bench)) - {first}
+    bench.resolve("confirmed", [second])
+    bench.time += DAY
+    bench.world.now = bench.time
+    # 700,000 of the earlier version, and its fee, still count; its other payment has been made long enough ago.
+    assert bench.codes(bench.under(2, 796_001)) == {"window-cap"}
+    bench.signatures(bench.under(2, 600_000))
+    bench.resolve("dead", [first])
+    bench.signatures(bench.under(2, 700_000))
+
+
 def test_a_verifier_that_calls_all_dead_at_once_does_not_raise_what_is_signed_in_a_window(
     bench: SignerBench,
 ) -> None:
