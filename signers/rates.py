@@ -41,7 +41,7 @@ DEFAULT_RATES: Final[Mapping[str, Rate]] = {
     "resolve": Rate(per_second=50, burst=500),
     "log": Rate(per_second=50, burst=500),
     "verdict": Rate(per_second=20, burst=100),
-    "audit": Rate(per_second=2, burst=20),
+    "audit": Rate(per_second=10, burst=50),
     MALFORMED: Rate(per_second=5, burst=50),
 }
 """Used where the configuration says nothing else. An exchange's batches need a tenth of them."""

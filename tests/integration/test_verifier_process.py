@@ -98,6 +98,10 @@ def answers(client: VerifierClient) -> bool:
         return False
 
 
+def stands(client: VerifierClient) -> bool:
+    return answers(client) and client.status().standing > 0
+
+
 def ended(running: ManagedProcess) -> str | None:
     return None if running.running else running.log_tail()
 
@@ -141,12 +145,8 @@ def test_a_killed_verifier_goes_on_resolving_and_answering_where_it_was(till: Ti
         assert "strongroom_verifier_findings 0" in client.metrics().text
         [kept] = Forger(till.admin).rows("SELECT attestation FROM addresses WHERE purpose = 'deposit'")
         Forger(till.admin).run("UPDATE addresses SET attestation = '{}' WHERE purpose = 'deposit'")
-        wait_until(
-            lambda: {each.kind for each in client.audit().findings} == {"address-unattested"},
-            timeout=60,
-            what="a round to find it",
-        )
-        assert client.status().standing > 0
+        wait_until(lambda: stands(client), timeout=60, what="a round to find it")
+        assert {each.kind for each in client.audit().findings} == {"address-unattested"}
         running.stop()
     assert running.exit_code == 0
     Forger(till.admin).run(
