@@ -110,6 +110,7 @@ def _ceremony(directory: Path, token: SoftHsmToken) -> tuple[Person, BitcoinKeys
         bundle,
         networks=tuple(replace(network, fee_window_cap=_ENOUGH) for network in bundle.networks),
         caps=tuple(replace(cap, window_cap=_ENOUGH) for cap in bundle.caps),
+        breakers=tuple(replace(breaker, value_cap=_ENOUGH) for breaker in bundle.breakers),
     )
     publish(directory, quorum.sign(bundle), root)
     return caller, btc, eth
