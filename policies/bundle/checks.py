@@ -106,7 +106,7 @@ def _check_limits(bundle: Bundle) -> None:
 
 
 def _check_vaults(bundle: Bundle, families: Mapping[str, str]) -> None:
-    """A vault's members are its own, and more than one organisation is needed for its threshold."""
+    """A vault's members are its own, and no two groups of them could each sign without the other."""
     for vault in bundle.vaults:
         if families.get(vault.chain, vault.family) != vault.family:
             raise InvalidValue(f"bundle: vault {vault.id} is of another family than {vault.chain}")

@@ -87,12 +87,6 @@ def with_orders(thief: Thief) -> None:
     thief.empty_the_tier()
 
 
-def with_orders_and_the_door(thief: Thief) -> None:
-    """Both."""
-    thief.burn()
-    thief.empty_the_tier()
-
-
 def with_everything(thief: Thief) -> None:
     """For three days, while he broadcasts what he has when he likes, and the verifier tells of it."""
     for hour in range(0, 72, 3):
