@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal, Protocol
+from typing import Annotated, ClassVar, Final, Literal, Protocol, runtime_checkable
 
 import msgspec
 
@@ -248,6 +248,7 @@ class Signer(Protocol):
         """Signatures for every input, the same for the same transaction. Raises Refused, SignerUnavailable."""
 
 
+@runtime_checkable
 class Announcing(Protocol):
     """A signer to which orders can be shown early."""
 

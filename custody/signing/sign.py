@@ -7,6 +7,8 @@ then never signed, sets the withdrawals free.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from typing import Final
 from uuid import UUID
 
 from chains.errors import PermanentError
@@ -20,7 +22,11 @@ from custody.signing.site import Site
 from custody.storage import alerts, events
 from custody.storage.alerts import Severity
 from custody.storage.db import Database
-from signers.ports import Refused, Signer, SignerUnavailable
+from signers.ports import AnnounceRequest, Announcing, Refused, Signer, SignerUnavailable
+
+_AGES: Final = frozenset({"order-too-young", "destination-too-young"})
+MAX_ANNOUNCED: Final = 500
+"""Most orders in one announcement."""
 
 
 def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
@@ -45,6 +51,7 @@ def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
             signed, txid = site.finish(version, response)
         except Refused as refusal:
             _refused(db, site, version, refusal)
+            _announce(signer, version, refusal)
         except SignerUnavailable as error:
             _trouble(db, site, version, Severity.WARNING, "signer.unavailable", site.keyset.id, str(error))
             signer.status()  # raises where the signer itself is away
@@ -66,6 +73,16 @@ def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
     if unanswered is not None:
         raise unanswered
     return done
+
+
+def _announce(signer: Signer, version: Version, refusal: Refused) -> None:
+    """Where the signer has to know an order or a destination for a while, that while begins when it is shown to it."""
+    if isinstance(signer, Announcing) and _AGES & {reason.code for reason in refusal.reasons}:
+        orders = read_request(version.request).evidence.orders
+        for start in range(0, len(orders), MAX_ANNOUNCED):
+            # Too many of them, or one that is over meanwhile: they are asked for again, and so announced again.
+            with suppress(Refused):
+                signer.announce(AnnounceRequest(orders=orders[start : start + MAX_ANNOUNCED]))
 
 
 def _record(db: Database, site: Site, version: Version, signed: bytes, txid: str) -> bool:

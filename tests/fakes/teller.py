@@ -35,6 +35,7 @@ from custody.withdrawals import service
 from custody.withdrawals.model import Withdrawal
 from custody.withdrawals.routing import route
 from custody.withdrawals.screening import clear
+from ops.devnet.process import wait_until
 from policies.bundle import Bundle, Caller
 from policies.intent import SignedOrder
 from signers.clock import SteadyClock
@@ -231,6 +232,19 @@ class Teller(ABC):
                 self.site,
                 Refusing(self.service, read_request(self.transaction(transaction_id).versions[-1].request)),
             )
+
+    def signed_when_old_enough(self) -> UUID:
+        """Builds again and again, as a worker does, until the signer has known the orders for long enough."""
+        found: list[UUID] = []
+
+        def signed() -> bool:
+            self.build()
+            found.extend(self.sign())
+            return bool(found)
+
+        wait_until(signed, timeout=30, what="a signature")
+        self.broadcast()
+        return found[0]
 
     def fill_gap(self) -> UUID | None:
         return fill_gap(self.db, self.site)

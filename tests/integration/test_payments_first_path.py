@@ -31,3 +31,20 @@ def test_a_withdrawal_is_paid_and_settled(till: Till) -> None:
     for step in (till.route, till.build, till.sign, till.broadcast, till.track):
         step()
     assert till.contents() == before
+
+
+def test_where_the_bundle_asks_for_ages_a_payment_waits_from_its_signers_first_sight_of_it(
+    till: Till,
+) -> None:
+    till.customer("alice", 5_000_000)
+    till.adopt(2, cap_destination_age_seconds=1, cap_delay_seconds=1)
+    withdrawal = till.request("alice", 1_000_000)
+    till.route()
+    first = till.build()
+    assert first is not None
+    assert till.sign() == []
+    assert "too-young" in till.withdrawal(withdrawal.id).reason
+    again = till.signed_when_old_enough()
+    assert till.transaction(again).state == "broadcast"
+    till.settle()
+    assert till.withdrawal(withdrawal.id).state == "settled"
