@@ -157,10 +157,12 @@ class _Case:
         self.customer = history.customer
         self.findings: list[Finding] = []
         self.unknowns: list[Unknown] = []
+        self.credited: set[UUID] = set()
 
     def run(self) -> Examination:
         replayed = replay(self.history)
         self.findings += replayed.findings
+        self.credited = {credit.deposit for credit in replayed.credits}
         for credit in replayed.credits:
             self._credit(credit)
         orders = {held.withdrawal: self._order(held) for held in replayed.held.values()}
@@ -244,7 +246,12 @@ class _Case:
             return self._find("deposit-not-on-chain", credit.deposit, f"{resource}: {error}")
         if isinstance(found, str):
             return self._find("deposit-not-on-chain", credit.deposit, f"{resource}: {found}")
-        if (found.units, found.contract) != (credit.units, entry.contract):
+        twins = [name for name in found.also if deposit_id(entry.chain, name) in self.credited]
+        if twins:
+            return self._find(
+                "deposit-repeated", credit.deposit, f"{resource} is credited as {twins[0]}, too"
+            )
+        if (int(found.units), found.contract) != (credit.units, entry.contract):
             return self._find(
                 "deposit-not-on-chain",
                 credit.deposit,

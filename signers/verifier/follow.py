@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from chains.errors import InvalidValue, NodeUnavailable, Reorganised
 from chains.eth.network import NativeMode
-from chains.ports import Consumption, Header, Receipt
-from chains.types import BlockRef, TxId
+from chains.ports import Consumption, Header
+from chains.types import BlockRef
+from policies.canonical import decoder_for
 from signers.verifier.chains import OwnChain
 from signers.verifier.state import State
 
@@ -46,6 +49,17 @@ class Use:
     content: str
     succeeded: bool
     block: BlockRef
+
+
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
+    """What a block of the best chain brought to a script under one name."""
+
+    units: str
+    """Base units, decimal."""
+    contract: str | None
+    """Of a token (EIP-55); None: the native asset."""
+    also: tuple[str, ...] = ()
+    """Other names for the same money, where a block can be read in two ways."""
 
 
 class Follower:
@@ -278,7 +292,7 @@ class Follower:
 
     # ------------------------------------------------------------------------------------------------- receipts
 
-    def receipt(self, resource: str, block: BlockRef, script: bytes) -> Receipt | str:
+    def receipt(self, resource: str, block: BlockRef, script: bytes) -> Arrival | str:
         """A receipt in a block of the best chain, by its identity; or why there is none.
 
         Raises:
@@ -289,51 +303,52 @@ class Follower:
             if known is None or block.height > known.block.height:
                 raise NodeUnavailable(f"the own node of {self.name} has not come to block {block.height}")
             kept = self._state.row(
-                "SELECT units, contract FROM proofs WHERE chain = ? AND resource = ? AND script = ? AND height = ?"
-                " AND hash = ?",
+                "SELECT arrival FROM proofs WHERE chain = ? AND resource = ? AND script = ? AND hash = ?",
                 self.name,
                 resource,
                 script,
-                block.height,
                 block.hash,
             )
             if kept is not None:
-                return Receipt(resource, TxId(block.hash), script, int(kept[0]), kept[1] or None)
+                return decoder_for(Arrival).decode(kept[0])
             best = self.chain.header_at(block.height)
             if best is None or best.ref != block:
                 return f"block {block} is not in the best chain"
             found = self._read(resource, block, script)
-            if isinstance(found, Receipt):
+            if isinstance(found, Arrival):
                 self._state.write(
-                    "INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT OR REPLACE INTO proofs VALUES (?, ?, ?, ?, ?, ?)",
                     self.name,
                     resource,
                     script,
                     block.height,
                     block.hash,
-                    str(found.units),
-                    found.contract or "",
+                    msgspec.json.encode(found),
                 )
             return found
 
-    def _read(self, resource: str, block: BlockRef, script: bytes) -> Receipt | str:
-        mode = self._mode_of(resource)
-        if mode is not None:
-            pinned = self._state.row(
-                "SELECT mode FROM modes WHERE chain = ? AND hash = ?", self.name, block.hash
-            )
-            if mode not in self.chain.modes() or (pinned is not None and pinned[0] != mode.value):
-                return f"native receipts of block {block} have other names: {resource} would be a second one"
+    def _read(self, resource: str, block: BlockRef, script: bytes) -> Arrival | str:
+        mode, modes = self._mode_of(resource), self.chain.modes()
+        if mode is not None and mode not in modes:
+            return f"native receipts on {self.name} never have names like {resource}"
         # Of tokens it makes no difference, and traces are slow.
-        way = NativeMode.BALANCE if mode is None and self.chain.modes() else mode
+        way = NativeMode.BALANCE if mode is None and modes else mode
         found = [each for each in self.chain.receipts(block, script, way) if each.resource == resource]
         if len(found) != 1:
             return f"block {block} brought nothing of that name to the address"
-        if mode is not None:
-            self._state.write(
-                "INSERT OR IGNORE INTO modes VALUES (?, ?, ?)", self.name, block.hash, mode.value
-            )
-        return found[0]
+        others: list[str] = []
+        for other in modes if mode is not None else ():
+            if other is not mode:
+                others += self._native_names(block, script, other)
+        return Arrival(units=str(found[0].units), contract=found[0].contract, also=tuple(others))
+
+    def _native_names(self, block: BlockRef, script: bytes, mode: NativeMode) -> list[str]:
+        """What receipts are called when a block is read in another way. Where it cannot be, nobody can prove them."""
+        try:
+            found = self.chain.receipts(block, script, mode)
+        except (NodeUnavailable, Reorganised):
+            return []
+        return [each.resource for each in found if each.contract is None]
 
     def _mode_of(self, resource: str) -> NativeMode | None:
         """The way of reading that names a receipt so; None where there is one only (BTC, tokens)."""
@@ -347,3 +362,6 @@ def _header(chain: OwnChain, height: int) -> Header:
     if header is None:
         raise Reorganised(f"{chain.name} has no block {height} any more")
     return header
+
+
+decoder_for(Arrival)

@@ -33,10 +33,7 @@ CREATE TABLE IF NOT EXISTS uses (
 -- Receipts that were found; forgotten when their block is undone.
 CREATE TABLE IF NOT EXISTS proofs (
     chain TEXT NOT NULL, resource TEXT NOT NULL, script BLOB NOT NULL, height INTEGER NOT NULL, hash TEXT NOT NULL,
-    units TEXT NOT NULL, contract TEXT NOT NULL, PRIMARY KEY (chain, resource));
--- EVM: how native receipts of a block are named. One way a block, for ever: what came has two names, one a way.
-CREATE TABLE IF NOT EXISTS modes (
-    chain TEXT NOT NULL, hash TEXT NOT NULL, mode TEXT NOT NULL, PRIMARY KEY (chain, hash));
+    arrival BLOB NOT NULL, PRIMARY KEY (chain, resource));
 
 CREATE TABLE IF NOT EXISTS places (
     signer TEXT PRIMARY KEY, journal TEXT NOT NULL, number INTEGER NOT NULL, head TEXT NOT NULL,

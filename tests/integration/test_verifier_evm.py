@@ -161,9 +161,12 @@ def test_one_arrival_credited_under_its_second_name_is_found(till: EvmTill, veri
     [address] = forger.rows("SELECT address FROM addresses WHERE customer_id = 'alice'")
     assert own["resource"].startswith(own["txid"] + ":trace:")
     again = forger.deposit(own, resource=f"{own['block_hash']}:{address['address']}", txid=own["block_hash"])
-    credit(till, forger, again, ETHER)
-    assert verifier.kinds() == {"deposit-not-on-chain"}
-    assert verifier.refusal(till.order("alice", ETHER + 1)) == {"deposit-not-on-chain"}
+    booked = credit(till, forger, again, ETHER)
+    assert verifier.kinds() == {"deposit-repeated"}
+    assert verifier.refusal(till.order("alice", ETHER + 1)) == {"deposit-repeated"}
+    # Once that is taken back, nothing of it stays.
+    forger.forget([booked])
+    assert verifier.kinds() == set()
 
 
 def test_a_deposit_of_a_token_that_is_not_listed_or_only_says_so_is_found(
@@ -193,8 +196,8 @@ def test_a_deposit_of_a_token_that_is_not_listed_or_only_says_so_is_found(
     assert verifier.kinds() == {"unlisted-asset"}
 
 
-def credit(till: EvmTill, forger: Forger, deposit: UUID, units: int, asset: str = "ETH") -> None:
-    forger.credit(
+def credit(till: EvmTill, forger: Forger, deposit: UUID, units: int, asset: str = "ETH") -> UUID:
+    return forger.credit(
         "alice",
         units,
         wallet=till.bundle.keysets[0].id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +16,7 @@ from chains.errors import NodeUnavailable, Reorganised
 from chains.eth.network import NativeMode
 from chains.ports import Consumption, Header, Receipt
 from chains.types import BlockRef, TxId
-from signers.verifier.follow import AT_ONCE_BLOCKS, KEPT_BLOCKS, Follower
+from signers.verifier.follow import AT_ONCE_BLOCKS, KEPT_BLOCKS, Arrival, Follower
 from signers.verifier.state import State
 
 SCRIPT = b"ours"
@@ -36,6 +36,8 @@ class Scripted:
     serial: int = 0
     reads: int = 0
     native: tuple[NativeMode, ...] = ()
+    by_way: Mapping[NativeMode, Mapping[str, int]] = field(default_factory=dict)
+    """Native receipts of every block, by the way of reading."""
 
     def mine(self, uses: dict[str, str] | None = None, receipts: dict[str, int] | None = None) -> BlockRef:
         self.serial += 1
@@ -84,8 +86,10 @@ class Scripted:
 
     def receipts(self, block: BlockRef, script: bytes, mode: NativeMode | None) -> Sequence[Receipt]:
         self.reads += 1
+        found = {**self._block(block)[2], **(self.by_way.get(mode, {}) if mode else {})}
         return [
-            Receipt(name, TxId(block.hash), script, units) for name, units in self._block(block)[2].items()
+            Receipt(name, TxId(block.hash), script, units, "token" if ":log:" in name else None)
+            for name, units in found.items()
         ]
 
     def modes(self) -> tuple[NativeMode, ...]:
@@ -210,10 +214,9 @@ def test_a_receipt_is_proven_once_and_again_after_its_block_was_undone(chain: Sc
     follower = Follower(state, chain)
     follower.catch_up()
     found = follower.receipt("tx:0", block, SCRIPT)
-    assert isinstance(found, Receipt)
-    assert found.units == 7
+    assert found == Arrival(units="7", contract=None)
     reads = chain.reads
-    assert isinstance(follower.receipt("tx:0", block, SCRIPT), Receipt)
+    assert follower.receipt("tx:0", block, SCRIPT) == found
     assert chain.reads == reads
     assert isinstance(follower.receipt("tx:9", block, SCRIPT), str)
     del chain.blocks[block.height :]
@@ -231,17 +234,23 @@ def test_what_the_own_node_has_not_reached_is_not_known(chain: Scripted, state: 
         follower.receipt("tx:0", block, SCRIPT)
 
 
-def test_the_native_receipts_of_a_block_keep_their_way_of_being_named(chain: Scripted, state: State) -> None:
-    chain.native = (NativeMode.TRACE, NativeMode.BALANCE)
-    block = chain.mine(receipts={"tx:trace:0": 7, "balance": 7, "tx:log:1": 5})
+def test_a_native_receipt_is_known_by_all_its_names_and_a_token_by_its_only_one(
+    chain: Scripted, state: State
+) -> None:
+    by_way = {NativeMode.TRACE: {"tx:trace:0": 3, "tx:trace:1": 4}, NativeMode.BALANCE: {"balance": 7}}
+    chain.native, chain.by_way = tuple(by_way), by_way
+    block = chain.mine(receipts={"tx:log:1": 5})
     follower = Follower(state, chain)
     follower.catch_up()
-    assert isinstance(follower.receipt("tx:trace:0", block, SCRIPT), Receipt)
-    assert isinstance(follower.receipt("tx:log:1", block, SCRIPT), Receipt)
-    assert "second one" in str(follower.receipt("balance", block, SCRIPT))
-    other = chain.mine(receipts={"balance": 7})
-    follower.catch_up()
-    assert isinstance(follower.receipt("balance", other, SCRIPT), Receipt)
+    assert follower.receipt("tx:trace:0", block, SCRIPT) == Arrival(
+        units="3", contract=None, also=("balance",)
+    )
+    assert follower.receipt("balance", block, SCRIPT) == Arrival(
+        units="7", contract=None, also=("tx:trace:0", "tx:trace:1")
+    )
+    assert follower.receipt("tx:log:1", block, SCRIPT) == Arrival(units="5", contract="token")
+    chain.native = (NativeMode.BALANCE,)
+    assert "never" in str(follower.receipt("tx:trace:9", block, SCRIPT))
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.booleans()), max_size=40))
