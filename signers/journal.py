@@ -121,10 +121,13 @@ class Journal:
         `work` first checks, then records; it must not raise after it has recorded something.
 
         Raises:
-            JournalUnavailable: the batch could not be committed; nothing more is signed by this process.
+            JournalUnavailable: the batch could not be committed, or the journal is closed; nothing more is signed by this
+                process.
         """
         if self._failed is not None:
             raise JournalUnavailable(f"the journal failed earlier ({self._failed}); restart the signer")
+        if self._closed:
+            raise JournalUnavailable("the journal is closed, as the signer ends")
         future: Future[_T] = Future()
         self._queue.put((work, future))
         return future.result()

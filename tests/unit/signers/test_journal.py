@@ -230,6 +230,16 @@ def test_a_mark_that_can_not_be_written_releases_nothing(paths: tuple[Path, Path
         journal.close()
 
 
+def test_a_closed_journal_answers_that_it_is_and_closing_again_changes_nothing(
+    paths: tuple[Path, Path],
+) -> None:
+    journal = opened(paths)
+    for _ in range(2):
+        journal.close()
+    with pytest.raises(JournalUnavailable, match="closed"):
+        record(journal, 1)
+
+
 def test_time_in_the_journal_never_goes_back(paths: tuple[Path, Path]) -> None:
     journal = opened(paths)
     record(journal, 1)
