@@ -121,8 +121,8 @@ class Journal:
         `work` first checks, then records; it must not raise after it has recorded something.
 
         Raises:
-            JournalUnavailable: the batch could not be committed, or the journal is closed; nothing more is signed by this
-                process.
+            JournalUnavailable: the batch could not be committed, or the journal is closed: nothing more is signed by
+                this process.
         """
         if self._failed is not None:
             raise JournalUnavailable(f"the journal failed earlier ({self._failed}); restart the signer")

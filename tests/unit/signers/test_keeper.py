@@ -52,8 +52,10 @@ class Stores:
 @pytest.fixture
 def stores() -> Iterator[Stores]:
     directory = part_directory("strongroom-keeper-")
-    yield Stores(directory)
-    shutil.rmtree(directory)
+    try:
+        yield Stores(directory)
+    finally:
+        shutil.rmtree(directory)
 
 
 def record(journal: Journal, index: int) -> None:
