@@ -111,7 +111,7 @@ def recall(request: SignRequest, bundle: Bundle, rules: FamilyRules[U], view: Jo
         unsigned = rules.read(request)
     except Unreadable:
         return None
-    if view.transaction(request.chain, unsigned.content) != _digests(request):
+    if view.transaction(request.chain, unsigned.content) != _digests(request) or _of_another_keyset(request):
         return None
     _release(request, bundle, view)
     return unsigned
@@ -139,6 +139,9 @@ def admit(
     if journaled is not None:
         if journaled != examined.digests:
             return (Reason("transaction-reused", f"{content} was signed for other intents"),)
+        if _of_another_keyset(request):
+            told = f"{content} was signed by another key-set than {request.keyset}"
+            return (Reason("wrong-keyset", told),)
         _release(request, bundle, view)
         return Admission.AGAIN
     reasons = list(objections)
@@ -154,6 +157,14 @@ def _release(request: SignRequest, bundle: Bundle, view: JournalView) -> None:
     why = withheld(request, bundle, view)
     if why:
         raise Withheld(f"it was signed before, and is not given out again now: {why}")
+
+
+def _of_another_keyset(request: SignRequest) -> bool:
+    """Whether a journaled request's intents name other keys than those that are asked now.
+
+    An EVM transaction's bytes don't say who pays, so two keys could sign the same ones, and both would pay.
+    """
+    return any(intent.keyset != request.keyset for intent in request.intents)
 
 
 def _digests(request: SignRequest) -> dict[str, str]:
