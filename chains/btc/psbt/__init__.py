@@ -13,6 +13,7 @@ from chains.btc.psbt.read import (
     MAX_PSBT_BYTES,
     NativeCurveMissing,
     parse_psbt,
+    read_psbt,
     require_native_curve,
 )
 from chains.btc.psbt.write import build_psbt
@@ -30,5 +31,6 @@ __all__ = [
     "build_psbt",
     "finalize",
     "parse_psbt",
+    "read_psbt",
     "require_native_curve",
 ]

@@ -1,4 +1,9 @@
-"""Reading a PSBT strictly: our own decoder, and embit's as a second opinion. See the package for what is allowed."""
+"""Reading a PSBT strictly: our own decoder, and embit's as a second opinion. See the package for what is allowed.
+
+Whoever builds, shows or broadcasts bytes asks both (`parse_psbt`). A signer asks the first alone (`read_psbt`): it
+signs no bytes, but its own serialisation of what it has read and judged, and the digests of BIP143 and BIP341 commit
+to the amounts besides. A decoder's mistake makes a signature worthless, never one for something unseen.
+"""
 
 from __future__ import annotations
 
@@ -74,11 +79,22 @@ def parse_psbt(raw: bytes) -> ParsedPsbt:
     """Decode and check a PSBT with our own decoder and with embit; both must see the same transaction.
 
     Raises:
-        InvalidValue: not exactly one PSBT of the form this module's docstring allows; a previous
-            transaction is missing or isn't the one spent; the outputs exceed the inputs.
+        InvalidValue: as `read_psbt` says, or embit refuses it or sees another transaction.
         NativeCurveMissing: see `require_native_curve`.
     """
     require_native_curve()
+    parsed = read_psbt(raw)
+    _embit_agrees(raw, parsed)
+    return parsed
+
+
+def read_psbt(raw: bytes) -> ParsedPsbt:
+    """Decode and check a PSBT with our own decoder.
+
+    Raises:
+        InvalidValue: not exactly one PSBT of the form the package's docstring allows; a previous
+            transaction is missing or isn't the one spent; the outputs exceed the inputs.
+    """
     if not raw.startswith(_MAGIC) or len(raw) > MAX_PSBT_BYTES:
         raise InvalidValue(f"{len(raw)} bytes starting with {raw[:5].hex()}: expected a PSBT")
     reader = Reader(raw)
@@ -108,7 +124,6 @@ def parse_psbt(raw: bytes) -> ParsedPsbt:
     )
     if parsed.fee_sats < 0:
         raise InvalidValue(f"PSBT spends {-parsed.fee_sats} sats more than its inputs bring")
-    _embit_agrees(raw, parsed)
     return parsed
 
 

@@ -21,6 +21,7 @@ from chains.btc.psbt import (
     build_psbt,
     finalize,
     parse_psbt,
+    read_psbt,
 )
 from chains.btc.script import p2wpkh_script
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut, sighash_p2wpkh
@@ -238,10 +239,45 @@ def test_a_damaged_psbt_is_refused_or_means_something_else(at: int, flip: int) -
     assert parsed != parse_psbt(RAW)
 
 
+def second_reading(raw: bytes) -> object:
+    """What both decoders read; why not, as text."""
+    try:
+        return parse_psbt(raw)
+    except InvalidValue as error:
+        return str(error)
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, len(RAW)), st.integers(0, 40), st.binary(max_size=40)),
+        min_size=1,
+        max_size=3,
+    )
+    | st.tuples(st.integers(len(RAW) - 400, len(RAW) - 1), st.just(1), st.binary(min_size=1, max_size=1)).map(
+        lambda edit: [edit]
+    )
+)
+def test_embit_never_reads_otherwise_what_our_decoder_alone_accepts(
+    edits: list[tuple[int, int, bytes]],
+) -> None:
+    raw = RAW
+    for at, removed, put in edits:
+        raw = raw[:at] + put + raw[at + removed :]
+    try:
+        parsed = read_psbt(raw)
+    except InvalidValue:
+        return
+    # What a signer would sign are these very bytes, whoever else reads them.
+    assert with_size(parsed.tx.serialize()) in raw
+    second = second_reading(raw)
+    assert second == parsed or "refused by the second decoder" in str(second)
+
+
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_after_the_magic_are_refused(tail: bytes) -> None:
-    with pytest.raises(InvalidValue):
-        parse_psbt(b"psbt\xff" + tail)
+    for read in (parse_psbt, read_psbt):
+        with pytest.raises(InvalidValue):
+            read(b"psbt\xff" + tail)
 
 
 def _high_s(signature: bytes) -> bytes:
