@@ -57,6 +57,8 @@ class BitcoinUnsigned(Unsigned):
 
 def decoded(request: SignRequest) -> ParsedPsbt:
     """The request's PSBT. Raises Unreadable unless it is exactly one of the strict form."""
+    if request.safe_nonce is not None:
+        raise Unreadable("malformed-request", "there are no Safes on Bitcoin, so none's nonce")
     try:
         return parse_psbt(base64.b64decode(request.transaction, validate=True))
     except (InvalidValue, binascii.Error, ValueError) as error:
@@ -69,6 +71,7 @@ def unsigned_of(psbt: ParsedPsbt, own: list[tuple[Place, bytes]]) -> BitcoinUnsi
         content=psbt.tx.txid.hex,
         resources=frozenset(psbt.tx.resources),
         fee_units=psbt.fee_sats,
+        called=b"",
         psbt=psbt,
         places=tuple(place for place, _ in own),
         pubkeys=tuple(pubkey for _, pubkey in own),

@@ -158,7 +158,8 @@ class SignerClient:
         except (ConnectionError, ssl.SSLError, Disconnected):
             if fresh:
                 raise
-        # A kept connection ends when the daemon restarts or needs its place. Repeating is safe: the same request, the same answer.
+        # A kept connection ends when the daemon restarts or needs its place. Repeating is safe: the same request gets
+        # the same answer.
         self.close()
         return self._over(self._connect(), payload)
 

@@ -99,6 +99,7 @@ class EvmRules:
             content=keccak256(raw).hex(),  # `decode` has compared with its only form, so this is `tx.content`
             resources=frozenset({tx.resource(self._address)}),
             fee_units=tx.max_fee_wei,
+            called=tx.to + tx.data,
             tx=tx,
         )
 

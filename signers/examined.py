@@ -87,6 +87,8 @@ class Unsigned:
     """What it uses and only one transaction can: outpoints; sender and nonce."""
     fee_units: int
     """The most that it can cost, in base units of the native asset."""
+    called: bytes
+    """Whom it calls (20 bytes) with what calldata: a token that it moves is named in here. Empty on BTC."""
 
 
 U = TypeVar("U", bound=Unsigned)

@@ -26,6 +26,7 @@ from signers.examined import (
     JournalView,
     U,
     Unreadable,
+    Unsigned,
     fee_group,
     payments_of,
 )
@@ -113,7 +114,7 @@ def recall(request: SignRequest, bundle: Bundle, rules: FamilyRules[U], view: Jo
         return None
     if view.transaction(request.chain, unsigned.content) != _digests(request) or _of_another_keyset(request):
         return None
-    _release(request, bundle, view)
+    _release(request, unsigned, bundle, view)
     return unsigned
 
 
@@ -142,19 +143,19 @@ def admit(
         if _of_another_keyset(request):
             told = f"{content} was signed by another key-set than {request.keyset}"
             return (Reason("wrong-keyset", told),)
-        _release(request, bundle, view)
+        _release(request, examined.unsigned, bundle, view)
         return Admission.AGAIN
     reasons = list(objections)
-    reasons += freeze_reasons(request, bundle, view)
+    reasons += freeze_reasons(request, examined.unsigned, bundle, view)
     reasons += _journal_reasons(examined, view)
     reasons += age_reasons(examined, view, now)
     reasons += window_reasons(examined, view, now)
     return tuple(reasons) or Admission.NEW
 
 
-def _release(request: SignRequest, bundle: Bundle, view: JournalView) -> None:
+def _release(request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: JournalView) -> None:
     """Raises Withheld where what was journaled must not be given out again now."""
-    why = withheld(request, bundle, view)
+    why = withheld(request, unsigned, bundle, view)
     if why:
         raise Withheld(f"it was signed before, and is not given out again now: {why}")
 

@@ -82,6 +82,7 @@ class SafeRules:
             content=message.content,
             resources=frozenset({message.resource}),
             fee_units=0,
+            called=message.tx.to + message.tx.data,
             message=message,
         )
 

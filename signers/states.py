@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from chains.errors import InvalidValue
+from chains.eth.address import raw_address
 from policies.bundle import Bundle, EvmVault, KeyState
 from policies.intent import Intent, Kind
 from policies.statements import Freeze
-from signers.examined import JournalView
+from signers.examined import JournalView, Unsigned
 from signers.ports import Reason, SignRequest
 
 NOTHING: Final[frozenset[Kind]] = frozenset()
@@ -40,12 +41,14 @@ def attestation_state(state: KeyState) -> list[Reason]:
     return [] if state == "active" else [Reason("key-state", f"keys that are {state} attest no address")]
 
 
-def freeze_reasons(request: SignRequest, bundle: Bundle, view: JournalView) -> list[Reason]:
+def freeze_reasons(
+    request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: JournalView
+) -> list[Reason]:
     """An objection for each freeze in force that covers the request."""
     freezes = view.freezes()
     if not freezes:
         return []
-    scopes = _scopes(request, bundle)
+    scopes = _scopes(request, unsigned, bundle)
     return [_frozen(freeze) for freeze in freezes if freeze.scope in scopes]
 
 
@@ -55,7 +58,7 @@ def attestation_freezes(chain: str, keyset: str, asset: str, view: JournalView) 
     return [_frozen(freeze) for freeze in view.freezes() if freeze.scope in scopes]
 
 
-def withheld(request: SignRequest, bundle: Bundle, view: JournalView) -> str:
+def withheld(request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: JournalView) -> str:
     """Why signatures of a journaled transaction are not given out again; empty if they are.
 
     They may be out already, so this is no refusal: nobody may conclude that the transaction can't confirm.
@@ -67,14 +70,20 @@ def withheld(request: SignRequest, bundle: Bundle, view: JournalView) -> str:
         state = "active"  # what the bundle dropped without a word about its keys
     if state == "destroyed" or (state not in RELEASING and not rotation):
         return f"{request.keyset} is {state}"
-    freezes = [] if rotation else freeze_reasons(request, bundle, view)
+    freezes = [] if rotation else freeze_reasons(request, unsigned, bundle, view)
     return "; ".join(reason.detail for reason in freezes)
 
 
-def _scopes(request: SignRequest, bundle: Bundle) -> set[str]:
+def _scopes(request: SignRequest, unsigned: Unsigned, bundle: Bundle) -> set[str]:
     """Everything that a request touches; the native asset pays the fee of whatever is done."""
     scopes = {"all", f"chain:{request.chain}", f"wallet:{request.keyset}"}
     scopes |= {f"asset:{intent.asset}" for intent in request.intents}
+    # The house's own intents name the native asset, whatever their transactions collect or carry out.
+    scopes |= {
+        f"asset:{entry.id}"
+        for entry in bundle.assets
+        if entry.chain == request.chain and entry.contract and raw_address(entry.contract) in unsigned.called
+    }
     scopes |= {f"wallet:{vault}" for vault in _executed(request.intents, bundle)}
     scopes |= {
         f"asset:{network.native_asset}" for network in bundle.networks if network.chain == request.chain

@@ -16,7 +16,7 @@ _ROOT: Final = Path(__file__).parents[2]
 def code_hash(root: Path = _ROOT) -> str:
     """SHA-256 (hex) over names and contents of all Python files that a signer consists of."""
     digest = hashlib.sha256()
-    for path in sorted(path for package in _PACKAGES for path in (root / package).rglob("*.py")):
+    for path in sorted(path for package in _PACKAGES for path in root.joinpath(package).rglob("*.py")):
         for part in (path.relative_to(root).as_posix().encode(), path.read_bytes()):
             digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()

@@ -18,8 +18,6 @@ import pytest
 
 from chains.errors import InvalidValue
 from policies.canonical import verify_ed25519
-from policies.keys import sign_freeze
-from policies.statements import Freeze
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.config import ListenSection
 from signers.ports import (
@@ -126,8 +124,7 @@ def test_what_was_signed_is_withheld_under_a_freeze_and_what_was_not_is_refused(
     bench = reached.bench
     signed, new = bench.request(), bench.request()
     before = reached.signer.sign(signed)
-    told = Freeze(v=1, officer="olga", scope="all", bundle_version=1, reason="odd", issued_at=bench.time)
-    bench.desk.freeze(sign_freeze(told, bench.world.officers["olga"]))
+    bench.freeze("all")
     with pytest.raises(SignerUnavailable, match="signed before"):
         reached.signer.sign(signed)
     with pytest.raises(Refused, match="frozen"):

@@ -12,7 +12,8 @@ import pytest
 from chains.btc.script import KeyScript
 from policies.bundle import Bundle
 from policies.intent import Evidence, SignedOrder
-from policies.statements import Resolution, SignedResolution
+from policies.keys import sign_freeze
+from policies.statements import Freeze, Resolution, SignedResolution
 from signers.clock import SteadyClock
 from signers.desk import JournalDesk
 from signers.journal import Journal
@@ -114,6 +115,18 @@ class Bench(Generic[W]):
         }
         resolution = Resolution(**(fields | changes))
         return SignedResolution(resolution=resolution, signature=self.world.verifier.sign(resolution))
+
+    def freeze(self, scope: str) -> None:
+        """Have an officer freeze a scope under the bundle in force."""
+        told = Freeze(
+            v=1,
+            officer="olga",
+            scope=scope,
+            bundle_version=self.trust.present.version,
+            reason="something is odd",
+            issued_at=self.time,
+        )
+        self.desk.freeze(sign_freeze(told, self.world.officers["olga"]))
 
     def publish(self, bundle: Bundle) -> None:
         (self.directory / "bundle.json").write_bytes(self.world.signed(bundle).encode())

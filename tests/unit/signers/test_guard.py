@@ -40,6 +40,11 @@ def test_an_honest_payment_is_signed_and_the_signature_fits_its_input(bench: Sig
     assert len(signature.signature) == 128 if taproot else signature.signature.endswith("01")
 
 
+def test_the_nonce_of_a_safe_says_nothing_on_bitcoin_and_is_refused(bench: SignerBench) -> None:
+    request = msgspec.structs.replace(bench.request(), safe_nonce=0)
+    assert bench.codes(request) == {"malformed-request"}
+
+
 def test_many_intents_in_one_transaction_are_signed(bench: SignerBench) -> None:
     assert len(bench.signatures(bench.request(100_000, 200_000, 200_000))) == 1
 

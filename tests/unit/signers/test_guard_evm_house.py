@@ -14,8 +14,7 @@ from chains.eth.address import raw_address
 from chains.eth.erc20 import decode_transfer, transfer_calldata
 from chains.eth.safe import decode_execution, owners_of
 from policies.intent import Kind
-from policies.keys import sign_freeze
-from policies.statements import Freeze
+from signers.errors import Withheld
 from tests.fakes.evm_signing import (
     ETHER,
     EVM_DESTINATION,
@@ -175,16 +174,30 @@ def test_nothing_is_carried_out_for_a_safe_that_is_not_in_use(bench: ExecutorBen
 
 
 def test_a_freeze_of_the_safe_holds_its_executions(bench: ExecutorBench) -> None:
-    freeze = Freeze(
-        v=1,
-        officer="olga",
-        scope=f"wallet:{VAULT}",
-        bundle_version=1,
-        reason="a strange payment",
-        issued_at=bench.time,
-    )
-    bench.desk.freeze(sign_freeze(freeze, bench.world.officers["olga"]))
+    bench.freeze(f"wallet:{VAULT}")
     assert bench.codes(bench.request(bench.message())) == {"frozen"}
+
+
+def test_a_frozen_token_is_not_carried_out_of_a_safe_either(bench: ExecutorBench) -> None:
+    world = bench.world
+    message = world.message(world.safe_draft(asset="USDX"))
+    request = bench.request(message)
+    bench.signatures(request)
+    bench.freeze("asset:USDX")
+    with pytest.raises(Withheld, match="asset:USDX"):
+        bench.service.sign(request)
+    later = world.message(world.safe_draft(asset="USDX", nonce=1))
+    assert bench.codes(world.request(world.execution(later, nonce=1))) == {"frozen"}
+    native = world.message(world.safe_draft(asset="ETH", nonce=1))
+    assert bench.signatures(world.request(world.execution(native, nonce=1)))
+
+
+def test_a_frozen_token_is_not_collected_from_forwarders_while_others_are(hot: EvmBench) -> None:
+    world = hot.world
+    hot.service.attest(world.attestation(0))
+    hot.freeze("asset:USDX")
+    assert hot.codes(world.request(world.sweep([0], [USDX, FEEX]))) == {"frozen"}
+    assert hot.signatures(world.request(world.sweep([0], [FEEX])))
 
 
 # Rotations.

@@ -12,8 +12,6 @@ import pytest
 from chains.eth.address import raw_address
 from policies.bundle import Breaker, KeyState
 from policies.intent import Kind
-from policies.keys import sign_freeze
-from policies.statements import Freeze
 from signers.errors import Withheld
 from signers.ports import SignRequest
 from tests.fakes.evm_signing import ETHER, EVM_KEYSET, GWEI, EvmDraft, SoftEvmKeys
@@ -62,18 +60,6 @@ def rotation(bench: EvmBench, nonce: int, version: int = 2) -> SignRequest:
     )
 
 
-def freeze_all(bench: EvmBench) -> None:
-    fields: dict[str, Any] = {
-        "v": 1,
-        "officer": "olga",
-        "scope": "all",
-        "bundle_version": bench.trust.present.version,
-        "reason": "stop",
-        "issued_at": bench.time,
-    }
-    bench.desk.freeze(sign_freeze(Freeze(**fields), bench.world.officers["olga"]))
-
-
 def test_windows_that_a_thief_has_filled_do_not_delay_a_rescue(bench: EvmBench) -> None:
     """He fills the tier's window, the breaker and the chain's fees, all with what he signs before he is found out."""
     tight: dict[str, Any] = {
@@ -112,7 +98,7 @@ def test_a_rescue_that_was_signed_is_given_out_under_a_freeze_but_a_new_one_is_n
     put(bench, "compromised", 2)
     request = rotation(bench, 0)
     before = bench.signatures(request)
-    freeze_all(bench)
+    bench.freeze("all")
     assert bench.signatures(request) == before
     assert bench.codes(rotation(bench, 1)) == {"frozen"}
     put(bench, "compromised", 3)

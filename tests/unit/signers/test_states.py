@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import msgspec
 import pytest
 
 from policies.bundle import KeysetEntry, KeyState, NetworkEntry, WalletEntry
 from policies.intent import Intent, Kind
-from policies.keys import sign_freeze
-from policies.statements import Freeze
 from signers.errors import Withheld
 from signers.ports import AttestRequest, Refused, SignRequest
 from signers.states import ALLOWED
@@ -62,18 +60,6 @@ def consolidation(bench: SignerBench, version: int = 2) -> SignRequest:
 
 def attestation(index: int = 7) -> AttestRequest:
     return AttestRequest(chain=CHAIN, keyset=KEYSET, customer="alice", asset="BTC", branch=0, index=index)
-
-
-def freeze(bench: SignerBench | EvmBench, scope: str, **changes: Any) -> None:
-    fields: dict[str, Any] = {
-        "v": 1,
-        "officer": "olga",
-        "scope": scope,
-        "bundle_version": bench.trust.present.version,
-        "reason": "something is odd",
-        "issued_at": bench.time,
-    }
-    bench.desk.freeze(sign_freeze(Freeze(**(fields | changes)), bench.world.officers["olga"]))
 
 
 def attestation_codes(bench: SignerBench | EvmBench, request: AttestRequest) -> set[str]:
@@ -166,7 +152,7 @@ def test_a_version_with_a_higher_fee_is_new_and_refused_in_other_states(bench: S
 def test_a_freeze_stops_everything_in_its_scope_until_a_higher_bundle(bench: SignerBench, scope: str) -> None:
     signed_before = payment(bench, version=1)
     before = bench.signatures(signed_before)
-    freeze(bench, scope)
+    bench.freeze(scope)
     for _ in range(2):
         assert bench.codes(payment(bench, version=1)) == {"frozen"}
         assert bench.codes(consolidation(bench, version=1)) == {"frozen"}
@@ -187,7 +173,7 @@ def test_what_was_signed_stays_back_under_a_freeze_also_when_the_bundle_has_drop
     bench.signatures(request)
     bench.adopt(2, caps=())
     assert bench.signatures(request)
-    freeze(bench, "all")
+    bench.freeze("all")
     with pytest.raises(Withheld, match="olga has frozen all"):
         bench.service.sign(request)
 
@@ -195,17 +181,17 @@ def test_what_was_signed_stays_back_under_a_freeze_also_when_the_bundle_has_drop
 def test_a_frozen_token_stays_while_others_are_paid_and_a_frozen_native_asset_stops_all_fees(
     evm: EvmBench,
 ) -> None:
-    freeze(evm, "asset:USDX")
+    evm.freeze("asset:USDX")
     assert evm.codes(evm.request(10**6, asset="USDX")) == {"frozen"}
     assert evm.signatures(evm.request(10**15))
-    freeze(evm, "asset:ETH")
+    evm.freeze("asset:ETH")
     assert evm.codes(evm.request(10**15, nonce=1)) == {"frozen"}
     assert evm.codes(evm.world.request(evm.world.fill(1))) == {"frozen"}
 
 
 @pytest.mark.parametrize("scope", [f"chain:{EVM_CHAIN}", f"wallet:{EVM_KEYSET}"])
 def test_a_freeze_of_one_network_is_none_of_the_others(evm: EvmBench, scope: str) -> None:
-    freeze(evm, scope)
+    evm.freeze(scope)
     assert evm.codes(evm.request()) == {"frozen"}
     world = evm.world
     order = world.order(chain="polygon-devnet", asset="XETH")
