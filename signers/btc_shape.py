@@ -12,7 +12,7 @@ from chains.btc.address import parse_address
 from chains.btc.multisig import multisig_input_wu
 from chains.btc.multisig_script import MultisigScript
 from chains.btc.network import NETWORKS
-from chains.btc.psbt import ParsedPsbt, parse_psbt
+from chains.btc.psbt import ParsedPsbt, read_psbt
 from chains.btc.script import (
     MAX_STANDARD_TX_WU,
     P2TR_KEY_INPUT_WU,
@@ -60,7 +60,7 @@ def decoded(request: SignRequest) -> ParsedPsbt:
     if request.safe_nonce is not None:
         raise Unreadable("malformed-request", "there are no Safes on Bitcoin, so none's nonce")
     try:
-        return parse_psbt(base64.b64decode(request.transaction, validate=True))
+        return read_psbt(base64.b64decode(request.transaction, validate=True))
     except (InvalidValue, binascii.Error, ValueError) as error:
         raise Unreadable("malformed-transaction", str(error)) from None
 
