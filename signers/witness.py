@@ -16,6 +16,7 @@ from signers.book import Book
 from signers.clock import SteadyClock
 from signers.errors import WrongSignature
 from signers.journal import Journal
+from signers.keyset import BitcoinCosignerRecord, SafeOwnerRecord
 from signers.ports import (
     LogEntry,
     LogHead,
@@ -41,7 +42,8 @@ class JournalWitness:
     """Implements `ports.Witness`. Methods may be called from many threads at once.
 
     Args:
-        wallets: by id; the attestation key of the first one signs the log's head.
+        wallets: by id; the attestation key of the first key-set signs the log's head, as the bundle knows it. Of a
+            signer that has only parts of vaults it is the first part's, which the bundle does not know.
         trust: names the verifiers.
         journal: what was signed.
         clock: of the signer.
@@ -51,7 +53,7 @@ class JournalWitness:
         self, wallets: Mapping[str, Wallet[Any]], trust: PinnedBundle, journal: Journal, clock: SteadyClock
     ) -> None:
         self._trust, self._journal, self._clock = trust, journal, clock
-        self._first = min(wallets)
+        self._first = min(wallets, key=lambda name: (_is_part(wallets[name]), name))
         self._keys = wallets[self._first].keys
 
     def open(self, request: OpenRequest) -> OpenPage:
@@ -100,6 +102,11 @@ class JournalWitness:
         except InvalidSignature:
             raise WrongSignature("the token returned a wrong signature of the log's head") from None
         return LogPage(entries=entries, head=told, signature=encode_signature(signature))
+
+
+def _is_part(wallet: Wallet[Any]) -> bool:
+    """Whether it is one member's part of a vault."""
+    return isinstance(wallet.keys.record, BitcoinCosignerRecord | SafeOwnerRecord)
 
 
 def _page(book: Book, after: int) -> tuple[tuple[LogEntry, ...], tuple[int, str]]:

@@ -26,9 +26,11 @@ from signers.ports import (
     ResolveRequest,
     SignRequest,
 )
-from signers.witness import MOST_ENTRIES, MOST_OPEN
+from signers.wallets import BitcoinVaultWallet
+from signers.witness import MOST_ENTRIES, MOST_OPEN, JournalWitness
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY, KEYSET, Draft
+from tests.fakes.vault_signing import SoftCosigner
 
 
 @pytest.fixture
@@ -250,6 +252,15 @@ def test_the_log_tells_what_was_signed_for_whom_and_its_head_is_signed(bench: Si
     assert place.number == 4
     bench.signatures(request)
     assert follow_all(bench, place) == (place, []), "signing the same again is no news"
+
+
+def test_the_head_is_signed_by_a_key_set_as_the_bundle_knows_no_attestation_key_of_a_vaults_part(
+    bench: SignerBench,
+) -> None:
+    parts = {"a-vault": BitcoinVaultWallet(SoftCosigner.make(1, "a-vault"))}
+    for wallets, signer in (({**parts, **bench.wallets()}, KEYSET), (parts, "a-vault")):
+        witness = JournalWitness(wallets, bench.trust, bench.journal, bench.clock)
+        assert witness.log(LogRequest(after=0)).head.keyset == signer
 
 
 def test_a_refused_request_leaves_no_trace(bench: SignerBench) -> None:
