@@ -11,6 +11,8 @@ from typing import Any
 import msgspec
 import pytest
 import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -239,6 +241,34 @@ def test_all_domains_differ() -> None:
 def test_a_malformed_signature_is_a_bad_signature(signature: str) -> None:
     with pytest.raises(BadSignature):
         verify_ed25519(SigningKey.generate().public_hex, bytes(32), signature)
+
+
+@pytest.mark.parametrize("key", ["", "00", "00" * 31, "00" * 33, "zz" * 32])
+def test_under_what_is_no_key_every_signature_is_bad(key: str) -> None:
+    with pytest.raises(BadSignature):
+        verify_ed25519(key, bytes(32), encode_signature(bytes(64)))
+
+
+def test_keys_of_small_order_sign_nothing() -> None:
+    neutral = (1).to_bytes(32, "little")
+    Ed25519PublicKey.from_public_bytes(neutral).verify(neutral + bytes(32), b"any message")
+    with pytest.raises(BadSignature):
+        verify_ed25519(neutral.hex(), bytes(32), encode_signature(neutral + bytes(32)))
+
+
+@given(st.integers(0, 95), st.integers(0, 255))
+def test_openssl_and_libsodium_believe_the_same_signatures(at: int, flip: int) -> None:
+    key = SigningKey.generate()
+    both = bytearray(bytes(32) + base64.b64decode(key.sign_digest(bytes(32))))
+    both[at] ^= flip
+    digest, signature = bytes(both[:32]), bytes(both[32:])
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key.public_hex)).verify(signature, digest)
+    except InvalidSignature:
+        with pytest.raises(BadSignature):
+            verify_ed25519(key.public_hex, digest, encode_signature(signature))
+    else:
+        verify_ed25519(key.public_hex, digest, encode_signature(signature))
 
 
 def test_a_signature_has_one_text_only() -> None:
