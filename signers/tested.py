@@ -107,7 +107,7 @@ def require_tested(directory: Path, keys: Keys, token: Token | None) -> None:
     """
     keyset = keys.record.id
     path = path_of_tested(directory, keyset)
-    cure = "run `strongroom key test` with this signer's configuration"
+    cure = "run `strongroom key test` with this signer's configuration, then start it again"
     if not path.exists():
         raise NotTested(f"key-set {keyset!r}: its signatures were never tested ({path} is missing): {cure}")
     try:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from datetime import UTC, datetime
+from typing import Any, Final
 
 import msgspec
 
@@ -11,6 +12,24 @@ from chains.errors import InvalidValue
 from policies.bundle.checks import check_consistent
 from policies.bundle.document import Bundle
 from policies.bundle.wallets import KeysetEntry, KeyState
+
+_TIMES: Final = {"issued_at", "expires_at", "not_after", "active_from"}
+"""Fields that are UNIX seconds, which people read as dates."""
+_YEAR_10000: Final = 253_402_300_800
+"""Above it the calendar has no dates."""
+
+
+def successor_of(present: Bundle, *, now: int, lasts: int) -> Bundle:
+    """The same under the next version, good from `now` for `lasts` seconds.
+
+    Raises:
+        InvalidValue: it would be inconsistent, such as one that expires before it begins.
+    """
+    draft = msgspec.structs.replace(
+        present, version=present.version + 1, issued_at=now, expires_at=now + lasts
+    )
+    check_consistent(draft)
+    return draft
 
 
 def retired(
@@ -49,16 +68,9 @@ def retired(
         msgspec.structs.replace(breaker, keysets=_with(breaker.keysets, keyset, successor, named))
         for breaker in present.breakers
     )
-    draft = msgspec.structs.replace(
-        present,
-        version=present.version + 1,
-        issued_at=now,
-        expires_at=now + lasts,
-        keysets=tuple(entries),
-        breakers=breakers,
+    return successor_of(
+        msgspec.structs.replace(present, keysets=tuple(entries), breakers=breakers), now=now, lasts=lasts
     )
-    check_consistent(draft)
-    return draft
 
 
 def _with(
@@ -86,7 +98,8 @@ def _differences(where: str, before: Any, after: Any) -> Iterator[str]:
         for name in sorted(old.keys() | new.keys()):
             yield from _differences(f"{where}[{name}]", old.get(name), new.get(name))
     else:
-        yield f"{where}: {_told(before)} -> {_told(after)}"
+        timed = where.rpartition(".")[2] in _TIMES
+        yield f"{where}: {_told(before)} -> {_told(after)}{_date(after) if timed else ''}"
 
 
 def _named(value: Any) -> bool:
@@ -102,6 +115,12 @@ def _name(entry: dict[str, Any]) -> str:
     if "id" in entry:
         return str(entry["id"])
     return "/".join(str(entry[key]) for key in ("tier", "chain", "asset", "role") if key in entry)
+
+
+def _date(seconds: Any) -> str:
+    if not isinstance(seconds, int) or not 0 < seconds < _YEAR_10000:
+        return ""
+    return f" ({datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC)"
 
 
 def _told(value: Any) -> str:

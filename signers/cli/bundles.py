@@ -1,4 +1,4 @@
-"""`strongroom key compromise` and `strongroom key sign`: the next bundle is drafted, read and signed by officers.
+"""`strongroom key draft`, `compromise` and `sign`: the next bundle is drafted, read and signed by officers.
 
 Both work on files and need neither a signer nor the online service. What is signed is handed over by
 `strongroom key bundle`, and published wherever the online service reads its bundle.
@@ -15,13 +15,15 @@ from typing import Final, get_args
 import msgspec
 
 from chains.errors import InvalidValue
-from policies.bundle import KeysetEntry, KeyState, SignedBundle
-from policies.bundle.changes import differences, retired
+from policies.bundle import Bundle, KeysetEntry, KeyState, SignedBundle
+from policies.bundle.changes import differences, retired, successor_of
+from policies.bundle.checks import check_consistent
 from policies.bundle.document import BundleSignature
 from policies.canonical import BadSignature, verify_ed25519
 from policies.keys import SigningKey
 
 _DAY: Final = 86_400
+_LONGEST_DAYS: Final = 3_660
 _STATES: Final = tuple(state for state in get_args(KeyState) if state not in ("pre-active", "active"))
 
 
@@ -32,21 +34,32 @@ def main(verb: str, arguments: list[str]) -> int:
         InvalidValue: a file is not what it should be, or the draft would be inconsistent.
         UnusableKey: an officer's key file can't be used.
     """
-    return _draft(arguments) if verb == "compromise" else _sign(arguments)
+    return {"draft": _draft, "compromise": _compromise, "sign": _sign}[verb](arguments)
 
 
 def _draft(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="strongroom key draft",
+        description="Draft the next bundle: what is in force, under the next version and until a later time. Signers"
+        " that adopt it lift all freezes made under a lower one. Whatever else is to change is edited in the file"
+        " before anybody signs.",
+    )
+    _add_files(parser)
+    options = parser.parse_args(arguments)
+    present = _read(options.bundle).bundle
+    return _drafted(present, successor_of(present, now=int(time.time()), lasts=options.days * _DAY), options)
+
+
+def _compromise(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="strongroom key compromise",
         description="Draft the bundle in which a key-set signs nothing any more but what moves all it has to the"
         " key-set that follows. Freeze it first: strongroom key freeze.",
     )
     parser.add_argument("keyset", help="the key-set, by its id in the bundle")
-    parser.add_argument("--bundle", type=Path, required=True, help="the signed bundle in force")
     parser.add_argument("--successor", type=Path, help="JSON entry of the new key-set, from its ceremony")
     parser.add_argument("--state", choices=_STATES, default="compromised", help="what it becomes")
-    parser.add_argument("--days", type=int, default=30, help="until the draft expires")
-    parser.add_argument("--out", type=Path, required=True, help="the draft; it must not exist")
+    _add_files(parser)
     options = parser.parse_args(arguments)
     present = _read(options.bundle).bundle
     successor = None
@@ -63,15 +76,38 @@ def _draft(arguments: list[str]) -> int:
         now=int(time.time()),
         lasts=options.days * _DAY,
     )
+    return _drafted(present, draft, options)
+
+
+def _add_files(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--bundle", type=Path, required=True, help="the signed bundle in force")
+    parser.add_argument("--days", type=_days, default=30, help="until the draft expires (default 30)")
+    parser.add_argument("--out", type=Path, required=True, help="the draft; it must not exist")
+
+
+def _days(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _LONGEST_DAYS:
+        raise argparse.ArgumentTypeError(f"expected 1 to {_LONGEST_DAYS} days")
+    return int(text)
+
+
+def _drafted(present: Bundle, draft: Bundle, options: argparse.Namespace) -> int:
     _write(options.out, SignedBundle(bundle=draft, signatures=()))
-    print(f"{options.out}: version {draft.version}, to be signed by the quorum. It changes:")
+    print(f"{options.out}: version {draft.version}, to be signed by the quorum.")
+    _show_changes(present, draft)
+    print(
+        f"Each officer reads and signs it:  strongroom key sign {options.out} --present {options.bundle}"
+        " --officer NAME --key FILE"
+    )
+    print(f"Then hand it to every signer:     strongroom key bundle {options.out} --signer ADDRESS")
+    print("and put it where the online service and the verifier read their bundle.")
+    return 0
+
+
+def _show_changes(present: Bundle, draft: Bundle) -> None:
+    print(f"Version {draft.version} lifts all freezes made under a lower one, and changes:")
     for line in differences(present, draft):
         print(f"  {line}")
-    print(
-        "Each officer reads and signs it:  strongroom key sign FILE --officer NAME --key FILE --present FILE"
-    )
-    print("Then hand it to every signer:     strongroom key bundle FILE --signer ADDRESS")
-    return 0
 
 
 def _sign(arguments: list[str]) -> int:
@@ -85,6 +121,7 @@ def _sign(arguments: list[str]) -> int:
     parser.add_argument("--yes", action="store_true", help="sign without being asked")
     options = parser.parse_args(arguments)
     present, signed = _read(options.present).bundle, _read(options.bundle)
+    check_consistent(signed.bundle)
     if signed.bundle.version <= present.version:
         raise InvalidValue(
             f"{options.bundle} is version {signed.bundle.version}; {present.version} is in force, and versions"
@@ -94,14 +131,10 @@ def _sign(arguments: list[str]) -> int:
     listed = present.officer(options.officer)
     if listed.key != key.public_hex:
         raise InvalidValue(f"{options.key} is not the key of {options.officer} in the bundle in force")
-    print(f"Version {signed.bundle.version} changes:")
-    for line in differences(present, signed.bundle):
-        print(f"  {line}")
+    _show_changes(present, signed.bundle)
     print(f"digest {signed.bundle.digest_hex()}")
-    if not options.yes and input(f"Type the version to sign as {options.officer}: ").strip() != str(
-        signed.bundle.version
-    ):
-        print("not signed", file=sys.stderr)
+    if not options.yes and not _confirmed(options.officer, signed.bundle.version):
+        print("\nnot signed", file=sys.stderr)
         return 1
     others = tuple(entry for entry in signed.signatures if entry.key != options.officer)
     for entry in others:
@@ -110,6 +143,13 @@ def _sign(arguments: list[str]) -> int:
     _replace(options.bundle, SignedBundle(bundle=signed.bundle, signatures=(*others, mine)))
     print(f"signed by {', '.join(entry.key for entry in (*others, mine))}")
     return 0
+
+
+def _confirmed(officer: str, version: int) -> bool:
+    try:
+        return input(f"Type the version to sign as {officer}: ").strip() == str(version)
+    except (EOFError, KeyboardInterrupt):
+        return False
 
 
 def _check(public_key: str, signed: SignedBundle, entry: BundleSignature) -> None:

@@ -37,7 +37,8 @@ def main(verb: str, arguments: list[str]) -> int:
         print(f"strongroom key log: {options.file}: {error}", file=sys.stderr)
         return 1
     except (OSError, InvalidValue) as error:
-        print(f"strongroom key log: {error}", file=sys.stderr)
+        said = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
+        print(f"strongroom key log: {said}", file=sys.stderr)
         return WRONG_INPUT
     print(msgspec.json.encode(checked).decode() if options.json else _told(options.file, checked))
     return 0

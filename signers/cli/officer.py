@@ -63,7 +63,7 @@ def main(verb: str, arguments: list[str]) -> int:
     for name, client in clients:
         outcomes.append(_outcome(name, client, act))
         if not options.json:
-            print(_told(outcomes[-1]), flush=True)
+            print(_told(verb, outcomes[-1]), flush=True)
     if options.json:
         print(msgspec.json.encode(outcomes).decode())
     codes = {outcome.code for outcome in outcomes}
@@ -105,7 +105,12 @@ def _freeze(options: argparse.Namespace) -> Act:
         return client.freeze(SignedFreeze(freeze=freeze, signature=key.sign(freeze)))
 
     # What can't be a freeze, such as one of an unknown kind of scope, is found before anybody is asked.
-    told(options.bundle_version or 1)
+    try:
+        told(options.bundle_version or 1)
+    except InvalidValue as error:
+        raise InvalidValue(
+            f"{error}; a scope is all, chain:ID, wallet:ID (of a key-set or vault) or asset:ID, as in the bundle"
+        ) from None
     return act
 
 
@@ -207,9 +212,12 @@ _DESCRIPTIONS: Final = {
 }
 
 
-def _told(outcome: Outcome) -> str:
+def _told(verb: str, outcome: Outcome) -> str:
     if outcome.status is not None:
-        return f"{outcome.signer}\n" + "\n".join(f"  {line}" for line in _lines(outcome.status))
+        lines = _lines(outcome.status)
+        if verb == "status":  # who freezes is in a hurry
+            lines += [f"weakness   {note}" for note in outcome.status.notes]
+        return f"{outcome.signer}\n" + "\n".join(f"  {line}" for line in lines)
     reasons: Sequence[str] = [f"{reason.code}: {reason.detail}" for reason in outcome.refused or ()]
     said = "; ".join(reasons) if reasons else f"not available: {outcome.error}"
     return f"{outcome.signer}\n  {'refused: ' if reasons else ''}{said}"
@@ -223,5 +231,4 @@ def _lines(status: SignerStatus) -> list[str]:
         f"frozen     {', '.join(status.frozen) or 'nothing'}",
         f"time       {status.suspended or 'runs'}",
         f"journal    {status.journal}",
-        *(f"weakness   {note}" for note in status.notes),
     ]

@@ -7,7 +7,7 @@ import pytest
 
 from chains.errors import InvalidValue
 from policies.bundle import BitcoinKeyset, Breaker, Bundle, Confirmations, KeyState
-from policies.bundle.changes import differences, retired
+from policies.bundle.changes import differences, retired, successor_of
 from tests.fakes.signing import DAY, NOW, SoftKeys, World
 
 OLD = World(SoftKeys.make().record)
@@ -88,3 +88,11 @@ def test_entries_without_names_of_their_own_are_shown_whole() -> None:
     [line] = differences(PRESENT, after)
     assert line.startswith("assets[BTC].confirmations: ")
     assert '"blocks":9' in line
+
+
+def test_the_next_bundle_says_the_same_for_longer_and_times_are_told_as_dates() -> None:
+    draft = successor_of(PRESENT, now=NOW, lasts=DAY)
+    assert draft.version == PRESENT.version + 1
+    told = [line for line in differences(PRESENT, draft) if not line.startswith("version")]
+    assert {line.split(":")[0] for line in told} <= {"issued_at", "expires_at"}
+    assert any(line.endswith("UTC)") for line in told)

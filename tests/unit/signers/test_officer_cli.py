@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -132,6 +133,29 @@ def test_a_bundle_is_handed_over_and_one_that_does_not_rise_is_refused(
     assert (code, outcomes[0]["refused"][0]["code"]) == (1, "bundle-refused")
     assert main(["bundle", older, *office.one]) == 1
     assert "refused: bundle-refused: version 1 is older than 2" in capsys.readouterr().out
+
+
+def test_officers_lift_a_freeze_by_the_next_bundle_with_nothing_but_these_commands(
+    office: Office, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signers.cli.bundles.time", SimpleNamespace(time=lambda: office.first.time))
+    assert run(capsys, "freeze", "all", *office.one, *office.who)[0] == 0
+    present, draft = office.bundle(1, tmp_path / "bundle.json"), str(tmp_path / "draft.json")
+    assert main(["draft", "--bundle", present, "--out", draft, "--days", "7"]) == 0
+    assert main(["draft", "--bundle", present, "--out", draft]) == 2
+    assert "File exists" in capsys.readouterr().err
+    assert run(capsys, "bundle", draft, *office.one)[0] == 1  # nobody has signed it
+    sign = ["sign", draft, "--present", present]
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    assert main([*sign, *office.who]) == 1
+    assert "not signed" in capsys.readouterr().err
+    for name, key in office.first.world.officers.items():
+        if name != "olga":
+            key.save(tmp_path / f"{name}.pem")
+        assert main([*sign, "--officer", name, "--key", str(tmp_path / f"{name}.pem"), "--yes"]) == 0
+    assert "lifts all freezes" in capsys.readouterr().out
+    code, outcomes = run(capsys, "bundle", draft, *office.one)
+    assert (code, outcomes[0]["status"]["frozen"]) == (0, [])
 
 
 def test_the_clock_is_confirmed_for_each_signers_own_journal(
