@@ -97,7 +97,7 @@ class Incident:
         olga = ("--officer", "olga", "--key", str(self.officers / "olga.pem"))
         why = ("--reason", "a stranger spent one of its coins")
         said = key_command(["freeze", scope, "--signer", self.socket, *olga, *why])
-        world.note(said.strip())
+        world.note(_line_of(said, "frozen"))
         self.withdrawal = world.withdraw("alice", world.outside.address(), PAYMENT_SATS)
         seen = world.until(
             lambda: world.api.withdrawal(self.withdrawal["id"]),
@@ -130,12 +130,12 @@ class Incident:
             str(draft),
         )
         drafted = key_command(["compromise", BTC_KEYSET, *files])
-        world.note(drafted.splitlines()[0])
+        world.note(_line_of(drafted, "keysets"))
         for officer in self.stack.trust.quorum.officers[:THRESHOLD]:
             key = ["--officer", officer.id, "--key", str(officer.key_file)]
             key_command(["sign", str(draft), "--present", str(present), *key, "--yes"])
         handed = key_command(["bundle", str(draft), "--signer", self.socket])
-        world.note(handed.strip())
+        world.note(_line_of(handed, "bundle"))
         write_private(present, draft.read_text())
         self.stack.reconfigure()
         world.bundle = self.stack.bundle
@@ -272,6 +272,12 @@ class Incident:
                 f"strongroom operator {arguments[0]} ended with {done.returncode}: {done.stderr}"
             )
         return done.stdout
+
+
+def _line_of(said: str, begins: str) -> str:
+    """The first line of what a command said that begins so."""
+    lines = (line.strip() for line in said.splitlines())
+    return next((line for line in lines if line.startswith(begins)), "")
 
 
 def run(json_file: Path | None) -> int:

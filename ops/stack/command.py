@@ -108,5 +108,9 @@ The same on Ethereum, with one address for ETH and USDX (or on a second network:
   strongroom withdrawal create --customer dave --asset USDX --amount 20 --to $(eth address)
   strongroom withdrawal list    # broadcast after a few seconds
   eth mine                      # settled
+
+As an officer, at the signer itself.
+  strongroom key status --signer $STRONGROOM_SIGNER
+  strongroom key freeze asset:USDX --signer $STRONGROOM_SIGNER --officer olga --key {stack.directory}/officers/olga.pem
 """
     console.print(lines, highlight=False, markup=False, soft_wrap=True)

@@ -163,6 +163,8 @@ def _for_people(stack: Stack) -> None:
         "STRONGROOM_OPERATOR": str(client_file(stack.directory, "operator")),
         FILE_VARIABLE: str(files(stack.directory)["reconcile"]),
         "STRONGROOM_OPERATOR_CONFIG": str(files(stack.directory)["worker"]),
+        "STRONGROOM_SIGNER": str(stack.signer_socket),
+        **stack.token.env,
     }
     content = "".join(f'export {name}="{value}"\n' for name, value in lines.items())
     write_private(shell_file(stack.directory), content)

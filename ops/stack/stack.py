@@ -149,7 +149,7 @@ class Stack:
         self.tell(
             "the bundle that is there, its keys in the HSM and contracts on the chains"
             if (self.directory / "bundle.json").exists()
-            else "the key ceremony: officers, keys in the HSM, contracts on the chains, bundle"
+            else "the set-up: officers, keys in the HSM, contracts on the chains, bundle"
         )
         self._trust = trust.prepare(self.directory, self.token, self.chains)
         self.tell("the database: schema and roles")
