@@ -89,6 +89,20 @@ def check_consistent(bundle: Bundle) -> None:
         if listed not in assets:
             raise InvalidValue(f"bundle: a cap, rule, price or requirement names an unlisted asset {listed}")
     _check_limits(bundle)
+    _check_successors(bundle)
+
+
+def _check_successors(bundle: Bundle) -> None:
+    """Whatever is active became so last. One that is active again has not seen what others have paid meanwhile."""
+    wallets = (*bundle.keysets, *bundle.vaults)
+    since = {(w.chain, w.tier): w for w in wallets if w.state == "active"}
+    for wallet in wallets:
+        active = since.get((wallet.chain, wallet.tier), wallet)
+        if wallet.state != "pre-active" and wallet.active_from > active.active_from:
+            raise InvalidValue(
+                f"bundle: {active.id} is active again after {wallet.id}: its active_from must say since when, or both "
+                "could pay one order"
+            )
 
 
 def _check_limits(bundle: Bundle) -> None:

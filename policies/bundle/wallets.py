@@ -27,8 +27,8 @@ class _Keyset(Part, frozen=True, kw_only=True):
     """Ed25519 public key that attests this key-set's addresses."""
     state: KeyState = "active"
     active_from: Seconds = 0
-    """When it was first listed as active. A signer pays no order that another key-set could have been asked to pay
-    before that: one that expires within `longest_order_seconds` of it."""
+    """When it became active; anew, if it is active again. A signer pays no order that another key-set could have been
+    asked to pay before that: one that expires within `longest_order_seconds` of it."""
 
 
 class BitcoinKeyset(_Keyset, frozen=True, kw_only=True, tag_field="kind", tag="btc-hd"):

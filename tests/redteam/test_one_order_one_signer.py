@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
 from policies.bundle import Breaker, Bundle, read_bundle
+from policies.bundle.checks import check_consistent
 from policies.intent import Order
 from signers.btc import BitcoinRules
 from signers.guard import examine
@@ -108,6 +109,25 @@ def test_both_do_pay_what_is_of_their_time() -> None:
     assert objections(HOUSE, OLD, order, HOUSE.bundle(1, longest_order_seconds=LONGEST), NOW - 1) == set()
     order = HOUSE.order(100_000, expires_at=NOW + LONGEST + 60)
     assert objections(FOLLOWER, NEW, order, of_both(2, NOW, state="deactivated"), NOW + 60) == set()
+
+
+def test_a_key_set_that_is_active_again_says_since_when() -> None:
+    """What the one after it has paid meanwhile is in another journal; with its first date it would pay that again."""
+    order = HOUSE.order(100_000, expires_at=NOW + 2 * LONGEST)
+    assert objections(FOLLOWER, NEW, order, of_both(2, NOW, state="deactivated"), NOW + LONGEST + 60) == set()
+
+    def back(active_from: int) -> Bundle:
+        both = of_both(3, NOW)
+        old, new = both.keysets
+        old = msgspec.structs.replace(old, active_from=active_from)
+        return msgspec.structs.replace(both, keysets=(old, msgspec.structs.replace(new, state="deactivated")))
+
+    for active_from in (0, NOW - 1):
+        with pytest.raises(InvalidValue, match="active again"):
+            check_consistent(back(active_from))
+    again = back(NOW + LONGEST + 120)
+    check_consistent(again)
+    assert objections(HOUSE, OLD, order, again, NOW + LONGEST + 180) == {"order-too-old"}
 
 
 @given(units=st.integers(1, 10**9 - 1))
