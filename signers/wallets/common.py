@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, utils
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
 from policies.bundle import KeysetEntry
 from signers.examined import FamilyRules, U
 from signers.keyset import KeysetRecord
+from signers.openssl import openssl_verifies
 from signers.ports import InputSignature
 
 _LOW_S_LIMIT: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
 """Half of the order of secp256k1; above it a signature is not relayed (BIP146, EIP-2)."""
-_DIGEST: Final = ec.ECDSA(utils.Prehashed(SHA256()))
-_CURVE: Final = ec.SECP256K1()
 
 
 class Kept(Protocol):
@@ -90,10 +87,9 @@ class Wallet(Protocol[U]):
 def verifies(pubkey: bytes, digest: bytes, der: bytes) -> bool:
     """Whether `der` is a low-s DER signature of a 32-byte digest by a 33-byte key, as OpenSSL sees it."""
     try:
-        r, s = utils.decode_dss_signature(der)
-        if s > _LOW_S_LIMIT or utils.encode_dss_signature(r, s) != der:
-            return False
-        ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, pubkey).verify(der, digest, _DIGEST)
-    except (InvalidSignature, ValueError):
+        r, s = decode_dss_signature(der)
+    except ValueError:
         return False
-    return True
+    if s > _LOW_S_LIMIT or encode_dss_signature(r, s) != der:
+        return False
+    return openssl_verifies(pubkey, digest, der)
