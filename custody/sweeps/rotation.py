@@ -47,6 +47,8 @@ from policies.intent import Kind
 
 _HOUSE: Final = (1, 0)
 """Branch and index of an EVM key's own address."""
+LAST_INDEX: Final = 999
+"""The highest change index of the key-set that follows to which other keys' signers send anything."""
 
 
 def rotate(db: Database, site: Site, pace: SweepPace, now: int) -> int:
@@ -104,7 +106,8 @@ def _rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: Swee
             tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, resources
         ):
             raise Raced("a coin was spent, reserved or undone meanwhile")
-        index = change.allocate(tx, target, site.asset.id, account)
+        # All up to the one that is allocated are known: once that is too far, the last one in reach serves again.
+        index = min(change.allocate(tx, target, site.asset.id, account), LAST_INDEX)
         intent = house_intent(site, Kind.ROTATION, str(sweep_id), agreed_address(account, CHANGE, index))
         path = (*Origin.parse(target.origin).path, CHANGE, index)
         to = KeyOrigin(account.pubkey(CHANGE, index), target.fingerprint, path)

@@ -22,9 +22,11 @@ from custody.signing.sign import sign
 from custody.storage import halts
 from custody.sweeps import readmodel
 from custody.sweeps.model import Sweep, SweepPace
+from custody.sweeps.rotation import LAST_INDEX
 from custody.sweeps.service import sweep
 from ops.devnet.bitcoind import Bitcoind
 from policies.bundle import KeyState
+from signers.btc_shape import MAX_ROTATION_INDEX
 from signers.ports import Refused
 from signers.wallets import BitcoinWallet, Wallet
 from tests.fakes.signing import CHAIN, REGTEST, SoftKeys, World
@@ -121,6 +123,37 @@ def test_what_a_retired_key_set_holds_goes_to_the_new_one_and_late_deposits_foll
     till.settle()
     assert till.withdrawal(withdrawal.id).state == "settled"
     assert till.held(NEW) < 2_000_000
+
+
+def test_what_comes_late_is_moved_also_when_the_new_key_set_has_had_thousands_of_change_addresses(
+    till: RotatingTill,
+) -> None:
+    """The old keys' signer knows nothing of the new ones' history, and goes no further than recovery always scans."""
+    assert LAST_INDEX == MAX_ROTATION_INDEX
+    till.customer("alice", 3_000_000)
+    till.retire(2, "deactivated")
+    account = AccountKey.parse(till.new_keys.record.account, REGTEST, till.new_keys.record.script)
+    known = [
+        (CHAIN, NEW, "BTC", "change", 1, index, account.address(1, index), account.script(1, index))
+        for index in range(LAST_INDEX, LAST_INDEX + 2)
+    ]
+    with till.admin.transaction() as tx:
+        tx.execute(
+            "INSERT INTO address_indexes (keyset, branch, next) VALUES (%s, 1, %s)", [NEW, LAST_INDEX + 2]
+        )
+        for row in known:
+            tx.execute(
+                "INSERT INTO addresses (chain, keyset, asset, purpose, branch, index, address, script)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+                row,
+            )
+    till.outside.send(known[0][6], 10_000)
+    till.mine(6)
+    assert till.rotate() == 1
+    till.send_rotation()
+    till.settle()
+    till.check()
+    assert till.held(till.keys.record.id) == 0
 
 
 def test_a_rotation_goes_nowhere_but_to_the_new_key_set_and_old_keys_pay_nobody(till: RotatingTill) -> None:
