@@ -146,7 +146,8 @@ class SignerClient:
                 raise SignerUnavailable(f"the signer could not: {reply.error}", retry_ms=reply.retry_ms)
             return decoder_for(result).decode(reply.ok)
         except (OSError, Disconnected, InvalidValue, msgspec.MsgspecError) as error:
-            raise SignerUnavailable(f"no answer from the signer to {call}: {error}") from error
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise SignerUnavailable(f"no answer from the signer to {call}: {why}") from error
 
     def _exchange(self, payload: bytes) -> bytes:
         try:
