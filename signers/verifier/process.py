@@ -2,7 +2,7 @@
 
 It prints `strongroom verifier: ready on ADDRESS` when it takes calls, ends with 0 on SIGTERM or SIGINT, and with 1 and
 a sentence when it must not run. With `--once` it prints what it found, a line each, and ends with 1 if there is any
-finding, else with 2 if something could not be told now.
+finding, else with 2 if something could not be told now, or it must not run at all.
 """
 
 from __future__ import annotations
@@ -184,7 +184,8 @@ def _beat(path: Path, verifier: Verifier) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="strongroom verifier", description="A second pair of eyes on the ledger."
+        prog="strongroom verifier",
+        description="Examines the ledger on nodes of its own, and says what became of what was signed.",
     )
     parser.add_argument(
         "--config", type=Path, required=True, help="TOML file, see signers/verifier/README.md"
@@ -197,7 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
         return audit_once(config, print) if options.once else run(config)
     except StrongroomError as error:
         print(f"strongroom verifier: {error}", file=sys.stderr, flush=True)
-        return 1
+        return 2 if options.once else 1
 
 
 if __name__ == "__main__":

@@ -176,7 +176,7 @@ def test_it_does_not_start_with_a_file_that_others_may_read_or_another_root_than
     config = configured(till, place)
     config.chmod(0o644)
     code, said = once(config)
-    assert code == 1
+    assert code == 2
     assert "chmod 600" in said
     config.chmod(0o600)
     with signer(till, place):
@@ -185,5 +185,5 @@ def test_it_does_not_start_with_a_file_that_others_may_read_or_another_root_than
         msgspec.json.encode(msgspec.structs.replace(till.house.root, threshold=1))
     )
     code, said = once(config)
-    assert code == 1
+    assert code == 2
     assert "another trust root" in said
