@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="strongroom verifier",
-        description="Examines the ledger on nodes of its own, and says what became of what was signed.",
+        description="Examines ledgers on own nodes; says what became of signatures.",
     )
     parser.add_argument(
         "--config", type=Path, required=True, help="TOML file, see signers/verifier/README.md"
