@@ -409,7 +409,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 def test_a_file_of_answers_speaks_for_nobody_in_production(tmp_path: Path) -> None:
     site = Site(tmp_path, WALLET, environment="production")
     done = site.held(check=False)
-    assert (done.returncode, "rehearsals" in done.stderr) == (1, True)
+    assert (done.returncode, "rehearsals" in done.stderr) == (2, True)
     site = Site(tmp_path / "open", WALLET)
     site.answers.chmod(0o644)
     assert "open to other users" in site.held(check=False).stderr

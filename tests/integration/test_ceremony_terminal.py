@@ -147,7 +147,7 @@ def test_whoever_ends_the_input_at_any_prompt_has_everything_undone(site: Site, 
 def test_without_a_terminal_nobody_is_there(tmp_path: Path) -> None:
     site = Site(tmp_path, WALLET, environment="production")
     done = run_key_command(["ceremony", "run", str(site.plan)], site.token.env, check=False)
-    assert (done.returncode, "at a terminal" in done.stderr) == (1, True)
+    assert (done.returncode, "at a terminal" in done.stderr) == (2, True)
 
 
 def test_an_operator_makes_a_key_of_his_own(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_records_are_shown_and_entries_printed_for_the_bundle(tmp_path: Path) ->
     assert site.record().record.public_key in entry
     assert '"pre-active"' in entry
     refused = run_key_command(["ceremony", "entry", *where], {}, check=False)
-    assert (refused.returncode, "--chain" in refused.stderr) == (1, True)
+    assert (refused.returncode, "--chain" in refused.stderr) == (2, True)
 
 
 def test_a_vault_s_entry_comes_from_the_records_of_its_members(tmp_path: Path) -> None:
@@ -196,4 +196,4 @@ def test_a_vault_s_entry_comes_from_the_records_of_its_members(tmp_path: Path) -
     refused = run_key_command(
         ["ceremony", "vault", str(COSIGNER["id"]), directories[0], *limits], {}, check=False
     )
-    assert refused.returncode == 1
+    assert refused.returncode == 2
