@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 from functools import lru_cache
 from typing import Final
 
@@ -13,6 +14,7 @@ from chains.btc.script import (
     classify,
     p2pkh_script_from_hash,
     p2sh_script_from_hash,
+    p2wpkh_script_from_hash,
     witness_script,
 )
 from chains.errors import InvalidAddress, InvalidValue
@@ -39,7 +41,7 @@ def parse_address(text: str, network: BtcNetwork, chain: str) -> Address:
     if text[:2].lower() == "0x":
         raise InvalidAddress(f"address {text!r}: no address of Bitcoin; those of Ethereum begin with 0x")
     if text.lower().rpartition("1")[0] in _HRPS:
-        script = _segwit_script(text, network)
+        script = _p2wpkh_script(text, network) or _segwit_script(text, network)
         text = text.lower()
     else:
         script = _base58_script(text, network)
@@ -106,10 +108,14 @@ def _base58_script(text: str, network: BtcNetwork) -> bytes:
     raise InvalidAddress(f"address {text!r}: unknown type, version byte {payload[0]}")
 
 
-# The rest writes P2WPKH addresses quickly: base32 is done in C, and the checksum of BIP173 is linear over
+# The rest writes and reads P2WPKH addresses quickly: base32 is done in C, and the checksum of BIP173 is linear over
 # GF(2), so it is the XOR of one table entry per byte of the key hash.
 
-_TO_BECH32: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", bech32.CHARSET.encode())
+_BASE32: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+_TO_BECH32: Final = bytes.maketrans(_BASE32, bech32.CHARSET.encode())
+_FROM_BECH32: Final = bytes.maketrans(bech32.CHARSET.encode(), _BASE32)
+_KEY_HASH_CHARS: Final = 32
+_CHECKSUM_CHARS: Final = 6
 
 
 def p2wpkh_address_text(key_hash: bytes, network: BtcNetwork) -> str:
@@ -127,6 +133,19 @@ def p2wpkh_address_text(key_hash: bytes, network: BtcNetwork) -> str:
     tail = base64.b32encode((checksum << 2).to_bytes(4, "big"))[:6]
     body = base64.b32encode(key_hash) + tail
     return f"{network.bech32_hrp}1q{body.translate(_TO_BECH32).decode()}"
+
+
+def _p2wpkh_script(text: str, network: BtcNetwork) -> bytes | None:
+    """The script of a P2WPKH address of `network` in its canonical text; None for every other text."""
+    if len(text) != len(network.bech32_hrp) + 2 + _KEY_HASH_CHARS + _CHECKSUM_CHARS:
+        return None
+    digits = text[-_KEY_HASH_CHARS - _CHECKSUM_CHARS : -_CHECKSUM_CHARS].encode().translate(_FROM_BECH32)
+    try:
+        key_hash = base64.b32decode(digits)
+    except binascii.Error:
+        return None
+    # Whatever was read: it is an address if and only if it is written like this one.
+    return p2wpkh_script_from_hash(key_hash) if p2wpkh_address_text(key_hash, network) == text else None
 
 
 @lru_cache(maxsize=8)

@@ -185,3 +185,22 @@ def test_one_wrong_character_is_always_noticed(script: bytes, data: st.DataObjec
     )
     with pytest.raises(InvalidAddress):
         parse_address(text[:at] + other + text[at + 1 :], MAIN, "bitcoin")
+
+
+@given(
+    st.binary(min_size=20, max_size=20),
+    st.integers(0, 43),
+    st.sampled_from("qpzry9x8gf2tvdw0s3jn54khce6mua7lbio1"),
+)
+def test_an_address_with_a_changed_character_is_refused_in_either_case(
+    key_hash: bytes, at: int, other: str
+) -> None:
+    """Lower case is read quickly, upper case by the reference decoder."""
+    text = p2wpkh_address_text(key_hash, REGTEST)
+    changed = text[:at] + other + text[at + 1 :]
+    for form in (changed, changed.upper()):
+        if changed == text:
+            assert parse_address(form, REGTEST, "x").script == p2wpkh_script_from_hash(key_hash)
+        else:
+            with pytest.raises(InvalidAddress):
+                parse_address(form, REGTEST, "x")
