@@ -342,8 +342,10 @@ def _exposed(examined: Examined[Any]) -> Iterator[tuple[Exposure, str, str, int]
     for cap in examined.grounds.caps:
         for intent_id, units in examined.payments(cap.asset):
             yield Exposure.PAYMENTS, f"{cap.tier}|{cap.asset}", intent_id, units
-    for kind in (Exposure.TIER_FEES, Exposure.CHAIN_FEES):
-        yield kind, examined.fee_scope(kind), examined.fee_group, examined.unsigned.fee_units
+    group, fee = examined.fee_group, examined.unsigned.fee_units
+    yield examined.chain_fees, examined.request.chain, group, fee
+    if examined.grounds.caps:
+        yield Exposure.TIER_FEES, examined.tier_fees, group, fee
     if examined.breaker is not None:
         for key, units in examined.value:
             yield Exposure.VALUE, examined.breaker.id, key, units

@@ -32,6 +32,9 @@ class Exposure(StrEnum):
     """Per tier and chain, each set of intents once, at its highest version."""
     CHAIN_FEES = "chain_fees"
     """Per chain, likewise."""
+    ROTATION_FEES = "rotation_fees"
+    """Per chain, those of rotations. No thief's fees must delay a rescue; nor, for ever, rotations of his own that nobody
+    can send, and so nobody prove dead: each counts from when it was signed."""
     VALUE = "value"
     """Per breaker, payments and fees of all assets together, in the bundle's unit of account."""
 
@@ -174,12 +177,15 @@ class Examined(Generic[U]):
         """The limit under which `value` counts."""
         return self.grounds.breaker
 
-    def fee_scope(self, kind: Exposure) -> str:
-        """Scope of the fee windows. Rotations have one of their own: no thief's fees must delay a rescue."""
-        chain = self.request.chain
-        if Kind.ROTATION in self.grounds.kinds:
-            chain = f"{chain}|rotation"
-        return chain if kind is Exposure.CHAIN_FEES else f"{self.grounds.wallet.tier}|{chain}"
+    @property
+    def chain_fees(self) -> Exposure:
+        """In which of the chain's fee windows the fee counts."""
+        return Exposure.ROTATION_FEES if Kind.ROTATION in self.grounds.kinds else Exposure.CHAIN_FEES
+
+    @property
+    def tier_fees(self) -> str:
+        """Scope of the tier's fee window."""
+        return f"{self.grounds.wallet.tier}|{self.request.chain}"
 
     def payments(self, asset: str) -> tuple[tuple[str, int], ...]:
         """Intent id and base units of all payments of an asset."""

@@ -4,6 +4,8 @@ A key is open while one of its versions has no resolution. A confirmed version e
 else the death of the last one does. From then on it counts for one more window: after a confirmation from the later of
 the latest signature and of the confirmation's arrival here, after deaths from the latest signature. So a verifier that
 lies about deaths can't raise what is signed within a window, only what is hoarded beyond it.
+
+Fees of rotations count for one window after the latest signature, whatever anybody says.
 """
 
 from __future__ import annotations
@@ -61,7 +63,10 @@ class Exposures:
         rows = []
         for kind, scope, key, units in versions:
             place, known = (kind.value, scope), self._largest(key)
-            since = self._since(key, now) if place in known else None
+            if kind is Exposure.ROTATION_FEES:
+                since: int | None = now
+            else:
+                since = self._since(key, now) if place in known else None
             known[place] = max(units, known.get(place, 0))
             # Text, for SQLite's integers end at 2**63.
             rows.append((key, *place, str(known[place]), now, since))
@@ -74,6 +79,8 @@ class Exposures:
             "SELECT kind, scope, units, signed_at FROM exposures WHERE key = ?", (key,)
         ).fetchall()
         for kind, scope, units, signed_at in rows:
+            if kind == Exposure.ROTATION_FEES:
+                continue
             since = self._since(key, signed_at)
             self._sql.execute(
                 "UPDATE exposures SET since = ? WHERE key = ? AND kind = ? AND scope = ?",

@@ -68,13 +68,14 @@ def _exposures(
     for cap in bundle.caps:
         put(Exposure.PAYMENTS, f"{cap.tier}|{cap.asset}", cap.window_seconds, cap.window_cap, cap.asset)
     for network in bundle.networks:
-        put(
-            Exposure.CHAIN_FEES,
-            network.chain,
-            network.fee_window_seconds,
-            network.fee_window_cap,
-            network.native_asset,
-        )
+        for kind in (Exposure.CHAIN_FEES, Exposure.ROTATION_FEES):
+            put(
+                kind,
+                network.chain,
+                network.fee_window_seconds,
+                network.fee_window_cap,
+                network.native_asset,
+            )
     for breaker in bundle.breakers:
         put(Exposure.VALUE, breaker.id, breaker.window_seconds, breaker.value_cap, bundle.unit)
     return found, caps

@@ -120,9 +120,7 @@ def window_reasons(examined: Examined[U], view: JournalView, now: int) -> list[R
     reasons = []
     for cap in examined.grounds.caps:
         reasons += _cap_window(cap, examined, view, fee, now)
-    fees = view.window(
-        Exposure.CHAIN_FEES, examined.fee_scope(Exposure.CHAIN_FEES), network.fee_window_seconds
-    ).total_with(fee, now)
+    fees = view.window(examined.chain_fees, network.chain, network.fee_window_seconds).total_with(fee, now)
     if fees > int(network.fee_window_cap):
         reasons.append(
             Reason(
@@ -139,8 +137,8 @@ def _cap_window(
     paid = view.window(Exposure.PAYMENTS, f"{cap.tier}|{cap.asset}", cap.window_seconds)
     total = paid.total_with(examined.payments(cap.asset), now)
     if cap.asset == examined.grounds.network.native_asset:
-        scope = examined.fee_scope(Exposure.TIER_FEES)
-        total += view.window(Exposure.TIER_FEES, scope, cap.window_seconds).total_with(fee, now)
+        fees = view.window(Exposure.TIER_FEES, examined.tier_fees, cap.window_seconds)
+        total += fees.total_with(fee, now)
     if total <= int(cap.window_cap):
         return []
     told = f"{total} {cap.asset} within {cap.window_seconds} s: at most {cap.window_cap}, fees included"
