@@ -33,8 +33,8 @@ class Exposure(StrEnum):
     CHAIN_FEES = "chain_fees"
     """Per chain, likewise."""
     ROTATION_FEES = "rotation_fees"
-    """Per chain, those of rotations. No thief's fees must delay a rescue; nor, for ever, rotations of his own that nobody
-    can send, and so nobody prove dead: each counts from when it was signed."""
+    """Per chain, those of rotations: no thief's fees must delay a rescue. Nor, for ever, rotations of his own that no
+    chain takes, and so nobody proves dead: each counts from when it was signed."""
     VALUE = "value"
     """Per breaker, payments and fees of all assets together, in the bundle's unit of account."""
 
