@@ -1,4 +1,7 @@
-"""Guarded signing by the daemon, eight requests in flight, beside one bare PKCS#11 session of that HSM."""
+"""Guarded signing by the daemon, eight requests in flight, beside one bare PKCS#11 session of that HSM.
+
+And how long the daemon takes to start when it knows 100,000 addresses, beside one that knows none.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,13 @@ import itertools
 import os
 import secrets
 import shutil
+import statistics
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +34,7 @@ from ops.devnet.files import part_directory, write_private
 from ops.devnet.process import ManagedProcess
 from ops.devnet.softhsm import SoftHsmToken
 from ops.stack import config
-from ops.stack.keys import Person, person
+from ops.stack.keys import Person, person, private_directory
 from ops.stack.keyset import bitcoin_keyset, make_signer, mark_directory, signer_directory
 from ops.stack.listing import ASSET, CHAIN, bitcoin, evm
 from ops.stack.networks import ETHEREUM
@@ -37,13 +42,18 @@ from ops.stack.quorum import CallerGrant, make_bundle, make_quorum, publish
 from policies.bundle import BitcoinKeyset, EvmKeyset
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import sign_order
+from signers.book import Book
 from signers.client import SignerClient, UnixAddress
+from signers.config import JOURNAL_FILE, MARK_FILE
+from signers.journal import Journal
 from signers.keyset import EvmKeysetRecord, KeysetRecord
+from signers.mark import MarkFile
 from signers.ports import SignerUnavailable, SignRequest
 
 _IN_FLIGHT: Final = 8
 _REQUESTS: Final = 240
 _REPEATS: Final = 5
+_KNOWN: Final = 100_000
 _PAYMENT_UNITS: Final = 500_000
 _COIN_SATS: Final = 1_000_000
 _FEE_SATS: Final = 1_000
@@ -66,20 +76,9 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
         token.create()
         os.environ.update(token.env)  # before this process loads the library, for the peer
         caller, btc, eth = _ceremony(directory, token)
+        yield _start(directory, token, (btc, eth), progress)
         socket = directory / "signer.sock"
-        signer = ManagedProcess(
-            "signer",
-            [
-                sys.executable,
-                "-m",
-                "signers.daemon",
-                "--config",
-                _config(directory, token, socket, (btc, eth)),
-            ],
-            log_path=directory / "signer.log",
-            env={**os.environ, **token.env, "PYTHONFAULTHANDLER": "1"},
-        )
-        with signer:
+        with _daemon(directory, token, socket, (btc, eth)) as signer:
             signer.wait_ready(socket.exists)
             client, bare = SignerClient(UnixAddress(socket)), _bare_session(token)
             desk = _Desk(btc, caller)
@@ -92,6 +91,77 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
             client.close()
     finally:
         shutil.rmtree(directory)
+
+
+def _daemon(
+    directory: Path, token: SoftHsmToken, socket: Path, keysets: tuple[BitcoinKeyset, EvmKeyset]
+) -> ManagedProcess:
+    config_path = _config(directory, token, socket, keysets)
+    return ManagedProcess(
+        "signer",
+        [sys.executable, "-m", "signers.daemon", "--config", config_path],
+        log_path=directory / "signer.log",
+        env={**os.environ, **token.env, "PYTHONFAULTHANDLER": "1"},
+    )
+
+
+def _start(
+    directory: Path,
+    token: SoftHsmToken,
+    keysets: tuple[BitcoinKeyset, EvmKeyset],
+    progress: Callable[[str], None],
+) -> Row:
+    """From the start of the process until it has answered. Keys are derived when they are needed, so both are alike."""
+    many = private_directory(directory / "many")
+    shutil.copy2(directory / "bundle.json", many)
+    for part in (signer_directory(directory), mark_directory(directory)):
+        shutil.copytree(part, many / part.name, dirs_exist_ok=True)
+    progress(f"signing-start: writing {_KNOWN} attested addresses into a journal")
+    _attest_many(many, keysets[0])
+    progress("signing-start: starting signers")
+    seconds: dict[Path, list[float]] = {many: [], directory: []}
+    for _ in range(_REPEATS):
+        for place, found in seconds.items():
+            found.append(_seconds_to_answer(place, token, keysets))
+    ours, peer = (statistics.median(found) * 1000 for found in seconds.values())
+    return Row(
+        "signing-start", ours, peer, "the same signer, which knows no address yet", "ms to its first answer"
+    )
+
+
+def _seconds_to_answer(
+    directory: Path, token: SoftHsmToken, keysets: tuple[BitcoinKeyset, EvmKeyset]
+) -> float:
+    socket = directory / "start.sock"
+    client = SignerClient(UnixAddress(socket))
+
+    def answers() -> bool:
+        try:
+            return bool(client.status().keysets)
+        except SignerUnavailable:
+            return False
+
+    begun = time.perf_counter()
+    with _daemon(directory, token, socket, keysets) as signer:
+        signer.wait_ready(answers)
+        took = time.perf_counter() - begun
+        client.close()
+    return took
+
+
+def _attest_many(directory: Path, keyset: BitcoinKeyset) -> None:
+    """What a signer's journal and log have after so many deposit addresses."""
+    marks = MarkFile.open(mark_directory(directory) / MARK_FILE)
+    journal = Journal.open(signer_directory(directory) / JOURNAL_FILE, marks)
+    now = int(time.time())
+
+    def attest(first: int, book: Book) -> None:
+        for index in range(first, first + _KNOWN // 10):
+            book.record_attestation(keyset.id, 0, index, f"customer-{index}", ASSET, now=now)
+
+    for tenth in range(10):
+        journal.write(partial(attest, tenth * _KNOWN // 10))
+    journal.close()
 
 
 def _ceremony(directory: Path, token: SoftHsmToken) -> tuple[Person, BitcoinKeyset, EvmKeyset]:
