@@ -25,7 +25,8 @@ HEAD_SECONDS: Final = 10
 """How long an entry waits for a signed head at most."""
 HEAD_ENTRIES: Final = 1_000
 """After so many entries comes a head at the latest, unless the token can't sign."""
-_PAGE: Final = 250
+# A head comes with a page of up to 500 more; and up to two pages of these are before it.
+_PAGE: Final = HEAD_ENTRIES // 4
 _TAIL_BYTES: Final = 1 << 16
 _NANO: Final = 1_000_000_000
 
@@ -87,7 +88,6 @@ class LogWriter:
         """
         while entries := self._journal.write(lambda book: book.log_entries(self.written, _PAGE)):
             self._append(entries)
-            # A head comes with a page of up to 500 more; and up to two pages of these are before it.
             if self._uncovered >= _PAGE:
                 self._head()
         waited = self._nanoseconds() - self._waiting_since

@@ -22,6 +22,31 @@ _ED25519_NAME: Final = b"\x13\x0cedwards25519"
 """The PrintableString form that PKCS#11 v3.0 names for the same curve (what SoftHSM takes)."""
 
 
+def private_template(name: str, key_type: int) -> list[tuple[int, Any]]:
+    """The attributes of a private key that stays in the token, signs, does nothing else, and never comes out."""
+    return [
+        (PyKCS11.CKA_KEY_TYPE, key_type),
+        (PyKCS11.CKA_LABEL, name),
+        (PyKCS11.CKA_TOKEN, True),
+        (PyKCS11.CKA_PRIVATE, True),
+        (PyKCS11.CKA_SENSITIVE, True),
+        (PyKCS11.CKA_EXTRACTABLE, False),
+        (PyKCS11.CKA_SIGN, True),
+        (PyKCS11.CKA_DERIVE, False),
+    ]
+
+
+def public_template(name: str, key_type: int, curve: bytes) -> list[tuple[int, Any]]:
+    """The attributes of its public half; `curve` is CKA_EC_PARAMS."""
+    return [
+        (PyKCS11.CKA_KEY_TYPE, key_type),
+        (PyKCS11.CKA_EC_PARAMS, curve),
+        (PyKCS11.CKA_LABEL, name),
+        (PyKCS11.CKA_TOKEN, True),
+        (PyKCS11.CKA_VERIFY, True),
+    ]
+
+
 class Token(Sessions):
     """One PKCS#11 token, logged in as its user (see `Sessions`), and what its keys do."""
 
@@ -130,23 +155,7 @@ class Token(Sessions):
             TokenLost: the token does not answer.
         """
         self.must_be_free(PyKCS11.CKO_PRIVATE_KEY, name)
-        public = [
-            (PyKCS11.CKA_KEY_TYPE, key_type),
-            (PyKCS11.CKA_EC_PARAMS, curve),
-            (PyKCS11.CKA_LABEL, name),
-            (PyKCS11.CKA_TOKEN, True),
-            (PyKCS11.CKA_VERIFY, True),
-        ]
-        private = [
-            (PyKCS11.CKA_KEY_TYPE, key_type),
-            (PyKCS11.CKA_LABEL, name),
-            (PyKCS11.CKA_TOKEN, True),
-            (PyKCS11.CKA_PRIVATE, True),
-            (PyKCS11.CKA_SENSITIVE, True),
-            (PyKCS11.CKA_EXTRACTABLE, False),
-            (PyKCS11.CKA_SIGN, True),
-            (PyKCS11.CKA_DERIVE, False),
-        ]
+        public, private = public_template(name, key_type, curve), private_template(name, key_type)
         self.call(lambda session: session.generateKeyPair(public, private, mechanism))
 
     def point(self, name: str) -> bytes:

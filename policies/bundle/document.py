@@ -80,10 +80,6 @@ class Bundle(Document, frozen=True):
                 return entry
         raise InvalidValue(f"the bundle has no active {tier} key-set on {chain}")
 
-    def vault(self, vault: str) -> Vault:
-        """The vault `vault`. Raises InvalidValue if the bundle has none."""
-        return _only(self.vaults, vault, "vault", lambda entry: entry.id)
-
     def wallet(self, wallet: str) -> WalletEntry:
         """The key-set or vault `wallet`. Raises InvalidValue if the bundle has none."""
         entries: tuple[WalletEntry, ...] = (*self.keysets, *self.vaults)

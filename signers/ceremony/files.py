@@ -12,12 +12,7 @@ from signers.files import write_new
 def write_exclusive(path: Path, content: bytes) -> None:
     """Write a new file of mode 0600 and wait for the disk. Raises CeremonyStopped: it exists, or can't be written."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            _give_away(descriptor, path.parent)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(path, content, os.O_EXCL)
         _sync_directory(path.parent)
     except OSError as error:
         raise CeremonyStopped(f"{path}: {error.strerror}; nothing there is overwritten") from None
@@ -27,12 +22,7 @@ def write_replacing(path: Path, content: bytes) -> None:
     """Write a file of mode 0600 in the place of another, whole or not at all. Raises CeremonyStopped."""
     temporary = path.with_name(path.name + ".new")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            _give_away(descriptor, path.parent)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(temporary, content, os.O_TRUNC)
         os.replace(temporary, path)
         _sync_directory(path.parent)
     except OSError as error:
@@ -57,6 +47,16 @@ def remove(path: Path) -> None:
             _sync_directory(path.parent)
     except OSError as error:
         raise CeremonyStopped(f"{path}: {error.strerror}") from None
+
+
+def _write(path: Path, content: bytes, how: int) -> None:
+    """Fill a file that is made now (O_EXCL) or emptied first (O_TRUNC), and wait for the disk. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | how, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        _give_away(descriptor, path.parent)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _give_away(descriptor: int, directory: Path) -> None:

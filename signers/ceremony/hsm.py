@@ -23,7 +23,7 @@ import PyKCS11
 from signers.ceremony.record import TokenDescription
 from signers.ecdsa import SECP256K1_OID, normalised, sign_digest
 from signers.errors import SealBroken, SelfCheckFailed, TokenRefused, WrongSignature
-from signers.pkcs11 import Token
+from signers.pkcs11 import Token, private_template, public_template
 
 KEK_BYTES: Final = 32
 _CHECK_DIGEST: Final = bytes(range(32))
@@ -253,29 +253,15 @@ def _wrapping(session: Any, kek: bytes) -> Iterator[tuple[Any, Any]]:
 
 
 def _private(name: str, key_type: int) -> list[tuple[int, Any]]:
-    """The attributes of a private key that signs, does nothing else, and never comes out."""
-    return [
-        (PyKCS11.CKA_CLASS, PyKCS11.CKO_PRIVATE_KEY),
-        (PyKCS11.CKA_KEY_TYPE, key_type),
-        (PyKCS11.CKA_LABEL, name),
-        (PyKCS11.CKA_TOKEN, True),
-        (PyKCS11.CKA_PRIVATE, True),
-        (PyKCS11.CKA_SENSITIVE, True),
-        (PyKCS11.CKA_EXTRACTABLE, False),
-        (PyKCS11.CKA_SIGN, True),
-        (PyKCS11.CKA_DERIVE, False),
-    ]
+    """The attributes of a private key that comes in from outside."""
+    return [(PyKCS11.CKA_CLASS, PyKCS11.CKO_PRIVATE_KEY), *private_template(name, key_type)]
 
 
 def _create_public(token: Token, name: str, key_type: int, curve: bytes, point: bytes) -> None:
     """The public half beside a private key that came in without one."""
     template = [
         (PyKCS11.CKA_CLASS, PyKCS11.CKO_PUBLIC_KEY),
-        (PyKCS11.CKA_KEY_TYPE, key_type),
-        (PyKCS11.CKA_EC_PARAMS, curve),
+        *public_template(name, key_type, curve),
         (PyKCS11.CKA_EC_POINT, bytes([_OCTET_STRING, len(point)]) + point),
-        (PyKCS11.CKA_LABEL, name),
-        (PyKCS11.CKA_TOKEN, True),
-        (PyKCS11.CKA_VERIFY, True),
     ]
     token.call(lambda session: session.createObject(template))

@@ -96,7 +96,6 @@ class NewOwner(_Keys, frozen=True, kw_only=True, tag_field="kind", tag="safe-own
 
 
 NewBitcoinKeys = NewWallet | NewCosigner
-NewMember = NewCosigner | NewOwner
 NewKeys = NewWallet | NewCosigner | NewEvmKey | NewOwner
 
 

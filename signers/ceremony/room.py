@@ -39,12 +39,6 @@ class Operators:
         return f"Operators({', '.join(self._keys)})"
 
     @property
-    def names(self) -> tuple[str, str]:
-        """Who they are."""
-        first, second = self._keys
-        return first, second
-
-    @property
     def described(self) -> tuple[Operator, Operator]:
         """What the record says of them."""
         first, second = (Operator(name=name, key=key.public_hex) for name, key in self._keys.items())

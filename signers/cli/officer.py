@@ -14,8 +14,8 @@ import msgspec
 from chains.errors import InvalidValue
 from policies.bundle import SignedBundle
 from policies.canonical import MAX_DOCUMENT_BYTES, decoder_for
-from policies.keys import SigningKey, UnusableKey
-from policies.statements import ClockConfirmation, Freeze, SignedClockConfirmation, SignedFreeze
+from policies.keys import SigningKey, UnusableKey, sign_clock, sign_freeze
+from policies.statements import ClockConfirmation, Freeze
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.errors import BadConfiguration
 from signers.ports import Reason, Refused, SignerStatus, SignerUnavailable
@@ -102,7 +102,7 @@ def _freeze(options: argparse.Namespace) -> Act:
 
     def act(client: SignerClient) -> SignerStatus:
         freeze = told(options.bundle_version or client.status().bundle_version)
-        return client.freeze(SignedFreeze(freeze=freeze, signature=key.sign(freeze)))
+        return client.freeze(sign_freeze(freeze, key))
 
     # What can't be a freeze, such as one of an unknown kind of scope, is found before anybody is asked.
     try:
@@ -136,10 +136,7 @@ def _clock(options: argparse.Namespace) -> Act:
         )
 
     def act(client: SignerClient) -> SignerStatus:
-        confirmation = told(client.status().journal)
-        return client.confirm_clock(
-            SignedClockConfirmation(confirmation=confirmation, signature=key.sign(confirmation))
-        )
+        return client.confirm_clock(sign_clock(told(client.status().journal), key))
 
     told("00" * 32)
     return act

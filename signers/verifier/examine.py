@@ -38,6 +38,13 @@ MAX_CUSTOMERS: Final = 200
 """Whose money has come to one customer, directly or not, and whose ledgers are therefore examined with his."""
 
 
+_OUTCOME: Final = """CASE WHEN EXISTS (
+    SELECT 1 FROM payments q WHERE q.chain = p.chain AND q.content = p.content AND NOT EXISTS (
+        SELECT 1 FROM payments s WHERE s.signer = q.signer AND s.chain = q.chain AND s.content = q.content
+            AND s.intent = p.intent))
+    THEN 'open' ELSE coalesce(r.outcome, 'open') END"""
+"""What became of a payment. Where another signer has signed the same bytes for other intents (two senders of one EVM
+chain), what was decided may be about the other one."""
 UNREADABLE: Final = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 """What values of a wrong type or form raise. Whoever writes the rows must not end the verifier by them."""
 
@@ -54,11 +61,6 @@ class Examination:
     replayed: Replayed
     findings: tuple[Finding, ...]
     unknowns: tuple[Unknown, ...]
-
-    @property
-    def clean(self) -> bool:
-        """Whether everything is explained and proven."""
-        return not self.findings and not self.unknowns
 
 
 class Examiner:
@@ -329,7 +331,7 @@ class _Case:
         """What signers have signed was debited, and what was debited was signed."""
         signed: dict[UUID, list[tuple[str, str, str, int, str]]] = defaultdict(list)
         for intent, chain, content, asset, units, outcome in self.state.rows(
-            "SELECT DISTINCT p.intent, p.chain, p.content, p.asset, p.units, coalesce(r.outcome, 'open')"
+            f"SELECT DISTINCT p.intent, p.chain, p.content, p.asset, p.units, {_OUTCOME}"
             " FROM payments p LEFT JOIN resolutions r ON r.chain = p.chain AND r.content = p.content"
             " WHERE p.customer = ?",
             self.customer,

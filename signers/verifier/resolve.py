@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final, Literal
 
 from policies.bundle import Bundle
-from policies.keys import SigningKey
+from policies.keys import SigningKey, sign_resolution
 from policies.statements import Resolution, SignedResolution
 from signers.ports import OpenRequest, OpenTransaction, ResolveRequest, Witness
 from signers.verifier.follow import Follower
@@ -15,6 +15,9 @@ from signers.verifier.logs import LogKeeper
 from signers.verifier.state import State
 
 _PAGE: Final = 1_000
+Outcome = Literal["confirmed", "dead"]
+_Decided = tuple[str, Outcome, int, str]
+"""By which resource, what, and height and hash of the block that proves it."""
 
 
 class Resolver:
@@ -56,7 +59,7 @@ class Resolver:
         for each in _open(signer):
             decided = self._decide(each)
             if decided is not None:
-                found.append(SignedResolution(decided, self._key.sign(decided)))
+                found.append(sign_resolution(decided, self._key))
             elif each.chain in self._followers:
                 waiting.setdefault(each.chain, []).extend(each.resources)
         accepted = 0
@@ -72,7 +75,7 @@ class Resolver:
             raise failure
         return accepted
 
-    def outcome(self, chain: str, content: str) -> Literal["confirmed", "dead"] | None:
+    def outcome(self, chain: str, content: str) -> Outcome | None:
         """What this verifier has said of a transaction; None if nothing yet."""
         row = self._state.row(
             "SELECT outcome FROM resolutions WHERE chain = ? AND content = ?", chain, content
@@ -83,21 +86,18 @@ class Resolver:
         follower = self._followers.get(each.chain)
         if follower is None:
             return None
-        kept = self._state.row(
-            "SELECT outcome, height, hash FROM resolutions WHERE chain = ? AND content = ?",
-            each.chain,
-            each.content,
-        )
+        kept = self._kept(each)
         decided = kept or self._judge(follower, each)
         if decided is None:
             return None
-        outcome, height, block = decided
+        resource, outcome, height, block = decided
         if kept is None:
             with self._state.change():
                 self._state.write(
-                    "INSERT INTO resolutions VALUES (?, ?, ?, ?, ?)",
+                    "INSERT INTO resolutions VALUES (?, ?, ?, ?, ?, ?)",
                     each.chain,
                     each.content,
+                    resource,
                     outcome,
                     height,
                     block,
@@ -108,29 +108,39 @@ class Resolver:
             verifier=self._name,
             chain=each.chain,
             content=each.content,
+            resource=resource,
             outcome=outcome,
             block=block,
             height=height,
         )
 
-    def _judge(
-        self, follower: Follower, each: OpenTransaction
-    ) -> tuple[Literal["confirmed", "dead"], int, str] | None:
-        """Outcome, and height and hash of the block that proves it; None while nothing is final."""
+    def _kept(self, each: OpenTransaction) -> _Decided | None:
+        """What was decided before. Of this transaction: on EVM chains two senders can sign the same bytes."""
+        rows: list[_Decided] = self._state.rows(
+            "SELECT resource, outcome, height, hash FROM resolutions WHERE chain = ? AND content = ?",
+            each.chain,
+            each.content,
+        )
+        return next((row for row in rows if row[0] in each.resources), None)
+
+    def _judge(self, follower: Follower, each: OpenTransaction) -> _Decided | None:
+        """What is decided by what is final now; None while nothing is."""
         position = follower.position()
         if position is None:
             return None
         needed = self._bundle().network(each.chain).settle_blocks
-        uses = [use for use in map(follower.use_of, each.resources) if use is not None]
-        final = [use for use in uses if position.depth(use.block.height) >= needed]
-        for use in final:
+        uses = [(resource, follower.use_of(resource)) for resource in each.resources]
+        final = [(r, u) for r, u in uses if u is not None and position.depth(u.block.height) >= needed]
+        for resource, use in final:
             if use.content == each.content:
-                return ("confirmed" if use.succeeded else "dead"), use.block.height, use.block.hash
+                outcome: Outcome = "confirmed" if use.succeeded else "dead"
+                return resource, outcome, use.block.height, use.block.hash
         if final:
-            return "dead", final[0].block.height, final[0].block.hash
+            resource, use = final[0]
+            return resource, "dead", use.block.height, use.block.hash
         return self._orphan(each)
 
-    def _orphan(self, each: OpenTransaction) -> tuple[Literal["dead"], int, str] | None:
+    def _orphan(self, each: OpenTransaction) -> _Decided | None:
         """What spends an output of a transaction that is dead can never be mined either."""
         for resource in each.resources:
             row = self._state.row(
@@ -139,7 +149,7 @@ class Resolver:
                 resource.partition(":")[0],
             )
             if row is not None:
-                return "dead", row[0], row[1]
+                return resource, "dead", row[0], row[1]
         return None
 
 

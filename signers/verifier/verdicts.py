@@ -9,7 +9,7 @@ from typing import Final
 from chains.errors import InvalidValue, PermanentError
 from policies.bundle import Bundle
 from policies.intent import Intent, Kind, SignedOrder, SignedVerdict, Verdict
-from policies.keys import SigningKey
+from policies.keys import SigningKey, sign_verdict
 from signers.ports import Reason, Refused, SignerUnavailable, Witness
 from signers.verifier.bundles import SIGNING_SCOPE, Bundles
 from signers.verifier.examine import Examination, Examiner
@@ -159,7 +159,7 @@ class Verdicts:
             str(units),
             verdict.expires_at,
         )
-        return SignedVerdict(verdict, self._key.sign(verdict))
+        return sign_verdict(verdict, self._key)
 
 
 def _carries_out(intent: Intent, signed: SignedOrder) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from chains.btc.script import KeyScript
 from policies.bundle import Bundle
 from policies.intent import Evidence, SignedOrder
-from policies.keys import sign_freeze
+from policies.keys import sign_freeze, sign_resolution
 from policies.statements import Freeze, Resolution, SignedResolution
 from signers.clock import SteadyClock
 from signers.desk import JournalDesk
@@ -109,12 +109,12 @@ class Bench(Generic[W]):
             "verifier": "vera",
             "chain": chain,
             "content": content,
+            "resource": self.journal.write(lambda book: (*book.resources(chain, content), "none"))[0],
             "outcome": outcome,
             "block": "ab" * 32,
             "height": 7,
         }
-        resolution = Resolution(**(fields | changes))
-        return SignedResolution(resolution=resolution, signature=self.world.verifier.sign(resolution))
+        return sign_resolution(Resolution(**(fields | changes)), self.world.verifier)
 
     def freeze(self, scope: str) -> None:
         """Have an officer freeze a scope under the bundle in force."""

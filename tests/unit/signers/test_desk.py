@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from policies.bundle import Officer, SignedBundle
-from policies.keys import SigningKey
+from policies.keys import SigningKey, sign_clock, sign_freeze
 from policies.statements import ClockConfirmation, Freeze, SignedClockConfirmation, SignedFreeze
 from signers.desk import MAX_CONFIRMATION_SECONDS, MAX_FREEZE_AHEAD
 from signers.errors import ClockUnsteady
@@ -35,17 +35,14 @@ def freeze(bench: SignerBench, key: SigningKey | None = None, /, **changes: Any)
         "reason": "the workers do strange things",
         "issued_at": bench.time,
     }
-    told = Freeze(**(fields | changes))
-    return SignedFreeze(freeze=told, signature=(key or bench.world.officers["olga"]).sign(told))
+    return sign_freeze(Freeze(**(fields | changes)), key or bench.world.officers["olga"])
 
 
 def confirmation(
     bench: SignerBench, key: SigningKey | None = None, /, **changes: Any
 ) -> SignedClockConfirmation:
     fields: dict[str, Any] = {"v": 1, "officer": "felix", "journal": bench.journal.id, "at": bench.time}
-    told = ClockConfirmation(**(fields | changes))
-    signature = (key or bench.world.officers["felix"]).sign(told)
-    return SignedClockConfirmation(confirmation=told, signature=signature)
+    return sign_clock(ClockConfirmation(**(fields | changes)), key or bench.world.officers["felix"])
 
 
 def logged(bench: SignerBench) -> list[str]:
