@@ -274,6 +274,16 @@ def in_state(tx: Tx, chain: str, state: DepositState) -> list[Deposit]:
     return [_deposit(row) for row in rows]
 
 
+def moved_by_us(tx: Tx, chain: str, resources: Iterable[str], up_to: int) -> set[str]:
+    """Which of these coins a transaction of ours has spent in a block up to this height."""
+    rows = tx.all(
+        "SELECT c.resource FROM consumptions c WHERE c.chain = %s AND c.resource = ANY (%s) AND c.height <= %s"
+        " AND EXISTS (SELECT 1 FROM transaction_versions v WHERE v.content = c.content)",
+        [chain, list(resources), up_to],
+    )
+    return {row["resource"] for row in rows}
+
+
 def ever_quarantined(tx: Tx, ids: Iterable[UUID]) -> set[UUID]:
     """Which of these deposits an operator has ever quarantined: a reorg does not undo that."""
     rows = tx.all(

@@ -270,11 +270,18 @@ def settle_due(tx: Tx, prover: Prover, chain: str, anchor: int, verdicts: Verdic
         return 0
     addresses = repository.addresses_by_id(tx, {row.address_id for row in rows})
     kept_out = repository.ever_quarantined(tx, [row.id for row in rows])
+    in_danger = _in_danger(
+        tx, prover.bundle, chain, anchor, [(row, addresses[row.address_id]) for row in rows]
+    )
     moves: list[Move] = []
     commands: list[Command] = []
     for row in rows:
         address = addresses[row.address_id]
         verdict = Hit("an operator quarantined it") if row.id in kept_out else verdicts[row.resource]
+        if row.resource in in_danger:
+            verdict = Hit(
+                f"the keys of {address.keyset} are compromised: it counts once a rescue has moved it"
+            )
         minimum = int(prover.bundle.asset(row.asset).minimum_deposit)
         decision = decide(row.state, row.units, minimum, _doubt(row, address, prover), verdict)
         if decision is None:
@@ -287,6 +294,19 @@ def settle_due(tx: Tx, prover: Prover, chain: str, anchor: int, verdicts: Verdic
         post_all(tx, commands)
     _move_all(tx, moves)
     return len(moves)
+
+
+def _in_danger(
+    tx: Tx, bundle: Bundle, chain: str, anchor: int, rows: Sequence[tuple[Deposit, AddressRow]]
+) -> set[str]:
+    """Resources at compromised keys that no final transaction of ours has moved away.
+
+    Whoever has the keys could pay to himself, be credited, and take his deposit back.
+    """
+    lost = {entry.id for entry in bundle.keysets if entry.state == "compromised"}
+    found = {row.resource for row, address in rows if address.keyset in lost}
+    final = anchor - bundle.network(chain).settle_blocks + 1
+    return found - repository.moved_by_us(tx, chain, found, final) if found else found
 
 
 def _doubt(row: Deposit, address: AddressRow, prover: Prover) -> str | None:

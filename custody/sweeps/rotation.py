@@ -1,7 +1,8 @@
 """Rotation: what a key-set that is no longer active holds is moved to the active one of its chain and tier.
 
-Deposits still come to its addresses for years; each is credited as ever, and then moved. Of a compromised key-set
-nothing else is moved, and even while paying is halted: whoever has its keys does not wait.
+Deposits still come to its addresses for years; each is credited as ever, and then moved. Those of a compromised
+key-set are moved even while paying is halted, for whoever has its keys does not wait, and are credited only afterwards:
+who can take his own deposit back would be paid for nothing (`custody.deposits.service`).
 """
 
 from __future__ import annotations
@@ -84,10 +85,14 @@ def rotate(db: Database, site: Site, pace: SweepPace, now: int) -> int:
 
 def _rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: SweepPace) -> int:
     """All coins worth moving, the largest first, as many as one transaction holds. One at a time is in flight."""
+    # What is held, quarantined or too small is in nobody's balance, and yet a thief would take it.
+    taking: coins.Taking = "all" if site.rescuing else "credited"
     with db.snapshot() as tx:
         if repository.open_count(tx, site.chain, site.keyset.id, Kind.ROTATION):
             return 0
-        found = coins.spendable(tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks)
+        found = coins.spendable(
+            tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, taking=taking
+        )
     feerate, too_high = present_feerate(site)
     if too_high is not None and not site.rescuing:
         return 0
@@ -103,7 +108,13 @@ def _rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: Swee
         if Kind.ROTATION not in site.allowed(tx):
             raise Raced("paying was halted meanwhile")
         if not coins.still_spendable(
-            tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, resources
+            tx,
+            site.chain,
+            site.keyset.id,
+            site.asset.id,
+            site.network.settle_blocks,
+            resources,
+            taking=taking,
         ):
             raise Raced("a coin was spent, reserved or undone meanwhile")
         # All up to the one that is allocated are known: once that is too far, the last one in reach serves again.

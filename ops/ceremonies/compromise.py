@@ -186,12 +186,11 @@ class Incident:
         return {"withdrawal": paid["id"], "txid": paid["confirmed_txid"], "held_sats": after}
 
     def late_deposit(self, world: World) -> dict[str, Any]:
-        """Somebody has kept the old address: credited as ever, and moved on."""
+        """Somebody has kept the old address: moved on, and credited once no thief can take it back."""
         txid = world.pay("alice", LATE_SATS)
         world.await_pending(txid)
         world.mine(CONFIRMATIONS)
-        world.await_deposit("alice", txid, "credited", "swept")
-        world.btc.credit("alice", LATE_SATS)
+        world.await_deposit("alice", txid, "held")
         rotations = world.until(
             lambda: [each for each in world.api.sweeps() if each["kind"] == "rotation"],
             lambda each: len(each) == 2 and {one["state"] for one in each} <= {"broadcast", "confirmed"},
@@ -205,6 +204,8 @@ class Incident:
         )
         for each in done:
             world.btc.network_fees[each["txid"]] = world.btc.read(each["network_fee"]["amount"])
+        world.await_deposit("alice", txid, "credited")
+        world.btc.credit("alice", LATE_SATS)
         expect(self._held(world, BTC_KEYSET) == 0, "nothing stays with the old keys")
         return {"deposit": txid, "sweeps": [each["id"] for each in rotations]}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from custody.deposits.model import COINBASE_MATURITY_BLOCKS
 from custody.signing.model import SpendableCoin
@@ -18,7 +19,8 @@ _SPENDABLE = """
       AND NOT EXISTS (SELECT 1 FROM consumptions u WHERE u.chain = r.chain AND u.resource = r.resource)
       AND NOT EXISTS (SELECT 1 FROM reservations v WHERE v.chain = r.chain AND v.resource = r.resource)
       AND (NOT r.coinbase OR c.height - r.height + 1 >= %(maturity)s)
-      AND (d.state = 'credited' AND c.anchor - r.height + 1 >= %(settle_blocks)s
+      AND ((d.state = 'credited' OR %(rescue)s AND d.id IS NOT NULL)
+           AND c.anchor - r.height + 1 >= %(settle_blocks)s
            -- A stranger's coin is final before others' payments depend on it, however early it was credited: if it is
            -- double-spent in a reorg, what spends it can neither confirm nor be replaced.
            OR d.id IS NULL AND a.purpose = 'change' AND EXISTS (
@@ -31,28 +33,42 @@ _SPENDABLE = """
 """
 
 
-def spendable(tx: Tx, chain: str, keyset: str, asset: str, settle_blocks: int) -> Sequence[SpendableCoin]:
-    """Coins that may be spent now: unspent, not reserved, mature, and final credited deposits or our own change."""
-    params = _wanted(chain, keyset, asset, settle_blocks)
+Taking = Literal["credited", "all"]
+"""Which deposits' coins may be spent: credited ones, or (by a rescue) also those that are in no balance."""
+
+
+def spendable(
+    tx: Tx, chain: str, keyset: str, asset: str, settle_blocks: int, *, taking: Taking = "credited"
+) -> Sequence[SpendableCoin]:
+    """Coins that may be spent now: unspent, not reserved, mature, and final deposits or our own change."""
+    params = _wanted(chain, keyset, asset, settle_blocks, taking)
     return [_coin(row) for row in tx.all(_SPENDABLE + " ORDER BY r.resource", params)]
 
 
 def still_spendable(
-    tx: Tx, chain: str, keyset: str, asset: str, settle_blocks: int, resources: Sequence[str]
+    tx: Tx,
+    chain: str,
+    keyset: str,
+    asset: str,
+    settle_blocks: int,
+    resources: Sequence[str],
+    *,
+    taking: Taking = "credited",
 ) -> bool:
     """Whether all of `resources` may be spent now."""
-    params = {**_wanted(chain, keyset, asset, settle_blocks), "resources": list(resources)}
+    params = {**_wanted(chain, keyset, asset, settle_blocks, taking), "resources": list(resources)}
     found = tx.all(_SPENDABLE + " AND r.resource = ANY (%(resources)s)", params)
     return len(found) == len(set(resources))
 
 
-def _wanted(chain: str, keyset: str, asset: str, settle_blocks: int) -> dict[str, object]:
+def _wanted(chain: str, keyset: str, asset: str, settle_blocks: int, taking: Taking) -> dict[str, object]:
     return {
         "chain": chain,
         "keyset": keyset,
         "asset": asset,
         "settle_blocks": settle_blocks,
         "maturity": COINBASE_MATURITY_BLOCKS,
+        "rescue": taking == "all",
     }
 
 
