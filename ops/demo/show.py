@@ -54,7 +54,7 @@ class Show:
         """Something happened within the step."""
         self._notes.append(text)
         if not self.console.is_terminal:
-            self.console.print(f"      {text}", highlight=False, soft_wrap=True)
+            self.console.print(f"      {text}", highlight=False, soft_wrap=True, markup=False)
 
     def end(self, step: StepRecord) -> None:
         """A step ended."""
@@ -63,7 +63,7 @@ class Show:
         if not self.console.is_terminal:
             mark = "ok  " if step.ok else "FAIL"
             self.console.print(
-                f"{mark}  {step.title} ({step.seconds:.1f} s)", highlight=False, soft_wrap=True
+                f"{mark}  {step.title} ({step.seconds:.1f} s)", highlight=False, soft_wrap=True, markup=False
             )
 
     def _table(self, steps: list[StepRecord]) -> Table:
