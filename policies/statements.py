@@ -19,6 +19,10 @@ FreezeScope = Annotated[
 """`all`, or one `chain:`, `wallet:` (key-set or vault) or `asset:` by its id in the bundle."""
 
 
+Resource = Annotated[str, msgspec.Meta(min_length=1, max_length=160)]
+"""What only one transaction can use, as `chains.ports.Consumption` names it."""
+
+
 class Freeze(Document, frozen=True):
     """One officer's veto: nothing in its scope is signed until the quorum has signed a higher bundle."""
 
@@ -60,6 +64,9 @@ class Resolution(Document, frozen=True):
     chain: Name
     content: Hex32
     """Hash of what was signed (see chains.ports): the journal's name for the transaction."""
+    resource: Resource
+    """One of what it uses, by which it was decided. On EVM chains two senders can sign the same bytes: the sender is in
+    here only."""
     outcome: Literal["confirmed", "dead"]
     block: Hex32
     """Hash of the block that proves it."""

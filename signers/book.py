@@ -163,7 +163,7 @@ class Book:
             (*(after or ("", "")), most),
         ).fetchall()
         return [
-            OpenTransaction(chain=chain, content=content, resources=self._resources(chain, content))
+            OpenTransaction(chain=chain, content=content, resources=self.resources(chain, content))
             for chain, content in rows
         ]
 
@@ -171,7 +171,8 @@ class Book:
         """How many transactions were signed and nobody has said what became of them."""
         return int(self._sql.execute("SELECT count(*) FROM transactions WHERE outcome IS NULL").fetchone()[0])
 
-    def _resources(self, chain: str, content: str) -> tuple[str, ...]:
+    def resources(self, chain: str, content: str) -> tuple[str, ...]:
+        """What a journaled transaction uses, sorted; empty for one that was never journaled."""
         rows = self._sql.execute(
             "SELECT resource FROM transaction_resources WHERE chain = ? AND content = ? ORDER BY resource",
             (chain, content),

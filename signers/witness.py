@@ -62,7 +62,7 @@ class JournalWitness:
         return OpenPage(transactions=tuple(found))
 
     def resolve(self, request: ResolveRequest) -> Resolved:
-        """Take a verifier's words. A confirmed transaction stays so; of one that was never signed nothing is kept.
+        """Take a verifier's words. A confirmed transaction stays so; of one that was never signed here nothing is kept.
 
         Raises:
             Refused: one of them is not a verifier's of the bundle, in time; none was taken.
@@ -76,6 +76,8 @@ class JournalWitness:
             accepted = 0
             for signed in request.resolutions:
                 told = signed.resolution
+                if told.resource not in book.resources(told.chain, told.content):
+                    continue  # of the same bytes, signed by another signer's key
                 known = book.outcome(told.chain, told.content)
                 if known == "open" or (known == "dead" and told.outcome == "confirmed"):
                     book.record_resolution(signed, now=max(now, book.latest))

@@ -49,8 +49,8 @@ CREATE INDEX IF NOT EXISTS payments_customer ON payments (customer);
 CREATE INDEX IF NOT EXISTS payments_intent ON payments (intent);
 CREATE INDEX IF NOT EXISTS payments_content ON payments (chain, content);
 CREATE TABLE IF NOT EXISTS resolutions (
-    chain TEXT NOT NULL, content TEXT NOT NULL, outcome TEXT NOT NULL, height INTEGER NOT NULL, hash TEXT NOT NULL,
-    PRIMARY KEY (chain, content));
+    chain TEXT NOT NULL, content TEXT NOT NULL, resource TEXT NOT NULL, outcome TEXT NOT NULL,
+    height INTEGER NOT NULL, hash TEXT NOT NULL, PRIMARY KEY (chain, content, resource));
 CREATE TABLE IF NOT EXISTS verdicts (
     intent TEXT PRIMARY KEY, withdrawal TEXT NOT NULL, customer TEXT NOT NULL, asset TEXT NOT NULL,
     units TEXT NOT NULL, expires_at INTEGER NOT NULL);

@@ -205,7 +205,7 @@ def test_what_is_open_is_resolved_by_hand(bench: SignerBench, client: ByHand) ->
     (found,) = client.call("open", {"v": 1, "after": None})["ok"]["transactions"]
     resolution = {
         "v": 1, "verifier": "vera", "chain": found["chain"], "content": found["content"], "outcome": "dead",
-        "block": "aa" * 32, "height": 5,
+        "resource": found["resources"][0], "block": "aa" * 32, "height": 5,
     }  # fmt: skip
     key = Ed25519PrivateKey.generate()
     body = {

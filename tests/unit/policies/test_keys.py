@@ -110,7 +110,14 @@ def test_whatever_is_signed_is_signed_over_its_own_digest_and_no_other() -> None
     freeze = Freeze(v=1, officer="olga", scope="all", bundle_version=1, reason="", issued_at=9)
     clock = ClockConfirmation(v=1, officer="olga", journal=digest, at=9)
     fate = Resolution(
-        v=1, verifier="vera", chain="bitcoin", content=digest, outcome="dead", block=digest, height=7
+        v=1,
+        verifier="vera",
+        chain="bitcoin",
+        content=digest,
+        resource=f"{digest}:0",
+        outcome="dead",
+        block=digest,
+        height=7,
     )
     given, told = sign_approval(approval, key), sign_verdict(verdict, key)
     given.verify(key.public_hex)
