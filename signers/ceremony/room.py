@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from policies.canonical import Document
 from policies.keys import SigningKey
 from signers.ceremony.operators import load_operator_key
-from signers.ceremony.people import People, Step
+from signers.ceremony.people import People, Step, people_of, unless_interrupted
 from signers.ceremony.plan import OperatorPlan, TokenPlan
 from signers.ceremony.record import Operator, OperatorSignature
-from signers.config import TokenSection, pin_reader
+from signers.config import Environment, TokenSection, pin_reader
 from signers.errors import CeremonyStopped
+from signers.hardening import harden_process
 from signers.pkcs11 import Token
 
 
@@ -55,6 +57,38 @@ class Operators:
             OperatorSignature(operator=name, signature=key.sign(document)) for name, key in self._keys.items()
         ]
         return signed[0], signed[1]
+
+
+@contextmanager
+def gathered(
+    environment: Environment,
+    operators: Sequence[OperatorPlan],
+    token: TokenPlan,
+    answers: Path | None,
+) -> Iterator[tuple[People, Operators, Token]]:
+    """The people, both operators with their keys, and the token, in a process that gives no secrets away.
+
+    Args:
+        environment: of the plan.
+        operators: of the plan.
+        token: of the plan; closed at the end.
+        answers: file that answers for the people, in rehearsals only.
+
+    Raises:
+        BadConfiguration: answers in production, no terminal, or a malformed file.
+        CeremonyStopped: a key is missing or does not open; or somebody stopped it at the terminal.
+        TokenRefused: the token does not let its user in.
+        TokenLost: the token does not answer.
+    """
+    harden_process()
+    people = people_of(environment, answers)
+    with unless_interrupted():
+        both = Operators(operators, people)
+        opened = open_token(token, people)
+        try:
+            yield people, both, opened
+        finally:
+            opened.close()
 
 
 def open_token(plan: TokenPlan, people: People) -> Token:

@@ -48,8 +48,8 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         ("remove", "take away what an interrupted ceremony has left"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("plan", help="TOML file; see signers/ceremony/plan.py")
-        command.add_argument("--answers", help="file that answers for the people; rehearsals only")
+        command.add_argument("plan", type=Path, help="TOML file; see signers/ceremony/plan.py")
+        command.add_argument("--answers", type=Path, help="file that answers for the people; rehearsals only")
     for name, text in (
         ("show", "check a record and print it"),
         ("entry", "the key-set as the bundle lists it (JSON)"),
@@ -78,22 +78,13 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 
 def _held(given: argparse.Namespace) -> int:
     """Hold a ceremony, or take an interrupted one away."""
-    from signers.ceremony.people import people_of, unless_interrupted
     from signers.ceremony.plan import read_plan
-    from signers.ceremony.room import Operators, open_token
+    from signers.ceremony.room import gathered
     from signers.ceremony.session import hold, take_away
-    from signers.hardening import harden_process
 
-    harden_process()
-    plan = read_plan(Path(given.plan))
-    people = people_of(plan.environment, None if given.answers is None else Path(given.answers))
-    with unless_interrupted():
-        operators = Operators(plan.operators, people)
-        token = open_token(plan.token, people)
-        try:
-            (take_away if given.command == "remove" else hold)(plan, people, operators, token)
-        finally:
-            token.close()
+    plan = read_plan(given.plan)
+    with gathered(plan.environment, plan.operators, plan.token, given.answers) as (people, operators, token):
+        (take_away if given.command == "remove" else hold)(plan, people, operators, token)
     return 0
 
 

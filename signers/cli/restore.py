@@ -27,23 +27,14 @@ def main(verb: str, arguments: list[str]) -> int:
     parser.add_argument(
         "command", choices=("run", "remove"), help="restore, or take away what a restore has left"
     )
-    parser.add_argument("plan", help="TOML file; see signers/cli/restore.py")
-    parser.add_argument("--answers", help="file that answers for the people; rehearsals only")
+    parser.add_argument("plan", type=Path, help="TOML file; see signers/cli/restore.py")
+    parser.add_argument("--answers", type=Path, help="file that answers for the people; rehearsals only")
     given = parser.parse_args(arguments)
 
-    from signers.ceremony.people import people_of, unless_interrupted
     from signers.ceremony.rebuilding import read_restore_plan, rebuild, take_restore_away
-    from signers.ceremony.room import Operators, open_token
-    from signers.hardening import harden_process
+    from signers.ceremony.room import gathered
 
-    harden_process()
-    plan = read_restore_plan(Path(given.plan))
-    people = people_of(plan.environment, None if given.answers is None else Path(given.answers))
-    with unless_interrupted():
-        operators = Operators(plan.operators, people)
-        token = open_token(plan.token, people)
-        try:
-            (rebuild if given.command == "run" else take_restore_away)(plan, people, operators, token)
-        finally:
-            token.close()
+    plan = read_restore_plan(given.plan)
+    with gathered(plan.environment, plan.operators, plan.token, given.answers) as (people, operators, token):
+        (rebuild if given.command == "run" else take_restore_away)(plan, people, operators, token)
     return 0

@@ -9,7 +9,16 @@ import pytest
 
 from ops.devnet.softhsm import SoftHsmToken
 from signers.keyset import BitcoinKeysetRecord
+from signers.pkcs11 import Token
 from tests.fakes.signer_daemon import BitcoinDaemon, make_daemon_keys
+
+
+@pytest.fixture
+def token(softhsm: SoftHsmToken) -> Iterator[Token]:
+    """The token, with its user logged in."""
+    opened = Token(softhsm.module_path, softhsm.label, softhsm.user_pin)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.keywrap import aes_key_unwrap_with_padding
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
-from ops.devnet.softhsm import SoftHsmToken
 from signers.ceremony import hsm
 from signers.ceremony.hsm import (
     check_wrapping,
@@ -34,13 +32,6 @@ from signers.keyset import EvmKeysetRecord
 from signers.pkcs11 import Token
 from signers.sealed import attestation_key_name
 from tests.support.records import Held
-
-
-@pytest.fixture
-def token(softhsm: SoftHsmToken) -> Iterator[Token]:
-    opened = Token(softhsm.module_path, softhsm.label, softhsm.user_pin)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

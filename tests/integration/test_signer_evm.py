@@ -49,13 +49,6 @@ BTC, ETH, XETH = "three-btc", "three-eth", "three-xeth"
 
 
 @pytest.fixture
-def token(softhsm: SoftHsmToken) -> Iterator[Token]:
-    opened = Token(softhsm.module_path, softhsm.label, softhsm.user_pin)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def name() -> str:
     return f"k-{uuid.uuid4().hex[:12]}"
 

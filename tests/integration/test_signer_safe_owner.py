@@ -39,13 +39,6 @@ from tests.support.safe import deploy_safe
 
 
 @pytest.fixture
-def token(softhsm: SoftHsmToken) -> Iterator[Token]:
-    opened = Token(softhsm.module_path, softhsm.label, softhsm.user_pin)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def name() -> str:
     return f"s-{uuid.uuid4().hex[:12]}"
 

@@ -40,13 +40,6 @@ from tests.fakes.own_token import OwnToken, in_child, own_store
 
 
 @pytest.fixture
-def token(softhsm: SoftHsmToken) -> Iterator[Token]:
-    opened = Token(softhsm.module_path, softhsm.label, softhsm.user_pin)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
 def name() -> str:
     return f"k-{uuid.uuid4().hex[:12]}"
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ops.devnet.files import write_private
 from ops.devnet.softhsm import SoftHsmToken
+from ops.stack.config import to_toml, token_section
 from signers.ceremony.operators import create_operator_key
 from signers.ceremony.record import ProvenCeremony, SignedCeremony, ceremony_path, proven_path
 from signers.files import read_kept
@@ -81,14 +83,14 @@ class Site:
             "backup_directory": str(self.backup),
             "threshold": self.threshold,
             "keyset": self.keyset,
-            "token": _token(self.token),
-            "proof_token": {**_token(self.proof_token), "settings": self.proof_token.env},
+            "token": token_section(self.token),
+            "proof_token": {**token_section(self.proof_token), "settings": self.proof_token.env},
             "operators": [{"name": name, "key_file": str(self.key_file(name))} for name in OPERATORS],
             "holders": [{"name": name, "file": str(self.share_file(name))} for name in self.holders],
         }
 
     def write_plan(self, **changes: Any) -> None:
-        _write_toml(self.plan, {**self.plan_object(), **changes})
+        write_private(self.plan, to_toml({**self.plan_object(), **changes}))
 
     def write_answers(self, **changes: Any) -> None:
         answers = {
@@ -97,7 +99,7 @@ class Site:
             "typed": DICE,
             "shares": {name: str(self.share_file(name)) for name in self.holders},
         }
-        _write_toml(self.answers, {**answers, **changes})
+        write_private(self.answers, to_toml({**answers, **changes}))
 
     def arguments(self, command: str = "run") -> list[str]:
         """Of `strongroom key`."""
@@ -141,16 +143,18 @@ class RestoreSite:
 
     def write_plan(self) -> None:
         plan = self.origin.plan_object()
-        _write_toml(
+        write_private(
             self.plan,
-            {
-                "environment": "trial",
-                "keyset": self.id,
-                "directory": str(self.directory),
-                "backup_directory": plan["backup_directory"],
-                "token": _token(self.token),
-                "operators": plan["operators"],
-            },
+            to_toml(
+                {
+                    "environment": "trial",
+                    "keyset": self.id,
+                    "directory": str(self.directory),
+                    "backup_directory": plan["backup_directory"],
+                    "token": token_section(self.token),
+                    "operators": plan["operators"],
+                },
+            ),
         )
 
     def write_answers(self, **changes: Any) -> None:
@@ -160,7 +164,7 @@ class RestoreSite:
             "passphrases": PASSPHRASES,
             "shares": {name: str(self.origin.share_file(name)) for name in self.origin.holders},
         }
-        _write_toml(self.answers, {**answers, **changes})
+        write_private(self.answers, to_toml({**answers, **changes}))
 
     def arguments(self, command: str = "run") -> list[str]:
         """Of `strongroom key`."""
@@ -197,19 +201,21 @@ def signer_config(site: Site | RestoreSite, environment: str = "trial") -> Path:
     """Writes the configuration of a signer with these keys."""
     evm = (site.directory / f"{site.id}.key.json").exists()
     config = site.root / "signer.toml"
-    _write_toml(
+    write_private(
         config,
-        {
-            "environment": environment,
-            # Opening keys becomes nobody; production asks for the names only.
-            **({"user": "daemon", "mark_user": "nobody"} if environment == "production" else {}),
-            "directory": str(site.directory),
-            "mark_directory": str(site.root / "mark"),
-            "bundle_path": str(site.root / "bundle.json"),
-            "tokens": {"main": _token(site.token)},
-            "keys": {site.id: {"uri": f"{'pkcs11' if evm else 'sealed'}:token=main"}},
-            "listen": {"unix": str(site.root / "signer.sock")},
-        },
+        to_toml(
+            {
+                "environment": environment,
+                # Opening keys becomes nobody; production asks for the names only.
+                **({"user": "daemon", "mark_user": "nobody"} if environment == "production" else {}),
+                "directory": str(site.directory),
+                "mark_directory": str(site.root / "mark"),
+                "bundle_path": str(site.root / "bundle.json"),
+                "tokens": {"main": token_section(site.token)},
+                "keys": {site.id: {"uri": f"{'pkcs11' if evm else 'sealed'}:token=main"}},
+                "listen": {"unix": str(site.root / "signer.sock")},
+            },
+        ),
     )
     return config
 
@@ -272,21 +278,3 @@ def labels(token: SoftHsmToken) -> list[str]:
         check=True,
     )
     return done.stdout.split()
-
-
-def _token(token: SoftHsmToken) -> dict[str, str]:
-    return {"module": str(token.module_path), "label": token.label, "pin_file": str(token.pin_path)}
-
-
-def _write_toml(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text("".join(f"{name} = {_toml(one)}\n" for name, one in value.items()))
-    path.chmod(0o600)
-
-
-def _toml(value: Any) -> str:
-    """Inline TOML: JSON but for the tables."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_toml(one) for one in value) + "]"
-    return json.dumps(value)
