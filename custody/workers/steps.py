@@ -87,13 +87,16 @@ def _at_each_site(sites: Iterable[Site], do: Callable[[Site], int]) -> int:
 
 def _build(services: Services) -> int:
     def one_site(site: Site) -> int:
-        for built in range(MAX_TRANSACTIONS):
-            if build(services.database, site, now=services.clock()) is None:
-                # Payments fill gaps between nonces by themselves; what is left of those has waited for one.
-                return built + (fill_gap(services.database, site) is not None)
-        return MAX_TRANSACTIONS
+        if site.keyset.state == "active":
+            for built in range(MAX_TRANSACTIONS):
+                if build(services.database, site, now=services.clock()) is None:
+                    # Payments fill gaps between nonces by themselves; what is left of those has waited for one.
+                    return built + (fill_gap(services.database, site) is not None)
+            return MAX_TRANSACTIONS
+        # What retired keys have signed above a gap waits as well, and they pay nobody any more.
+        return int(site.keyset.state == "deactivated" and fill_gap(services.database, site) is not None)
 
-    return _at_each_site(services.sites(), one_site)
+    return _at_each_site(services.wallets(), one_site)
 
 
 def _sign(services: Services) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from chains.btc.address import parse_address as parse_bitcoin
 from chains.btc.block import WatchedOutpoints
@@ -11,8 +12,8 @@ from chains.btc.fees import FeeRate
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
 from chains.errors import InvalidValue, NodeUnavailable
+from chains.eth.address import checksummed, raw_address
 from chains.eth.address import parse_address as parse_evm
-from chains.eth.address import raw_address
 from chains.eth.network import EthNetwork, NativeMode
 from chains.eth.node import EvmNode
 from chains.eth.safe import parse_safe_resource
@@ -22,6 +23,7 @@ from chains.types import BlockRef
 from policies.bundle import Bundle, EvmKeyset, EvmNetwork, EvmVault
 
 _NO_FEERATE = FeeRate(1)
+_NONCE_RESOURCE: Final = re.compile(r"0x[0-9a-f]{40}:[0-9]+")
 
 
 class OwnChain(Protocol):
@@ -41,7 +43,7 @@ class OwnChain(Protocol):
         """Height from which confirmations count when the best chain ends at `tip`."""
 
     def uses(self, block: BlockRef, resources: Iterable[str]) -> Sequence[Consumption]:
-        """Uses of these resources in a block; on EVM chains of all nonces of the bundle's keys and Safes, too.
+        """Uses of these resources in a block; on EVM chains of all nonces of the bundle's keys and Safes, and theirs.
 
         Raises:
             Reorganised: the node does not have the block (any more).
@@ -136,15 +138,16 @@ class EvmChain:
 
     def uses(self, block: BlockRef, resources: Iterable[str]) -> Sequence[Consumption]:
         """See `OwnChain`."""
-        senders = self._senders()
+        resources = tuple(resources)
+        senders = self._senders(resources)
         # Where traces are not asked for, a block is read in one request; nonces need none of them. Our own addresses
         # are named, so that a token that says no without failing is noticed.
         seen = self._node.observe_block(block, senders.senders, senders, NativeMode.BALANCE).consumptions
-        return [*seen, *self._node.safes.executions(self._safes(), block)]
+        return [*seen, *self._node.safes.executions(self._safes(resources), block)]
 
     def needs_reading(self, resources: Sequence[str]) -> bool:
         """See `OwnChain`."""
-        return bool(self._senders().senders or self._safes())
+        return bool(self._senders(resources).senders or self._safes(resources))
 
     def unused(self, resource: str) -> bool:
         """See `OwnChain`."""
@@ -158,7 +161,7 @@ class EvmChain:
 
     def receipts(self, block: BlockRef, script: bytes, mode: NativeMode | None) -> Sequence[Receipt]:
         """See `OwnChain`."""
-        senders = self._senders()
+        senders = self._senders(())
         # With the keys' own addresses, as what they pay to a forwarder stays within the house.
         scripts = senders.senders | {script}
         found = self._node.observe_block(block, scripts, senders, mode).receipts
@@ -170,19 +173,28 @@ class EvmChain:
         # A block whose traces nobody gives is read by balances, whatever the chain's mode.
         return (own,) if own is NativeMode.BALANCE else (own, NativeMode.BALANCE)
 
-    def _safes(self) -> frozenset[bytes]:
-        return frozenset(
+    # What signers have open names its sender or Safe itself: their bundle may be newer than the one known here, or the
+    # present one may have dropped a wallet that it had.
+
+    def _safes(self, resources: Iterable[str]) -> frozenset[bytes]:
+        listed = {
             raw_address(each.address)
             for each in self._bundle().vaults
             if isinstance(each, EvmVault) and each.chain == self.name
-        )
+        }
+        named = {parse_safe_resource(each)[0] for each in resources if each.startswith("safe:")}
+        return frozenset(listed | named)
 
-    def _senders(self) -> WatchedSenders:
-        return WatchedSenders(
+    def _senders(self, resources: Iterable[str]) -> WatchedSenders:
+        listed = {
             each.address
             for each in self._bundle().keysets
             if isinstance(each, EvmKeyset) and each.chain == self.name
-        )
+        }
+        named = {
+            checksummed(bytes.fromhex(each[2:42])) for each in resources if _NONCE_RESOURCE.fullmatch(each)
+        }
+        return WatchedSenders(listed | named)
 
 
 def script_of(bundle: Bundle, chain: str, address: str) -> bytes:
