@@ -33,7 +33,7 @@ from signers.examined import (
 from signers.limits import age_reasons, cap_reasons, fee_reasons, value_of, window_reasons
 from signers.orders import intent_reasons
 from signers.ports import Reason, SignRequest
-from signers.states import freeze_reasons, state_reasons, withheld
+from signers.states import Freezes, freeze_reasons, state_reasons, withheld
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def recall(request: SignRequest, bundle: Bundle, rules: FamilyRules[U], view: Jo
         return None
     if view.transaction(request.chain, unsigned.content) != _digests(request) or _of_another_keyset(request):
         return None
-    _release(request, unsigned, bundle, view)
+    check_released(request, unsigned, bundle, view)
     return unsigned
 
 
@@ -143,7 +143,7 @@ def admit(
         if _of_another_keyset(request):
             told = f"{content} was signed by another key-set than {request.keyset}"
             return (Reason("wrong-keyset", told),)
-        _release(request, examined.unsigned, bundle, view)
+        check_released(request, examined.unsigned, bundle, view)
         return Admission.AGAIN
     reasons = list(objections)
     reasons += freeze_reasons(request, examined.unsigned, bundle, view)
@@ -153,11 +153,11 @@ def admit(
     return tuple(reasons) or Admission.NEW
 
 
-def _release(request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: JournalView) -> None:
-    """Raises Withheld where what was journaled must not be given out again now."""
+def check_released(request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: Freezes) -> None:
+    """Raises Withheld where what was journaled must not be given out now."""
     why = withheld(request, unsigned, bundle, view)
     if why:
-        raise Withheld(f"it was signed before, and is not given out again now: {why}")
+        raise Withheld(f"it was signed, and is not given out now: {why}")
 
 
 def _of_another_keyset(request: SignRequest) -> bool:

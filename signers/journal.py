@@ -21,6 +21,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
+from policies.statements import Freeze
 from signers.book import Book
 from signers.errors import JournalMismatch, JournalUnavailable, SignerStopped
 from signers.mark import Mark, MarkFile, Marks
@@ -140,6 +141,10 @@ class Journal:
     def failure(self) -> Exception | None:
         """Why the journal is closed for good, None while it works."""
         return self._failed
+
+    def freezes(self) -> tuple[Freeze, ...]:
+        """The freezes in force at this moment; no answer to a freeze was given before it is among them."""
+        return self._book.freezes()
 
     @property
     def waiting(self) -> int:

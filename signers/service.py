@@ -7,18 +7,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from chains.errors import InvalidValue
 from policies.bundle import Bundle, KeysetEntry
-from policies.canonical import encode_signature
 from policies.intent import Attestation
 from signers.book import Book
 from signers.clock import SteadyClock
-from signers.errors import WrongSignature
 from signers.examined import Examined, FamilyRules, U, Unreadable
-from signers.guard import Admission, admit, check_keyset, examine, recall
+from signers.guard import Admission, admit, check_keyset, check_released, examine, recall
 from signers.journal import Journal
 from signers.ports import (
     Announced,
@@ -34,7 +29,7 @@ from signers.ports import (
 from signers.sightings import examine_orders, remember
 from signers.states import attestation_freezes, attestation_state
 from signers.trust import PinnedBundle
-from signers.wallets import Wallet
+from signers.wallets import Wallet, attested
 
 _T = TypeVar("_T")
 
@@ -71,7 +66,10 @@ class SignerService:
     def _sign(self, request: SignRequest, wallet: Wallet[U]) -> SignResponse:
         unsigned, before = self._admitted(request, wallet)
         kept = _Kept(self._journal, request.chain, unsigned.content, before)
-        return SignResponse(signatures=wallet.sign(unsigned, kept))
+        signatures = wallet.sign(unsigned, kept)
+        # A token may take long, and an officer who is told that it is frozen relies on it from then on.
+        check_released(request, unsigned, self._trust.present, self._journal)
+        return SignResponse(signatures=signatures)
 
     def _admitted(self, request: SignRequest, wallet: Wallet[U]) -> tuple[U, str | None]:
         """The transaction, journaled by now, and its signature if one was released before."""
@@ -114,15 +112,7 @@ class SignerService:
             path=path,
             address=address,
         )
-        signature = wallet.keys.attest(attestation.digest())
-        try:
-            public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(wallet.keys.record.attestation_key))
-            public.verify(signature, attestation.digest())
-        except InvalidSignature:
-            raise WrongSignature(
-                "the token returned a wrong attestation signature; it was not released"
-            ) from None
-        return SignedAttestation(attestation=attestation, signature=encode_signature(signature))
+        return SignedAttestation(attestation=attestation, signature=attested(wallet.keys, attestation))
 
     def _attested(
         self, request: AttestRequest, wallet: Wallet[Any], bundle: Bundle, now: int

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Protocol
 
 from chains.errors import InvalidValue
 from chains.eth.address import raw_address
 from policies.bundle import Bundle, EvmVault, KeyState
 from policies.intent import Intent, Kind
 from policies.statements import Freeze
-from signers.examined import JournalView, Unsigned
+from signers.examined import Unsigned
 from signers.ports import Reason, SignRequest
 
 NOTHING: Final[frozenset[Kind]] = frozenset()
@@ -28,6 +28,13 @@ RELEASING: Final[frozenset[KeyState]] = frozenset({"active", "deactivated"})
 """States in which everything that was journaled is given out again; in the others but `destroyed`, only rotations."""
 
 
+class Freezes(Protocol):
+    """Knows what officers have frozen: the journal."""
+
+    def freezes(self) -> tuple[Freeze, ...]:
+        """The freezes that no higher bundle has lifted."""
+
+
 def state_reasons(state: KeyState, kinds: Iterable[Kind]) -> list[Reason]:
     """An objection for each kind that is not signed in this state."""
     return [
@@ -41,9 +48,7 @@ def attestation_state(state: KeyState) -> list[Reason]:
     return [] if state == "active" else [Reason("key-state", f"keys that are {state} attest no address")]
 
 
-def freeze_reasons(
-    request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: JournalView
-) -> list[Reason]:
+def freeze_reasons(request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: Freezes) -> list[Reason]:
     """An objection for each freeze in force that covers the request."""
     freezes = view.freezes()
     if not freezes:
@@ -52,13 +57,13 @@ def freeze_reasons(
     return [_frozen(freeze) for freeze in freezes if freeze.scope in scopes]
 
 
-def attestation_freezes(chain: str, keyset: str, asset: str, view: JournalView) -> list[Reason]:
+def attestation_freezes(chain: str, keyset: str, asset: str, view: Freezes) -> list[Reason]:
     """The same for an address to be attested: what is frozen should receive nothing more."""
     scopes = {"all", f"chain:{chain}", f"wallet:{keyset}", f"asset:{asset}"}
     return [_frozen(freeze) for freeze in view.freezes() if freeze.scope in scopes]
 
 
-def withheld(request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: JournalView) -> str:
+def withheld(request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: Freezes) -> str:
     """Why signatures of a journaled transaction are not given out again; empty if they are.
 
     They may be out already, so this is no refusal: nobody may conclude that the transaction can't confirm.
