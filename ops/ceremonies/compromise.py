@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +27,6 @@ from ops.demo.show import Show
 from ops.demo.tour import Step
 from ops.demo.tour import run as take_steps
 from ops.demo.world import CONFIRMATIONS, World
-from ops.devnet.bitcoind import btc_to_sats
 from ops.devnet.errors import DevnetError
 from ops.devnet.files import part_directory, write_private
 from ops.stack import config
@@ -251,10 +251,9 @@ class Incident:
         """Satoshis that the node finds for a key-set's keys, by its own scan."""
         entry = world.bundle.keyset(keyset)
         assert isinstance(entry, BitcoinKeyset)
-        wanted = [
-            {"desc": f"wpkh([{entry.origin}]{entry.account}/{branch}/*)", "range": 100} for branch in (0, 1)
-        ]
-        return btc_to_sats(world.node.rpc("scantxoutset", "start", wanted)["total_amount"])
+        return world.node.scan_sats(
+            [f"wpkh([{entry.origin}]{entry.account}/{branch}/*)" for branch in (0, 1)], 100
+        )
 
     def _operator(self, *arguments: str) -> str:
         done = subprocess.run(
@@ -319,10 +318,12 @@ def _started(stack: Stack, show: Show, record: Record) -> bool:
     record.steps.append(step)
     show.begin(_START)
     stack.tell = show.note
+    started = time.monotonic()
     try:
         stack.up()
         step.ok = True
     except DevnetError as error:
         step.detail["error"] = str(error)
+    step.seconds = time.monotonic() - started
     show.end(step)
     return step.ok

@@ -9,7 +9,6 @@ from typing import Any
 
 from ops.demo.record import expect
 from ops.demo.world import CONFIRMATIONS, World
-from ops.devnet.bitcoind import btc_to_sats
 
 MAIN_NETWORK_ADDRESS = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
 _BUMP_SAT_PER_KVB = 20_000
@@ -242,5 +241,4 @@ def _on_chain(world: World, asset: str) -> int:
     if entry.chain in world.chains:
         return world.chains[entry.chain].holdings(entry.contract)
     descriptors = [f"wpkh({world.btc_keyset.account}/{branch}/*)" for branch in (0, 1)]
-    scan = world.node.rpc("scantxoutset", "start", [{"desc": text, "range": 1000} for text in descriptors])
-    return btc_to_sats(scan["total_amount"])
+    return world.node.scan_sats(descriptors, 1000)

@@ -92,9 +92,9 @@ def summary(console: Console, record: Record) -> None:
     """Prints what held, and where it did not, why."""
     held = sum(step.ok for step in record.steps)
     lines = [f"{held} of {len(record.steps)} steps held."]
-    facts = record.steps[-1].detail if record.steps else {}
-    for asset, sums in facts.get("assets", {}).items():
-        lines += ["", *_sums(asset, sums)]
+    for step in record.steps:
+        for asset, sums in step.detail.get("assets", {}).items():
+            lines += ["", *_sums(asset, sums)]
     for step in record.steps:
         if not step.ok:
             lines.append(f"[bold red]{step.name}[/]: {step.detail.get('error', 'did not run')}")

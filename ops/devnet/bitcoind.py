@@ -22,6 +22,9 @@ RPC_USER = "strongroom"
 _RPC_TIMEOUT_SECONDS = 120
 _IDLE_SECONDS = 20
 """The node closes connections that were idle for 30 s; before that we do."""
+_SCAN_SECONDS = 30
+_INVALID_PARAMETER = -8
+"""Its code for a second scan, too."""
 _SATS_PER_BTC = 100_000_000
 _COINBASE_MATURITY_BLOCKS = 100
 
@@ -117,6 +120,33 @@ class Bitcoind(Part):
             OSError, http.client.HTTPException: the node cannot be reached, or the connection broke.
         """
         return self.call("", method, *params)
+
+    def scan_sats(self, descriptors: Sequence[str], last_index: int) -> int:
+        """What its UTXO set has for descriptors, in satoshis. Waits for the scans of others: it does one at a time.
+
+        Args:
+            descriptors: each with `*`.
+            last_index: up to which index they are derived.
+
+        Raises:
+            DevnetError: others scan all the time.
+        """
+        from bitcoinrpc.authproxy import JSONRPCException
+
+        wanted = [{"desc": text, "range": last_index} for text in descriptors]
+        found: dict[str, Any] = {}
+
+        def scanned() -> bool:
+            try:
+                found.update(self.rpc("scantxoutset", "start", wanted))
+            except JSONRPCException as error:
+                if error.code != _INVALID_PARAMETER:
+                    raise
+                return False
+            return True
+
+        wait_until(scanned, timeout=_SCAN_SECONDS, what="other scans of the UTXO set")
+        return btc_to_sats(found["total_amount"])
 
     def call(self, path: str, method: str, *params: object) -> Any:
         """Calls the node at a path below its RPC address; see `rpc`."""
