@@ -20,12 +20,12 @@ from chains.btc.hd import HARDENED, AccountKey, BranchKeys
 from chains.btc.network import BtcNetwork
 from chains.btc.script import taproot_tweak
 from chains.errors import InvalidValue
+from chains.secp256k1 import CURVE_ORDER
 from signers.keyset import PURPOSES
 
 ENTROPY_BYTES: Final = 32
 """256 bits: 24 BIP39 words."""
 P = TypeVar("P", bound=BranchKeys)
-_CURVE_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _ACCOUNT_PATHS: Final = {
     kind: re.compile(rf"{n}'/[01]'/(0|[1-9][0-9]{{0,8}})'") for kind, n in PURPOSES.items()
 }
@@ -125,8 +125,8 @@ def _account(
 def _output_key(key: coincurve.PrivateKey, pubkey: bytes) -> coincurve.PrivateKey:
     """The private half of the taproot output key of an internal key without scripts (BIP341: taproot_tweak_seckey)."""
     secret = key.to_int()
-    even = secret if pubkey[0] == 2 else _CURVE_ORDER - secret
-    tweaked = (even + int.from_bytes(taproot_tweak(pubkey), "big")) % _CURVE_ORDER
+    even = secret if pubkey[0] == 2 else CURVE_ORDER - secret
+    tweaked = (even + int.from_bytes(taproot_tweak(pubkey), "big")) % CURVE_ORDER
     return coincurve.PrivateKey(tweaked.to_bytes(32, "big"))
 
 
@@ -134,8 +134,8 @@ def _tweaked(secret: bytes, chain_code: bytes, pubkey: bytes, number: int) -> tu
     """CKDpriv of BIP32 for a non-hardened child: its secret and chain code."""
     digest = hmac.digest(chain_code, pubkey + number.to_bytes(4, "big"), "sha512")
     tweak = int.from_bytes(digest[:32], "big")
-    child = (tweak + int.from_bytes(secret, "big")) % _CURVE_ORDER
-    if tweak >= _CURVE_ORDER or child == 0:
+    child = (tweak + int.from_bytes(secret, "big")) % CURVE_ORDER
+    if tweak >= CURVE_ORDER or child == 0:
         raise InvalidValue(f"child {number}: no key exists at this index, use the next one")
     return child.to_bytes(32, "big"), digest[32:]
 

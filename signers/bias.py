@@ -21,7 +21,7 @@ from itertools import pairwise
 from math import comb
 from typing import Final
 
-from chains.eth.tx import CURVE_ORDER
+from chains.secp256k1 import CURVE_ORDER
 
 FALSE_ALARM: Final = 10**7
 """One test in so many, at most, finds something in a good signer."""

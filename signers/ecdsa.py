@@ -14,7 +14,7 @@ from typing import Any, Final
 import coincurve
 import PyKCS11
 
-from chains.eth.tx import CURVE_ORDER
+from chains.secp256k1 import CURVE_ORDER
 from signers.errors import TokenRefused, WrongSignature
 from signers.pkcs11 import Token
 

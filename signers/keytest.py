@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from chains.btc.network import NETWORKS
 from chains.btc.script import tagged_hash, taproot_tweak
 from chains.errors import InvalidValue
-from chains.eth.tx import CURVE_ORDER
+from chains.secp256k1 import CURVE_ORDER
 from signers.account import ENTROPY_BYTES, AccountSecret
 from signers.bias import MIN_SIGNATURES, suspicions
 from signers.ecdsa import sign_with_throwaway

@@ -14,14 +14,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from policies.canonical import BadSignature, Document, Hex32, Name, Seconds, encode_signature, verify_ed25519
+from policies.canonical import BadSignature, Document, Hex32, Name, Seconds, verify_ed25519
 from policies.intent import Signature
 from signers.errors import NotTested, SealBroken
 from signers.evm_keys import TokenKeys
 from signers.files import read_kept, write_new
 from signers.keyset import KeysetRecord
 from signers.pkcs11 import Token
-from signers.wallets import Keys
+from signers.wallets import Keys, attested
 
 
 class Tested(Document, frozen=True):
@@ -86,7 +86,7 @@ def write_tested(directory: Path, keys: Keys, token: Token | None, *, signatures
         signatures=signatures,
         at=now,
     )
-    file = TestedFile(tested=tested, signature=encode_signature(keys.attest(tested.digest())))
+    file = TestedFile(tested=tested, signature=attested(keys, tested))
     path = path_of_tested(directory, record.id)
     fresh = path.with_name(path.name + ".fresh")
     fresh.unlink(missing_ok=True)

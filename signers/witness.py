@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from chains.errors import InvalidValue
 from policies.bundle import Bundle
-from policies.canonical import BadSignature, encode_signature, verify_ed25519
+from policies.canonical import BadSignature, verify_ed25519
 from policies.statements import SignedResolution
 from signers.book import Book
 from signers.clock import SteadyClock
-from signers.errors import WrongSignature
 from signers.journal import Journal
 from signers.keyset import BitcoinCosignerRecord, SafeOwnerRecord
 from signers.ports import (
@@ -30,7 +26,7 @@ from signers.ports import (
     ResolveRequest,
 )
 from signers.trust import PinnedBundle
-from signers.wallets import Wallet
+from signers.wallets import Wallet, attested
 
 MOST_OPEN: Final = 1_000
 """Transactions on a page."""
@@ -97,13 +93,7 @@ class JournalWitness:
         """
         entries, (number, head) = self._journal.write(lambda book: _page(book, request.after))
         told = LogHead(v=1, journal=self._journal.id, keyset=self._first, number=number, head=head)
-        signature = self._keys.attest(told.digest())
-        try:
-            public = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self._keys.record.attestation_key))
-            public.verify(signature, told.digest())
-        except InvalidSignature:
-            raise WrongSignature("the token returned a wrong signature of the log's head") from None
-        return LogPage(entries=entries, head=told, signature=encode_signature(signature))
+        return LogPage(entries=entries, head=told, signature=attested(self._keys, told))
 
 
 def _is_part(wallet: Wallet[Any]) -> bool:

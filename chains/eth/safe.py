@@ -31,7 +31,8 @@ from chains.eth.abi import (
     word_uint,
 )
 from chains.eth.address import ADDRESS_BYTES, keccak256
-from chains.eth.tx import CURVE_ORDER, MAX_RAW_BYTES, address_of_key
+from chains.eth.tx import MAX_RAW_BYTES, address_of_key
+from chains.secp256k1 import CURVE_ORDER, LOW_S_LIMIT
 
 CALL: Final = 0
 """Operation: the Safe calls the destination."""
@@ -308,7 +309,7 @@ def owner_of(digest: bytes, signature: bytes) -> bytes:
     if len(signature) != SIGNATURE_BYTES or signature[64] not in (27, 28):
         raise InvalidValue("signature: expected r, s and v of 27 or 28 in 65 bytes")
     r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big")
-    if not 0 < r < CURVE_ORDER or not 0 < s <= CURVE_ORDER // 2:
+    if not 0 < r < CURVE_ORDER or not 0 < s <= LOW_S_LIMIT:
         raise InvalidValue("signature: r or s out of range, or s in the upper half")
     compact = signature[:64] + bytes([signature[64] - 27])
     try:

@@ -14,6 +14,7 @@ import rlp
 
 from chains.errors import InvalidValue
 from chains.eth.address import ADDRESS_BYTES, checksummed, keccak256
+from chains.secp256k1 import CURVE_ORDER, LOW_S_LIMIT
 from chains.types import TxId
 
 TYPE: Final = 0x02
@@ -24,9 +25,6 @@ MAX_NONCE: Final = 2**64 - 2
 
 MAX_RAW_BYTES: Final = 128 * 1024
 """What nodes take in (`txMaxSize` of go-ethereum's pool)."""
-
-CURVE_ORDER: Final = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
-"""Order n of secp256k1 (SEC 2)."""
 
 _UNSIGNED_FIELDS: Final = 9
 _SIGNED_FIELDS: Final = 12
@@ -172,7 +170,7 @@ class SignedTx:
     def __post_init__(self) -> None:
         if self.y_parity not in (0, 1):
             raise InvalidValue(f"y parity {self.y_parity!r}: expected 0 or 1")
-        if not 0 < self.r < CURVE_ORDER or not 0 < self.s <= CURVE_ORDER // 2:
+        if not 0 < self.r < CURVE_ORDER or not 0 < self.s <= LOW_S_LIMIT:
             raise InvalidValue("signature: r or s out of range, or s in the upper half")
 
     @classmethod

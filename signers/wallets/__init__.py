@@ -11,7 +11,7 @@ from signers.wallets.btc import (
     CosignerKeys,
     verifies_taproot,
 )
-from signers.wallets.common import Kept, Keys, Wallet, verifies
+from signers.wallets.common import Kept, Keys, Wallet, attested, verifies
 from signers.wallets.evm import EvmKeys, EvmWallet, SafeWallet, evm_wallet
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Keys",
     "SafeWallet",
     "Wallet",
+    "attested",
     "evm_wallet",
     "verifies",
     "verifies_taproot",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import Protocol
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 
+from chains.secp256k1 import LOW_S_LIMIT
 from policies.bundle import KeysetEntry
+from policies.canonical import BadSignature, Document, encode_signature, verify_ed25519
+from signers.errors import WrongSignature
 from signers.examined import FamilyRules, U
 from signers.keyset import KeysetRecord
 from signers.openssl import openssl_verifies
 from signers.ports import InputSignature
-
-_LOW_S_LIMIT: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
-"""Half of the order of secp256k1; above it a signature is not relayed (BIP146, EIP-2)."""
 
 
 class Kept(Protocol):
@@ -90,6 +90,25 @@ def verifies(pubkey: bytes, digest: bytes, der: bytes) -> bool:
         r, s = decode_dss_signature(der)
     except ValueError:
         return False
-    if s > _LOW_S_LIMIT or encode_dss_signature(r, s) != der:
+    if s > LOW_S_LIMIT or encode_dss_signature(r, s) != der:
         return False
     return openssl_verifies(pubkey, digest, der)
+
+
+def attested(keys: Keys, document: Document) -> str:
+    """A document's signature (base64) by the attestation key of a key-set, verified before it is released.
+
+    Raises:
+        WrongSignature: the backend returned something else; nothing is released.
+        TokenLost: the token does not answer.
+        TokenRefused: the token has no such key any more.
+    """
+    digest = document.digest()
+    signature = encode_signature(keys.attest(digest))
+    try:
+        verify_ed25519(keys.record.attestation_key, digest, signature)
+    except BadSignature:
+        raise WrongSignature(
+            "the token's attestation signature does not verify; it was not released"
+        ) from None
+    return signature

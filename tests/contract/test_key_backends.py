@@ -27,7 +27,7 @@ from eth_account import Account
 
 from chains.btc.script import taproot_output_key
 from chains.errors import InvalidValue, StrongroomError
-from chains.eth.tx import CURVE_ORDER
+from chains.secp256k1 import LOW_S_LIMIT
 from ops.devnet.process import wait_until
 from signers.ecdsa import normalised
 from signers.errors import TokenLost, TokenRefused, WrongSignature
@@ -218,7 +218,7 @@ def test_what_is_released_has_a_low_s(backend: Backend) -> None:
             assert len(signature) == 64
         elif backend.name.endswith("evm"):
             low = normalised(signature, pubkey, digest)
-            assert int.from_bytes(low[32:64], "big") <= CURVE_ORDER // 2
+            assert int.from_bytes(low[32:64], "big") <= LOW_S_LIMIT
         else:
             assert verifies(pubkey, digest, signature)  # which looks at s as well
 

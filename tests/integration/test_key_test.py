@@ -15,7 +15,7 @@ import PyKCS11
 import pytest
 
 from chains.errors import InvalidValue
-from chains.eth.tx import CURVE_ORDER
+from chains.secp256k1 import CURVE_ORDER
 from signers import keytest, opening
 from signers.cli.root import main
 from signers.config import SignerConfig, read_config

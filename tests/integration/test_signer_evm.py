@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from chains.errors import InvalidValue
 from chains.eth.address import raw_address
-from chains.eth.tx import CURVE_ORDER, SignedTx
+from chains.eth.tx import SignedTx
+from chains.secp256k1 import LOW_S_LIMIT
 from ops.devnet.anvil import Anvil
 from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
@@ -76,7 +77,7 @@ def test_its_signatures_are_random_and_all_of_them_verify_in_another_library(
         raws = list(pool.map(lambda _: keys.sign(*KEY_PLACE, digest)[1], range(64)))
     assert len({raw[:32] for raw in raws}) == 64
     # Half of them have a high s; none that comes out does.
-    assert any(int.from_bytes(raw[32:], "big") > CURVE_ORDER // 2 for raw in raws)
+    assert any(int.from_bytes(raw[32:], "big") > LOW_S_LIMIT for raw in raws)
     for raw in raws:
         signature = normalised(raw, keys.pubkey, digest)
         der = _der(signature)

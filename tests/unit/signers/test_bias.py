@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chains.eth.tx import CURVE_ORDER
+from chains.secp256k1 import CURVE_ORDER
 from signers.bias import CHECKS, FALSE_ALARM, MIN_SIGNATURES, _distance, _limit, suspicions
 
 COUNT = 4096

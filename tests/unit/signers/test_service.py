@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import utils
 
 from chains.btc.hd import AccountKey
+from chains.secp256k1 import CURVE_ORDER
 from policies.canonical import verify_ed25519
 from signers.errors import SelfCheckFailed, WrongSignature
 from signers.keyset import BitcoinKeysetRecord
@@ -20,8 +21,6 @@ from signers.selfcheck import check_bitcoin_keys, check_libraries
 from signers.wallets import BitcoinKeys, verifies
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY, KEYSET, SoftKeys
-
-CURVE_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 
 class FaultyKeys:

@@ -14,7 +14,7 @@ import pytest
 
 from chains.eth.address import raw_address
 from chains.eth.forwarder import second_opinion
-from chains.eth.tx import CURVE_ORDER
+from chains.secp256k1 import CURVE_ORDER
 from policies.canonical import verify_ed25519
 from signers.ecdsa import normalised
 from signers.errors import (

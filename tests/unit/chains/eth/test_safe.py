@@ -31,7 +31,8 @@ from chains.eth.safe import (
     owners_of,
     safe_resource,
 )
-from chains.eth.tx import CURVE_ORDER, address_of_key
+from chains.eth.tx import address_of_key
+from chains.secp256k1 import CURVE_ORDER
 
 SAFE = bytes.fromhex("11" * 20)
 CHAIN_ID = 31337

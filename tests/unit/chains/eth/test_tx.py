@@ -15,14 +15,8 @@ from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
 from chains.eth.address import checksummed
-from chains.eth.tx import (
-    CURVE_ORDER,
-    SignedTx,
-    UnsignedTx,
-    address_of_key,
-    address_text_of_key,
-    nonce_resource,
-)
+from chains.eth.tx import SignedTx, UnsignedTx, address_of_key, address_text_of_key, nonce_resource
+from chains.secp256k1 import CURVE_ORDER
 
 KEY = coincurve.PrivateKey(bytes(range(1, 33)))
 OTHER = b"\x22" * 20
