@@ -148,6 +148,7 @@ class Incident:
             lambda each: each and each[0]["state"] == "broadcast",
             "the rescue to be broadcast",
         )
+        world.await_pending(found[0]["txid"])
         world.mine(CONFIRMATIONS)
         done = world.until(
             lambda: [each for each in world.api.sweeps() if each["kind"] == "rotation"],
@@ -196,6 +197,7 @@ class Incident:
             lambda each: len(each) == 2 and {one["state"] for one in each} <= {"broadcast", "confirmed"},
             "a second rotation",
         )
+        world.await_pending(*(each["txid"] for each in rotations if each["state"] == "broadcast"))
         world.mine(CONFIRMATIONS)
         done = world.until(
             lambda: [each for each in world.api.sweeps() if each["kind"] == "rotation"],
