@@ -125,7 +125,7 @@ def test_what_was_signed_is_withheld_under_a_freeze_and_what_was_not_is_refused(
     signed, new = bench.request(), bench.request()
     before = reached.signer.sign(signed)
     bench.freeze("all")
-    with pytest.raises(SignerUnavailable, match="signed before"):
+    with pytest.raises(SignerUnavailable, match="it was signed"):
         reached.signer.sign(signed)
     with pytest.raises(Refused, match="frozen"):
         reached.signer.sign(new)

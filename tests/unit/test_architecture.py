@@ -101,22 +101,39 @@ def test_policies_import_nothing_of_ours_but_types_errors_and_how_addresses_are_
     assert found <= {"chains.types", "chains.errors", "chains.eth.address"}
 
 
-def test_the_signer_daemon_loads_no_custody_and_no_web_or_database_library() -> None:
-    unwanted = (
+UNWANTED = frozenset(
+    {
         "custody",
+        "ops",
         "fastapi",
         "starlette",
+        "uvicorn",
         "sqlalchemy",
+        "alembic",
         "psycopg",
+        "httpx",
+        "zmq",
         "web3",
-        "eth_account",
-        "bitcoinlib",
-        "celery",
-        "redis",
+    }
+    | {"eth_account", "bitcoinrpc", "bitcoinlib", "celery", "redis"}
+)
+"""What nothing that signs payments loads, be it through others."""
+
+
+def test_nothing_that_signs_or_makes_keys_loads_custody_ops_the_verifier_or_a_web_or_database_library() -> (
+    None
+):
+    modules = sorted(
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in python_files(("signers",))
+        if "verifier" not in path.parts and path.name != "__main__.py"
     )
-    loaded = run_python("import sys, signers.daemon; print(*sys.modules)").split()
-    assert "signers.daemon" in loaded
-    assert [name for name in loaded if name.split(".")[0] in unwanted or name.endswith(".node")] == []
+    assert {"signers.daemon", "signers.keeper", "signers.cli.root", "signers.ceremony.session"} <= {*modules}
+    program = f"import importlib, sys; [importlib.import_module(m) for m in {modules}]; print(*sys.modules)"
+    loaded = run_python(program).split()
+    assert {*modules} <= {*loaded}
+    assert [name for name in loaded if name.split(".")[0] in UNWANTED or name.endswith(".node")] == []
+    assert [name for name in loaded if name.startswith("signers.verifier")] == []
 
 
 @pytest.mark.parametrize("package", PACKAGES)
