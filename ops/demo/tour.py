@@ -78,7 +78,7 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
     ),
     ("statements", "Statements replayed from zero", payments.statements),
     ("reconcile", "Ledger against chains, to the satoshi, wei and token unit", payments.reconcile),
-    ("verify", "The verifier replays every ledger and finds every deposit on its own nodes", payments.verify),
+    ("verify", "The verifier replays every ledger and finds every deposit", payments.verify),
 )
 """Name, title, and what is done."""
 
