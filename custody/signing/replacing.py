@@ -17,13 +17,16 @@ def replaceable(tx: Tx, site: Site, transaction_id: UUID) -> OurTransaction:
     """The transaction, if it may be replaced now.
 
     Raises:
-        BumpRefused: not this wallet's, not broadcast, a version waits for the signer, or paying is halted.
+        BumpRefused: not this wallet's, not broadcast, of keys that do not sign such any more, a version waits for the
+            signer, or paying is halted.
     """
     transaction = repository.find(tx, transaction_id)
     if transaction is None or transaction.chain != site.chain or transaction.keyset != site.keyset.id:
         raise BumpRefused(f"there is no transaction {transaction_id} of {site.keyset.id}")
     if transaction.state is not TransactionState.BROADCAST:
         raise BumpRefused(f"it is {transaction.state}: only an unconfirmed, broadcast one is replaced")
+    if not site.signs(transaction.kind):
+        raise BumpRefused(f"its keys are {site.keyset.state}: they sign no {transaction.kind} any more")
     if any(version.state is VersionState.BUILT for version in transaction.versions):
         raise BumpRefused("a version of it still waits for the signer")
     if transaction.kind not in site.allowed(tx):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from chains.ports import BroadcastResult, Presence
 from chains.types import TxId
 from custody.signing.model import OurTransaction, Version
 from custody.storage import halts
 from custody.storage.db import Tx
-from policies.bundle import AssetEntry, Bundle, KeysetEntry, NetworkEntry
+from policies.bundle import AssetEntry, Bundle, KeysetEntry, KeyState, NetworkEntry
 from policies.intent import Kind
 from signers.ports import SignResponse
+
+_SIGNED_STILL: Final[Mapping[KeyState, frozenset[Kind]]] = {
+    "deactivated": frozenset({Kind.ROTATION, Kind.SWEEP, Kind.CONSOLIDATION, Kind.NONCE_FILL}),
+    "compromised": frozenset({Kind.ROTATION}),
+}
 
 
 class SendingNode(Protocol):
@@ -78,6 +83,10 @@ class Site(ABC):
     def rescuing(self) -> bool:
         """Whether its keys are compromised: what they hold is moved even while paying is halted."""
         return self.keyset.state == "compromised"
+
+    def signs(self, kind: str) -> bool:
+        """Whether keys in their state sign what they have not signed yet (signers/README.md, `key-state`)."""
+        return self.keyset.state == "active" or kind in _SIGNED_STILL.get(self.keyset.state, ())
 
     def allowed(self, tx: Tx) -> tuple[Kind, ...]:
         """What may be signed and sent now: nothing while paying is halted on its chain, but rescues."""

@@ -16,6 +16,7 @@ from custody.deposits.service import quarantine
 from custody.signing.broadcast import broadcast
 from custody.signing.btc.site import btc_site
 from custody.signing.bump import bump
+from custody.signing.errors import BumpRefused
 from custody.signing.requests import read_request
 from custody.signing.sign import sign
 from custody.sweeps.model import SweepPace
@@ -240,3 +241,28 @@ def test_what_is_in_no_balance_is_rescued_too(till: TwiceRotatingTill) -> None:
     assert rotation.units == {"BTC": 2_000_000 + minimum - 1}
     assert till.balance("alice") == 0
     assert till.rotate() == 0
+
+
+@pytest.mark.parametrize("state", ["deactivated", "compromised"])
+def test_a_stuck_payment_of_retired_keys_is_not_replaced_again_and_again_by_what_no_signer_signs(
+    till: TwiceRotatingTill, state: KeyState
+) -> None:
+    """Each try would add a version, and take coins that the rotation is to move."""
+    till.customer("alice", 1_000_000, 3_000_000)
+    withdrawal = till.request("alice", 950_000)
+    paid = till.send()
+    coins = till.query("SELECT resource FROM reservations")
+    till.retire(2, state)
+    till.price(90_000)
+    for _ in range(3):
+        with pytest.raises(BumpRefused, match=state):
+            bump(till.db, till.old_site, paid, 90_000)
+        sign(till.db, till.old_site, till.signer)
+    assert len(till.transaction(paid).versions) == 1
+    assert till.query("SELECT resource FROM reservations") == coins
+    till.price(1_000)
+    assert till.rotate() == 1
+    till.send_rotation()
+    till.settle()
+    assert till.withdrawal(withdrawal.id).state == "settled"
+    till.check()
