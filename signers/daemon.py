@@ -1,15 +1,18 @@
 """The signer daemon: `python -m signers.daemon --config FILE`.
 
-Making a signer (set-up, once; `SOFTHSM2_CONF` or the vendor's settings in the environment):
+Making a signer (once; `SOFTHSM2_CONF` or the vendor's settings in the environment). In production its keys come from
+`strongroom key ceremony`, their entries for the bundle from `strongroom key ceremony entry`. For a trial:
 
     from signers.setup import NewBitcoinKeyset, NewEvmKeyset, initialise, make_keys
     records = make_keys(module_path, label, pin_callback, directory,
                         [NewBitcoinKeyset("btc-hot", "regtest"), NewEvmKeyset("eth-hot", chain_id=1)])
-    # -> [BitcoinKeysetRecord(id, network, account, origin, attestation_key),
+    # -> [BitcoinKeysetRecord(id, network, script, account, origin, attestation_key),
     #     EvmKeysetRecord(id, chain_id, address, attestation_key)]: copy these fields into the bundle's
-    #    BitcoinKeyset(id=..., chain=..., tier="hot", account=..., origin=..., attestation_key=...) and
-    #    EvmKeyset(id=..., chain=..., tier="hot", address=..., attestation_key=..., and the contracts of its chain)
-    initialise(directory, mark_directory, trust_root)
+    #    BitcoinKeyset and EvmKeyset, beside chain and tier, and the contracts of an EVM chain
+
+Either way then, with the users of the configuration:
+
+    initialise(directory, mark_directory, trust_root, user="strongroom-signer", mark_user="strongroom-mark")
 
 The configuration (TOML; every field is checked at start):
 
