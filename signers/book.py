@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from policies.bundle import SignedBundle
+from policies.canonical import decoder_for
 from policies.statements import (
     ClockConfirmation,
     Freeze,
@@ -57,6 +59,7 @@ class Book:
         """Highest bundle version adopted, and its digest; (0, "") before the first."""
         self._exposures = Exposures(connection)
         self._freezes = self._freezes_in_force()
+        self._active_since: dict[str, int | None] = {}
 
     def _row(self, sql: str, otherwise: tuple[Any, Any] = (0, 0)) -> tuple[Any, Any]:
         row = self._sql.execute(sql).fetchone()
@@ -105,6 +108,22 @@ class Book:
             (keyset, branch, index),
         ).fetchone()
         return None if row is None else (row[0], str(row[1]))
+
+    def active_since(self, wallet: str) -> int | None:
+        """When this signer adopted the bundle in which a wallet last became active; None if it never was."""
+        if wallet not in self._active_since:
+            self._active_since[wallet] = self._became_active(wallet)
+        return self._active_since[wallet]
+
+    def _became_active(self, wallet: str) -> int | None:
+        found: int | None = None
+        for signed, at in self._sql.execute("SELECT signed, at FROM bundles ORDER BY version DESC"):
+            bundle = decoder_for(SignedBundle).decode(signed).bundle
+            if any(w.id == wallet and w.state == "active" for w in (*bundle.keysets, *bundle.vaults)):
+                found = int(at)
+            elif found is not None:
+                break
+        return found
 
     def order_since(self, order_digest: str) -> int | None:
         """When this signer first saw an order, by its own clock; None if it never did."""
@@ -293,6 +312,7 @@ class Book:
         self._sql.execute("INSERT INTO bundles VALUES (?, ?, ?, ?)", (version, digest, signed, now))
         self.bundle = (version, digest)
         self._freezes = self._freezes_in_force()
+        self._active_since.clear()
 
     def record_freeze(self, signed: SignedFreeze, *, now: int) -> None:
         """Record an officer's veto, whose signature was checked, unless that officer has said the same before."""

@@ -70,6 +70,9 @@ class JournalView(Protocol):
     def attested(self, keyset: str, branch: int, index: int) -> tuple[str | None, str] | None:
         """Customer and asset for whom a path was attested, None if it was not."""
 
+    def active_since(self, wallet: str) -> int | None:
+        """When this signer heard, by its own clock, that a wallet is active, the last time that it became so."""
+
     def order_since(self, order_digest: str) -> int | None:
         """When this signer first saw an order, by its own clock; None if it never did."""
 

@@ -31,7 +31,7 @@ from signers.examined import (
     payments_of,
 )
 from signers.limits import age_reasons, cap_reasons, fee_reasons, value_of, window_reasons
-from signers.orders import intent_reasons
+from signers.orders import handover_reasons, intent_reasons
 from signers.ports import Reason, SignRequest
 from signers.states import Freezes, freeze_reasons, state_reasons, withheld
 
@@ -148,6 +148,7 @@ def admit(
     reasons = list(objections)
     reasons += freeze_reasons(request, examined.unsigned, bundle, view)
     reasons += _journal_reasons(examined, view)
+    reasons += handover_reasons(request, examined.grounds, view)
     reasons += age_reasons(examined, view, now)
     reasons += window_reasons(examined, view, now)
     return tuple(reasons) or Admission.NEW

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
-from policies.bundle import AssetEntry, Bundle, Caller
+from policies.bundle import AssetEntry, Bundle, Caller, WalletEntry
 from policies.intent import Intent, Kind, Order, SignedOrder
-from signers.examined import Grounds
+from signers.examined import Grounds, JournalView
 from signers.ports import Reason, SignRequest
 
 ORDER_SCOPE: Final = "withdrawals:sign"
@@ -132,17 +132,42 @@ def _oldest_expiry(grounds: Grounds) -> int:
     active had to expire within the longest time that an order may have. Keys before these that this signer holds, too,
     have signed into its own journal: then what they could not pay, these can't.
     """
+    began = max((each.active_from for each in _following_others(grounds)), default=0)
+    return began + grounds.bundle.longest_order_seconds if began else -1
+
+
+def _following_others(grounds: Grounds) -> list[WalletEntry]:
+    """The wallet, or those before it in this journal, as far as they followed keys whose signatures are elsewhere."""
     wallet, bundle = grounds.wallet, grounds.bundle
-    if wallet.active_from == 0:
-        return -1
-    before = [
+    before: list[WalletEntry] = [
         each
         for each in (*bundle.keysets, *bundle.vaults)
         if (each.chain, each.tier) == (wallet.chain, wallet.tier)
         and each.id != wallet.id
         and each.state != "pre-active"
     ]
-    began = wallet.active_from
-    if before and {each.id for each in before} <= set(grounds.held):
-        began = max(each.active_from for each in before)
-    return began + bundle.longest_order_seconds if began else -1
+    here = before and {each.id for each in before} <= set(grounds.held)
+    return [each for each in (before if here else [wallet]) if wallet.active_from and each.active_from]
+
+
+def handover_reasons(request: SignRequest, grounds: Grounds, view: JournalView) -> list[Reason]:
+    """Objections to orders that another signer could have paid before this one heard that its keys follow.
+
+    Whatever date the bundle gives: it takes its time from the draft to the signers, and until the old keys' signer has
+    heard of it, that one takes new orders. So it has to be told first.
+    """
+    if not request.evidence.orders:
+        return []
+    since = (view.active_since(each.id) for each in _following_others(grounds))
+    heard = max((at for at in since if at is not None), default=None)
+    if heard is None:
+        return []
+    oldest = heard + grounds.bundle.longest_order_seconds
+    return [
+        Reason(
+            "order-too-old",
+            f"order {signed.order.id} expires by {oldest}: keys elsewhere could have paid it before {heard}",
+        )
+        for signed in request.evidence.orders
+        if signed.order.expires_at <= oldest
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +17,9 @@ from policies.bundle.checks import check_consistent
 from policies.intent import Order
 from signers.btc import BitcoinRules
 from signers.guard import examine
+from signers.ports import SignRequest
+from signers.wallets import BitcoinWallet, Wallet
+from tests.fakes.signer import Bench
 from tests.fakes.signing import NOW, Draft, SoftKeys, World
 
 
@@ -128,6 +133,52 @@ def test_a_key_set_that_is_active_again_says_since_when() -> None:
     again = back(NOW + LONGEST + 120)
     check_consistent(again)
     assert objections(HOUSE, OLD, order, again, NOW + LONGEST + 180) == {"order-too-old"}
+
+
+class Desk(Bench[World]):
+    """One of both signers, with a journal of its own."""
+
+    def __init__(self, directory: Path, world: World, keys: SoftKeys) -> None:
+        directory.mkdir()
+        self.keys = keys
+        super().__init__(directory, world)
+
+    def wallets(self) -> Mapping[str, Wallet[Any]]:
+        return {self.keys.record.id: BitcoinWallet(self.keys)}
+
+    def hand(self, bundle: Bundle) -> None:
+        self.desk.deliver(self.world.signed(bundle))
+
+    def payment(self, order: Order) -> SignRequest:
+        intent = self.world.intent(order, policy_version=self.trust.present.version)
+        return self.world.request(Draft([self.world.coin(2_000_000_000)], [order], intents=[intent]))
+
+
+def test_the_time_that_a_bundle_takes_from_its_draft_to_the_signers_is_not_the_thiefs(tmp_path: Path) -> None:
+    """Until it has heard of it, the old keys' signer takes new orders; what counts is when the next one has heard."""
+    old, new = Desk(tmp_path / "old", HOUSE, OLD), Desk(tmp_path / "new", FOLLOWER, NEW)
+    before = of_both(2, 0)
+    waiting = msgspec.structs.replace(before.keysets[1], state="pre-active")
+    before = msgspec.structs.replace(before, keysets=(before.keysets[0], waiting))
+    after = of_both(3, NOW, state="deactivated")
+    for signer in (old, new):
+        signer.hand(before)
+        signer.time += 1_800
+    order = HOUSE.order(100_000, expires_at=old.time + LONGEST)
+    assert old.signatures(old.payment(order))
+    for signer in (old, new):
+        signer.time += 60
+        signer.hand(after)
+    assert old.codes(old.payment(order)) & {"key-state"}
+    assert new.codes(new.payment(order)) == {"order-too-old"}
+    new.restart()
+    assert new.codes(new.payment(order)) == {"order-too-old"}
+    new.hand(msgspec.structs.replace(after, version=4))
+    new.time += 120
+    later = HOUSE.order(100_000, expires_at=new.time + LONGEST)
+    assert new.signatures(new.payment(later))
+    for signer in (old, new):
+        signer.journal.close()
 
 
 @given(units=st.integers(1, 10**9 - 1))
