@@ -90,10 +90,14 @@ def _held(given: argparse.Namespace) -> int:
 
 def _operator(path: Path) -> int:
     from signers.ceremony.operators import create_operator_key
+    from signers.ceremony.people import unless_interrupted
 
-    passphrase = getpass("passphrase (not shown): ")
-    if getpass("once more: ") != passphrase:
-        raise CeremonyStopped("the passphrases differ")
+    if not sys.stdin.isatty():
+        raise BadConfiguration("the passphrase is typed at a terminal, and here is none")
+    with unless_interrupted():
+        passphrase = getpass("passphrase (not shown): ")
+        if getpass("once more: ") != passphrase:
+            raise CeremonyStopped("the passphrases differ")
     print(f"public key {create_operator_key(path, passphrase)}")
     return 0
 
