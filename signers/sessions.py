@@ -140,7 +140,7 @@ class Sessions:
         self._places = threading.BoundedSemaphore(MAX_SESSIONS)
 
     def identity(self) -> TokenIdentity:
-        """What library and token say of themselves. Raises TokenLost."""
+        """What library and token say of themselves. Raises TokenLost, TokenRefused (the PIN was refused before)."""
 
         def read(_session: Any) -> TokenIdentity:
             raw = self._library.raw

@@ -90,6 +90,8 @@ class JournalWitness:
 
         Raises:
             WrongSignature: the token returned one; nothing was released.
+            TokenLost: the token does not answer.
+            TokenRefused: the token has no such key any more.
         """
         entries, (number, head) = self._journal.write(lambda book: _page(book, request.after))
         told = LogHead(v=1, journal=self._journal.id, keyset=self._first, number=number, head=head)

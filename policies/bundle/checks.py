@@ -17,11 +17,25 @@ def check_consistent(bundle: Bundle) -> None:
     Raises:
         InvalidValue: names the entry.
     """
-    chains = [n.chain for n in bundle.networks]
-    assets = {a.id: a for a in bundle.assets}
+    _check_unique(bundle)
+    _check_networks(bundle)
+    families = {n.chain: n.family for n in bundle.networks}
+    _check_assets(bundle, families)
+    _check_keysets(bundle, families)
+    _check_vaults(bundle, families)
+    for entry in (*bundle.assets, *bundle.keysets, *bundle.vaults):
+        if entry.chain not in families:
+            raise InvalidValue(f"bundle: {entry.id} is on an unlisted network {entry.chain}")
+    _check_windows(bundle)
+    _check_named_assets(bundle)
+    _check_limits(bundle)
+    _check_successors(bundle)
+
+
+def _check_unique(bundle: Bundle) -> None:
     active = [w for w in (*bundle.keysets, *bundle.vaults) if w.state == "active"]
     for what, ids in (
-        ("network", chains),
+        ("network", [n.chain for n in bundle.networks]),
         ("asset", [a.id for a in bundle.assets]),
         ("asset of one chain and contract", [(a.chain, a.contract) for a in bundle.assets]),
         ("chain id", [n.chain_id for n in bundle.networks if isinstance(n, EvmNetwork)]),
@@ -43,33 +57,40 @@ def check_consistent(bundle: Bundle) -> None:
     ):
         if len(set(ids)) != len(ids):
             raise InvalidValue(f"bundle: a {what} is listed twice")
+
+
+def _check_networks(bundle: Bundle) -> None:
+    assets = {a.id: a for a in bundle.assets}
     for network in bundle.networks:
         native = assets.get(network.native_asset)
         if native is None or native.chain != network.chain or native.contract is not None:
             raise InvalidValue(f"bundle: {network.chain} names no native asset of its own")
         if network.feerate_floor > network.feerate_cap:
             raise InvalidValue(f"bundle: the feerate floor of {network.chain} is above its cap")
+
+
+def _check_assets(bundle: Bundle, families: Mapping[str, str]) -> None:
     for entry in bundle.assets:
         if "rebasing" in entry.traits:
             raise InvalidValue(
                 f"bundle: {entry.id} is a rebasing token: balances that change by themselves cannot be kept in a ledger"
             )
-    families = {n.chain: n.family for n in bundle.networks}
     for entry in bundle.assets:
         if entry.contract is not None and families.get(entry.chain) == "btc":
             raise InvalidValue(f"bundle: {entry.id} names a contract on {entry.chain}, which has none")
         if entry.contract is not None and families.get(entry.chain) == "evm":
             _check_address(entry.id, entry.contract)
+
+
+def _check_keysets(bundle: Bundle, families: Mapping[str, str]) -> None:
     for keyset in bundle.keysets:
         if families.get(keyset.chain, keyset.family) != keyset.family:
             raise InvalidValue(f"bundle: key-set {keyset.id} is of another family than {keyset.chain}")
         if isinstance(keyset, EvmKeyset):
             _check_contracts(keyset, bundle)
-    _check_vaults(bundle, families)
-    places = [(e.id, e.chain) for e in (*bundle.assets, *bundle.keysets, *bundle.vaults)]
-    for where, chain in places:
-        if chain not in chains:
-            raise InvalidValue(f"bundle: {where} is on an unlisted network {chain}")
+
+
+def _check_windows(bundle: Bundle) -> None:
     windows = [
         *((f"the fees of {n.chain}", n.fee_window_seconds) for n in bundle.networks),
         *((f"the {c.tier} cap of {c.asset}", c.window_seconds) for c in bundle.caps),
@@ -79,6 +100,10 @@ def check_consistent(bundle: Bundle) -> None:
     for where, seconds in windows:
         if seconds < 1:
             raise InvalidValue(f"bundle: the window of {where} has no length, so it would limit nothing")
+
+
+def _check_named_assets(bundle: Bundle) -> None:
+    assets = {entry.id for entry in bundle.assets}
     named = [
         *(c.asset for c in bundle.caps),
         *(r.asset for r in bundle.rules),
@@ -88,8 +113,6 @@ def check_consistent(bundle: Bundle) -> None:
     for listed in named:
         if listed not in assets:
             raise InvalidValue(f"bundle: a cap, rule, price or requirement names an unlisted asset {listed}")
-    _check_limits(bundle)
-    _check_successors(bundle)
 
 
 def _check_successors(bundle: Bundle) -> None:

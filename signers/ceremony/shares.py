@@ -67,7 +67,7 @@ def read_share(words: str) -> Share:
 
 
 def split(secret: bytes, threshold: int, count: int, random: Callable[[int], bytes]) -> tuple[Share, ...]:
-    """Split a secret into `count` shares, of which any `threshold` give it back, and check that they do.
+    """Split a secret into `count` shares, of which any `threshold` give it back; check it once with each share.
 
     Args:
         secret: 32 bytes.

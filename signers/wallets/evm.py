@@ -70,6 +70,7 @@ class EvmWallet:
 
         Raises:
             SignerStopped: the one in the journal does not verify.
+            WrongSignature, TokenLost: see `Wallet`.
         """
 
         def sender(signature: bytes) -> bytes:
@@ -103,6 +104,7 @@ class SafeWallet:
 
         Raises:
             SignerStopped: the one in the journal does not verify.
+            WrongSignature, TokenLost: see `Wallet`.
         """
 
         def owner(signature: bytes) -> bytes:
