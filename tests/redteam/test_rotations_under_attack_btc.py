@@ -25,7 +25,7 @@ from ops.devnet.bitcoind import Bitcoind
 from policies.bundle import KeyState
 from signers.wallets import BitcoinWallet, Wallet
 from tests.fakes.signing import CHAIN, SoftKeys, World
-from tests.fakes.teller import opened
+from tests.fakes.teller import Refusing, opened
 from tests.integration.test_rotation_btc import NEW, RotatingTill
 
 NEWER = "btc-hot-3"
@@ -266,3 +266,17 @@ def test_a_stuck_payment_of_retired_keys_is_not_replaced_again_and_again_by_what
     till.settle()
     assert till.withdrawal(withdrawal.id).state == "settled"
     till.check()
+
+
+def test_a_rescue_that_failed_again_and_again_is_tried_again_in_a_minute(till: TwiceRotatingTill) -> None:
+    till.customer("alice", 3_000_000)
+    till.retire(2, "compromised")
+    for _ in range(5):
+        assert till.rotate() == 1
+        [rotation] = [each for each in till.rotations() if each.state == "signing"]
+        assert rotation.transaction_id is not None
+        request = read_request(till.transaction(rotation.transaction_id).versions[0].request)
+        assert sign(till.db, till.old_site, Refusing(till.service, request)) == []
+        assert till.rotate() == 0
+        till.execute("UPDATE sweeps SET updated_at = updated_at - interval '61 seconds'")
+    assert till.rotate() == 1
