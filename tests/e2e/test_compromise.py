@@ -26,6 +26,6 @@ def test_a_compromised_key_set_is_ended_and_all_it_held_goes_to_new_keys(tmp_pat
         "start", "before", "freeze", "halt", "ceremony", "bundle", "rescue", "refused", "after", "late", "reconcile",
     ]  # fmt: skip
     assert "frozen" in steps["freeze"]["reason"]
-    assert steps["refused"]["codes"] == ["key-state"]
+    assert "key-state" in steps["refused"]["codes"]
     assert steps["rescue"]["held_sats"]["btc-hot"] == 0
     assert steps["bundle"]["version"] == 2
