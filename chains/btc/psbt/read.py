@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from typing import Final, NamedTuple
 
+import coincurve
 from embit import psbt as embit_psbt
 from embit.base import EmbitError
 
@@ -225,6 +226,10 @@ def _script(fields: Fields, script: bytes, numbers: _Numbers) -> bytes | None:
 def _origin(pubkey: bytes, value: bytes, key_bytes: int) -> KeyOrigin:
     if len(pubkey) != key_bytes or len(value) % 4 or not 4 <= len(value) <= 4 + 4 * MAX_PATH_STEPS:
         raise InvalidValue(f"PSBT key origin of {len(pubkey)} and {len(value)} bytes: malformed")
+    try:
+        coincurve.PublicKey(pubkey if key_bytes == 33 else b"\x02" + pubkey)
+    except ValueError:
+        raise InvalidValue(f"PSBT key origin: {pubkey.hex()} is no point of the curve") from None
     path = tuple(int.from_bytes(value[at : at + 4], "little") for at in range(4, len(value), 4))
     return KeyOrigin(pubkey, value[:4], path)
 

@@ -314,3 +314,18 @@ def test_the_pure_python_curve_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(secp256k1, "ec_pubkey_create", py_secp256k1.ec_pubkey_create)
     with pytest.raises(NativeCurveMissing):
         parse_psbt(RAW)
+
+
+def test_a_key_that_is_no_point_of_the_curve_is_refused_by_our_decoder_too() -> None:
+    at = RAW.index(pubkey(0, 0))
+    damaged = [RAW[: at + 32] + bytes([last]) + RAW[at + 33 :] for last in range(256)]
+    refused = 0
+    for raw in damaged:
+        second = second_reading(raw)
+        if isinstance(second, str):
+            refused += 1
+            with pytest.raises(InvalidValue, match="no point of the curve"):
+                read_psbt(raw)
+        else:
+            assert read_psbt(raw) == second
+    assert 0 < refused < 256
