@@ -25,6 +25,10 @@ from custody.storage.db import Database
 from signers.ports import AnnounceRequest, Announcing, Refused, Signer, SignerUnavailable
 
 _AGES: Final = frozenset({"order-too-young", "destination-too-young"})
+_COUNTED: Final = frozenset({"window-cap", "fee-window", "value-cap"})
+_HINT: Final = (
+    "; what was signed counts until a verifier has told the signer what became of it: is one running?"
+)
 MAX_ANNOUNCED: Final = 500
 """Most orders in one announcement."""
 
@@ -115,7 +119,8 @@ def _record(db: Database, site: Site, version: Version, signed: bytes, txid: str
 
 
 def _refused(db: Database, site: Site, version: Version, refusal: Refused) -> None:
-    codes = ",".join(sorted({reason.code for reason in refusal.reasons}))
+    found = {reason.code for reason in refusal.reasons}
+    codes, hint = ",".join(sorted(found)), _HINT if found & _COUNTED else ""
     with db.transaction() as tx:
         transaction = repository.lock(tx, version.transaction_id)
         if any(
@@ -146,7 +151,7 @@ def _refused(db: Database, site: Site, version: Version, refusal: Refused) -> No
             Severity.WARNING,
             "signer.refused",
             f"{site.keyset.id}:{codes}"[:200],
-            f"the signer refused version {version.version} of {transaction.id}: {refusal}"[:1000],
+            f"the signer refused version {version.version} of {transaction.id}: {refusal}"[:800] + hint,
             {"transaction": str(transaction.id), "version": version.version},
         )
 
