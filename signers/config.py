@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -14,6 +13,7 @@ import msgspec
 from chains.errors import InvalidValue
 from policies.canonical import Name
 from signers.errors import BadConfiguration
+from signers.files import read_toml
 from signers.keyref import KeyRef, SoftwareRef, parse_keyref
 from signers.rates import Rate
 from signers.wire import CallName
@@ -131,12 +131,7 @@ def read_config(path: Path) -> SignerConfig:
     Raises:
         BadConfiguration: says what to write where.
     """
-    try:
-        config = msgspec.convert(tomllib.loads(path.read_text()), SignerConfig)
-    except OSError as error:
-        raise BadConfiguration(f"configuration {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise BadConfiguration(f"configuration {path}: {error}") from None
+    config = read_toml(path, SignerConfig, "configuration", readers="anybody")
     _check_keys(path, config)
     tls = (config.listen.host, config.listen.port, config.listen.certificate, config.listen.private_key)
     if config.listen.unix is not None:

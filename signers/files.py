@@ -1,11 +1,13 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and files that people write."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import stat
+import tomllib
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -66,3 +68,25 @@ def read_kept(path: Path, kind: type[_T]) -> _T:
         raise SealBroken(f"{path} is missing: create the key-set first, or restore the file") from None
     except (OSError, msgspec.MsgspecError) as error:
         raise SealBroken(f"{path}: {error}") from None
+
+
+def read_toml(path: Path, kind: type[_T], what: str, *, readers: Literal["anybody", "owner"]) -> _T:
+    """Read a file that people write.
+
+    Args:
+        path: the file.
+        kind: a msgspec Struct.
+        what: it is, for the message.
+        readers: `owner`: it holds secrets, so it must not be open to other users.
+
+    Raises:
+        BadConfiguration: says which file and what is wrong with it.
+    """
+    try:
+        if readers == "owner" and path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise BadConfiguration(f"{what} {path} is open to other users, and holds secrets: chmod 600 it")
+        return msgspec.convert(tomllib.loads(path.read_text()), kind)
+    except OSError as error:
+        raise BadConfiguration(f"{what} {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise BadConfiguration(f"{what} {path}: {error}") from None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from getpass import getpass
@@ -19,6 +17,7 @@ from policies.canonical import Name
 from signers.ceremony.handout import words_in
 from signers.config import Environment
 from signers.errors import BadConfiguration, CeremonyStopped
+from signers.files import read_toml
 
 Step = Literal["plan", "entropy", "keys", "shares", "record", "proof", "activation", "restore", "remove"]
 """What both operators confirm before it is done."""
@@ -137,14 +136,7 @@ class Rehearsed:
     @classmethod
     def read(cls, path: Path) -> Rehearsed:
         """Read a file of answers. Raises BadConfiguration: malformed, or open to other users."""
-        try:
-            if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise BadConfiguration(f"answers {path} are open to other users: chmod 600 it")
-            return cls(msgspec.convert(tomllib.loads(path.read_text()), Answers))
-        except OSError as error:
-            raise BadConfiguration(f"answers {path}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-            raise BadConfiguration(f"answers {path}: {error}") from None
+        return cls(read_toml(path, Answers, "file of answers", readers="owner"))
 
     def say(self, text: str) -> None:
         """See `People`."""

@@ -29,7 +29,6 @@ file = "/media/anna/btc-hot.share"            # without it the share is shown on
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, ClassVar, Final
 
@@ -41,6 +40,7 @@ from signers.ceremony.record import Purpose
 from signers.config import Environment
 from signers.errors import BadConfiguration
 from signers.evm_keys import signing_key_name
+from signers.files import read_toml
 from signers.keyset import NetworkName
 from signers.sealed import attestation_key_name, sealing_key_name
 
@@ -154,12 +154,7 @@ class CeremonyPlan(_Section, frozen=True):
 
 def read_plan(path: Path) -> CeremonyPlan:
     """Read and check a plan. Raises BadConfiguration: says what to write."""
-    try:
-        plan = msgspec.convert(tomllib.loads(path.read_text()), CeremonyPlan)
-    except OSError as error:
-        raise BadConfiguration(f"plan {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise BadConfiguration(f"plan {path}: {error}") from None
+    plan = read_toml(path, CeremonyPlan, "plan", readers="anybody")
     check_plan(plan)
     return plan
 

@@ -5,7 +5,6 @@ Keys are not a signer: it also needs the journal of what it has signed, and its 
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 
 import msgspec
@@ -38,7 +37,7 @@ from signers.ceremony.text import facts_of_record, facts_text
 from signers.ceremony.unfinished import Unfinished, begin, finish, must_be_finished, read_unfinished, undo
 from signers.config import JOURNAL_FILE, MARK_FILE, Environment
 from signers.errors import BadConfiguration
-from signers.files import read_kept
+from signers.files import read_kept, read_toml
 from signers.pkcs11 import Token
 from signers.sealed import attestation_key_name
 
@@ -59,12 +58,7 @@ class RestorePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 def read_restore_plan(path: Path) -> RestorePlan:
     """Read a plan. Raises BadConfiguration: says what to write."""
-    try:
-        plan = msgspec.convert(tomllib.loads(path.read_text()), RestorePlan)
-    except OSError as error:
-        raise BadConfiguration(f"plan {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise BadConfiguration(f"plan {path}: {error}") from None
+    plan = read_toml(path, RestorePlan, "plan", readers="anybody")
     first, second = plan.operators
     if first.name == second.name or first.key_file == second.key_file:
         raise BadConfiguration("the plan names one operator twice")

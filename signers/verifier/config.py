@@ -18,10 +18,8 @@ unix = "/run/strongroom/verifier.sock"
 
 from __future__ import annotations
 
-import stat
-import tomllib
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 
@@ -29,8 +27,7 @@ from policies.canonical import Hex32, Name
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.config import ListenSection
 from signers.errors import BadConfiguration
-
-_OTHERS_MAY: Final = stat.S_IRWXG | stat.S_IRWXO
+from signers.files import read_toml
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,13 +99,4 @@ def read_config(path: Path) -> VerifierConfig:
     Raises:
         BadConfiguration: says what to write where.
     """
-    try:
-        if path.stat().st_mode & _OTHERS_MAY:
-            raise BadConfiguration(
-                f"configuration {path} is open to other users, and holds passwords: chmod 600 it"
-            )
-        return msgspec.convert(tomllib.loads(path.read_text()), VerifierConfig)
-    except OSError as error:
-        raise BadConfiguration(f"configuration {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise BadConfiguration(f"configuration {path}: {error}") from None
+    return read_toml(path, VerifierConfig, "configuration", readers="owner")

@@ -117,6 +117,14 @@ class Coin:
         return self.previous.outputs[self.vout].units
 
 
+def coin_of(script: bytes, units: int, branch: int, index: int) -> Coin:
+    """A coin of any script in a fresh previous transaction."""
+    salt = uuid.uuid4().bytes
+    source = TxIn(Outpoint(TxId((salt + salt).hex()), 1))
+    others = TxOut(1_000, p2wpkh_script_from_hash(bytes(20)))
+    return Coin(Transaction(2, (source,), (others, TxOut(units, script))), 1, branch, index)
+
+
 def payment_intent(keyset: str, order: Order, /, **changes: Any) -> Intent:
     """What a key-set of the hot tier should do for an order."""
     fields: dict[str, Any] = {
@@ -375,20 +383,7 @@ class World(House):
 
     def coin(self, units: int = 5_000_000, branch: int = 0, index: int = 0) -> Coin:
         """A coin of ours in a fresh previous transaction."""
-        salt = uuid.uuid4().bytes
-        return Coin(
-            Transaction(
-                2,
-                (TxIn(Outpoint(TxId((salt + salt).hex()), 1)),),
-                (
-                    TxOut(1_000, p2wpkh_script_from_hash(bytes(20))),
-                    TxOut(units, self.account.script(branch, index)),
-                ),
-            ),
-            1,
-            branch,
-            index,
-        )
+        return coin_of(self.account.script(branch, index), units, branch, index)
 
     def order(self, units: int = 1_000_000, **changes: Any) -> Order:
         fields: dict[str, Any] = {
@@ -428,24 +423,9 @@ class World(House):
         )
 
     def psbt(self, draft: Draft) -> bytes:
-        outputs = draft.outputs
-        if outputs is None:
-            outputs = [
-                TxOut(o.units, parse_address(o.destination, REGTEST, CHAIN).script) for o in draft.orders
-            ]
-        outputs = [*outputs, *draft.extra_outputs]
-        change: dict[int, tuple[bytes, tuple[int, ...]]] = {}
-        left = sum(c.units for c in draft.coins) - sum(out.units for out in outputs) - draft.fee_sats
-        if left > 0:
-            place = (1, draft.change_index)
-            change[len(outputs)] = (self.account.pubkey(*place), self.path(*place))
-            outputs.append(TxOut(left, self.account.script(*place)))
-        tx = Transaction(
-            draft.version,
-            tuple(TxIn(coin.outpoint, draft.sequence) for coin in draft.coins),
-            tuple(outputs),
-            draft.locktime,
-        )
+        place = (1, draft.change_index)
+        tx, number = transaction_of(draft, self.account.script(*place))
+        change = {} if number is None else {number: (self.account.pubkey(*place), self.path(*place))}
         inputs = [
             PsbtInput(
                 coin.outpoint,
@@ -474,3 +454,20 @@ class Draft:
     version: int = 2
     locktime: int = 0
     sequence: int = RBF_SEQUENCE
+
+
+def transaction_of(draft: Draft, change: bytes) -> tuple[Transaction, int | None]:
+    """The draft's transaction, with what is left to the script `change`; and the number of that output, if any."""
+    outputs = draft.outputs
+    if outputs is None:
+        outputs = [TxOut(o.units, parse_address(o.destination, REGTEST, CHAIN).script) for o in draft.orders]
+    outputs = [*outputs, *draft.extra_outputs]
+    left = sum(c.units for c in draft.coins) - sum(out.units for out in outputs) - draft.fee_sats
+    rest = [TxOut(left, change)] if left > 0 else []
+    tx = Transaction(
+        draft.version,
+        tuple(TxIn(coin.outpoint, draft.sequence) for coin in draft.coins),
+        (*outputs, *rest),
+        draft.locktime,
+    )
+    return tx, len(outputs) if rest else None

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import base64
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chains.btc.address import parse_address
 from chains.btc.hd import BranchKeys
 from chains.btc.multisig import Multisig, parse_multisig
-from chains.btc.psbt import PsbtInput, ScriptKeys, build_psbt
-from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
-from chains.types import TxId
+from chains.btc.psbt import PsbtInput, build_psbt
 from policies.bundle import BitcoinVault, Bundle, Cosigner, TierCap
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import SigningKey, sign_order
@@ -23,7 +19,19 @@ from signers.keyset import BitcoinCosignerRecord
 from signers.ports import SignRequest
 from signers.wallets import BitcoinVaultWallet, Wallet
 from tests.fakes.signer import Bench
-from tests.fakes.signing import CHAIN, DAY, REGTEST, Coin, Draft, SoftKeys, World, own_intent, payment_intent
+from tests.fakes.signing import (
+    CHAIN,
+    DAY,
+    REGTEST,
+    Coin,
+    Draft,
+    SoftKeys,
+    World,
+    coin_of,
+    own_intent,
+    payment_intent,
+    transaction_of,
+)
 
 VAULT = "btc-warm"
 THRESHOLD = 2
@@ -105,15 +113,7 @@ class VaultWorld(World):
 
     def vault_coin(self, units: int = 50_000_000, branch: int = 0, index: int = 0) -> Coin:
         """A coin of the vault."""
-        return self.coin_of(self.wallet.script(branch, index), units, branch, index)
-
-    def coin_of(self, script: bytes, units: int, branch: int, index: int) -> Coin:
-        """A coin of any script."""
-        salt = uuid.uuid4().bytes
-        source = TxIn(Outpoint(TxId((salt + salt).hex()), 1))
-        return Coin(
-            Transaction(2, (source,), (TxOut(1_000, b"\x51"), TxOut(units, script))), 1, branch, index
-        )
+        return coin_of(self.wallet.script(branch, index), units, branch, index)
 
     def vault_intent(self, order: Order, /, **changes: Any) -> Intent:
         return payment_intent(VAULT, order, **({"tier": "warm"} | changes))
@@ -136,23 +136,8 @@ class VaultWorld(World):
         )
 
     def vault_psbt(self, draft: Draft, wallet: Multisig) -> bytes:
-        outputs = draft.outputs
-        if outputs is None:
-            outputs = [
-                TxOut(o.units, parse_address(o.destination, REGTEST, CHAIN).script) for o in draft.orders
-            ]
-        outputs = [*outputs, *draft.extra_outputs]
-        scripts: dict[int, ScriptKeys] = {}
-        left = sum(c.units for c in draft.coins) - sum(out.units for out in outputs) - draft.fee_sats
-        if left > 0:
-            scripts[len(outputs)] = wallet.behind(1, draft.change_index)
-            outputs.append(TxOut(left, wallet.script(1, draft.change_index)))
-        tx = Transaction(
-            draft.version,
-            tuple(TxIn(coin.outpoint, draft.sequence) for coin in draft.coins),
-            tuple(outputs),
-            draft.locktime,
-        )
+        tx, number = transaction_of(draft, wallet.script(1, draft.change_index))
+        scripts = {} if number is None else {number: wallet.behind(1, draft.change_index)}
         inputs = [
             PsbtInput(
                 coin.outpoint,

@@ -21,7 +21,7 @@ from signers.errors import WrongSignature
 from signers.ports import AttestRequest, Refused, SignRequest
 from signers.service import SignerService
 from signers.wallets import BitcoinVaultWallet, verifies
-from tests.fakes.signing import CHAIN, NOW, Draft
+from tests.fakes.signing import CHAIN, NOW, Draft, coin_of
 from tests.fakes.vault_signing import VAULT, SoftCosigner, VaultBench
 
 
@@ -179,7 +179,7 @@ def test_coins_of_a_multisig_with_a_strangers_key_are_refused(bench: VaultBench)
     """The signer's own key is in the script, so only the bundle's cosigners say that it is not the vault's."""
     world = bench.world
     swapped = world.wallet_of([*world.cosigners[:2], SoftCosigner.make(66).record])
-    coin = world.coin_of(swapped.script(0, 0), 24_000_000, 0, 0)
+    coin = coin_of(swapped.script(0, 0), 24_000_000, 0, 0)
     draft = Draft([coin], [world.order(20_000_000)], fee_sats=4_000_000)
     assert "foreign-input" in bench.codes(world.vault_request(draft, swapped))
 
@@ -187,7 +187,7 @@ def test_coins_of_a_multisig_with_a_strangers_key_are_refused(bench: VaultBench)
 def test_coins_of_another_threshold_are_refused(bench: VaultBench) -> None:
     world = bench.world
     single = world.wallet_of(world.cosigners, 1)
-    coin = world.coin_of(single.script(0, 0), 20_002_000, 0, 0)
+    coin = coin_of(single.script(0, 0), 20_002_000, 0, 0)
     draft = Draft([coin], [world.order(20_000_000)])
     assert bench.codes(world.vault_request(draft, single)) == {"foreign-input"}
 
@@ -195,7 +195,7 @@ def test_coins_of_another_threshold_are_refused(bench: VaultBench) -> None:
 def test_coins_without_this_signers_key_are_refused(bench: VaultBench) -> None:
     world = bench.world
     others = world.wallet_of([SoftCosigner.make(number).record for number in (1, 2, 3)])
-    coin = world.coin_of(others.script(0, 0), 20_002_000, 0, 0)
+    coin = coin_of(others.script(0, 0), 20_002_000, 0, 0)
     draft = Draft([coin], [world.order(20_000_000)])
     assert bench.codes(world.vault_request(draft, others)) == {"foreign-input"}
 
