@@ -115,10 +115,11 @@ def run(config: SignerConfig) -> int:
     """
     bound_memory()
     notes = Notes()
+    # Also loads all that signing needs, while this process can read it: later it is another user.
+    check_libraries()
     keeper = give_up_privileges(config, notes)
     check_files(config)
     sys.setswitchinterval(SWITCH_SECONDS)
-    check_libraries()
     opened = open_keys(config, notes.add)
     journal = Journal.open(config.journal_path, keeper)
     signer = Running(config, opened, journal, notes)

@@ -16,7 +16,7 @@ from tests.fakes.till import Till
 
 
 def look(till: Any) -> None:
-    services: Any = SimpleNamespace(database=till.db, sites=lambda: [till.site])
+    services: Any = SimpleNamespace(database=till.db, wallets=lambda: [till.site])
     run(Step.BUMP, services)
 
 

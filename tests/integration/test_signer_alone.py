@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from ops.devnet.softhsm import SoftHsmToken
-from tests.fakes.signer_daemon import BitcoinDaemon, make_daemon_keys
+from signers.keyset import BitcoinKeysetRecord
+from tests.fakes.signer_daemon import BitcoinDaemon
 
 ROOT = Path(__file__).parents[2]
 OURS = ("chains", "policies", "signers")
@@ -63,9 +64,10 @@ def test_nothing_of_the_online_service_is_there(place: Path) -> None:
 
 
 @pytest.fixture
-def daemon(softhsm: SoftHsmToken, place: Path, tmp_path: Path) -> Iterator[BitcoinDaemon]:
-    keys = tmp_path / "keys"
-    made = BitcoinDaemon(softhsm, make_daemon_keys(softhsm, keys), keys, tmp_path)
+def daemon(
+    softhsm: SoftHsmToken, daemon_keys: tuple[BitcoinKeysetRecord, Path], place: Path, tmp_path: Path
+) -> Iterator[BitcoinDaemon]:
+    made = BitcoinDaemon(softhsm, *daemon_keys, tmp_path)
     made.command[0], made.code = str(place / "venv/bin/python"), place
     yield made
     made.close()

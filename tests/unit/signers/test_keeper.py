@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -146,15 +145,15 @@ def test_what_the_signers_user_can_do_does_not_turn_the_mark_back(stores: Stores
     user = pwd.getpwnam(SIGNER)
     before = stores.mark.read_bytes()
     for attempt in (
-        f"open({str(stores.mark)!r}, 'rb')",
-        f"open({str(stores.mark)!r}, 'r+b')",
-        f"os.unlink({str(stores.mark)!r})",
-        f"os.listdir({str(stores.marks)!r})",
-        f"os.rename({str(stores.marks)!r}, {str(stores.marks) + '-old'!r})",
-        f"os.rename({str(stores.journal)!r}, {str(stores.mark)!r})",
+        f"cat '{stores.mark}'",
+        f"echo > '{stores.mark}'",
+        f"rm '{stores.mark}'",
+        f"ls '{stores.marks}'",
+        f"mv '{stores.marks}' '{stores.marks}-old'",
+        f"mv '{stores.journal}' '{stores.mark}'",
     ):
         done = subprocess.run(
-            [sys.executable, "-S", "-c", f"import os; {attempt}"],
+            ["sh", "-c", attempt],
             user=user.pw_uid,
             group=user.pw_gid,
             extra_groups=[],
@@ -163,8 +162,8 @@ def test_what_the_signers_user_can_do_does_not_turn_the_mark_back(stores: Stores
             text=True,
             check=False,
         )
-        assert done.returncode == 1, attempt
-        assert "PermissionError" in done.stderr, attempt
+        assert done.returncode != 0, attempt
+        assert "ermission denied" in done.stderr, attempt
     assert stores.mark.read_bytes() == before
 
 
