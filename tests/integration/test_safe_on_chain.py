@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from chains.errors import Reorganised
-from chains.eth.address import checksummed, raw_address
+from chains.eth.address import raw_address
 from chains.eth.network import EthNetwork, NativeMode
 from chains.eth.node import EvmNode
 from chains.eth.safe import SafeMessage, SafeTx, join_signatures, safe_resource
@@ -28,6 +27,7 @@ from signers.verifier.resolve import Resolver
 from signers.verifier.state import State
 from tests.fakes.evm_signing import ETHER, EVM_CHAIN, EVM_CHAIN_ID, EVM_DESTINATION, USDX, named_address
 from tests.fakes.safe_signing import OWNERS, ExecutorBench, OwnerBench, SafeDraft, SafeWorld, owner_keys
+from tests.fakes.safe_txs import safe_txs, values
 from tests.fakes.signing import VERIFIER
 from tests.support.evm import Contract, deploy, mined, outside_artifact, succeeded
 from tests.support.safe import deploy_safe, safe_artifact
@@ -278,21 +278,6 @@ def test_a_verifier_confirms_what_a_safe_has_executed_and_proves_its_rivals_dead
     late_state.close()
 
 
-safe_txs = st.builds(
-    SafeTx,
-    to=st.binary(min_size=20, max_size=20),
-    value_wei=st.integers(0, 2**256 - 1),
-    data=st.binary(max_size=100),
-    nonce=st.integers(0, 2**256 - 1),
-    operation=st.integers(0, 1),
-    safe_tx_gas=st.integers(0, 2**256 - 1),
-    base_gas=st.integers(0, 2**256 - 1),
-    gas_price=st.integers(0, 2**256 - 1),
-    gas_token=st.binary(min_size=20, max_size=20),
-    refund_receiver=st.binary(min_size=20, max_size=20),
-)
-
-
 def test_the_hash_is_the_contracts_own(anvil: Anvil) -> None:
     deployer = anvil.accounts()[0]
     safe = deploy_safe(anvil, deployer, [deployer], 1)
@@ -301,19 +286,7 @@ def test_the_hash_is_the_contracts_own(anvil: Anvil) -> None:
     @settings(max_examples=40)
     @given(safe_txs)
     def compare(tx: SafeTx) -> None:
-        theirs = safe.call(
-            "getTransactionHash",
-            checksummed(tx.to),
-            tx.value_wei,
-            tx.data,
-            tx.operation,
-            tx.safe_tx_gas,
-            tx.base_gas,
-            tx.gas_price,
-            checksummed(tx.gas_token),
-            checksummed(tx.refund_receiver),
-            tx.nonce,
-        )
+        theirs = safe.call("getTransactionHash", *values(tx))
         assert bytes(theirs) == tx.signing_hash(EVM_CHAIN_ID, raw_address(safe.address))
 
     compare()

@@ -33,6 +33,7 @@ from chains.eth.safe import (
 )
 from chains.eth.tx import address_of_key
 from chains.secp256k1 import CURVE_ORDER
+from tests.fakes.safe_txs import addresses, safe_txs, values
 
 SAFE = bytes.fromhex("11" * 20)
 CHAIN_ID = 31337
@@ -50,38 +51,6 @@ TYPES = (
 )
 PLAIN = SafeTx(to=b"\x22" * 20, value_wei=5, data=b"", nonce=7)
 KEYS = [coincurve.PrivateKey(bytes([n]) * 32) for n in (1, 2, 3)]
-
-addresses = st.binary(min_size=20, max_size=20)
-numbers = st.one_of(st.integers(0, 1000), st.integers(0, 2**256 - 1))
-safe_txs = st.builds(
-    SafeTx,
-    to=addresses,
-    value_wei=numbers,
-    data=st.binary(max_size=140),
-    nonce=numbers,
-    operation=st.integers(0, 1),
-    safe_tx_gas=numbers,
-    base_gas=numbers,
-    gas_price=numbers,
-    gas_token=addresses,
-    refund_receiver=addresses,
-)
-
-
-def values(tx: SafeTx) -> list[Any]:
-    """The fields in the contract's order, as eth-abi takes them."""
-    return [
-        checksummed(tx.to),
-        tx.value_wei,
-        tx.data,
-        tx.operation,
-        tx.safe_tx_gas,
-        tx.base_gas,
-        tx.gas_price,
-        checksummed(tx.gas_token),
-        checksummed(tx.refund_receiver),
-        tx.nonce,
-    ]
 
 
 def signed(digest: bytes, key: coincurve.PrivateKey) -> bytes:
