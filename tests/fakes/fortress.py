@@ -6,7 +6,7 @@ are real.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -279,6 +279,3 @@ def most_in_a_day(taken: list[tuple[int, int]]) -> int:
     return max(
         (sum(units for at, units in taken if start <= at < start + DAY) for start, _ in taken), default=0
     )
-
-
-Campaign = Callable[[Thief], None]
