@@ -27,6 +27,7 @@ from chains.btc.script import (
 from chains.btc.tx import Outpoint, SegwitDigests, Transaction, TxIn, TxOut
 from chains.ports import BroadcastState, Presence
 from ops.devnet.bitcoind import Bitcoind
+from tests.support.psbts import paths_of
 
 REGTEST = NETWORKS["regtest"]
 MASTER = bip32.HDKey.from_seed(bytes(range(1, 65)), version=EMBIT_NETWORKS["regtest"]["xprv"])
@@ -84,7 +85,7 @@ class Purse:
         parsed = parse_psbt(build_psbt(tx, inputs, origins, MASTER.my_fingerprint))
         digests = SegwitDigests(parsed.tx)
         signatures = []
-        for number, (path_, spent) in enumerate(zip(parsed.input_paths, parsed.spent, strict=True)):
+        for number, (path_, spent) in enumerate(zip(paths_of(parsed.input_keys), parsed.spent, strict=True)):
             assert path_ is not None
             secret = coincurve.PrivateKey(MASTER.derive(list(path_)).secret)
             pubkey = secret.public_key.format()

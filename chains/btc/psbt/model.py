@@ -62,16 +62,6 @@ class ParsedPsbt:
     """Likewise of outputs."""
 
     @property
-    def input_paths(self) -> tuple[tuple[int, ...] | None, ...]:
-        """Derivation path of each input's key, None where the PSBT does not name exactly one."""
-        return tuple(_only_path(keys) for keys in self.input_keys)
-
-    @property
-    def output_paths(self) -> tuple[tuple[int, ...] | None, ...]:
-        """Derivation path of each output's key (change), None for payments."""
-        return tuple(_only_path(keys) for keys in self.output_keys)
-
-    @property
     def fee_sats(self) -> int:
         """What the inputs bring beyond the outputs; checked to be 0 or more."""
         return sum(out.units for out in self.spent) - sum(out.units for out in self.tx.outputs)
@@ -86,7 +76,3 @@ class InputSignature:
     """33 bytes, compressed; of taproot the internal key."""
     signature: bytes
     """As it stands in the witness: low-s DER and the sighash byte; of taproot the 64 bytes of BIP340."""
-
-
-def _only_path(keys: tuple[KeyOrigin, ...]) -> tuple[int, ...] | None:
-    return keys[0].path if len(keys) == 1 else None

@@ -27,6 +27,7 @@ from chains.btc.script import p2wpkh_script
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut, sighash_p2wpkh
 from chains.errors import InvalidValue
 from chains.types import TxId
+from tests.support.psbts import paths_of
 
 HARD = 2**31
 MASTER = bip32.HDKey.from_seed(bytes(range(64)))
@@ -87,8 +88,8 @@ def test_what_was_built_is_read_back() -> None:
     assert parsed.previous == tuple(tx.serialize() for tx in PREVIOUS)
     assert [out.units for out in parsed.spent] == [50_000, 70_000]
     assert parsed.fee_sats == 1_000
-    assert parsed.input_paths == (path(0, 0), path(0, 1))
-    assert parsed.output_paths == (None, path(1, 0))
+    assert paths_of(parsed.input_keys) == (path(0, 0), path(0, 1))
+    assert paths_of(parsed.output_keys) == (None, path(1, 0))
     assert [origin.fingerprint for origin in parsed.output_keys[1]] == [FINGERPRINT]
     assert [origin.pubkey for origin in parsed.output_keys[1]] == [pubkey(1, 0)]
 
@@ -99,7 +100,7 @@ def test_building_again_gives_the_same_bytes() -> None:
 
 def test_an_input_that_is_not_ours_has_no_path() -> None:
     raw = build_psbt(TX, [INPUTS[0], replace(INPUTS[1], path=None)], {}, FINGERPRINT)
-    assert parse_psbt(raw).input_paths == (path(0, 0), None)
+    assert paths_of(parse_psbt(raw).input_keys) == (path(0, 0), None)
 
 
 def test_the_signed_transaction_keeps_the_txid_and_fits_the_predicted_size() -> None:

@@ -30,6 +30,7 @@ from chains.btc.script import (
 from chains.btc.tx import Outpoint, TaprootDigests, Transaction, TxIn, TxOut
 from chains.errors import InvalidValue
 from chains.types import TxId
+from tests.support.psbts import paths_of
 
 MAIN, REGTEST = NETWORKS["main"], NETWORKS["regtest"]
 XPUB = "xpub6BgBgsespWvERF3LHQu6CnqdvfEvtMcQjYrcRzx53QJjSxarj2afYWcLteoGVky7D3UKDP9QyrLprQ3VCECoY49yfdDEHGCtMMj92pReUsQ"
@@ -141,8 +142,8 @@ def test_what_was_built_is_read_back() -> None:
     parsed = parse_psbt(RAW)
     assert parsed.tx == TX
     assert parsed.fee_sats == 1_000
-    assert parsed.input_paths == ((*ACCOUNT_PATH, 0, 0), (*ACCOUNT_PATH, 0, 1))
-    assert parsed.output_paths == (None, (*ACCOUNT_PATH, 1, 3))
+    assert paths_of(parsed.input_keys) == ((*ACCOUNT_PATH, 0, 0), (*ACCOUNT_PATH, 0, 1))
+    assert paths_of(parsed.output_keys) == (None, (*ACCOUNT_PATH, 1, 3))
     assert [origin.pubkey for origin in parsed.output_keys[1]] == [KEY.pubkey(1, 3)[1:]]
 
 

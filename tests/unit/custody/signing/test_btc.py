@@ -26,6 +26,7 @@ from custody.signing.requests import Built, Payee, payment_intents, read_request
 from policies.keys import sign_order
 from signers.ports import InputSignature, SignResponse
 from tests.fakes.signing import CHAIN, NOW, SoftKeys, World
+from tests.support.psbts import paths_of
 
 KEYS = SoftKeys.make()
 WORLD = World(KEYS.record)
@@ -129,7 +130,7 @@ def sign(version: Version) -> SignResponse:
     """What the signer answers, from the request alone."""
     psbt = parse_psbt(base64.b64decode(read_request(version.request).transaction))
     signatures = []
-    for index, (path, spent) in enumerate(zip(psbt.input_paths, psbt.spent, strict=True)):
+    for index, (path, spent) in enumerate(zip(paths_of(psbt.input_keys), psbt.spent, strict=True)):
         assert path is not None
         branch, number = path[-2], path[-1]
         pubkey = KEYS.account.pubkey(branch, number)
@@ -144,7 +145,7 @@ def test_what_is_built_is_ordered_replaceable_and_says_where_the_change_goes() -
     assert [output.units for output in tx.outputs] == sorted(output.units for output in tx.outputs)
     assert all(txin.sequence == RBF_SEQUENCE for txin in tx.inputs)
     psbt = parse_psbt(base64.b64decode(read_request(version.request).transaction))
-    own = [path for path in psbt.output_paths if path is not None]
+    own = [path for path in paths_of(psbt.output_keys) if path is not None]
     assert [path[-2:] for path in own] == [(1, 7)]
     assert psbt.fee_sats == result.fee_units
     assert (result.content, set(result.resources)) == (tx.txid.hex, set(tx.resources))
