@@ -37,6 +37,13 @@ OLD = "rotated-test"
 
 
 @pytest.fixture(scope="module")
+def bitcoind(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bitcoind]:
+    """A node of its own: on a shared one the subsidy may have been halved too often for what is paid here."""
+    with Bitcoind(tmp_path_factory.mktemp("bitcoind")) as node:
+        yield node
+
+
+@pytest.fixture(scope="module")
 def outside(bitcoind: Bitcoind) -> OutsideWallet:
     wallet = bitcoind.wallet("scripts")
     wallet.fund()
