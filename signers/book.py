@@ -24,7 +24,8 @@ from signers.errors import SignerStopped
 from signers.examined import Examined, Exposure
 from signers.exposures import Exposures
 from signers.logchain import FIRST_HEAD, next_head
-from signers.ports import LogEntry, LogPayment, OpenTransaction
+from signers.ports import LogEntry, LogPayment, OpenTransaction, Unresolved
+from signers.unresolved import note_resolved, unresolved
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
 """A page of the log ends after so many bytes of bodies, for an answer has an end too."""
@@ -186,9 +187,9 @@ class Book:
             for chain, content in rows
         ]
 
-    def open_count(self) -> int:
-        """How many transactions were signed and nobody has said what became of them."""
-        return int(self._sql.execute("SELECT count(*) FROM transactions WHERE outcome IS NULL").fetchone()[0])
+    def unresolved(self) -> tuple[Unresolved, ...]:
+        """How many have no resolution, and since when, by wallet and chain."""
+        return unresolved(self._sql)
 
     def resources(self, chain: str, content: str) -> tuple[str, ...]:
         """What a journaled transaction uses, sorted; empty for one that was never journaled."""
@@ -276,6 +277,7 @@ class Book:
         ).fetchall()
         for (key,) in rows:
             self._exposures.settle(key)
+        note_resolved(self._sql, resolution.chain, resolution.content, now=now)
 
     def record_attestation(
         self, keyset: str, branch: int, index: int, customer: str | None, asset: str, *, now: int

@@ -29,7 +29,7 @@ from signers.tables import SCHEMA
 
 MAX_BATCH: Final = 256
 """Most pieces of work in one commit."""
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Of the tables; another one is not read."""
 NO_HEAD: Final = bytes(32)
 

@@ -7,6 +7,7 @@ Rendered here, for the client library would bring an HTTP server into this proce
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -87,6 +88,7 @@ class Instruments:
         self._calls: Counter[tuple[str, str]] = Counter()
         self._refusals: Counter[str] = Counter()
         self._signed: Counter[tuple[str, str]] = Counter()
+        self._asked_ns = time.monotonic_ns()
         self._took = Histogram("call_seconds", "Time from a call's last byte to its answer.")
         self.commits = Histogram(
             "journal_commit_seconds", "Time of a commit of the journal, its mark included."
@@ -99,6 +101,8 @@ class Instruments:
         if reply.error is not None:
             outcome = "error" if reply.retry_ms is None else "busy"
         with self._lock:
+            if call == "open" and outcome == "ok":
+                self._asked_ns = time.monotonic_ns()
             self._calls[call, outcome] += 1
             self._refusals.update({reason.code for reason in reasons})
         self._took.observe(nanoseconds, (("call", call),))
@@ -107,6 +111,11 @@ class Instruments:
         """So many signatures of a key-set were released, also if they had been before."""
         with self._lock:
             self._signed[chain, keyset] += signatures
+
+    def unasked_seconds(self) -> int:
+        """How long nobody has asked what is `open`; at most since the process began."""
+        with self._lock:
+            return (time.monotonic_ns() - self._asked_ns) // 1_000_000_000
 
     def families(self) -> list[Family]:
         """Calls, refusals and signatures since the process began."""
@@ -154,8 +163,11 @@ class Measured:
         self.attest = signer.attest
 
     def status(self) -> SignerStatus:
-        """As the signer says, with the notes. Raises SignerUnavailable."""
-        return msgspec.structs.replace(self._signer.status(), notes=tuple(self._notes))
+        """As the signer says, with the notes, and how long no verifier came. Raises SignerUnavailable."""
+        unasked = self._instruments.unasked_seconds()
+        return msgspec.structs.replace(
+            self._signer.status(), notes=tuple(self._notes), unasked_seconds=unasked
+        )
 
     def sign(self, request: SignRequest) -> SignResponse:
         """As the signer does. Raises Refused, SignerUnavailable."""

@@ -96,6 +96,38 @@ class SignedAttestation(msgspec.Struct, frozen=True, forbid_unknown_fields=True,
     signature: Signature
 
 
+class Unresolved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a wallet has signed on a chain and no verifier has proven confirmed or dead. All of it counts in windows."""
+
+    keyset: Name
+    """Key-set or vault."""
+    chain: Name
+    count: Annotated[int, msgspec.Meta(ge=0)]
+    """Transactions, each version by itself."""
+    oldest_at: Seconds | None
+    """When the oldest of them was signed; null: there is none."""
+    resolved_at: Seconds | None
+    """When a verifier last told this signer something new about the wallet's transactions; null: never."""
+
+
+class WindowUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How full one of the bundle's windows is. When it is full, nothing that counts in it is signed."""
+
+    kind: Name
+    """What is counted: `payments` of a tier and asset (of the native one fees included), `chain_fees`, `rotation_fees`,
+    or the `value` of all assets."""
+    scope: str
+    """Tier and asset (`hot|BTC`), chain, or the breaker's id."""
+    unit: Name
+    """Asset, or the bundle's unit of account."""
+    units: str
+    """What counts now, in base units."""
+    cap: str
+    """The most that may."""
+    seconds: Annotated[int, msgspec.Meta(ge=1)]
+    """How long something counts after its fate is known."""
+
+
 class SignerStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a signer says of itself."""
 
@@ -111,6 +143,15 @@ class SignerStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Why its clock suspends signing, empty if it doesn't."""
     notes: tuple[str, ...] = ()
     """What makes it weaker than it should be, e.g. that its memory may be swapped out. For people."""
+    at: int = 0
+    """Its own time, UNIX seconds; 0 where it has no clock (fakes)."""
+    unresolved: tuple[Unresolved, ...] = ()
+    """By wallet and chain, of those that have signed anything."""
+    unasked_seconds: int = 0
+    """How long nobody has asked what is `open`, as a verifier does all the time; of a signer that started since then,
+    how long it runs."""
+    windows: tuple[WindowUse, ...] = ()
+    """Those in which what its wallets sign counts."""
 
 
 class AnnounceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -30,6 +30,7 @@ from signers.sightings import examine_orders, remember
 from signers.states import attestation_freezes, attestation_state
 from signers.trust import PinnedBundle
 from signers.wallets import Wallet, attested
+from signers.windows import trusted, windows
 
 _T = TypeVar("_T")
 
@@ -43,16 +44,23 @@ class SignerService:
         self._wallets, self._trust, self._journal, self._clock = dict(wallets), trust, journal, clock
 
     def status(self) -> SignerStatus:
-        """Version of the bundle in force, key-sets, how many transactions were signed, and what holds signing up."""
-        signed, freezes = self._journal.write(lambda book: (book.signed, book.freezes()))
-        return SignerStatus(
-            bundle_version=self._trust.present.version,
-            keysets=tuple(sorted(self._wallets)),
-            signed=signed,
-            journal=self._journal.id,
-            frozen=tuple(sorted({freeze.scope for freeze in freezes})),
-            suspended=self._clock.trouble,
-        )
+        """Version of the bundle in force, key-sets, what was signed and still counts, and what holds signing up."""
+        bundle, now = self._trust.present, trusted(self._clock)
+
+        def say(book: Book) -> SignerStatus:
+            return SignerStatus(
+                bundle_version=bundle.version,
+                keysets=tuple(sorted(self._wallets)),
+                signed=book.signed,
+                journal=book.journal,
+                frozen=tuple(sorted({freeze.scope for freeze in book.freezes()})),
+                suspended=self._clock.trouble,
+                at=self._clock.glance(),
+                unresolved=book.unresolved(),
+                windows=windows(book, bundle, self._wallets, now),
+            )
+
+        return self._journal.write(say)
 
     def sign(self, request: SignRequest) -> SignResponse:
         """Check everything, record it, then sign. The same transaction again gets the same signatures.

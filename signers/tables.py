@@ -28,7 +28,8 @@ CREATE TABLE transactions (
     outcome TEXT CHECK (outcome IN ('confirmed', 'dead')), resolved_at INTEGER,
     PRIMARY KEY (chain, content)
 ) WITHOUT ROWID;
-CREATE INDEX transactions_open ON transactions (chain, content) WHERE outcome IS NULL;
+CREATE INDEX transactions_open ON transactions (chain, content, keyset, at, outcome)
+    WHERE outcome IS NULL;               -- whole, so that counting what waits reads nothing else
 CREATE INDEX transactions_by_fee_group ON transactions (fee_group);
 CREATE TABLE intents (id TEXT PRIMARY KEY, digest TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE transaction_intents (
@@ -53,6 +54,10 @@ CREATE TABLE exposures (                  -- largest units of each key, and sinc
 CREATE INDEX exposures_that_count ON exposures (kind, scope, since);
 CREATE TABLE high_marks (                 -- highest change index or nonce signed; text, for nonces are 64 bits wide
     keyset TEXT PRIMARY KEY, highest TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE resolved (                   -- when a verifier's word about a wallet's transactions was last taken
+    keyset TEXT NOT NULL, chain TEXT NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (keyset, chain)
 ) WITHOUT ROWID;
 CREATE TABLE attestations (
     keyset TEXT NOT NULL, branch INTEGER NOT NULL, number INTEGER NOT NULL,

@@ -78,9 +78,16 @@ def reached(request: pytest.FixtureRequest, bench: SignerBench, tmp_path: Path) 
 
 def test_status_names_bundle_keysets_count_and_journal(reached: Reached) -> None:
     journal = reached.bench.journal.id
-    assert reached.signer.status() == SignerStatus(
-        bundle_version=1, keysets=(KEYSET,), signed=0, journal=journal
+    status = reached.signer.status()
+    assert status == SignerStatus(
+        bundle_version=1,
+        keysets=(KEYSET,),
+        signed=0,
+        journal=journal,
+        at=reached.bench.time,
+        windows=status.windows,
     )
+    assert {use.scope for use in status.windows} == {"hot|BTC", CHAIN, f"all-{KEYSET}"}
 
 
 def test_a_payment_is_signed_and_again_changes_nothing(reached: Reached) -> None:

@@ -41,8 +41,14 @@ def outcome(signer: Signer, request: SignRequest) -> str:
 
 def test_status_names_all_keysets(evm: Reached) -> None:
     journal = evm.bench.journal.id
-    assert evm.signer.status() == SignerStatus(
-        bundle_version=1, keysets=(EVM_KEYSET, "xeth-hot"), signed=0, journal=journal
+    status = evm.signer.status()
+    assert status == SignerStatus(
+        bundle_version=1,
+        keysets=(EVM_KEYSET, "xeth-hot"),
+        signed=0,
+        journal=journal,
+        at=evm.bench.time,
+        windows=status.windows,
     )
 
 

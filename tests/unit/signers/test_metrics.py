@@ -107,7 +107,8 @@ def test_a_signers_standing_moves_with_what_it_signs(bench: SignerBench) -> None
         signer.sign(bench.request(locktime=5))
     after = read(metrics().text)
     paid = next(key for key in after if key[0] == "exposure_units" and dict(key[1])["kind"] == "payments")
-    assert (before[paid], after[paid]) == (0, 1_000_000)
+    fees = next(key for key in after if key[0] == "exposure_units" and dict(key[1])["kind"] == "chain_fees")
+    assert (before[paid], after[paid]) == (0, 1_000_000 + after[fees])
     assert after["exposure_cap_units", paid[1]] == int(bench.trust.present.caps[0].window_cap)
     value = next(key for key in after if key[0] == "exposure_units" and dict(key[1])["kind"] == "value")
     assert after[value] > before[value] == 0
