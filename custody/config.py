@@ -45,6 +45,8 @@ from custody.errors import InvalidConfiguration
 FILE_VARIABLE: Final = "STRONGROOM_CONFIG"
 _PREFIX: Final = "STRONGROOM_"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PATIENCE: Final = (60, 43_200)
+"""Seconds: the least and the most of `verifier_silent_seconds`."""
 _T = TypeVar("_T")
 
 
@@ -147,6 +149,9 @@ class Settings:
     gather_seconds: int | None
     """How long withdrawals, and deposits to be swept, wait for others to share a transaction; null: the usual, seconds
     for the former and minutes for the latter."""
+    verifier_silent_seconds: int | None
+    """How long what a signer signed may wait for a verifier's word before that is an alert; null: three times what
+    finality takes on its chain."""
 
 
 def load(process: Process, environment: Mapping[str, str] | None = None) -> Settings:
@@ -175,6 +180,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
         api_port=reader.value("api_port", reader.port, 8080),
         screening_path=reader.value("screening_path", reader.file, None),
         gather_seconds=reader.value("gather_seconds", reader.seconds, None),
+        verifier_silent_seconds=reader.value("verifier_silent_seconds", reader.patience, None),
     )
     if reader.problems:
         raise InvalidConfiguration(reader.problems)
@@ -182,6 +188,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
 
 
 _FIELDS: Final = frozenset(Settings.__dataclass_fields__) - {"process"}
+_NUMBERS: Final = frozenset({"api_port", "gather_seconds", "verifier_silent_seconds"})
 
 
 class _Reader:
@@ -208,7 +215,7 @@ class _Reader:
                     self._raw[field] = json.loads(text)
                 except ValueError:
                     self._raw[field] = None
-            elif field in {"api_port", "gather_seconds"} and re.fullmatch(r"[0-9]{1,6}", text):
+            elif field in _NUMBERS and re.fullmatch(r"[0-9]{1,6}", text):
                 self._raw[field] = int(text)
 
     def value(self, field: str, check: Callable[[str, Any], _T | None], default: _T) -> _T:
@@ -287,6 +294,16 @@ class _Reader:
     def seconds(self, field: str, raw: Any) -> int | None:
         if type(raw) is not int or not 0 <= raw <= 3600:
             self.problem(f"{field}: write a number of seconds, 0 to 3600")
+            return None
+        return raw
+
+    def patience(self, field: str, raw: Any) -> int | None:
+        least, most = _PATIENCE
+        if type(raw) is not int or not least <= raw <= most:
+            self.problem(
+                f"{field}: write a number of seconds, {least} to {most}: a signer's window is usually a day long, and"
+                " when it is full paying stops"
+            )
             return None
         return raw
 

@@ -112,6 +112,7 @@ class Step(StrEnum):
     BOOK_LOSSES = "book_losses"
     SWEEP = "sweep"
     RECONCILE = "reconcile"
+    WATCH_SIGNERS = "watch_signers"
 
 
 class Wake(Protocol):

@@ -32,6 +32,7 @@ def api_services(services: Services) -> ApiServices:
         wake=services.wake,
         broker=lambda: answers(services.settings.redis_url),
         clock=services.clock,
+        verifier_silent_seconds=services.settings.verifier_silent_seconds,
     )
 
 

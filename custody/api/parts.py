@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from chains.errors import StrongroomError
 from custody.api import gauges
 from custody.api.services import ApiServices
+from custody.signing.watch import AWAY_SECONDS, ago, silence, waiting
 from custody.storage import heartbeats
 from custody.storage.heartbeats import Heartbeat, Process
 from policies.bundle import Bundle
+from signers.ports import SignerStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ def _at_work(name: str, beats: Sequence[Heartbeat]) -> Part:
 
 
 def _signers(services: ApiServices, bundle: Bundle) -> Iterable[Part]:
+    """The hot key-sets' signers; and the verifier, which is seen by what it does there: it writes to no database."""
+    statuses: dict[str, SignerStatus] = {}
     for keyset in bundle.keysets:
         if keyset.tier != "hot":
             continue
@@ -110,5 +114,28 @@ def _signers(services: ApiServices, bundle: Bundle) -> Iterable[Part]:
         except StrongroomError as error:
             yield Part(name, False, f"{type(error).__name__}: the signer does not answer")
             continue
+        statuses[keyset.id] = status
         same = status.bundle_version == bundle.version and keyset.id in status.keysets
         yield Part(name, same, f"bundle version {status.bundle_version}")
+    yield _verifier(statuses, bundle, services.verifier_silent_seconds)
+
+
+def _verifier(statuses: Mapping[str, SignerStatus], bundle: Bundle, patience: int | None) -> Part:
+    name = "verifier"
+    if not bundle.verifiers:
+        return Part(name, False, "the bundle names none: what is signed counts for ever")
+    if not statuses:
+        return Part(name, False, "no signer says how it is")
+    count = 0
+    for keyset, status in statuses.items():
+        silent = silence(status, bundle, keyset, patience)
+        if silent is not None:
+            oldest = f"the oldest of {silent.count} transactions was signed {ago(silent.oldest_seconds)}"
+            return Part(name, False, f"says nothing of what {keyset} signed: {oldest}")
+        if status.unasked_seconds > AWAY_SECONDS:
+            return Part(
+                name, False, f"last asked the signer of {keyset} {ago(status.unasked_seconds)}, or never"
+            )
+        waits = waiting(status, keyset)
+        count += 0 if waits is None else waits.count
+    return Part(name, True, f"{count} transactions wait for blocks" if count else "nothing waits for it")

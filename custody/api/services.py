@@ -36,3 +36,5 @@ class ApiServices:
     """A request that is not answered by then is told that it is not: a database that hangs must not hang callers."""
     monitor_lag_seconds: int = 60
     """`/readyz` says no when a chain's monitor has not been heard of for longer."""
+    verifier_silent_seconds: int | None = None
+    """The same when what a signer signed waits for a verifier's word for longer, see `custody.config`."""

@@ -19,6 +19,7 @@ from custody.signing.losses import book_losses
 from custody.signing.sign import sign
 from custody.signing.site import Site
 from custody.signing.track import track
+from custody.signing.watch import watch_signers
 from custody.sweeps.model import SweepPace
 from custody.sweeps.service import sweep
 from custody.treasury.fees import observe
@@ -146,6 +147,12 @@ def _reconcile(services: Services) -> int:
     return len(report.differences())
 
 
+def _watch_signers(services: Services) -> int:
+    patience = services.settings.verifier_silent_seconds
+    watch_signers(services.database, services.bundle(), services.signers, patience)
+    return 0
+
+
 _STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
     Step.ROUTE: _route,
     Step.EXPIRE: _expire,
@@ -158,6 +165,7 @@ _STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
     Step.BOOK_LOSSES: _book_losses,
     Step.SWEEP: _sweep,
     Step.RECONCILE: _reconcile,
+    Step.WATCH_SIGNERS: _watch_signers,
 }
 
 FOLLOWED_BY: Final[Mapping[Step, tuple[Step, ...]]] = {

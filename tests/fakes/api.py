@@ -33,6 +33,7 @@ from custody.storage.migrate import set_role_password
 from ops.devnet.process import wait_until
 from policies.bundle import (
     AssetEntry,
+    Attestor,
     BitcoinNetwork,
     Bundle,
     Caller,
@@ -110,6 +111,7 @@ def make_bundle(callers: Mapping[str, tuple[SigningKey, tuple[str, ...]]], signe
             for name, (key, scopes) in callers.items()
         ),
         officers=(),
+        verifiers=(Attestor(id="vera", key="11" * 32, organisation="audit", not_after=far),),
         rules=(
             Rules(
                 asset="BTC",

@@ -48,7 +48,7 @@ def test_readiness_names_the_part_that_is_missing(api: RunningApi) -> None:
     api.others_run()
     assert missing() == []
     api.signer.down = True
-    assert missing() == ["signer hot-btc"]
+    assert missing() == ["signer hot-btc", "verifier"]
     api.trusted = False
     assert missing() == ["bundle"]
 

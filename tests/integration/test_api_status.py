@@ -61,7 +61,7 @@ def test_an_idle_service_says_that_everything_runs_and_nothing_waits(api: Runnin
     assert (found["ready"], found["attention"]) == (True, False)
     assert [part["name"] for part in found["parts"]] == [
         "api", "bundle", "database", "monitor bitcoin-regtest", "node bitcoin-regtest", "workers", "beat",
-        "signer hot-btc",
+        "signer hot-btc", "verifier",
     ]  # fmt: skip
     (chain,) = found["chains"]
     assert (chain["height"], chain["node_tip"], chain["behind_blocks"], chain["final_height"]) == (7, 7, 0, 7)
@@ -160,7 +160,7 @@ def test_how_far_a_chain_is_behind_and_that_its_node_is_away_are_told(
     assert (chain["node_tip"], chain["behind_blocks"], chain["trouble"]) == (None, None, "connection refused")
     shown = run(api, tmp_path)
     assert shown.exit_code == 3
-    assert "1 of 8 parts is missing: node bitcoin-regtest" in shown.stdout
+    assert "1 of 9 parts is missing: node bitcoin-regtest" in shown.stdout
     assert "connection refused" in shown.stdout
     # Who has no token learns that it is away, and no more.
     assert "connection refused" not in api.raw().get("/readyz").text

@@ -44,8 +44,14 @@ _PARTS: Final = {
     "beat": {"ok": True, "detail": "at work"},
     "redis": {"ok": True, "detail": "answers"},
 }
-_THERE: Final = {"signer btc-hot": {"ok": True, "detail": "bundle version 1"}}
-_AWAY: Final = {"signer btc-hot": {"ok": False, "detail": "SignerUnavailable: the signer does not answer"}}
+_THERE: Final = {
+    "signer btc-hot": {"ok": True, "detail": "bundle version 1"},
+    "verifier": {"ok": True, "detail": "3 transactions wait for blocks"},
+}
+_AWAY: Final = {
+    "signer btc-hot": {"ok": False, "detail": "SignerUnavailable: the signer does not answer"},
+    "verifier": {"ok": False, "detail": "no signer says how it is"},
+}
 
 
 @router.get(

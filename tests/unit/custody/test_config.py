@@ -58,6 +58,8 @@ def test_a_worker_is_configured_by_variables(good: dict[str, str]) -> None:
     assert settings.signers == {"btc-hot": SocketSigner(Path("/run/strongroom/signer.sock"))}
     assert settings.screening_path is None
     assert settings.gather_seconds is None
+    assert settings.verifier_silent_seconds is None
+    assert load(Process.WORKER, _set(verifier_silent_seconds="7200")(good)).verifier_silent_seconds == 7200
 
 
 def test_a_file_says_the_same_and_a_variable_wins_over_it(good: dict[str, str], tmp_path: Path) -> None:
@@ -140,6 +142,9 @@ def _set(**changes: str) -> Callable[[dict[str, str]], dict[str, str]]:
         (_set(screening_path="/nonexistent"), "there is no such file"),
         (_set(gather_seconds="-1"), "write a number of seconds"),
         (_set(gather_seconds="3601"), "write a number of seconds"),
+        (_set(verifier_silent_seconds="59"), "write a number of seconds, 60 to 43200"),
+        (_set(verifier_silent_seconds="43201"), "write a number of seconds, 60 to 43200"),
+        (_set(verifier_silent_seconds="1h"), "write a number of seconds, 60 to 43200"),
         (_set(api_port="0"), "1 to 65535"),
         (_set(api_port="https"), "1 to 65535"),
         (_set(api_host="127.0.0.1 8080"), "host name or an IP"),
