@@ -59,6 +59,10 @@ def decoder_for(kind: type[_T]) -> msgspec.json.Decoder[_T]:
     return found
 
 
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of what documents are made of: immutable, unknown fields refused."""
+
+
 class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of all signed documents: immutable, unknown fields refused, one canonical form.
 

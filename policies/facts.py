@@ -1,7 +1,7 @@
-"""What the policy is told about a withdrawal. A fact that could not be found out is None, and denies.
+"""What the policy is told about one operation at one moment. A fact that could not be found out is None.
 
-Numbers are base units of the withdrawal's asset, or UNIX seconds. Facts are gathered by the caller at the
-moment of decision, in one database transaction; deciding reads nothing else.
+Numbers are base units, the bundle's unit of account, or UNIX seconds. Facts are gathered by the caller at the moment of
+decision, in one database transaction; deciding reads nothing else. A signer tells only what it knows itself.
 """
 
 from __future__ import annotations
@@ -9,6 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Any
+
+import msgspec
+
+from chains.errors import InvalidValue
+from policies.canonical import decoder_for
+from policies.rules import HOUSE, Operation
 
 
 class AccountState(StrEnum):
@@ -25,8 +31,16 @@ class Ownership(StrEnum):
     CUSTOMER = "customer"
     """An address of ours that belongs to a customer: settled in the ledger."""
     HOUSE = "house"
-    """An address of ours that belongs to nobody, such as change: nothing is paid there on a customer's
-    order."""
+    """An address of ours that belongs to nobody, such as change: nothing is paid there on a customer's order."""
+
+
+class Whitelist(StrEnum):
+    """Whether the one who pays has listed the destination."""
+
+    ABSENT = "absent"
+    COOLING = "cooling"
+    """Listed, and not long enough."""
+    USABLE = "usable"
 
 
 class Screening(StrEnum):
@@ -36,74 +50,126 @@ class Screening(StrEnum):
     HIT = "hit"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """Facts about one withdrawal at one moment; None where one is not known."""
-
-    asset: str | None
-    units: int | None
-    """The amount, without fees."""
-    destination_kind: str | None
-    """`p2wpkh` and so on."""
-    ownership: Ownership | None
-    screening: Screening | None
-    customer: str | None
-    account: AccountState | None
-    initiator: str | None
-    """The caller who signed the order."""
-    order: str | None
-    """`genuine` if the stored row says what the order says and the order's signature verifies, else what is
-    wrong."""
-    halts: tuple[str, ...] | None
-    """Scopes that are halted: `all`, a chain, an asset."""
-    now: int | None
-    expires_at: int | None
-    """End of the order."""
-    customer_window_units: int | None
-    """Let through for this customer within the rules' window, without this one."""
-    hot_window_units: int | None
-    """Let through to the hot tier, all customers, within the rules' window, without this one."""
-    customer_reverts: int | None
-    """Transactions on this chain that paid this customer's withdrawals only, and were mined within the rules' window,
-    but failed (EVM): they cost their fee and paid nothing."""
-
-
 GENUINE = "genuine"
 """The value of `Facts.order` that does not deny."""
 
 
-def missing(facts: Facts) -> tuple[str, ...]:
-    """Names of the facts that are unknown, or not of their type: both deny."""
-    return tuple(field.name for field in fields(Facts) if not _usable(field.name, getattr(facts, field.name)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """Facts about one operation; None where one is not known, which denies where a rule asks for it."""
+
+    operation: Operation
+    now: int
+    id: str = ""
+    """Of the order, or of what is done; for records only, no rule sees it."""
+    action: str | None = None
+    chain: str | None = None
+    asset: str | None = None
+    units: int | None = None
+    """The amount, without fees."""
+    value: tuple[int, int] | None = None
+    """Worth at least and at most this; both are the same where the price is known."""
+    source: str | None = None
+    destination: str | None = None
+    """Canonical address text."""
+    ownership: Ownership | None = None
+    whitelist: Whitelist | None = None
+    destination_age_seconds: int | None = None
+    """Since whoever decides has known it; 0 if it is new."""
+    contract: bool | None = None
+    """Whether the destination has code."""
+    customer: str | None = None
+    """Whose money; `house` for the house's own operations."""
+    kyc_level: int | None = None
+    initiator: str | None = None
+    """The caller who signed the order, or the operator."""
+    screening: Screening | None = None
+    travel_rule: bool | None = None
+    """Whether originator and beneficiary data are attached."""
+    ownership_proof: bool | None = None
+    """Whether the destination's owner has signed that it is theirs."""
+    new_device: bool | None = None
+    new_ip: bool | None = None
+    password_age_seconds: int | None = None
+    mfa_age_seconds: int | None = None
+    mfa_methods: frozenset[str] | None = None
+    order: str | None = None
+    """Withdrawals: `genuine` if the stored row says what the order says and the order's signature verifies, else what
+    is wrong."""
+    expires_at: int | None = None
+    """Withdrawals: end of the order."""
+    account: AccountState | None = None
+    """Withdrawals: the customer's."""
+    halts: tuple[str, ...] | None = None
+    """Scopes that are halted or frozen."""
+    reverts: int | None = None
+    """Withdrawals: transactions on this chain that paid this customer's withdrawals only, and were mined within a day,
+    but failed (EVM): they cost their fee and paid nothing."""
+
+    def __post_init__(self) -> None:
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 0):
+                raise InvalidValue(f"fact {name} is {value!r}: expected an integer from 0")
+        if self.value is not None and not 0 <= self.value[0] <= self.value[1]:
+            raise InvalidValue(f"fact value is {self.value!r}: expected from and to")
 
 
-_COUNTS = frozenset(
-    ("units", "now", "expires_at", "customer_window_units", "hot_window_units", "customer_reverts")
+_COUNTS = (
+    "now",
+    "units",
+    "destination_age_seconds",
+    "kyc_level",
+    "password_age_seconds",
+    "mfa_age_seconds",
+    "expires_at",
+    "reverts",
 )
-_ENUMS: dict[str, type[StrEnum]] = {"ownership": Ownership, "screening": Screening, "account": AccountState}
-
-
-def _usable(name: str, value: Any) -> bool:
-    if name in _COUNTS:
-        return type(value) is int and value >= 0
-    if name in _ENUMS:
-        return isinstance(value, _ENUMS[name])
-    if name == "halts":
-        return type(value) is tuple and all(isinstance(scope, str) for scope in value)
-    return isinstance(value, str) and bool(value)
+_AMOUNTS = frozenset({"units", "value"})
 
 
 def describe(facts: Facts) -> dict[str, Any]:
-    """The facts as plain JSON values, as they are stored; amounts are strings."""
+    """The facts as plain JSON values, as they are stored: amounts are strings, unknown ones are left out."""
     described: dict[str, Any] = {}
     for field in fields(Facts):
         value = getattr(facts, field.name)
-        if name_is_amount(field.name) and value is not None:
-            value = str(value)
+        if value is None:
+            continue
+        if field.name in _AMOUNTS:
+            value = str(value) if isinstance(value, int) else [str(part) for part in value]
+        elif isinstance(value, frozenset):
+            value = sorted(value)
         described[field.name] = list(value) if isinstance(value, tuple) else value
     return described
 
 
-def name_is_amount(name: str) -> bool:
-    """Whether a fact is a number of base units."""
-    return name.endswith("units")
+def read(described: dict[str, Any]) -> Facts:
+    """The facts of a record, as `describe` gave them.
+
+    Raises:
+        InvalidValue: not such a record.
+    """
+    told = dict(described)
+    try:
+        if "units" in told:
+            told["units"] = int(told["units"])
+        if "value" in told:
+            told["value"] = [int(part) for part in told["value"]]
+        return msgspec.convert(told, Facts)
+    except (msgspec.ValidationError, ValueError, TypeError) as error:
+        raise InvalidValue(f"facts: {error}") from None
+
+
+decoder_for(Facts)
+__all__ = [
+    "GENUINE",
+    "HOUSE",
+    "AccountState",
+    "Facts",
+    "Operation",
+    "Ownership",
+    "Screening",
+    "Whitelist",
+    "describe",
+    "read",
+]

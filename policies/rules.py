@@ -1,250 +1,223 @@
-"""The rules of this version: each looks at the facts and allows a tier, denies, or has nothing to say.
-Pure."""
+"""The policy as the bundle carries it: rules, groups and holdings, in one canonical form.
+
+People write it as YAML with comments (`policies.reading`); what is signed, enforced and proven is this. Nothing here
+depends on order: the strictest of all rules that match wins (`policies.engine`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Final
+from enum import StrEnum
+from typing import Annotated, Final, Literal
 
-from chains.errors import InvalidValue
-from chains.types import Asset
-from policies.bundle import Bundle
-from policies.decision import Destination, Reason
-from policies.facts import GENUINE, AccountState, Ownership, Screening
+import msgspec
 
-PAYMENTS_REVERTED: Final = "payments-reverted"
-"""Reason code of withdrawals that are not paid because too many others of the same customer have failed."""
-MAX_REVERTS: Final = 3
-"""So many failed payments of one customer within the window stop the next ones."""
+from policies.canonical import Name, Part, Seconds, Units
 
 
-@dataclass(frozen=True, slots=True)
-class RuleSet:
-    """The numbers of the bundle's rules for one asset, in base units and seconds.
+class Operation(StrEnum):
+    """What is to be done."""
 
-    Raises:
-        InvalidValue: not integers from 0, or the hot limit is above the warm one.
+    WITHDRAWAL = "withdrawal"
+    SWEEP = "sweep"
+    CONSOLIDATION = "consolidation"
+    REFILL = "refill"
+    ROTATION = "rotation"
+    ADMINISTRATION = "administration"
+    """What an operator does by hand, such as resolving a case; `Facts.action` names it."""
+
+
+HOUSE: Final = "house"
+"""The customer of the house's own operations, and the owner of its whitelist."""
+
+Route = Literal["hot", "warm", "cold", "ledger"]
+"""Where an operation is paid from; `ledger` for a withdrawal to an address of ours, which needs no transaction, and for
+what moves no money."""
+
+COLDER: Final[tuple[Route, ...]] = ("ledger", "hot", "warm", "cold")
+"""From least to most protected: of several tiers that rules allow, the last one is taken."""
+
+DestinationScope = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(internal|house|external|whitelisted|one-time|contract|group:[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+        r"|address:[A-Za-z0-9][A-Za-z0-9._-]{0,63}:[!-~]{1,128})\Z"
+    ),
+]
+"""`internal`: a customer's address of ours. `house`: any other address of ours. `external`: all others, of which
+`whitelisted` are those that its owner may use without waiting, `one-time` the rest. `contract`: has code.
+`group:NAME`: listed in that group of the policy. `address:CHAIN:TEXT`: this one."""
+
+Sentence = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+Percent = Annotated[int, msgspec.Meta(ge=1, le=100)]
+BasisPoints = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+Minute = Annotated[int, msgspec.Meta(ge=0, le=24 * 60)]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: Final[tuple[Day, ...]] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+class Hours(Part, frozen=True):
+    """A part of each of some days, in UTC."""
+
+    days: tuple[Day, ...] = DAYS
+    from_minute: Minute = 0
+    """Of the day, the first that belongs to it."""
+    to_minute: Minute = 24 * 60
+    """The first that does not; not above `from_minute`: it ends on the next day."""
+
+
+class When(Part, frozen=True):
+    """What a rule is about. All that is given must hold; what is empty or null holds always."""
+
+    operations: tuple[Operation, ...] = ()
+    actions: tuple[Name, ...] = ()
+    """Of administration."""
+    chains: tuple[Name, ...] = ()
+    assets: tuple[Name, ...] = ()
+    sources: tuple[Name, ...] = ()
+    """Wallets of the bundle, or `deposits`, where the money comes from."""
+    tiers: tuple[Route, ...] = ()
+    """Where the other rules have routed it; not for a rule that routes."""
+    destinations: tuple[DestinationScope, ...] = ()
+    destination_younger_than: Seconds | None = None
+    """Whoever decides has known it for less than so many seconds."""
+    customers: tuple[Name, ...] = ()
+    kyc_below: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
+    initiators: tuple[Name, ...] = ()
+    """Callers who signed the order, or operators."""
+    amount_from: Units | None = None
+    """In base units of the one asset that the rule is about."""
+    amount_below: Units | None = None
+    value_from: Units | None = None
+    """In the bundle's unit of account."""
+    value_below: Units | None = None
+    hours: Hours | None = None
+    screening: Literal["clear", "hit"] | None = None
+    new_device: bool | None = None
+    new_ip: bool | None = None
+    password_younger_than: Seconds | None = None
+    """The password was changed so recently."""
+    mfa_younger_than: Seconds | None = None
+    """The second factor was changed so recently."""
+    mfa_fewer_than: Annotated[int, msgspec.Meta(ge=1, le=8)] | None = None
+    """So few methods were passed in this session."""
+    mfa_without: tuple[Name, ...] = ()
+    """None of these methods was passed."""
+
+
+class Group(Part, frozen=True):
+    """Approvers of the bundle who have one of the roles, or are named."""
+
+    id: Name
+    roles: tuple[Name, ...] = ()
+    people: tuple[Name, ...] = ()
+
+
+class AddressGroup(Part, frozen=True):
+    """Destinations under one name."""
+
+    id: Name
+    addresses: tuple[
+        Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}:[!-~]{1,128}\Z")], ...
+    ]
+    """Each `CHAIN:ADDRESS`, in canonical form."""
+
+
+class Need(Part, frozen=True, tag_field="kind", tag="need"):
+    """So many of a group must approve."""
+
+    group: Name
+    count: Annotated[int, msgspec.Meta(ge=1, le=32)]
+    distinct: Literal["people", "organisations"] = "people"
+    """Whether two people of one organisation count twice or once."""
+
+
+class AllOf(Part, frozen=True, tag_field="kind", tag="all"):
+    """Each of these must be met. Nobody's approval counts for two groups: it names one."""
+
+    needs: tuple[Approvals, ...]
+
+
+class AnyOf(Part, frozen=True, tag_field="kind", tag="any"):
+    """One of these must be met."""
+
+    needs: Annotated[tuple[Approvals, ...], msgspec.Meta(min_length=1)]
+
+
+Approvals = Need | AllOf | AnyOf
+NOBODY: Final = AllOf(needs=())
+"""Approvals that are there without anybody."""
+
+
+class Limit(Part, frozen=True):
+    """What the operations that a rule is about may come to within a rolling window, this one included."""
+
+    window_seconds: Annotated[int, msgspec.Meta(ge=1, le=366 * 24 * 3600)]
+    per: Literal["customer", "destination", "initiator", "tier", "asset", "chain", "all"]
+    """Each of these is counted for itself."""
+    measure: Literal["units", "value", "payments"]
+    """Base units of the one asset of the rule, the unit of account, or how many."""
+    at_most: Units
+    beyond: Literal["deny", "wait"] = "deny"
+    """What becomes of one that would go above it."""
+
+
+Check = Literal["screening", "travel-rule", "ownership-proof"]
+"""What must have been found good: the destination by screening; originator and beneficiary data attached; the owner's
+signed message that the destination is theirs."""
+
+
+class Rule(Part, frozen=True):
+    """When its scope fits, and the exception does not, it denies, or does all else that it says.
+
+    Rules of the shipped policy are told apart by id; records of decisions name them.
     """
 
-    asset: Asset
-    version: int
-    """Of the bundle."""
-    hot_below: int
-    warm_below: int
-    hot_window_cap: int
-    customer_window_cap: int
-    window_seconds: int
-
-    def __post_init__(self) -> None:
-        numbers = (
-            self.hot_below,
-            self.warm_below,
-            self.hot_window_cap,
-            self.customer_window_cap,
-            self.window_seconds,
-        )
-        if (
-            any(type(number) is not int or number < 0 for number in numbers)
-            or self.hot_below > self.warm_below
-        ):
-            raise InvalidValue(
-                f"rules for {self.asset.id}: expected integers from 0, hot_below at most warm_below"
-            )
+    id: Name
+    about: Annotated[str, msgspec.Meta(max_length=300)] = ""
+    """For people."""
+    when: When = When()
+    unless: When | None = None
+    deny: Sentence | None = None
+    """Why not, for the one who asked."""
+    route: Route | None = None
+    """Allows it, from this tier."""
+    approvals: Approvals | None = None
+    delay_seconds: Seconds = 0
+    checks: tuple[Check, ...] = ()
+    verdict: Literal["required"] | None = None
+    """A verifier must have found it covered."""
+    limit: Limit | None = None
 
 
-def rules_of(bundle: Bundle, asset: str) -> RuleSet:
-    """The rules of a bundle for an asset. Raises InvalidValue if there are none: then nothing may be paid."""
-    rules = bundle.rules_for(asset)
-    cap = bundle.cap("hot", asset)
-    return RuleSet(
-        asset=bundle.asset(asset).asset(),
-        version=bundle.version,
-        # Whatever the rules say, the signer's own caps are the lower bound of what can be paid.
-        hot_below=min(int(rules.hot_below), int(cap.payment_below)),
-        warm_below=max(int(rules.warm_below), min(int(rules.hot_below), int(cap.payment_below))),
-        hot_window_cap=int(rules.hot_window_cap),
-        customer_window_cap=int(rules.customer_window_cap),
-        window_seconds=rules.window_seconds,
-    )
+class Holding(Part, frozen=True):
+    """What tiers should hold of an asset at most; more flows to a colder tier, less than the mark is refilled."""
+
+    tiers: Annotated[tuple[Literal["hot", "warm"], ...], msgspec.Meta(min_length=1)]
+    """Taken together."""
+    asset: Name
+    at_most: Units
+    share: BasisPoints | None = None
+    """At most so many ten-thousandths of all that is held of the asset, if that is less."""
+    refill_below: Percent | None = None
+    """Of the maximum."""
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
-    """A rule that lets the withdrawal go to a tier."""
+class Case(Part, frozen=True):
+    """A question with the answer that the policy must give, kept with it: `strongroom policy test`."""
 
-    tier: Destination
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """A rule that denies it."""
-
-    reason: Reason
+    id: Name
+    given: str
+    """Facts as JSON, in the form of `policies.facts.describe`; what is not named has its plain value."""
+    expect: Literal["deny", "wait", "hot", "warm", "cold", "ledger"]
+    because: tuple[str, ...] = ()
+    """Codes of reasons that must be among those given."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownFacts:
-    """The facts, none of them missing."""
+class Policy(Part, frozen=True):
+    """All rules. Without a rule that routes an operation it is denied."""
 
-    asset: str
-    units: int
-    ownership: Ownership
-    screening: Screening
-    customer: str
-    account: AccountState
-    order: str
-    halts: tuple[str, ...]
-    now: int
-    expires_at: int
-    customer_window_units: int
-    hot_window_units: int
-    customer_reverts: int
-
-
-Finding = Allow | Refuse
-Rule = Callable[[KnownFacts, RuleSet], Iterator[Finding]]
-
-
-def asset_matches(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """Rules of one asset say nothing about another."""
-    if facts.asset != rules.asset.id:
-        yield Refuse(Reason("asset-mismatch", f"the rules are for {rules.asset.id}, not {facts.asset}"))
-
-
-def order_is_genuine(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """What is stored is what the caller signed."""
-    if facts.order != GENUINE:
-        yield Refuse(Reason("order-not-genuine", facts.order))
-
-
-def order_is_alive(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """An order ends at its own time."""
-    if facts.now >= facts.expires_at:
-        yield Refuse(Reason("order-expired", f"ended at {facts.expires_at}, it is {facts.now}"))
-
-
-def amount_is_positive(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """Nothing is paid for nothing."""
-    if facts.units == 0:
-        yield Refuse(Reason("amount-zero", "an amount above zero is needed"))
-
-
-def account_is_active(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """Frozen customers do not withdraw."""
-    if facts.account is not AccountState.ACTIVE:
-        yield Refuse(Reason("customer-frozen", f"customer {facts.customer} is {facts.account}"))
-
-
-def nothing_is_halted(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """While paying is halted, nothing is let through."""
-    if facts.halts:
-        yield Refuse(Reason("halted", f"paying is halted: {', '.join(facts.halts)}"))
-
-
-def screening_is_clear(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """Destinations on the list are not paid."""
-    if facts.screening is not Screening.CLEAR:
-        yield Refuse(Reason("destination-blocked", "screening says no to the destination"))
-
-
-def destination_is_not_the_house(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """The house's own addresses are no customer's destination."""
-    if facts.ownership is Ownership.HOUSE:
-        yield Refuse(Reason("destination-is-house", "the destination is an address of the house"))
-
-
-def customer_window(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """A cap on what one customer withdraws in a rolling window."""
-    total = facts.customer_window_units + facts.units
-    if total > rules.customer_window_cap:
-        yield Refuse(
-            Reason(
-                "customer-window",
-                f"{rules.asset.told(total)} in {rules.window_seconds} s,"
-                f" at most {rules.asset.told(rules.customer_window_cap)} are allowed",
-            )
-        )
-
-
-def payments_do_not_revert(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """Whose payments keep failing in the chain gets no more of them for a while."""
-    if facts.ownership is Ownership.EXTERNAL:
-        reason = reverts_too_often(facts.customer_reverts, rules)
-        if reason is not None:
-            yield Refuse(reason)
-
-
-def reverts_too_often(reverts: int, rules: RuleSet) -> Reason | None:
-    """Why a customer is not paid on the chain now; None while so many failed payments are no reason.
-
-    Who gets code to an address between the estimate and the block makes a payment to it fail, loses nothing, and uses
-    up what the signer may spend on fees for everybody.
-
-    Args:
-        reverts: the customer's, as in `Facts.customer_reverts`.
-        rules: of the asset that is to be paid.
-    """
-    if reverts < MAX_REVERTS:
-        return None
-    return Reason(
-        PAYMENTS_REVERTED,
-        f"{reverts} payments to this customer's destinations were mined and failed within {rules.window_seconds} s:"
-        f" from {MAX_REVERTS} on no more are sent until those are older",
-    )
-
-
-def tier_by_amount(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """Small payments go to the hot tier; larger ones belong to tiers that come later."""
-    if facts.ownership is not Ownership.EXTERNAL:
-        return
-    if facts.units < rules.hot_below:
-        yield from _hot(facts, rules)
-        return
-    tier = "warm" if facts.units < rules.warm_below else "cold"
-    yield Refuse(
-        Reason(
-            "tier-not-available",
-            f"{rules.asset.told(facts.units)} belong to the {tier} tier, which this version does not pay from yet"
-            f" (hot pays below {rules.asset.told(rules.hot_below)})",
-        )
-    )
-
-
-def _hot(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    total = facts.hot_window_units + facts.units
-    if total > rules.hot_window_cap:
-        yield Refuse(
-            Reason(
-                "hot-window",
-                f"{rules.asset.told(total)} from the hot tier in {rules.window_seconds} s,"
-                f" at most {rules.asset.told(rules.hot_window_cap)} are allowed",
-            )
-        )
-        return
-    told = rules.asset.told
-    yield Allow("hot", Reason("hot-amount", f"{told(facts.units)} are below {told(rules.hot_below)}"))
-
-
-def internal(facts: KnownFacts, rules: RuleSet) -> Iterator[Finding]:
-    """A withdrawal to a customer's address of ours never leaves: the ledger settles it."""
-    if facts.ownership is Ownership.CUSTOMER:
-        yield Allow("ledger", Reason("internal", "the destination is a customer's address of ours"))
-
-
-RULES: Final[tuple[Rule, ...]] = (
-    asset_matches,
-    order_is_genuine,
-    order_is_alive,
-    amount_is_positive,
-    account_is_active,
-    nothing_is_halted,
-    screening_is_clear,
-    destination_is_not_the_house,
-    customer_window,
-    payments_do_not_revert,
-    tier_by_amount,
-    internal,
-)
-"""All rules of this version. Their order does not matter: a denial wins."""
+    rules: tuple[Rule, ...] = ()
+    groups: tuple[Group, ...] = ()
+    addresses: tuple[AddressGroup, ...] = ()
+    holdings: tuple[Holding, ...] = ()
+    cases: tuple[Case, ...] = ()

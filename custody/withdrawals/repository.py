@@ -278,24 +278,6 @@ def count_settlement(tx: Tx, withdrawal_id: UUID) -> int:
     return int(row["settlements"])
 
 
-def spent_in_window(tx: Tx, asset: str, since: datetime, *, customer: str | None, tier: str | None) -> int:
-    """Base units that were let through and count in a rolling window: all unpaid ones, and those paid since.
-
-    Args:
-        customer: count one customer's only.
-        tier: count one tier's only.
-    """
-    row = tx.one(
-        "SELECT coalesce(sum(units), 0) AS total FROM withdrawals WHERE asset = %(asset)s"
-        " AND (state IN ('awaiting_approval', 'cooling', 'queued', 'building', 'signing', 'broadcast', 'confirming')"
-        "      OR state = 'settled' AND updated_at >= %(since)s)"
-        " AND (%(customer)s::text IS NULL OR customer_id = %(customer)s)"
-        " AND (%(tier)s::text IS NULL OR tier = %(tier)s)",
-        {"asset": asset, "since": since, "customer": customer, "tier": tier},
-    )
-    return units(row["total"])
-
-
 def reverts_in_window(tx: Tx, chain: str, since: datetime) -> dict[str, int]:
     """By customer: transactions that paid nobody else, and were mined since then but failed (EVM).
 
@@ -321,10 +303,9 @@ def customer_state(tx: Tx, customer: str) -> str | None:
     return None if row is None else str(row["state"])
 
 
-def serialise_decisions(tx: Tx, asset: str) -> None:
-    """Let one transaction at a time decide about an asset: windows count what another is about to let
-    through."""
-    tx.execute("SELECT pg_advisory_xact_lock(hashtextextended('withdrawal decisions ' || %s, 0))", [asset])
+def serialise_decisions(tx: Tx) -> None:
+    """Let one transaction decide at a time: windows count what another is about to let through."""
+    tx.execute("SELECT pg_advisory_xact_lock(hashtextextended('withdrawal decisions', 0))")
 
 
 def _withdrawal(row: Row) -> Withdrawal:

@@ -8,40 +8,31 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from chains.errors import InvalidValue
 from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Tx
 from custody.withdrawals import repository
 from custody.withdrawals.model import Withdrawal
-from policies.bundle import Bundle
 from policies.decision import Reason
-from policies.rules import reverts_too_often, rules_of
+from policies.engine import reverts_too_often
 
 
-def stopped(
-    tx: Tx, bundle: Bundle, queued: Sequence[Withdrawal], *, now: int
-) -> list[tuple[Withdrawal, Reason]]:
+def stopped(tx: Tx, queued: Sequence[Withdrawal], *, now: int) -> list[tuple[Withdrawal, Reason]]:
     """Which of these withdrawals must wait, and why.
 
     Args:
         tx: a snapshot.
-        bundle: the rules.
         queued: withdrawals that wait for a transaction.
         now: UNIX seconds.
     """
+    since = datetime.fromtimestamp(now, UTC) - timedelta(days=1)
+    counts = {
+        chain: repository.reverts_in_window(tx, chain, since)
+        for chain in {withdrawal.chain for withdrawal in queued}
+    }
     found = []
-    counts: dict[tuple[str, int], dict[str, int]] = {}
     for withdrawal in queued:
-        try:
-            rules = rules_of(bundle, withdrawal.asset)
-        except InvalidValue:
-            continue  # the policy let it through by rules that the bundle no longer has: not for this to judge
-        key = withdrawal.chain, rules.window_seconds
-        if key not in counts:
-            since = datetime.fromtimestamp(now, UTC) - timedelta(seconds=rules.window_seconds)
-            counts[key] = repository.reverts_in_window(tx, withdrawal.chain, since)
-        reason = reverts_too_often(counts[key].get(withdrawal.customer, 0), rules)
+        reason = reverts_too_often(counts[withdrawal.chain].get(withdrawal.customer, 0))
         if reason is not None:
             found.append((withdrawal, reason))
     return found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 from uuid import UUID
 
-from chains.errors import InvalidValue, PermanentError, TransientError
+from chains.errors import PermanentError, TransientError
 from custody.storage import alerts, halts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
-from custody.withdrawals import repository, reverts, service
+from custody.withdrawals import repository, reverts, service, windows
 from custody.withdrawals.destinations import destination_of
 from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
 from custody.withdrawals.model import Withdrawal
@@ -19,17 +20,19 @@ from custody.withdrawals.ownership import owner_of
 from policies import decision as decisions
 from policies import facts as known
 from policies.bundle import Bundle
-from policies.decision import Decision, Deny, Reason, Route
-from policies.engine import decide
-from policies.facts import GENUINE, AccountState, Facts, Ownership, Screening
-from policies.rules import PAYMENTS_REVERTED, rules_of
+from policies.deciding import engine_of
+from policies.decision import Decision, Deny, Reason, Routed, Wait
+from policies.engine import PAYMENTS_REVERTED, nobody_asked
+from policies.facts import GENUINE, AccountState, Facts, Operation, Ownership, Screening
+from policies.words import needed
 
 Screen = Callable[[str, str], Screening]
 """What screening says of a destination, by chain and address. Raises TransientError while it does not
 answer."""
 
 BATCH = 200
-_UNREADABLE = "unreadable"
+_WAIT_SECONDS: Final = 60
+"""How long a withdrawal is left alone for which a window of the house has no room."""
 _UNDECIDED = (WithdrawalState.REQUESTED, WithdrawalState.SCREENING)
 
 
@@ -81,61 +84,64 @@ def _route_one(db: Database, withdrawal_id: UUID, bundle: Bundle, screen: Screen
         return 0
     with db.transaction() as tx:
         alerts.resolve_alert(tx, "screening.unavailable", seen.chain)
-        # One decision about an asset at a time, so that a window counts what another is just letting through.
-        repository.serialise_decisions(tx, seen.asset)
+        # One decision at a time, so that a window counts what another is just letting through.
+        repository.serialise_decisions(tx)
         withdrawal = repository.claim(tx, withdrawal_id, _UNDECIDED)
         if withdrawal is None or halts.halted(tx, withdrawal.chain, withdrawal.asset) is not None:
             return 0
         if withdrawal.state is WithdrawalState.REQUESTED:
             withdrawal = repository.apply(tx, withdrawal, WithdrawalEvent.SCREEN)
-        facts, decision = _decide(tx, withdrawal, bundle, screening, now=now)
-        _carry_out(tx, withdrawal, bundle, facts, decision)
+        facts = gather(tx, withdrawal, bundle, screening, now=now)
+        spent = windows.Spent(tx, now=now)
+        decision = _payable(engine_of(bundle).decide(facts, spent), bundle, withdrawal)
+        _carry_out(tx, withdrawal, decision, _record(bundle, facts, spent, decision))
     return 1
 
 
-def _decide(
-    tx: Tx, withdrawal: Withdrawal, bundle: Bundle, screening: Screening, *, now: int
-) -> tuple[Facts | None, Decision]:
-    try:
-        rules = rules_of(bundle, withdrawal.asset)
-    except InvalidValue as error:
-        return None, Deny((Reason("no-rules", str(error)),))
-    since = datetime.fromtimestamp(now, UTC) - timedelta(seconds=rules.window_seconds)
-    facts = gather(tx, withdrawal, bundle, screening, since=since, now=now)
-    return facts, decide(facts, rules)
-
-
-def gather(
-    tx: Tx, withdrawal: Withdrawal, bundle: Bundle, screening: Screening, *, since: datetime, now: int
-) -> Facts:
-    """Everything the policy is told. What cannot be found out is None, which denies."""
+def gather(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, screening: Screening, *, now: int) -> Facts:
+    """Everything the policy is told. What cannot be found out is None, which denies where it is asked for."""
     account = repository.customer_state(tx, withdrawal.customer)
-    genuine, kind = _examine(withdrawal, bundle, now=now)
-    spent = {
-        tier: repository.spent_in_window(
-            tx, withdrawal.asset, since, customer=None if tier else withdrawal.customer, tier=tier
-        )
-        for tier in (None, "hot")
-    }
+    since = datetime.fromtimestamp(now, UTC) - timedelta(days=1)
     return Facts(
+        operation=Operation.WITHDRAWAL,
+        now=now,
+        id=str(withdrawal.id),
+        chain=withdrawal.chain,
         asset=withdrawal.asset,
         units=withdrawal.units,
-        destination_kind=kind,
+        destination=withdrawal.destination,
         ownership=_ownership(tx, withdrawal, bundle),
         screening=screening,
         customer=withdrawal.customer,
         account=None if account is None else AccountState(account),
         initiator=withdrawal.caller,
-        order=genuine,
+        order=_examine(withdrawal, bundle, now=now),
         halts=(),  # looked at before; nothing is decided under a halt
-        now=now,
         expires_at=int(withdrawal.expires_at.timestamp()),
-        customer_window_units=spent[None],
-        hot_window_units=spent["hot"],
-        customer_reverts=repository.reverts_in_window(tx, withdrawal.chain, since).get(
-            withdrawal.customer, 0
-        ),
+        reverts=repository.reverts_in_window(tx, withdrawal.chain, since).get(withdrawal.customer, 0),
     )
+
+
+def _payable(decision: Decision, bundle: Bundle, withdrawal: Withdrawal) -> Decision:
+    """A tier that has no wallet pays nothing."""
+    if not isinstance(decision, Routed) or decision.tier == "ledger":
+        return decision
+    here = (withdrawal.chain, decision.tier)
+    if any((wallet.chain, wallet.tier) == here for wallet in (*bundle.keysets, *bundle.vaults)):
+        return decision
+    told = bundle.told(withdrawal.asset, withdrawal.units)
+    detail = f"{told} belong to the {decision.tier} tier, which has no wallet on {withdrawal.chain}"
+    return Deny((Reason("tier-not-available", detail),))
+
+
+def _record(bundle: Bundle, facts: Facts, spent: windows.Spent, decision: Decision) -> dict[str, Any]:
+    """Everything that decided: the same again gives the same decision."""
+    return {
+        "bundle_version": bundle.version,
+        "facts": known.describe(facts),
+        "spent": [[key.rule, key.bucket, str(amount)] for key, amount in spent.asked.items()],
+        **decisions.describe(decision),
+    }
 
 
 def _ownership(tx: Tx, withdrawal: Withdrawal, bundle: Bundle) -> Ownership | None:
@@ -152,33 +158,29 @@ def _ownership(tx: Tx, withdrawal: Withdrawal, bundle: Bundle) -> Ownership | No
     return Ownership.HOUSE if owner is None else Ownership.CUSTOMER
 
 
-def _examine(withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> tuple[str, str]:
-    """Whether the stored row is what a caller signed who may still sign; and the kind of its destination."""
+def _examine(withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> str:
+    """`genuine` if the stored row is what a caller signed who may still sign, to an address; else what is wrong."""
     try:
         order = check_row(withdrawal)
         caller = bundle.caller(order.caller)
         withdrawal.signed_order.verify(caller.key)
         if SIGNING_SCOPE not in caller.scopes or now >= caller.not_after:
-            return f"caller {caller.id} may no longer sign orders", _UNREADABLE
+            return f"caller {caller.id} may no longer sign orders"
         charged = int(bundle.asset(order.asset).withdrawal_fee)
         if withdrawal.fee_units < charged:
-            return (
-                f"it was stored with a fee of {withdrawal.fee_units}, the bundle asks for {charged}",
-                _UNREADABLE,
-            )
-        return GENUINE, destination_of(bundle, order.chain, order.destination).kind
+            return f"it was stored with a fee of {withdrawal.fee_units}, the bundle asks for {charged}"
+        destination_of(bundle, order.chain, order.destination)
+        return GENUINE
     except PermanentError as error:
-        return str(error) or type(error).__name__, _UNREADABLE
+        return str(error) or type(error).__name__
 
 
-def _carry_out(
-    tx: Tx, withdrawal: Withdrawal, bundle: Bundle, facts: Facts | None, decision: Decision
-) -> None:
-    record = {
-        "bundle_version": bundle.version,
-        "facts": None if facts is None else known.describe(facts),
-        **decisions.describe(decision),
-    }
+def _carry_out(tx: Tx, withdrawal: Withdrawal, decision: Decision, record: dict[str, Any]) -> None:
+    if isinstance(decision, Wait):
+        why = "; ".join(map(str, decision.reasons))[:1000]
+        repository.record_decision(tx, withdrawal.id, record, tier=None, settlement=None)
+        repository.wait(tx, withdrawal.id, why, seconds=_WAIT_SECONDS)
+        return
     if isinstance(decision, Deny):
         repository.record_decision(tx, withdrawal.id, record, tier=None, settlement=None)
         moved = repository.apply(
@@ -195,19 +197,20 @@ def _carry_out(
         return
     settlement = "internal" if decision.tier == "ledger" else "chain"
     repository.record_decision(tx, withdrawal.id, record, tier=decision.tier, settlement=settlement)
+    windows.count(tx, withdrawal.id, decision.counts)
     repository.set_delay(tx, withdrawal.id, decision.delay_seconds)
     repository.apply(tx, withdrawal, _event(decision), reason=_waits_for(decision))
 
 
-def _event(route: Route) -> WithdrawalEvent:
-    if route.approvals:
+def _event(route: Routed) -> WithdrawalEvent:
+    if not nobody_asked(route.approvals):
         return WithdrawalEvent.ROUTE_TO_APPROVAL
     return WithdrawalEvent.ROUTE_TO_COOLING if route.delay_seconds else WithdrawalEvent.ROUTE_TO_QUEUE
 
 
-def _waits_for(route: Route) -> str:
-    if route.approvals:
-        return "approval: " + ", ".join(f"{need.count} of {need.group}" for need in route.approvals)
+def _waits_for(route: Routed) -> str:
+    if not nobody_asked(route.approvals):
+        return f"approval: {needed(route.approvals)}"
     if route.delay_seconds:
         return f"cooling: for {route.delay_seconds} s"
     return "queued: for the next transaction" if route.tier != "ledger" else "queued: for the ledger"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ops.stack.networks import TrialNetwork
+from ops.stack.rules import AmountRules
 from policies.bundle import (
     AssetEntry,
     BitcoinNetwork,
@@ -18,7 +19,6 @@ from policies.bundle import (
     KeysetEntry,
     NetworkEntry,
     PriceBound,
-    Rules,
     TierCap,
 )
 
@@ -39,7 +39,7 @@ class Listing:
     assets: tuple[AssetEntry, ...]
     keyset: KeysetEntry
     caps: tuple[TierCap, ...]
-    rules: tuple[Rules, ...]
+    rules: tuple[AmountRules, ...]
     prices: tuple[PriceBound, ...]
 
 
@@ -133,7 +133,7 @@ def _price(asset: str, dollars: int) -> PriceBound:
     return PriceBound(asset=asset, low=str(dollars * 10), high=str(dollars * 200))
 
 
-def _limits(asset: str, payment_below: int) -> tuple[TierCap, Rules]:
+def _limits(asset: str, payment_below: int) -> tuple[TierCap, AmountRules]:
     """The signer's caps of the hot tier and the rules that the online side keeps to, in DESIGN's proportions."""
     window, customer = 50 * payment_below, 20 * payment_below
     cap = TierCap(
@@ -144,12 +144,12 @@ def _limits(asset: str, payment_below: int) -> tuple[TierCap, Rules]:
         window_seconds=DAY,
         holding_cap=str(1000 * payment_below),
     )
-    rules = Rules(
+    rules = AmountRules(
         asset=asset,
-        hot_below=str(payment_below),
-        warm_below=str(100 * payment_below),
-        hot_window_cap=str(window),
-        customer_window_cap=str(customer),
+        hot_below=payment_below,
+        warm_below=100 * payment_below,
+        hot_window_cap=window,
+        customer_window_cap=customer,
         window_seconds=DAY,
     )
     return cap, rules

@@ -16,6 +16,7 @@ import msgspec
 from ops.devnet.files import write_private
 from ops.stack.keys import Person, person
 from ops.stack.listing import DAY, Listing
+from ops.stack.rules import policy_of
 from policies.bundle import Attestor, Breaker, Bundle, Caller, Officer, SignedBundle, TrustRoot
 from policies.keys import sign_bundle
 
@@ -118,7 +119,7 @@ def make_bundle(
             )
             for verifier in verifiers
         ),
-        rules=tuple(rules for each in listings for rules in each.rules),
+        policy=policy_of(rules for each in listings for rules in each.rules),
         longest_order_seconds=DAY,
         breakers=(
             Breaker(

@@ -23,7 +23,6 @@ from policies.bundle.limits import (
     Breaker,
     PriceBound,
     Requirement,
-    Rules,
     TierCap,
 )
 from policies.bundle.networks import (
@@ -89,7 +88,6 @@ __all__ = [
     "Owner",
     "PriceBound",
     "Requirement",
-    "Rules",
     "ScopeName",
     "ScriptType",
     "SignedBundle",

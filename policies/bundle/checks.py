@@ -53,7 +53,6 @@ def _check_unique(bundle: Bundle) -> None:
         ("key-set under breakers", [keyset for b in bundle.breakers for keyset in b.keysets]),
         ("price", [p.asset for p in bundle.prices]),
         ("cap", [(c.tier, c.asset) for c in bundle.caps]),
-        ("rules", [r.asset for r in bundle.rules]),
     ):
         if len(set(ids)) != len(ids):
             raise InvalidValue(f"bundle: a {what} is listed twice")
@@ -94,7 +93,6 @@ def _check_windows(bundle: Bundle) -> None:
     windows = [
         *((f"the fees of {n.chain}", n.fee_window_seconds) for n in bundle.networks),
         *((f"the {c.tier} cap of {c.asset}", c.window_seconds) for c in bundle.caps),
-        *((f"the rules of {r.asset}", r.window_seconds) for r in bundle.rules),
         *((f"breaker {b.id}", b.window_seconds) for b in bundle.breakers),
     ]
     for where, seconds in windows:
@@ -106,13 +104,12 @@ def _check_named_assets(bundle: Bundle) -> None:
     assets = {entry.id for entry in bundle.assets}
     named = [
         *(c.asset for c in bundle.caps),
-        *(r.asset for r in bundle.rules),
         *(p.asset for p in bundle.prices),
         *(r.asset for r in bundle.requirements),
     ]
     for listed in named:
         if listed not in assets:
-            raise InvalidValue(f"bundle: a cap, rule, price or requirement names an unlisted asset {listed}")
+            raise InvalidValue(f"bundle: a cap, price or requirement names an unlisted asset {listed}")
 
 
 def _check_successors(bundle: Bundle) -> None:

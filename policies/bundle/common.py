@@ -1,4 +1,4 @@
-"""What the bundle's parts share: their base and the texts they are made of."""
+"""Texts and numbers that the bundle's parts are made of."""
 
 from __future__ import annotations
 
@@ -12,7 +12,3 @@ EvmAddress = Annotated[str, msgspec.Meta(pattern=r"^0x[0-9a-fA-F]{40}\Z")]
 """20 bytes with the mixed-case checksum of EIP-55; who reads the bundle checks the checksum."""
 Origin = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}(/[0-9]{1,10}'){1,6}\Z")]
 """Master fingerprint and hardened path of an account key, e.g. `d34db33f/84'/1'/0'` (BIP380)."""
-
-
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of the bundle's parts."""

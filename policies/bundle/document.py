@@ -8,13 +8,14 @@ from typing import Annotated, ClassVar, Literal, TypeVar
 import msgspec
 
 from chains.errors import InvalidValue
-from policies.bundle.common import Part, Tier
-from policies.bundle.limits import Breaker, PriceBound, Requirement, Rules, TierCap
+from policies.bundle.common import Tier
+from policies.bundle.limits import Breaker, PriceBound, Requirement, TierCap
 from policies.bundle.networks import AssetEntry, NetworkEntry
 from policies.bundle.people import Approver, Attestor, Caller, Officer
 from policies.bundle.wallets import KeysetEntry, Vault, WalletEntry
-from policies.canonical import Document, Hex32, Name, Seconds, Version, decoder_for
+from policies.canonical import Document, Hex32, Name, Part, Seconds, Version, decoder_for
 from policies.intent import Signature
+from policies.rules import Policy
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")
@@ -35,7 +36,7 @@ class Bundle(Document, frozen=True):
     caps: tuple[TierCap, ...]
     callers: tuple[Caller, ...]
     officers: tuple[Officer, ...]
-    rules: tuple[Rules, ...]
+    policy: Policy
     longest_order_seconds: Seconds
     """An order that expires later from now is neither taken nor signed: so long can a cancelled one be abused."""
     vaults: tuple[Vault, ...] = ()
@@ -115,10 +116,6 @@ class Bundle(Document, frozen=True):
     def caller(self, caller: str) -> Caller:
         """The caller `caller`. Raises InvalidValue if the bundle has none."""
         return _only(self.callers, caller, "caller", lambda entry: entry.id)
-
-    def rules_for(self, asset: str) -> Rules:
-        """The rules for an asset. Raises InvalidValue if there are none: then nothing may be paid."""
-        return _only(self.rules, asset, "rules", lambda entry: entry.asset)
 
 
 def _only(entries: Iterable[_T], key: _K, what: str, of: Callable[[_T], _K]) -> _T:

@@ -1,4 +1,4 @@
-"""What signers and policy allow: caps, breakers, required approvals, prices, rules."""
+"""What signers and policy allow: caps, breakers, required approvals, prices."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from policies.bundle.common import Part, Tier
-from policies.canonical import Name, Seconds, Units
+from policies.bundle.common import Tier
+from policies.canonical import Name, Part, Seconds, Units
 
 
 class TierCap(Part, frozen=True):
@@ -66,17 +66,3 @@ class Requirement(Part, frozen=True):
     """Whether two approvers of one organisation count twice or once."""
     verdict: Literal["required", "not_required"]
     """Whether a verifier must have found the order covered."""
-
-
-class Rules(Part, frozen=True):
-    """The simple rules of this version; all amounts in base units of `asset`."""
-
-    asset: Name
-    hot_below: Units
-    """Payments below this go to the hot tier at once."""
-    warm_below: Units
-    """Payments from `hot_below` to below this belong to the warm tier, the rest to the cold tier."""
-    hot_window_cap: Units
-    customer_window_cap: Units
-    """Most that one customer withdraws within `window_seconds`."""
-    window_seconds: Seconds

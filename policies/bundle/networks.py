@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from chains.types import Asset
-from policies.bundle.common import Count, Part
-from policies.canonical import Hex32, Name, Seconds, Units
+from policies.bundle.common import Count
+from policies.canonical import Hex32, Name, Part, Seconds, Units
 
 Blocks = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Trait = Literal["no-return", "fee-on-transfer", "pausable", "blacklist", "rebasing"]

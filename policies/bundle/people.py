@@ -6,8 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from policies.bundle.common import Part
-from policies.canonical import Hex32, Name, Seconds
+from policies.canonical import Hex32, Name, Part, Seconds
 
 ScopeName = Annotated[str, msgspec.Meta(pattern=r"^[a-z]{1,32}(:[a-z]{1,32})?\Z")]
 """What a caller may do, e.g. `withdrawals:sign`."""

@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from policies.bundle.common import EvmAddress, Origin, Part, Tier
-from policies.canonical import Hex32, Name, Seconds
+from policies.bundle.common import EvmAddress, Origin, Tier
+from policies.canonical import Hex32, Name, Part, Seconds
 
 KeyState = Literal["pre-active", "active", "suspended", "deactivated", "compromised", "destroyed"]
 """A key's life (NIST SP 800-57, 7). `pre-active`: made, not yet proven by a restore; signs nothing. `active`: signs and

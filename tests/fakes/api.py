@@ -31,6 +31,7 @@ from custody.ports import Step
 from custody.storage.db import Database
 from custody.storage.migrate import set_role_password
 from ops.devnet.process import wait_until
+from ops.stack.rules import AmountRules, policy_of
 from policies.bundle import (
     AssetEntry,
     Attestor,
@@ -38,7 +39,6 @@ from policies.bundle import (
     Bundle,
     Caller,
     Confirmations,
-    Rules,
     TierCap,
     UntrustedBundle,
 )
@@ -112,15 +112,17 @@ def make_bundle(callers: Mapping[str, tuple[SigningKey, tuple[str, ...]]], signe
         ),
         officers=(),
         verifiers=(Attestor(id="vera", key="11" * 32, organisation="audit", not_after=far),),
-        rules=(
-            Rules(
-                asset="BTC",
-                hot_below=str(BTC // 10),
-                warm_below=str(10 * BTC),
-                hot_window_cap=str(5 * BTC),
-                customer_window_cap=str(2 * BTC),
-                window_seconds=86_400,
-            ),
+        policy=policy_of(
+            [
+                AmountRules(
+                    asset="BTC",
+                    hot_below=BTC // 10,
+                    warm_below=10 * BTC,
+                    hot_window_cap=5 * BTC,
+                    customer_window_cap=2 * BTC,
+                    window_seconds=86_400,
+                )
+            ]
         ),
     )
 

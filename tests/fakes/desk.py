@@ -37,6 +37,7 @@ from custody.storage.migrate import set_role_password
 from policies.bundle import AssetEntry, BitcoinKeyset, BitcoinNetwork, Bundle, Confirmations, KeysetEntry
 from policies.intent import Attestation
 from policies.keys import SigningKey
+from policies.rules import Policy
 from signers.ports import (
     AttestRequest,
     SignedAttestation,
@@ -142,7 +143,7 @@ def make_bundle(keys: Keys, *, confirmations: int = 6) -> Bundle:
         caps=(),
         callers=(),
         officers=(),
-        rules=(),
+        policy=Policy(),
     )
 
 

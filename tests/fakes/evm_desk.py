@@ -44,6 +44,7 @@ from ops.devnet.anvil import Anvil
 from policies.bundle import AssetEntry, Bundle, Confirmations, EvmKeyset, EvmNetwork, GasCaps, Trait
 from policies.intent import Attestation
 from policies.keys import SigningKey
+from policies.rules import Policy
 from signers.ports import AttestRequest, SignedAttestation, SignerStatus, SignRequest, SignResponse
 from tests.fakes.desk import Desk, as_role
 from tests.support.evm import Contract, deploy, outside_artifact
@@ -203,7 +204,7 @@ class EvmDesk(Desk):
             caps=(),
             callers=(),
             officers=(),
-            rules=(),
+            policy=Policy(),
         )
 
     def _tokens(self) -> list[str]:

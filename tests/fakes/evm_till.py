@@ -24,13 +24,13 @@ from custody.ids import new_id
 from custody.monitor.monitor import Options
 from custody.monitor.watch import ResourceSet
 from custody.signing.evm.site import EvmPaymentNode, EvmSite, evm_site
+from ops.stack.rules import AmountRules, policy_of
 from policies.bundle import (
     AssetEntry,
     Bundle,
     Confirmations,
     EvmNetwork,
     GasCaps,
-    Rules,
     TierCap,
     Trait,
 )
@@ -150,7 +150,7 @@ class TillWorld(EvmWorld):
             "keysets": (self.keyset_entry(self.record, **keyset),),
             "caps": tuple(self._cap(id_) for id_ in contracts),
             **self.people(),
-            "rules": tuple(self._rules(id_) for id_ in contracts),
+            "policy": policy_of(self._rules(id_) for id_ in contracts),
         }
         return Bundle(**self.completed(fields | plain))
 
@@ -170,9 +170,9 @@ class TillWorld(EvmWorld):
         most = str(1_000_000 * ETHER)
         return TierCap(tier="hot", asset=id_, payment_below=most, window_cap=most, window_seconds=DAY)
 
-    def _rules(self, id_: str) -> Rules:
-        most = str(1_000_000 * ETHER)
-        return Rules(
+    def _rules(self, id_: str) -> AmountRules:
+        most = 1_000_000 * ETHER
+        return AmountRules(
             asset=id_,
             hot_below=most,
             warm_below=most,

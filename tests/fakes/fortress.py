@@ -17,6 +17,7 @@ from chains.errors import TransientError
 from ops.stack.listing import bitcoin, evm
 from ops.stack.networks import ETHEREUM
 from ops.stack.quorum import HOT_VALUE_CAP
+from ops.stack.rules import policy_of
 from policies.bundle import Breaker, Bundle, EvmKeyset
 from policies.intent import Kind
 from signers.ports import Refused, SignRequest
@@ -57,7 +58,7 @@ class TrialWorld(EvmWorld):
             "assets": tuple(asset for each in listings for asset in each.assets),
             "keysets": tuple(each.keyset for each in listings),
             "caps": tuple(cap for each in listings for cap in each.caps),
-            "rules": tuple(rules for each in listings for rules in each.rules),
+            "policy": policy_of(rules for each in listings for rules in each.rules),
             "prices": tuple(price for each in listings for price in each.prices),
             "breakers": (
                 Breaker(

@@ -17,6 +17,7 @@ from chains.btc.psbt import PsbtInput, build_psbt
 from chains.btc.script import KeyScript, p2wpkh_script_from_hash
 from chains.btc.tx import RBF_SEQUENCE, Outpoint, Transaction, TxIn, TxOut
 from chains.types import TxId
+from ops.stack.rules import AmountRules, policy_of
 from policies.bundle import (
     Approver,
     AssetEntry,
@@ -31,7 +32,6 @@ from policies.bundle import (
     Officer,
     PriceBound,
     Requirement,
-    Rules,
     SignedBundle,
     TierCap,
     TrustRoot,
@@ -356,15 +356,17 @@ class World(House):
             "keysets": (self.keyset_entry(),),
             "caps": (TierCap(**(cap | named("cap_"))),),
             **self.people(),
-            "rules": (
-                Rules(
-                    asset="BTC",
-                    hot_below="10000000",
-                    warm_below="1000000000",
-                    hot_window_cap="500000000",
-                    customer_window_cap="200000000",
-                    window_seconds=DAY,
-                ),
+            "policy": policy_of(
+                [
+                    AmountRules(
+                        asset="BTC",
+                        hot_below=10_000_000,
+                        warm_below=1_000_000_000,
+                        hot_window_cap=500_000_000,
+                        customer_window_cap=200_000_000,
+                        window_seconds=DAY,
+                    )
+                ]
             ),
         }
         return Bundle(**self.completed(fields | plain))

@@ -24,7 +24,8 @@ from custody.signing.evm.site import EvmSite, evm_site
 from custody.sweeps import readmodel
 from custody.sweeps.model import Sweep, SweepPace
 from custody.sweeps.service import sweep
-from policies.bundle import AssetEntry, Bundle, EvmNetwork, Rules
+from ops.stack.rules import AmountRules, policy_of
+from policies.bundle import AssetEntry, Bundle, EvmNetwork
 from policies.intent import SignedOrder
 from policies.keys import sign_order
 from signers.ecdsa import normalised
@@ -120,8 +121,8 @@ class SweepTill(Teller):
         others = tuple(entry for entry in made.assets if entry.chain != EVM_CHAIN)
         capped = {cap.asset for cap in made.caps}
         caps = [self.world.cap_entry(id_, 10**24, 10**25) for id_ in contracts if id_ not in capped]
-        rules = tuple(_rules(id_) for id_ in contracts)
-        return msgspec.structs.replace(made, assets=(*ours, *others), caps=(*made.caps, *caps), rules=rules)
+        policy = policy_of(_rules(id_) for id_ in contracts)
+        return msgspec.structs.replace(made, assets=(*ours, *others), caps=(*made.caps, *caps), policy=policy)
 
     def _asset(self, id_: str, contract: str | None, floor: int) -> AssetEntry:
         return self.world.asset_entry(
@@ -256,14 +257,14 @@ class SweepTill(Teller):
             assert statement.node_units == statement.coins_units, statement
 
 
-def _rules(asset: str) -> Rules:
+def _rules(asset: str) -> AmountRules:
     below = {"ETH": 2 * ETHER, "USDX": 5_000 * USDX}.get(asset, 10**24)
-    return Rules(
+    return AmountRules(
         asset=asset,
-        hot_below=str(below),
-        warm_below=str(100 * below),
-        hot_window_cap=str(50 * below),
-        customer_window_cap=str(50 * below),
+        hot_below=below,
+        warm_below=100 * below,
+        hot_window_cap=50 * below,
+        customer_window_cap=50 * below,
         window_seconds=DAY,
     )
 

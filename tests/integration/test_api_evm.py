@@ -19,13 +19,13 @@ from custody.console.app import app
 from custody.storage.db import Database
 from custody.storage.events import emit
 from custody.treasury.fees import observe
+from ops.stack.rules import AmountRules, with_amounts
 from policies.bundle import (
     AssetEntry,
     Bundle,
     Confirmations,
     EvmNetwork,
     GasCaps,
-    Rules,
     TierCap,
     check_consistent,
 )
@@ -93,17 +93,19 @@ def with_ethereum(keys: EvmKeys) -> Any:
                 TierCap(tier="hot", asset=a, payment_below=most, window_cap=most, window_seconds=86_400)
                 for a in DECIMALS
             ),
-            rules=bundle.rules
-            + tuple(
-                Rules(
-                    asset=a,
-                    hot_below=most,
-                    warm_below=most,
-                    hot_window_cap=most,
-                    customer_window_cap=most,
-                    window_seconds=86_400,
-                )
-                for a in DECIMALS
+            policy=with_amounts(
+                bundle.policy,
+                (
+                    AmountRules(
+                        asset=a,
+                        hot_below=int(most),
+                        warm_below=int(most),
+                        hot_window_cap=int(most),
+                        customer_window_cap=int(most),
+                        window_seconds=86_400,
+                    )
+                    for a in DECIMALS
+                ),
             ),
         )
         check_consistent(extended)

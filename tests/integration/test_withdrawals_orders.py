@@ -170,7 +170,7 @@ def test_an_order_whose_time_is_over_ends_and_gives_the_money_back(till: Till) -
 
 @pytest.mark.parametrize(
     ("units", "code", "word"),
-    [(10_000_000, "tier-not-available", "warm"), (1_000_000_000, "tier-not-available", "cold")],
+    [(10_000_000, "tier-not-available", "warm"), (1_000_000_000, "limit", "BTC-customer-window")],
 )
 def test_amounts_of_warm_and_cold_are_rejected_with_the_tier_and_the_money_back(
     till: Till, units: int, code: str, word: str
@@ -202,7 +202,7 @@ def test_the_customers_window_counts_what_was_let_through_before(
         assert states.count("queued") == 20
         assert states.count("rejected") == 1
         [row] = till.query("SELECT reason FROM withdrawals WHERE state = 'rejected'")
-        assert "customer-window" in row["reason"]
+        assert "BTC-customer-window" in row["reason"]
 
 
 def test_of_two_workers_that_decide_at_once_no_two_see_the_same_window(till: Till) -> None:

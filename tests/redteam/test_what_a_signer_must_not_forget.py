@@ -13,6 +13,7 @@ import pytest
 from custody.signing.requests import read_request
 from ops.devnet.bitcoind import Bitcoind
 from policies.keys import sign_freeze
+from policies.rules import Policy
 from policies.statements import Freeze
 from signers.desk import JournalDesk
 from signers.ports import SignerUnavailable
@@ -45,7 +46,7 @@ def after(bench: SignerBench, what: str) -> dict[str, Any]:
                 "networks": (other,),
                 "keysets": (),
                 "caps": (),
-                "rules": (),
+                "policy": Policy(),
                 "assets": (msgspec.structs.replace(bundle.assets[0], chain="bitcoin-other"),),
             }
     raise AssertionError(what)

@@ -24,7 +24,7 @@ def build(db: Database, site: EvmSite, now: int) -> UUID | None:
     """Record one transaction that pays what can be paid; see `custody.signing.build`."""
     with db.snapshot() as tx:
         ready = paying.ready(tx, site, now=now)
-        held = reverts.stopped(tx, site.bundle, ready, now=now)
+        held = reverts.stopped(tx, ready, now=now)
         found = funds.committed(tx, site)
         in_flight = nonces.unconfirmed(tx, site.chain, site.keyset.id)
         spoilt = repository.batch_failed(tx, site.chain, site.keyset.id, seconds=site.pace.alone_seconds)

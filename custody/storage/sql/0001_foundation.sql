@@ -330,7 +330,8 @@ CREATE TABLE transactions (                               -- one on-chain effect
     chain      text NOT NULL,
     keyset     text NOT NULL,
     kind       text NOT NULL,                             -- as Intent.kind
-    state      text NOT NULL CHECK (state IN ('built', 'broadcast', 'confirming', 'final', 'refused', 'dead')),
+    state      text NOT NULL CHECK (state IN ('built', 'broadcast', 'contested', 'confirming', 'final', 'refused',
+                                      'dead')),
     confirmed_txid text,                                  -- the version in the best chain
     height     integer,
     block_hash text,
@@ -370,6 +371,7 @@ CREATE TABLE transaction_versions (                       -- v1, and replacement
 -- What a signer refused was never signed, and may be built again just the same.
 CREATE UNIQUE INDEX ON transaction_versions (content) WHERE state <> 'refused';
 CREATE INDEX ON transaction_versions (content);
+CREATE INDEX ON transaction_versions USING gin (resources);      -- who else uses this coin or nonce?
 -- Signed bytes are never changed: what was recorded is what is sent.
 CREATE FUNCTION signed_bytes_stay() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
@@ -422,7 +424,8 @@ CREATE TABLE sweep_items (                                -- what it empties: an
     address_id bigint NOT NULL REFERENCES addresses (id),
     asset      text NOT NULL,
     units      numeric(78, 0) NOT NULL CHECK (units >= 0), -- expected; what is there when it is mined is swept
-    open       boolean NOT NULL DEFAULT true,             -- until its sweep has ended, and we have looked at what it left
+    open       boolean NOT NULL DEFAULT true,             -- until its sweep has ended, and we have looked at what it left;
+                                                          -- never where coins are reserved one by one (BTC)
     left_behind boolean NOT NULL DEFAULT false,           -- EVM: mined and successful, and yet nothing of it moved
     PRIMARY KEY (sweep_id, address_id, asset)
 );
@@ -592,6 +595,30 @@ BEGIN
 END $$;
 CREATE TRIGGER ledger_holds_api BEFORE UPDATE ON ledger_holds
     FOR EACH ROW EXECUTE FUNCTION holds_of_the_api();
+
+-- What each withdrawal that was let through adds to which rolling window of the policy: while it is unpaid, and for the
+-- window's length after it was settled.
+CREATE TABLE policy_counts (
+    withdrawal_id uuid NOT NULL REFERENCES withdrawals (id),
+    rule          text NOT NULL,
+    bucket        text NOT NULL,
+    amount        numeric(78, 0) NOT NULL CHECK (amount >= 0),
+    settled_at    timestamptz,
+    PRIMARY KEY (withdrawal_id, rule, bucket)
+);
+CREATE INDEX ON policy_counts (rule, bucket, settled_at);
+CREATE FUNCTION withdrawal_counts() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NEW.state IN ('rejected', 'cancelled', 'expired', 'failed', 'requested', 'screening') THEN
+        DELETE FROM policy_counts WHERE withdrawal_id = NEW.id;
+    ELSIF NEW.state = 'settled' OR OLD.state = 'settled' THEN
+        UPDATE policy_counts SET settled_at = CASE NEW.state WHEN 'settled' THEN now() END WHERE withdrawal_id = NEW.id;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER withdrawals_counts AFTER UPDATE OF state ON withdrawals
+    FOR EACH ROW WHEN (NEW.state IS DISTINCT FROM OLD.state) EXECUTE FUNCTION withdrawal_counts();
 
 CREATE TABLE withdrawal_events (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -778,11 +805,11 @@ GRANT UPDATE (state, reason, tier, decision, settlement, transaction_id, settlem
     ON withdrawals TO strongroom_worker;
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
-GRANT INSERT ON withdrawal_events, deposit_events, halts, approvals TO strongroom_worker;
+GRANT INSERT ON withdrawal_events, deposit_events, halts, approvals, policy_counts TO strongroom_worker;
 -- Operators at the host lift a halt or a freeze with the workers' role; the API, which strangers reach, cannot.
 GRANT DELETE ON halts TO strongroom_worker;
 GRANT UPDATE (state, reason) ON customers TO strongroom_worker;
-GRANT INSERT, DELETE ON reservations TO strongroom_worker;
+GRANT INSERT, DELETE, UPDATE (transaction_id) ON reservations TO strongroom_worker;
 GRANT INSERT, UPDATE ON losses, fee_observations TO strongroom_worker;
 GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, rotations, variances TO strongroom_worker;
 GRANT UPDATE (state, reason, transaction_id, updated_at) ON sweeps TO strongroom_worker;

@@ -26,6 +26,7 @@ from ops.stack.listing import ASSET, CHAIN, bitcoin, evm
 from ops.stack.networks import TRIAL_NETWORKS
 from ops.stack.quorum import CallerGrant, Quorum, make_bundle, make_quorum, publish
 from policies.bundle import BitcoinKeyset, Bundle, EvmKeyset, TrustRoot, UntrustedBundle, read_bundle
+from policies.rules import Rule
 
 KEYSET = BitcoinKeyset(
     id="btc-hot",
@@ -85,11 +86,15 @@ def test_one_officer_alone_makes_no_bundle(tmp_path: Path) -> None:
         read_bundle(alone.encode(), quorum.trust_root(minimum_version=1), now=int(time.time()))
 
 
+def rule(bundle: Bundle, id_: str) -> Rule:
+    return next(each for each in bundle.policy.rules if each.id == id_)
+
+
 def test_the_hot_tier_has_the_default_limits(tmp_path: Path) -> None:
     made = bundle_of(tmp_path, make_quorum(tmp_path / "officers"))
     cap = made.cap("hot", ASSET)
     assert (cap.payment_below, cap.window_cap, cap.window_seconds) == ("10000000", "500000000", 86_400)
-    assert made.rules_for(ASSET).hot_below == cap.payment_below
+    assert rule(made, f"{ASSET}-hot").when.amount_below == cap.payment_below
     assert made.asset(ASSET).withdrawal_fee == "50000"
     assert made.asset(ASSET).confirmations_for(1) == 6
 
@@ -104,9 +109,11 @@ def test_the_hot_tier_has_the_default_limits(tmp_path: Path) -> None:
 )
 def test_each_asset_has_a_cap_and_the_same_rules(tmp_path: Path, asset: str, below: int, window: int) -> None:
     made = bundle_of(tmp_path, make_quorum(tmp_path / "officers"))
-    cap, rules = made.cap("hot", asset), made.rules_for(asset)
+    cap, limit = made.cap("hot", asset), rule(made, f"{asset}-hot-window").limit
     assert (int(cap.payment_below), int(cap.window_cap)) == (below, window)
-    assert (rules.hot_below, rules.hot_window_cap) == (cap.payment_below, cap.window_cap)
+    assert rule(made, f"{asset}-hot").when.amount_below == cap.payment_below
+    assert limit is not None
+    assert limit.at_most == cap.window_cap
     assert made.asset(asset).confirmations_for(1) == 1
 
 

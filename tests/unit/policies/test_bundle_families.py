@@ -54,7 +54,7 @@ def both(evm: EvmWorld, btc: World) -> Bundle:
         assets=(*other.assets, *bundle.assets),
         keysets=(*other.keysets, *bundle.keysets),
         caps=(*other.caps, *bundle.caps),
-        rules=other.rules,
+        policy=other.policy,
     )
 
 

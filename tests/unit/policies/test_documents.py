@@ -366,7 +366,7 @@ def test_unknown_fields_in_a_bundle_are_refused(world: World) -> None:
         read_bundle(msgspec.json.encode(value), world.root, now=NOW)
 
 
-@pytest.mark.parametrize("part", ["networks", "assets", "keysets", "callers", "officers", "caps", "rules"])
+@pytest.mark.parametrize("part", ["networks", "assets", "keysets", "callers", "officers", "caps"])
 def test_a_part_that_is_listed_twice_is_inconsistent(world: World, part: str) -> None:
     bundle = world.bundle()
     doubled = msgspec.structs.replace(bundle, **{part: getattr(bundle, part) * 2})
@@ -411,7 +411,6 @@ def test_parts_are_found_by_name_and_missing_ones_are_invalid(world: World) -> N
         lambda: bundle.keyset_for("bitcoin-regtest", "cold"),
         lambda: bundle.cap("cold", "BTC"),
         lambda: bundle.caller("x"),
-        lambda: bundle.rules_for("x"),
     ):
         with pytest.raises(InvalidValue, match="the bundle has no"):
             find()

@@ -13,6 +13,7 @@ from policies import token as tokens
 from policies.bundle import Bundle, Caller
 from policies.canonical import domain_hash
 from policies.keys import SigningKey
+from policies.rules import Policy
 from policies.token import Request, Token, authenticate, header
 
 NOW = 1_800_000_000
@@ -33,7 +34,7 @@ def bundle(**changes: Any) -> Bundle:
     )
     return Bundle(
         v=1, version=1, issued_at=0, expires_at=NOW + 1000, networks=(), assets=(), keysets=(), caps=(),
-        callers=(caller,), officers=(), rules=(), longest_order_seconds=1000,
+        callers=(caller,), officers=(), policy=Policy(), longest_order_seconds=1000,
     )  # fmt: skip
 
 

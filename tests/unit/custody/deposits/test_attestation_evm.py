@@ -19,6 +19,7 @@ from custody.deposits.attestation import (
 from policies.bundle import Bundle, EvmKeyset, EvmNetwork, GasCaps
 from policies.intent import Attestation
 from policies.keys import SigningKey
+from policies.rules import Policy
 from signers.ports import SignedAttestation
 
 SIGNER = SigningKey.generate()
@@ -61,7 +62,7 @@ BUNDLE = Bundle(
     caps=(),
     callers=(),
     officers=(),
-    rules=(),
+    policy=Policy(),
 )
 
 
