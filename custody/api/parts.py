@@ -134,8 +134,10 @@ def _verifier(statuses: Mapping[str, SignerStatus], bundle: Bundle, patience: in
             return Part(name, False, f"says nothing of what {keyset} signed: {oldest}")
         if status.unasked_seconds > AWAY_SECONDS:
             return Part(
-                name, False, f"last asked the signer of {keyset} {ago(status.unasked_seconds)}, or never"
+                name,
+                False,
+                f"last asked the signer of {keyset} {ago(status.unasked_seconds)}, or before that started",
             )
         waits = waiting(status, keyset)
         count += 0 if waits is None else waits.count
-    return Part(name, True, f"{count} transactions wait for blocks" if count else "nothing waits for it")
+    return Part(name, True, f"transactions that wait for final blocks: {count}")

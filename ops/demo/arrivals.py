@@ -22,6 +22,7 @@ ALICE_SATS, BOB_SATS, CAROL_SATS = 50_000_000, 30_000_000, 25_000_000
 def service(world: World) -> dict[str, Any]:
     """The service is ready and says what it offers; the outside world has money."""
     parts = world.until(world.ready, lambda found: found is not None, "the service to be ready")
+    expect("verifier" in (parts or {}), "the verifier is seen to be at work", parts=parts)
     asset = world.api.asset(ASSET)
     tiers = world.api.get("/v1/tiers")
     world.note("the miner mines 101 blocks, so that somebody outside has coins to spend")

@@ -213,7 +213,7 @@ def _told(verb: str, outcome: Outcome) -> str:
     if outcome.status is not None:
         lines = _lines(outcome.status)
         if verb == "status":  # who freezes is in a hurry
-            lines += [f"weakness   {note}" for note in outcome.status.notes]
+            lines += [*_counted(outcome.status), *(f"weakness   {note}" for note in outcome.status.notes)]
         return f"{outcome.signer}\n" + "\n".join(f"  {line}" for line in lines)
     reasons: Sequence[str] = [f"{reason.code}: {reason.detail}" for reason in outcome.refused or ()]
     said = "; ".join(reasons) if reasons else f"not available: {outcome.error}"
@@ -228,4 +228,17 @@ def _lines(status: SignerStatus) -> list[str]:
         f"frozen     {', '.join(status.frozen) or 'nothing'}",
         f"time       {status.suspended or 'runs'}",
         f"journal    {status.journal}",
+    ]
+
+
+def _counted(status: SignerStatus) -> list[str]:
+    """What still counts against the caps, and who could end that."""
+    lines = [f"verifier   last asked {status.unasked_seconds} s ago, or before the signer started"]
+    for each in status.unresolved:
+        since = "" if each.oldest_at is None else f", the oldest for {status.at - each.oldest_at} s"
+        heard = "never" if each.resolved_at is None else f"{status.at - each.resolved_at} s ago"
+        lines.append(f"waits      {each.keyset}: {each.count} transactions{since}; last word {heard}")
+    return lines + [
+        f"window     {use.kind} of {use.scope}: {use.units} of {use.cap} {use.unit}, base units"
+        for use in status.windows
     ]

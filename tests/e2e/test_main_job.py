@@ -7,12 +7,21 @@ may be lost, credited twice or paid twice, and nobody restores anything by hand.
 
 from __future__ import annotations
 
+from functools import partial
+
 from ops.demo import arrivals
 from ops.demo.world import CONFIRMATIONS, World
 from ops.stack.stack import Stack
 
 DEPOSIT_SATS = 40_000_000
 PAYMENT_SATS = 3_000_000
+
+
+def waiting_for_the_verifier(world: World) -> int:
+    """How many transactions wait for its word, as the status says it."""
+    [part] = [part for part in world.api.status()["parts"] if part["name"] == "verifier"]
+    assert part["ok"], part
+    return int(part["detail"].removeprefix("transactions that wait for final blocks: "))
 
 
 def test_the_main_job_survives_a_kill_of_every_process_between_its_steps(stack: Stack, world: World) -> None:
@@ -68,10 +77,11 @@ def test_the_main_job_survives_a_kill_of_every_process_between_its_steps(stack: 
     stack.restart("worker")
     stack.start("signer")
 
-    # Signed and broadcast; the worker dies again, and six blocks come while it is dead.
+    # Signed and broadcast; the verifier dies, the worker dies again, and six blocks come while it is dead.
     sent = world.await_withdrawal(made["id"], "broadcast")
     world.await_pending(*sent["txids"])
     assert len(sent["txids"]) == 1
+    stack.kill("verifier")
     stack.kill("worker")
     world.mine(CONFIRMATIONS)
     stack.restart("beat")
@@ -80,6 +90,11 @@ def test_the_main_job_survives_a_kill_of_every_process_between_its_steps(stack: 
     assert settled["txids"] == sent["txids"]
     world.paid("alice", settled, address, PAYMENT_SATS)
     world.expect_balances("alice")
+
+    # The verifier, which was dead as well, finds what became of it and tells the signer.
+    assert waiting_for_the_verifier(world) == 1
+    stack.start("verifier")
+    world.until(partial(waiting_for_the_verifier, world), lambda count: count == 0, "the verifier's word")
 
     # Every process has been killed; the ledger equals the chain to the satoshi.
     report = world.reconcile()

@@ -46,7 +46,7 @@ _PARTS: Final = {
 }
 _THERE: Final = {
     "signer btc-hot": {"ok": True, "detail": "bundle version 1"},
-    "verifier": {"ok": True, "detail": "3 transactions wait for blocks"},
+    "verifier": {"ok": True, "detail": "transactions that wait for final blocks: 3"},
 }
 _AWAY: Final = {
     "signer btc-hot": {"ok": False, "detail": "SignerUnavailable: the signer does not answer"},

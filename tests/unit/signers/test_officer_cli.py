@@ -99,6 +99,22 @@ def test_status_tells_what_each_signer_says_of_itself(
         assert line in said
 
 
+def test_status_tells_what_waits_for_a_verifier_and_how_full_the_windows_are(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    office.first.signatures(office.first.request(1_000_000))
+    office.first.time += 600
+    assert main(["status", *office.one]) == 0
+    said = capsys.readouterr().out
+    assert "waits      btc-hot: 1 transactions, the oldest for 600 s; last word never" in said
+    [use] = [use for use in office.first.service.status().windows if use.kind == "payments"]
+    assert f"window     payments of hot|BTC: {use.units} of {use.cap} BTC, base units" in said
+    office.first.resolve()
+    office.first.time += 60
+    assert main(["status", *office.one]) == 0
+    assert "waits      btc-hot: 0 transactions; last word 60 s ago" in capsys.readouterr().out
+
+
 def test_a_freeze_reaches_every_signer_and_again_changes_nothing(
     office: Office, capsys: pytest.CaptureFixture[str]
 ) -> None:
