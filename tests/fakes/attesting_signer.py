@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 from embit import bip32
 from embit.networks import NETWORKS as EMBIT_NETWORKS
@@ -27,13 +28,15 @@ from signers.ports import (
 
 @dataclass
 class AttestingSigner:
-    """One hot regtest key-set. `down` makes it unreachable, `lies` makes it name another index's address."""
+    """One hot regtest key-set. `down` makes it unreachable, `lies` has it name another index's address, `says` adds to
+    its status."""
 
     keyset_id: str = "hot-btc"
     chain: str = "bitcoin-regtest"
     down: bool = False
     lies: bool = False
     attested: int = 0
+    says: dict[str, Any] = field(default_factory=dict)
     key: SigningKey = field(default_factory=SigningKey.generate)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _owners: dict[tuple[int, int], str | None] = field(default_factory=dict)
@@ -64,7 +67,7 @@ class AttestingSigner:
 
     def status(self) -> SignerStatus:
         self._answer()
-        return SignerStatus(bundle_version=1, keysets=(self.keyset_id,), signed=0)
+        return SignerStatus(bundle_version=1, keysets=(self.keyset_id,), signed=0, **self.says)
 
     def attest(self, request: AttestRequest) -> SignedAttestation:
         self._answer()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import psycopg
 import pytest
 from psycopg import errors as pg
@@ -19,6 +21,7 @@ from custody.storage import alerts, halts, heartbeats
 from custody.storage.alerts import Severity
 from custody.storage.db import Database
 from custody.storage.heartbeats import Process
+from signers.ports import Unresolved
 from tests.fakes.api import AUDIENCE, BTC, RunningApi, running_api
 from tests.support.ledger import login
 
@@ -173,6 +176,48 @@ def test_silent_workers_and_a_silent_beat_are_missed(api: RunningApi, tmp_path: 
     for part in ("workers", "beat", "node bitcoin-regtest"):
         assert part in shown.stdout.splitlines()[0]
     assert "last heard of 60 s ago" in shown.stdout
+
+
+def verifier(api: RunningApi) -> dict[str, Any]:
+    """What the status says of it, and the same in `/readyz`."""
+    [part] = [part for part in api.client().status()["parts"] if part["name"] == "verifier"]
+    ready = api.raw().get("/readyz")
+    assert ready.json()["parts"]["verifier"] == {"ok": part["ok"], "detail": part["detail"]}
+    assert ready.status_code == (200 if part["ok"] else 503)
+    return dict(part)
+
+
+def test_the_verifier_is_seen_by_what_the_signers_say_of_it(api: RunningApi, tmp_path: Path) -> None:
+    now = int(time.time())
+    waits = Unresolved(
+        keyset="hot-btc", chain="bitcoin-regtest", count=3, oldest_at=now - 600, resolved_at=None
+    )
+    api.signer.says = {"at": now, "unresolved": (waits,)}
+    assert verifier(api) == {
+        "name": "verifier",
+        "ok": True,
+        "detail": "transactions that wait for final blocks: 3",
+    }
+    api.signer.says["at"] = now + 7 * 3600
+    assert verifier(api)["detail"] == (
+        "says nothing of what hot-btc signed: the oldest of 3 transactions was signed 7 h 10 min ago"
+    )
+    shown = run(api, tmp_path)
+    assert shown.exit_code == 3
+    assert "1 of 9 parts is missing: verifier" in shown.stdout
+    api.signer.says["unresolved"] = (msgspec.structs.replace(waits, resolved_at=now + 7 * 3600 - 60),)
+    assert verifier(api)["ok"]
+
+
+def test_a_verifier_that_does_not_come_and_a_bundle_without_one_are_told(api: RunningApi) -> None:
+    api.signer.says = {"unasked_seconds": 601}
+    assert verifier(api)["detail"] == "last asked the signer of hot-btc 10 min ago, or before that started"
+    api.signer.says = {}
+    assert verifier(api)["ok"]
+    api.bundle = msgspec.structs.replace(api.bundle, verifiers=())
+    assert verifier(api)["detail"] == "the bundle names none: what is signed counts for ever"
+    api.signer.down = True
+    assert not verifier(api)["ok"]
 
 
 def test_a_caller_without_the_scope_still_sees_what_runs(api: RunningApi, tmp_path: Path) -> None:
