@@ -48,6 +48,19 @@ class FeeRate:
         return f"{self.sat_per_kvb // 1000}.{self.sat_per_kvb % 1000:03d} sat/vB"
 
 
+@dataclass(frozen=True, slots=True)
+class Evicted:
+    """What a replacement of one mempool transaction pushes out (BIP125): itself, and all that spends from it."""
+
+    transactions: int
+    fees_sats: int
+    """Of all of them together."""
+
+
+MAX_EVICTED: Final = 100
+"""Most that one replacement may push out (rule 5 of BIP125)."""
+
+
 def clamp(rate: FeeRate, floor: FeeRate, cap: FeeRate) -> FeeRate:
     """`rate`, but at least `floor` and at most `cap`.
 

@@ -26,7 +26,12 @@ _WITHDRAWALS: Final = (
     WithdrawalState.BROADCAST,
     WithdrawalState.CONFIRMING,
 )
-_TRANSACTIONS: Final = (TransactionState.BUILT, TransactionState.BROADCAST, TransactionState.CONFIRMING)
+_TRANSACTIONS: Final = (
+    TransactionState.BUILT,
+    TransactionState.BROADCAST,
+    TransactionState.CONTESTED,
+    TransactionState.CONFIRMING,
+)
 
 
 @dataclass(frozen=True, slots=True)

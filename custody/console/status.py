@@ -26,6 +26,7 @@ _WORDS: Final = {
     "broadcast": "sent, in no final block yet",
     "planned": "planned",
     "built": "not signed yet",
+    "contested": "overtaken by a rescue, or by a stranger's transaction",
 }
 
 

@@ -1,10 +1,12 @@
-"""The end of a transaction in the books, and its undoing: what it served, its network fee, the coins it spent, and its
-reservations. Each runs in its caller's transaction, after the transaction itself has been moved.
+"""The end of a transaction in the books, its undoing, and its being contested: what it served, its network fee, the
+coins it spent, and its reservations. Each runs in its caller's transaction, after the transaction itself has been
+moved.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from psycopg.types.json import Jsonb
 
@@ -15,9 +17,40 @@ from custody.ledger.model import Command
 from custody.signing import repository
 from custody.signing.effects import Ended
 from custody.signing.kinds import effects_of
+from custody.signing.lifecycle import TransactionEvent
 from custody.signing.model import ConsumptionFact, OurTransaction, Version
 from custody.signing.site import Site
+from custody.storage import alerts, events
 from custody.storage.db import Tx
+
+ABOUT_SENDING: Final = (
+    "transaction.not_relayed",
+    "transaction.input_vanished",
+    "transaction.bump_capped",
+    "rotation.capped",
+)
+"""Alerts that are over once a transaction is no longer sent."""
+
+
+def contest(tx: Tx, transaction: OurTransaction, reason: str) -> None:
+    """A rescue takes what it uses, or cannot rely on it any more: it is neither sent nor replaced from here on, and its
+    resources are free for what takes its place. What was signed may confirm all the same, as long as no conflict is
+    final: holds stay.
+
+    Args:
+        tx: the caller's transaction, which has locked the transaction's row.
+        transaction: built or broadcast.
+        reason: a sentence for those who look.
+    """
+    repository.apply(tx, transaction, TransactionEvent.CONTEST)
+    effects_of(transaction.kind).contested(tx, transaction, reason)
+    repository.release_reservations(tx, transaction.id)
+    repository.note_error(tx, transaction.id, reason)
+    for alert in ABOUT_SENDING:
+        alerts.resolve_alert(tx, alert, str(transaction.id))
+    events.emit(
+        tx, "transaction.contested", str(transaction.id), {"chain": transaction.chain, "reason": reason}
+    )
 
 
 def settle(tx: Tx, site: Site, transaction: OurTransaction, fact: ConsumptionFact) -> None:
@@ -28,8 +61,9 @@ def settle(tx: Tx, site: Site, transaction: OurTransaction, fact: ConsumptionFac
         *_fee(tx, site, transaction, version, fact),
     ]
     ledger.post_all(tx, commands)
-    _move_deposits(tx, transaction.chain, sorted(version.resources), DepositEvent.SWEEP)
-    repository.release_reservations(tx, transaction.id, keep=sorted(version.resources))
+    used = sorted(version.resources)
+    _move_deposits(tx, transaction.chain, used, DepositEvent.SWEEP)
+    repository.take_reservations(tx, transaction.chain, used, transaction.id)
 
 
 def unsettle(tx: Tx, transaction: OurTransaction) -> None:
@@ -50,7 +84,7 @@ def fail(tx: Tx, site: Site, transaction: OurTransaction, fact: ConsumptionFact)
     reason = f"reverted: {fact.txid} is final and paid nothing"
     ended = effects_of(transaction.kind).dead(tx, transaction, reason)
     ledger.post_all(tx, [*ended.commands, *_fee(tx, site, transaction, version, fact)])
-    repository.release_reservations(tx, transaction.id, keep=sorted(version.resources))
+    repository.take_reservations(tx, transaction.chain, sorted(version.resources), transaction.id)
     return ended
 
 

@@ -41,6 +41,9 @@ class Effects(Protocol):
     def refused(self, tx: Tx, transaction: OurTransaction, reason: str, *, seconds: int) -> None:
         """The signer refused version 1 and has never signed: free what it serves, to be tried again after `seconds`."""
 
+    def contested(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
+        """What it uses is taken by a rescue, or by others: it is not sent any more, and may confirm all the same."""
+
     def mined(self, tx: Tx, transaction: OurTransaction, fact: ConsumptionFact) -> None:
         """A version is in the best chain, or in another block of it now. `fact.succeeded` says whether it did anything;
         one that failed (EVM) moved nothing but its fee, and is dead once it is final."""
@@ -65,6 +68,9 @@ class NoEffects:
         """Nothing follows."""
 
     def refused(self, tx: Tx, transaction: OurTransaction, reason: str, *, seconds: int) -> None:
+        """Nothing follows."""
+
+    def contested(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
         """Nothing follows."""
 
     def mined(self, tx: Tx, transaction: OurTransaction, fact: ConsumptionFact) -> None:

@@ -15,6 +15,9 @@ class TransactionState(StrEnum):
     """Unsigned bytes and signing request recorded; nothing may leave yet."""
     BROADCAST = "broadcast"
     """At least one version signed and recorded; sent again until one confirms."""
+    CONTESTED = "contested"
+    """A rescue takes what it uses, or a block has taken part of that: not sent any more, nor replaced, nor is anything
+    reserved for it. But what was signed may still confirm, so only a final conflict is its end."""
     CONFIRMING = "confirming"
     """One version is in the best chain."""
     FINAL = "final"
@@ -31,6 +34,7 @@ class TransactionEvent(StrEnum):
 
     SIGN = "sign"
     REFUSE = "refuse"
+    CONTEST = "contest"
     MINE = "mine"
     UNDO = "undo"
     FINALISE = "finalise"
@@ -48,6 +52,12 @@ TRANSACTION: Final[Lifecycle[TransactionState, TransactionEvent]] = Lifecycle(
         (S.BROADCAST, E.SIGN): S.BROADCAST,
         (S.BROADCAST, E.MINE): S.CONFIRMING,
         (S.BROADCAST, E.DIE): S.DEAD,
+        (S.BUILT, E.CONTEST): S.CONTESTED,
+        (S.BROADCAST, E.CONTEST): S.CONTESTED,
+        (S.CONTESTED, E.SIGN): S.CONTESTED,
+        (S.CONTESTED, E.REFUSE): S.REFUSED,
+        (S.CONTESTED, E.MINE): S.CONFIRMING,
+        (S.CONTESTED, E.DIE): S.DEAD,
         (S.CONFIRMING, E.SIGN): S.CONFIRMING,
         (S.CONFIRMING, E.MINE): S.CONFIRMING,
         (S.CONFIRMING, E.UNDO): S.BROADCAST,

@@ -30,6 +30,11 @@ class PaymentEffects:
             withdrawals.attach(tx, moved.id, None)
             withdrawals.set_delay(tx, moved.id, seconds)
 
+    def contested(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
+        """The holds stay: it may be paid all the same."""
+        for withdrawal in withdrawals.of_transaction(tx, transaction.id):
+            withdrawals.explain(tx, withdrawal.id, reason)
+
     def mined(self, tx: Tx, transaction: OurTransaction, fact: ConsumptionFact) -> None:
         """Paid, unless the receipt says that it failed: then the holds stay until that is final."""
         detail = {"txid": fact.txid, "height": fact.height}

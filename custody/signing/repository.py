@@ -36,6 +36,16 @@ def release_reservations(tx: Tx, transaction_id: UUID, *, keep: Sequence[str] = 
     )
 
 
+def take_reservations(tx: Tx, chain: str, resources: Sequence[str], transaction_id: UUID) -> None:
+    """What a final version has used is reserved for its transaction alone, whoever contested it; all else is freed."""
+    release_reservations(tx, transaction_id, keep=resources)
+    tx.executemany(
+        "INSERT INTO reservations (chain, resource, transaction_id) VALUES (%s, %s, %s)"
+        " ON CONFLICT (chain, resource) DO UPDATE SET transaction_id = excluded.transaction_id",
+        [[chain, resource, transaction_id] for resource in sorted(resources)],
+    )
+
+
 def reservations_of(tx: Tx, transaction_id: UUID) -> Sequence[str]:
     """What is reserved for a transaction."""
     rows = tx.all(
@@ -118,7 +128,7 @@ def to_sign(tx: Tx, chain: str, keyset: str, kinds: Sequence[str]) -> Sequence[V
     """Versions of some kinds that the signer has to be asked about, oldest first."""
     rows = tx.all(
         "SELECT v.* FROM transaction_versions v JOIN transactions t ON t.id = v.transaction_id"
-        " WHERE t.chain = %s AND t.keyset = %s AND v.state = 'built' AND t.state IN ('built', 'broadcast')"
+        " WHERE t.chain = %s AND t.keyset = %s AND v.state = 'built' AND t.state IN ('built', 'broadcast', 'contested')"
         " AND t.kind = ANY (%s) ORDER BY v.created_at, v.transaction_id, v.version",
         [chain, keyset, list(kinds)],
     )
@@ -129,11 +139,31 @@ def still_to_sign(tx: Tx, version: Version) -> bool:
     """Whether the signer still has to be asked about a version; another worker may have brought its answer."""
     row = tx.one(
         "SELECT EXISTS (SELECT 1 FROM transaction_versions v JOIN transactions t ON t.id = v.transaction_id"
-        " WHERE v.transaction_id = %s AND v.version = %s AND v.state = 'built' AND t.state IN ('built', 'broadcast'))"
-        " AS found",
+        " WHERE v.transaction_id = %s AND v.version = %s AND v.state = 'built'"
+        "  AND t.state IN ('built', 'broadcast', 'contested')) AS found",
         [version.transaction_id, version.version],
     )
     return bool(row["found"])
+
+
+def contenders(tx: Tx, chain: str, resources: Sequence[str]) -> Sequence[OurTransaction]:
+    """Our transactions that use one of `resources` in any version, are in no block, and may still be: by their ids."""
+    rows = tx.all(
+        "SELECT t.* FROM transactions t WHERE t.chain = %s AND t.state IN ('built', 'broadcast', 'contested')"
+        " AND t.id IN (SELECT v.transaction_id FROM transaction_versions v"
+        "  WHERE v.resources && %s::text[] AND v.state <> 'refused') ORDER BY t.id",
+        [chain, list(resources)],
+    )
+    return [_transaction(tx, row) for row in rows]
+
+
+def sent(tx: Tx, chain: str, keyset: str) -> Sequence[UUID]:
+    """Ids of a key-set's transactions that are built or broadcast, and that nothing contests."""
+    rows = tx.all(
+        "SELECT id FROM transactions WHERE chain = %s AND keyset = %s AND state IN ('built', 'broadcast') ORDER BY id",
+        [chain, keyset],
+    )
+    return [row["id"] for row in rows]
 
 
 def record_signed(tx: Tx, version: Version, signed: bytes, txid: str) -> bool:

@@ -97,6 +97,7 @@ def _record(db: Database, site: Site, version: Version, signed: bytes, txid: str
         if transaction.state not in (
             TransactionState.BUILT,
             TransactionState.BROADCAST,
+            TransactionState.CONTESTED,
             TransactionState.CONFIRMING,
         ):
             return False
@@ -140,7 +141,7 @@ def _refused(db: Database, site: Site, version: Version, refusal: Refused) -> No
         if not repository.record_refused(tx, version):
             return
         repository.note_error(tx, transaction.id, f"signer refused: {refusal}")
-        if version.version == 1 and transaction.state is TransactionState.BUILT:
+        if version.version == 1 and transaction.state in (TransactionState.BUILT, TransactionState.CONTESTED):
             repository.apply(tx, transaction, TransactionEvent.REFUSE)
             effects_of(transaction.kind).refused(
                 tx, transaction, f"{REFUSED_BEFORE}: {refusal}"[:500], seconds=site.pace.refused_seconds

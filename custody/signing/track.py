@@ -22,13 +22,13 @@ from custody.storage import alerts, events
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Isolation, Tx
 
-_ALIVE = (TransactionState.BUILT, TransactionState.BROADCAST, TransactionState.CONFIRMING)
-_OPEN_ALERTS = (
-    "transaction.not_relayed",
-    "transaction.input_vanished",
-    "transaction.bump_capped",
-    "transaction.not_tracked",
+_ALIVE = (
+    TransactionState.BUILT,
+    TransactionState.BROADCAST,
+    TransactionState.CONTESTED,
+    TransactionState.CONFIRMING,
 )
+_OPEN_ALERTS = (*closing.ABOUT_SENDING, "transaction.not_tracked")
 
 
 def track(db: Database, site: Site) -> int:
@@ -101,6 +101,9 @@ def _apply(tx: Tx, site: Site, transaction: OurTransaction, verdict: Verdict) ->
     match verdict:
         case Mined(fact):
             _to(tx, transaction, TransactionEvent.MINE, fact)
+            if transaction.newest_signed is None:
+                # Contested before the signer's answer came: it has signed, as everybody can see.
+                effects_of(transaction.kind).signed(tx, transaction)
             effects_of(transaction.kind).mined(tx, transaction, fact)
             for alert in _OPEN_ALERTS:
                 alerts.resolve_alert(tx, alert, str(transaction.id))
@@ -145,6 +148,13 @@ def _undo(tx: Tx, transaction: OurTransaction) -> None:
         )
     else:
         effects_of(transaction.kind).undone(tx, transaction)
+    if not repository.reservations_of(tx, transaction.id):
+        # It was contested before it confirmed, so something else has what it uses.
+        closing.contest(
+            tx,
+            repository.lock(tx, transaction.id),
+            "its block was undone, and another of ours takes its place",
+        )
     alerts.resolve_alert(tx, "transaction.reverted", str(transaction.id))
     events.emit(
         tx,

@@ -92,7 +92,7 @@ def judge(
         return _confirmed(state, place, mine, is_final=is_final(mine))
     if state in (TransactionState.CONFIRMING, TransactionState.FINAL):
         return Undone()
-    if state not in (TransactionState.BUILT, TransactionState.BROADCAST):
+    if state not in (TransactionState.BUILT, TransactionState.BROADCAST, TransactionState.CONTESTED):
         return Stay()
     fatal = [
         next(
@@ -108,7 +108,7 @@ def _confirmed(
     state: TransactionState, place: tuple[str, int, str] | None, fact: ConsumptionFact, *, is_final: bool
 ) -> Verdict:
     there = (fact.txid, fact.height, fact.block_hash)
-    if state is TransactionState.BROADCAST:
+    if state in (TransactionState.BROADCAST, TransactionState.CONTESTED):
         return Mined(fact)
     if state is TransactionState.CONFIRMING:
         if place != there:

@@ -105,8 +105,7 @@ def _record(
 def _insert(tx: Tx, site: BtcSite, sweep_id: UUID, chosen: Sequence[SpendableCoin]) -> None:
     items = items_of(tx, site, chosen)
     kind = Kind.CONSOLIDATION
-    if not repository.insert(tx, sweep_id, site.chain, site.keyset.id, kind, Reason.MANY, items):
-        raise Raced("another sweep has claimed one of its addresses")
+    repository.insert(tx, sweep_id, site.chain, site.keyset.id, kind, Reason.MANY, items, claim="coins")
 
 
 def items_of(tx: Tx, site: BtcSite, chosen: Sequence[SpendableCoin]) -> list[Item]:

@@ -37,6 +37,12 @@ class SweepEffects:
         """Never signed, so over: what it was to empty is planned again, in halves and ever later (`planner`)."""
         self._abandon(tx, transaction, SweepEvent.REFUSE, reason)
 
+    def contested(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
+        """Others may empty what it was to empty."""
+        found = repository.state_of(tx, transaction.id)
+        if found is not None:
+            repository.close_items(tx, found[0])
+
     def mined(self, tx: Tx, transaction: OurTransaction, fact: ConsumptionFact) -> None:
         """Nothing follows before it is final."""
 

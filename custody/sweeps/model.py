@@ -38,6 +38,11 @@ class SweepPace:
     """A coin of at most this is small."""
     max_inputs: int = 400
     """Most coins that one consolidation spends; weight and the signer's message size bound it too."""
+    rescue_inputs: int = 50
+    """Most coins that one transaction of a rescue spends: a thief who takes one of them spoils it. A payment's coins
+    stay together, however many."""
+    rescue_transactions: int = 40
+    """Most transactions of a rescue that are recorded in one go, before any of them is signed."""
 
     def __post_init__(self) -> None:
         at_least_one = (
@@ -46,6 +51,8 @@ class SweepPace:
             self.retry_seconds,
             self.long_term_wei_per_gas,
             self.max_inputs,
+            self.rescue_inputs,
+            self.rescue_transactions,
         )
         not_negative = (
             self.gather_seconds,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
@@ -21,21 +21,41 @@ OPEN_STATES: Final = (SweepState.PLANNED, SweepState.SIGNING, SweepState.BROADCA
 """A sweep that is not final."""
 
 
+Claim = Literal["addresses", "coins"]
+"""What a sweep keeps from others while it is open: what it empties as a whole, or only the coins reserved for it
+(BTC)."""
+
+
 def insert(
-    tx: Tx, sweep_id: UUID, chain: str, keyset: str, kind: Kind, reason: str, items: Iterable[Item]
+    tx: Tx,
+    sweep_id: UUID,
+    chain: str,
+    keyset: str,
+    kind: Kind,
+    reason: str,
+    items: Iterable[Item],
+    *,
+    claim: Claim = "addresses",
 ) -> bool:
     """Add a sweep in its first state; False if another open one empties one of its items. Roll back then."""
     tx.execute(
         "INSERT INTO sweeps (id, chain, keyset, kind, state, reason) VALUES (%s, %s, %s, %s, %s, %s)",
         [sweep_id, chain, keyset, kind, SweepState.PLANNED, reason],
     )
-    rows = [[sweep_id, item.address_id, item.asset, item.units] for item in items]
+    open_ = claim == "addresses"
+    rows = [[sweep_id, item.address_id, item.asset, item.units, open_] for item in items]
     inserted = tx.executemany(
-        "INSERT INTO sweep_items (sweep_id, address_id, asset, units) VALUES (%s, %s, %s, %s)"
+        "INSERT INTO sweep_items (sweep_id, address_id, asset, units, open) VALUES (%s, %s, %s, %s, %s)"
         " ON CONFLICT (address_id, asset) WHERE open DO NOTHING",
         rows,
     )
     return inserted == len(rows)
+
+
+def claimed(tx: Tx, address_id: int) -> frozenset[str]:
+    """Assets of which open sweeps empty an address."""
+    rows = tx.all("SELECT asset FROM sweep_items WHERE address_id = %s AND open", [address_id])
+    return frozenset(row["asset"] for row in rows)
 
 
 def attach(tx: Tx, sweep_id: UUID, transaction_id: UUID) -> None:

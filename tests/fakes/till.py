@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from chains.btc.fees import FeeRate
+from chains.btc.fees import Evicted, FeeRate
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut, sighash_p2wpkh, with_witnesses
@@ -61,6 +61,9 @@ class PricedNode:
 
     def incremental_feerate(self) -> FeeRate:
         return self.node.incremental_feerate()
+
+    def evicted(self, txid: TxId) -> Evicted | None:
+        return self.node.evicted(txid)
 
 
 class Till(Teller):

@@ -22,7 +22,7 @@ from custody.signing.sign import sign
 from custody.storage import halts
 from custody.sweeps import readmodel
 from custody.sweeps.model import Sweep, SweepPace
-from custody.sweeps.rotation import LAST_INDEX
+from custody.sweeps.rotation_btc import LAST_INDEX
 from custody.sweeps.service import sweep
 from ops.devnet.bitcoind import Bitcoind
 from policies.bundle import KeyState

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
-from typing import Final
+from typing import Any, Final
 
 from chains.btc.address import parse_address
 from chains.btc.block import HEADER_BYTES, Block, observe_transaction
-from chains.btc.fees import FeeRate
+from chains.btc.fees import Evicted, FeeRate
 from chains.btc.network import BtcNetwork
 from chains.btc.node.transport import (
     ALREADY_IN_UTXO_SET,
@@ -226,7 +226,7 @@ class BitcoinNode:
             InvalidValue: the bytes aren't a transaction.
         """
         txid = Transaction.parse(raw).txid
-        if self._in_mempool(txid):
+        if self._mempool_entry(txid) is not None:
             return BroadcastResult(BroadcastState.ALREADY_KNOWN, "in the mempool")
         try:
             self._transport.call("sendrawtransaction", raw.hex(), _btc_text(self._max_feerate))
@@ -255,7 +255,7 @@ class BitcoinNode:
         Without a transaction index a node can tell that it was mined only while one of its first outputs
         is unspent; otherwise the answer is UNKNOWN.
         """
-        if self._in_mempool(txid):
+        if self._mempool_entry(txid) is not None:
             return Presence.MEMPOOL
         queries: list[tuple[str, list[object]]] = [("getrawtransaction", [txid.hex, 1])]
         queries += [("gettxout", [txid.hex, vout, False]) for vout in range(_PAYABLE_OUTPUTS_LOOKED_AT)]
@@ -291,6 +291,13 @@ class BitcoinNode:
     def incremental_feerate(self) -> FeeRate:
         """What each replacement pays beyond the one before, for its relay (rule 4 of BIP125)."""
         return _feerate(self._transport.call("getmempoolinfo")["incrementalrelayfee"])
+
+    def evicted(self, txid: TxId) -> Evicted | None:
+        """What a replacement of a transaction pushes out of this node's mempool; None if it is not there."""
+        entry = self._mempool_entry(txid)
+        if entry is None:
+            return None
+        return Evicted(int(entry["descendantcount"]), _sats(entry["fees"]["descendant"]))
 
     def is_unspent(self, resource: str) -> bool:
         """Whether an outpoint (`txid:vout`) is in the node's UTXO set at its tip, whatever waits in the mempool.
@@ -336,14 +343,14 @@ class BitcoinNode:
         """Closes the calling thread's connections; the next call opens new ones."""
         self._transport.close()
 
-    def _in_mempool(self, txid: TxId) -> bool:
+    def _mempool_entry(self, txid: TxId) -> dict[str, Any] | None:
         try:
-            self._transport.call("getmempoolentry", txid.hex)
+            entry: dict[str, Any] = self._transport.call("getmempoolentry", txid.hex)
         except NodeRefused as error:
             if error.code == INVALID_ADDRESS_OR_KEY:
-                return False
+                return None
             raise
-        return True
+        return entry
 
 
 def _sats(amount: Decimal | int) -> int:

@@ -17,24 +17,29 @@ _SPENDABLE = """
     LEFT JOIN deposits d ON d.chain = r.chain AND d.resource = r.resource
     WHERE r.chain = %(chain)s AND a.keyset = %(keyset)s AND r.asset = %(asset)s AND r.units > 0
       AND NOT EXISTS (SELECT 1 FROM consumptions u WHERE u.chain = r.chain AND u.resource = r.resource)
-      AND NOT EXISTS (SELECT 1 FROM reservations v WHERE v.chain = r.chain AND v.resource = r.resource)
+      AND NOT EXISTS (SELECT 1 FROM reservations v JOIN transactions t ON t.id = v.transaction_id
+                      WHERE v.chain = r.chain AND v.resource = r.resource
+                        -- A rescue takes what payments have reserved. What another rescue has is as good as moved.
+                        AND (t.kind = 'rotation' OR NOT %(rescue)s))
       AND (NOT r.coinbase OR c.height - r.height + 1 >= %(maturity)s)
       AND ((d.state = 'credited' OR %(rescue)s AND d.id IS NOT NULL)
            AND c.anchor - r.height + 1 >= %(settle_blocks)s
            -- A stranger's coin is final before others' payments depend on it, however early it was credited: if it is
            -- double-spent in a reorg, what spends it can neither confirm nor be replaced.
            OR d.id IS NULL AND a.purpose = 'change' AND EXISTS (
-            -- Our own change. If its transaction has several versions, a reorg could bring another one, and this
-            -- coin would never have existed: then it has to be as deep as what we call final.
+            -- Our own change. If its transaction has several versions, or another of ours contests it, a reorg could
+            -- bring that one, and this coin would never have existed: then it has to be as deep as what we call final.
             SELECT 1 FROM transaction_versions o WHERE o.content = r.txid AND (
                 c.anchor - r.height + 1 >= %(settle_blocks)s
                 OR NOT EXISTS (SELECT 1 FROM transaction_versions s
-                               WHERE s.transaction_id = o.transaction_id AND s.version <> o.version))))
+                               WHERE s.resources && o.resources AND s.content <> o.content
+                                 AND (s.transaction_id = o.transaction_id OR s.state <> 'refused')))))
 """
 
 
 Taking = Literal["credited", "all"]
-"""Which deposits' coins may be spent: credited ones, or (by a rescue) also those that are in no balance."""
+"""Which coins may be spent: of credited deposits, and free; or (by a rescue) also those that are in no balance, and
+those that payments have reserved."""
 
 
 def spendable(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from chains.btc.fees import FeeRate
+from chains.btc.fees import Evicted, FeeRate
 from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
 from chains.errors import InvalidValue
@@ -34,6 +34,9 @@ class BtcPaymentNode(SendingNode, Protocol):
 
     def incremental_feerate(self) -> FeeRate:
         """What a replacement pays for its own relay."""
+
+    def evicted(self, txid: TxId) -> Evicted | None:
+        """What a replacement of a transaction pushes out of its mempool; None if it is not there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,18 +36,28 @@ class Committed:
     beyond_anchor: Leaving
 
 
-def committed(tx: Tx, site: EvmSite) -> Committed | None:
-    """What is on its way out; None before the monitor's first block."""
+def committed(tx: Tx, site: EvmSite, *, below: int | None = None) -> Committed | None:
+    """What is on its way out; None before the monitor's first block.
+
+    Args:
+        tx: any.
+        site: the wallet.
+        below: of what is in no block, payments with lower nonces only, and rotations with any: what a rotation with
+            this nonce has to leave room for. None: everything.
+    """
     tip, anchor = repository.cursor(tx, site.chain), repository.anchor(tx, site.chain)
     if tip is None or anchor is None:
         return None
-    return Committed(tip, anchor, _leaving(tx, site, tip.height), _leaving(tx, site, anchor))
+    return Committed(tip, anchor, _leaving(tx, site, tip.height, below), _leaving(tx, site, anchor, below))
 
 
-def _leaving(tx: Tx, site: EvmSite, height: int) -> Leaving:
-    params = {"chain": site.chain, "keyset": site.keyset.id, "height": height}
+def _leaving(tx: Tx, site: EvmSite, height: int, below: int | None) -> Leaving:
+    params = {"chain": site.chain, "keyset": site.keyset.id, "height": height, "below": below}
     pending = (
         "t.chain = %(chain)s AND t.keyset = %(keyset)s AND (t.state IN ('built', 'broadcast')"
+        "  AND (%(below)s::bigint IS NULL OR t.kind = 'rotation' OR EXISTS ("
+        "   SELECT 1 FROM transaction_versions n WHERE n.transaction_id = t.id"
+        "    AND split_part(n.resources[1], ':', 2)::bigint < %(below)s))"
         " OR t.state = 'confirming' AND t.height > %(height)s)"
     )
     fees = tx.one(

@@ -36,19 +36,39 @@ def take(tx: Tx, chain: str, sender: bytes, *, used: int) -> int:
         Raced: the chain has used the nonce, and the monitor has not read that block yet.
     """
     text = _text(sender)
-    tx.execute(
-        "INSERT INTO nonces (chain, sender, first) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-        [chain, text, used],
-    )
-    row = tx.one(
-        "SELECT first FROM nonces WHERE chain = %s AND sender = %s FOR UPDATE",
-        [chain, text],
-    )
-    first = _forget_final(tx, chain, text, int(row["first"]))
+    first = _forget_final(tx, chain, text, _lock(tx, chain, text, used))
     nonce = _lowest(tx, chain, text, first, _FREE)
     if nonce < used:
         raise Raced(f"nonce {nonce} of {text} is used, and the monitor has not seen by what")
     return nonce
+
+
+def to_rescue(tx: Tx, chain: str, sender: bytes, *, first: int) -> int:
+    """The lowest nonce from `first` on that no block and no rotation uses, whatever else has reserved it.
+
+    Args:
+        tx: any; one that takes the nonce holds its lock (`lock`).
+        chain: the chain.
+        sender: 20 bytes.
+        first: at least what the chain has used, by the node's word of this moment.
+    """
+    return _lowest(tx, chain, _text(sender), first, _NOT_RESCUED)
+
+
+def highest(tx: Tx, chain: str, keyset: str) -> int:
+    """The highest nonce of what we may have signed and no block has, contested or not; -1 if there is nothing."""
+    row = tx.one(
+        "SELECT coalesce(max(split_part(v.resources[1], ':', 2)::bigint), -1) AS nonce FROM transactions t"
+        " JOIN transaction_versions v ON v.transaction_id = t.id WHERE t.chain = %s AND t.keyset = %s"
+        " AND t.state IN ('built', 'broadcast', 'contested')",
+        [chain, keyset],
+    )
+    return int(row["nonce"])
+
+
+def lock(tx: Tx, chain: str, sender: bytes, *, used: int) -> None:
+    """Keep others from taking nonces of a sender until `tx` ends; `used` as for `take`."""
+    _lock(tx, chain, _text(sender), used)
 
 
 def hole(tx: Tx, chain: str, keyset: str, sender: bytes, *, older_than_seconds: int) -> int | None:
@@ -98,10 +118,25 @@ _FREE: Final = (
     " AND NOT EXISTS (SELECT 1 FROM consumptions c WHERE c.chain = %(chain)s"
     "  AND c.resource = %(sender)s || ':' || n)"
 )
+_NOT_RESCUED: Final = (
+    "NOT EXISTS (SELECT 1 FROM reservations r JOIN transactions t ON t.id = r.transaction_id"
+    "  WHERE r.chain = %(chain)s AND r.resource = %(sender)s || ':' || n AND t.kind = 'rotation')"
+    " AND NOT EXISTS (SELECT 1 FROM consumptions c WHERE c.chain = %(chain)s"
+    "  AND c.resource = %(sender)s || ':' || n)"
+)
 _NOT_FINAL: Final = (
     "NOT EXISTS (SELECT 1 FROM consumptions c JOIN cursors k ON k.chain = c.chain"
     "  WHERE c.chain = %(chain)s AND c.resource = %(sender)s || ':' || n AND c.height <= k.anchor)"
 )
+
+
+def _lock(tx: Tx, chain: str, sender: str, used: int) -> int:
+    tx.execute(
+        "INSERT INTO nonces (chain, sender, first) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        [chain, sender, used],
+    )
+    row = tx.one("SELECT first FROM nonces WHERE chain = %s AND sender = %s FOR UPDATE", [chain, sender])
+    return int(row["first"])
 
 
 def _lowest(tx: Tx, chain: str, sender: str, first: int, condition: str) -> int:
