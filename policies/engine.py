@@ -326,12 +326,12 @@ _WITHDRAWAL_NEEDS: Final = (
 
 
 def _withdrawal_stands(facts: Facts) -> Iterator[Reason]:
+    if facts.order is not None and facts.order != GENUINE:
+        yield Reason("order-not-genuine", facts.order)
     unknown = [name for name in _WITHDRAWAL_NEEDS if getattr(facts, name) is None]
     if unknown:
         yield from (Reason("missing-fact", f"{name} is not known") for name in unknown)
         return
-    if facts.order != GENUINE:
-        yield Reason("order-not-genuine", str(facts.order))
     if facts.expires_at is not None and facts.now >= facts.expires_at:
         yield Reason("order-expired", f"ended at {facts.expires_at}, it is {facts.now}")
     if facts.units == 0:

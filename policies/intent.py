@@ -15,6 +15,7 @@ from policies.canonical import (
     Document,
     Hex32,
     Name,
+    Part,
     Seconds,
     Units,
     Uuid,
@@ -45,6 +46,21 @@ class Kind(StrEnum):
     """A hot key carries out what a Safe's owners have signed, and pays its gas."""
 
 
+class Context(Part, frozen=True):
+    """What a caller says of the customer and the session in which the payment was asked for. Only what it knows is
+    there; a rule that asks for the rest denies."""
+
+    kyc_level: Annotated[int, msgspec.Meta(ge=0, le=100)] | msgspec.UnsetType = msgspec.UNSET
+    """How well the customer is identified, by the caller's own scale."""
+    new_device: bool | msgspec.UnsetType = msgspec.UNSET
+    new_ip: bool | msgspec.UnsetType = msgspec.UNSET
+    password_changed_at: Seconds | msgspec.UnsetType = msgspec.UNSET
+    """UNIX seconds; when it was set first if never changed."""
+    mfa_changed_at: Seconds | msgspec.UnsetType = msgspec.UNSET
+    mfa_methods: Annotated[tuple[Name, ...], msgspec.Meta(max_length=8)] | msgspec.UnsetType = msgspec.UNSET
+    """Second factors that were passed, such as `totp` or `passkey`."""
+
+
 class Order(Document, frozen=True):
     """A caller's wish to pay, signed over `digest()` by the caller's Ed25519 key."""
 
@@ -66,6 +82,8 @@ class Order(Document, frozen=True):
     """Most network fee, in base units of the chain's native asset, that this payment may cause."""
     expires_at: Seconds
     """No signer signs for this order afterwards (UNIX seconds)."""
+    context: Context | msgspec.UnsetType = msgspec.UNSET
+    """Left out where the caller says nothing."""
 
     @property
     def units(self) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from chains.errors import PermanentError, TransientError
+from chains.errors import InvalidValue, PermanentError, TransientError
 from custody.storage import alerts, halts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
@@ -24,6 +25,8 @@ from policies.deciding import engine_of
 from policies.decision import Decision, Deny, Reason, Routed, Wait
 from policies.engine import PAYMENTS_REVERTED, nobody_asked
 from policies.facts import GENUINE, AccountState, Facts, Operation, Ownership, Screening
+from policies.ordered import facts_of
+from policies.values import value_of
 from policies.words import needed
 
 Screen = Callable[[str, str], Screening]
@@ -102,24 +105,24 @@ def gather(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, screening: Screening,
     """Everything the policy is told. What cannot be found out is None, which denies where it is asked for."""
     account = repository.customer_state(tx, withdrawal.customer)
     since = datetime.fromtimestamp(now, UTC) - timedelta(days=1)
-    return Facts(
-        operation=Operation.WITHDRAWAL,
-        now=now,
-        id=str(withdrawal.id),
-        chain=withdrawal.chain,
-        asset=withdrawal.asset,
-        units=withdrawal.units,
-        destination=withdrawal.destination,
+    return replace(
+        _told(withdrawal, now),
+        value=value_of(bundle, withdrawal.asset, withdrawal.units),
         ownership=_ownership(tx, withdrawal, bundle),
         screening=screening,
-        customer=withdrawal.customer,
         account=None if account is None else AccountState(account),
-        initiator=withdrawal.caller,
         order=_examine(withdrawal, bundle, now=now),
         halts=(),  # looked at before; nothing is decided under a halt
-        expires_at=int(withdrawal.expires_at.timestamp()),
         reverts=repository.reverts_in_window(tx, withdrawal.chain, since).get(withdrawal.customer, 0),
     )
+
+
+def _told(withdrawal: Withdrawal, now: int) -> Facts:
+    """What the order says; of one that cannot be read nothing, which denies."""
+    try:
+        return facts_of(withdrawal.signed_order.order, now=now)
+    except InvalidValue:
+        return Facts(operation=Operation.WITHDRAWAL, now=now, id=str(withdrawal.id))
 
 
 def _payable(decision: Decision, bundle: Bundle, withdrawal: Withdrawal) -> Decision:

@@ -29,7 +29,7 @@ Operator = Annotated[Call, Depends(needs(Scope.OPERATOR))]
 @router.post("", status_code=201, response_model=schemas.WithdrawalOut)
 def request_withdrawal(call: Writer, body: schemas.NewWithdrawal) -> Response:
     """Request a withdrawal. The money is held at once; `state` tells how far it is from then on."""
-    signed = SignedOrder(Order.from_object(body.order.model_dump()), body.signature)
+    signed = SignedOrder(Order.from_object(body.order.model_dump(exclude_unset=True)), body.signature)
 
     def effect(tx: Tx) -> schemas.WithdrawalOut:
         return _render(tx, call, [service.request(tx, signed, call.caller, call.bundle, now=call.now)])[0]

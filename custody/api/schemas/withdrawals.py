@@ -11,6 +11,21 @@ from pydantic import ConfigDict, Field, StringConstraints
 from custody.api.schemas.base import DecimalText, In, Money, NameText, Out, UnitsText, UnixSeconds, UuidText
 
 
+class ContextIn(In):
+    """What you know of the customer and the session, for rules that ask for it. Leave out what you don't know."""
+
+    kyc_level: Annotated[int, Field(ge=0, le=100)] | None = Field(
+        default=None, description="How well the customer is identified, by your own scale."
+    )
+    new_device: bool | None = None
+    new_ip: bool | None = None
+    password_changed_at: UnixSeconds | None = None
+    mfa_changed_at: UnixSeconds | None = None
+    mfa_methods: Annotated[list[NameText], Field(max_length=8)] | None = Field(
+        default=None, description="Second factors that were passed, such as `totp` or `passkey`."
+    )
+
+
 class OrderIn(In):
     """The signed document (RFC 8785; domain `order`, version 1); amounts in base units."""
 
@@ -28,6 +43,9 @@ class OrderIn(In):
         description="Most network fee this may cause, in base units of the chain's native asset (satoshi, wei)."
     )
     expires_at: UnixSeconds
+    context: ContextIn | None = Field(
+        default=None, description="Signed with the rest. Leave out if you say nothing."
+    )
 
 
 class NewWithdrawal(In):

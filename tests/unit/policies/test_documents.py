@@ -35,8 +35,9 @@ from policies.canonical import (
     encode_signature,
     verify_ed25519,
 )
-from policies.intent import Approval, Attestation, Evidence, Intent, Kind, Order, Verdict
+from policies.intent import Approval, Attestation, Context, Evidence, Intent, Kind, Order, Verdict
 from policies.keys import SigningKey, sign_bundle, sign_order
+from policies.ordered import facts_of
 from tests.fakes.signing import DAY, NOW, SoftKeys, World
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
@@ -433,3 +434,25 @@ def test_the_stored_form_reads_back(world: World) -> None:
     assert msgspec.json.decode(RAW, type=SignedBundle) == msgspec.json.decode(
         msgspec.json.format(RAW), type=SignedBundle
     )
+
+
+def test_an_orders_context_is_signed_and_left_out_where_nothing_is_said(world: World) -> None:
+    silent = world.order()
+    assert b"context" not in silent.canonical()
+    told = msgspec.structs.replace(
+        silent, context=Context(kyc_level=2, new_device=False, mfa_methods=("totp",))
+    )
+    assert Order.from_canonical(told.canonical()) == told
+    assert b'"context":{"kyc_level":2,"mfa_methods":["totp"],"new_device":false}' in told.canonical()
+    assert told.digest() != silent.digest()
+    facts = facts_of(told, now=10)
+    assert (facts.kyc_level, facts.new_device, facts.new_ip) == (2, False, None)
+    assert facts.mfa_methods == frozenset({"totp"})
+
+
+def test_what_was_changed_in_the_future_was_changed_now(world: World) -> None:
+    order = msgspec.structs.replace(
+        world.order(), context=Context(password_changed_at=1_000, mfa_changed_at=5)
+    )
+    facts = facts_of(order, now=100)
+    assert (facts.password_age_seconds, facts.mfa_age_seconds) == (0, 95)
