@@ -1,6 +1,7 @@
 """Coins of ours that transactions of strangers spent: somebody else signs with our key, or we have forgotten a payment.
 
-At first sight the monitor halts all paying, until an operator lifts that. Once the foreign transaction is final the
+At first sight the monitor halts all paying, until an operator lifts that; not where the bundle says that the keys are
+compromised: whoever has them must not stop everybody by spending dust. Once the foreign transaction is final the
 loss is the house's: it is booked to suspense, so that ledger and chain agree again. If a reorg undoes it, so is the
 booking.
 
@@ -67,7 +68,8 @@ def _book(tx: Tx, bundle: Bundle, spend: ForeignSpend) -> None:
         ALERT,
         spend.resource,
         f"{spend.txid}, which is not ours, spent {bundle.told(spend.asset, spend.units)} of {spend.keyset} and is"
-        " final: the loss is in suspense, all paying was halted",
+        " final: the loss is in suspense. Paying was halted at first sight, unless the keys were known to be"
+        " compromised",
         data,
     )
     events.emit(tx, ALERT, spend.resource, data)

@@ -22,6 +22,7 @@ from custody.signing.btc import change, coins
 from custody.signing.btc.build import fetch_previous, present_feerate
 from custody.signing.btc.consolidate import assemble_rotation, replaced
 from custody.signing.btc.plan import MAX_PREVIOUS_BYTES, assemble, choose, previous_bytes
+from custody.signing.btc.rivals import rival
 from custody.signing.btc.site import BtcSite
 from custody.signing.errors import BumpRefused, Raced
 from custody.signing.model import OurTransaction, SpendableCoin, Version, VersionState
@@ -43,6 +44,8 @@ class _Found:
     newest: Version
     pinned: Sequence[SpendableCoin]
     others: Sequence[SpendableCoin]
+    contested: Sequence[OurTransaction]
+    """Others of ours that spend the same coins: what a rescue has to replace, too."""
 
 
 def replace(db: Database, site: BtcSite, transaction_id: UUID, feerate: int | None) -> int:
@@ -75,7 +78,16 @@ def _find(tx: Tx, site: BtcSite, transaction_id: UUID) -> _Found:
     if len(pinned) != len(resources):
         raise BumpRefused("a reorg removed a coin that it spends")
     others = coins.spendable(tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks)
-    return _Found(transaction, newest, pinned, others)
+    contested = _rivals(tx, site, transaction)
+    return _Found(transaction, newest, pinned, others, contested)
+
+
+def _rivals(tx: Tx, site: BtcSite, transaction: OurTransaction) -> Sequence[OurTransaction]:
+    if transaction.kind != Kind.ROTATION:
+        return ()
+    resources = sorted(transaction.versions[-1].resources)
+    found = repository.contenders(tx, site.chain, resources)
+    return [each for each in found if each.id != transaction.id]
 
 
 def _payees(version: Version, site: BtcSite) -> tuple[Payee, ...]:
@@ -92,10 +104,11 @@ def _choose(site: BtcSite, found: _Found, payees: Sequence[Payee], target: FeeRa
     told = site.asset.told
     ceiling = sum(payee.fee_ceiling for payee in payees)
     limit = min(ceiling, int(site.network.fee_cap))
-    old_fee = max(v.fee_units for v in found.transaction.versions if v.state is VersionState.SIGNED)
-    old_feerate = FeeRate(
-        max(v.feerate for v in found.transaction.versions if v.state is VersionState.SIGNED)
-    )
+    signed = [v for v in found.transaction.versions if v.state is VersionState.SIGNED]
+    rivals = [rival(site, each) for each in found.contested]
+    # Mempools have either what it replaces, or itself.
+    old_fee = max(*(v.fee_units for v in signed), sum(each.fee_sats for each in rivals))
+    old_feerate = max(*(FeeRate(v.feerate) for v in signed), *(each.feerate for each in rivals), FeeRate(0))
     incremental = max(site.node.incremental_feerate(), FeeRate(1_000))
     feerate = max(target, FeeRate(old_feerate.sat_per_kvb + 1))
     if found.transaction.kind in (Kind.CONSOLIDATION, Kind.ROTATION):
@@ -183,21 +196,46 @@ def _record(
     return number
 
 
-def stuck(db: Database, site: BtcSite) -> Sequence[tuple[UUID, int]]:
-    """What has waited for blocks below the present estimate, and that estimate (sat/kvB)."""
+def stuck(db: Database, site: BtcSite) -> Sequence[tuple[UUID, int | None]]:
+    """What has waited for blocks below the present estimate, and that estimate (sat/kvB); and rescues that pay less
+    than what mempools have in their place (None: whatever that takes)."""
     with db.snapshot() as tx:
         waiting = repository.unconfirmed_for(tx, site.chain, site.keyset.id, site.pace.bump_after_blocks)
         leisurely = _consolidations(tx, waiting)
+        rescues = _rescues(tx, site, waiting)
     if not waiting:
         return ()
     feerate, _ = present_feerate(site)
     if feerate.sat_per_kvb <= site.pace.long_term_sat_per_kvb:
         leisurely = frozenset()
-    return [
+    behind: list[tuple[UUID, int | None]] = [
         (transaction_id, feerate.sat_per_kvb)
         for transaction_id, paid in waiting
         if paid < feerate.sat_per_kvb and transaction_id not in leisurely
     ]
+    enough = {transaction_id for transaction_id, _ in behind}
+    outbid = [each for each in rescues if each.transaction.id not in enough and _outbid(site, each)]
+    return [*behind, *((each.transaction.id, None) for each in outbid)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rescue:
+    transaction: OurTransaction
+    rivals: Sequence[OurTransaction]
+
+
+def _rescues(tx: Tx, site: BtcSite, waiting: Sequence[tuple[UUID, int]]) -> Sequence[_Rescue]:
+    """Those of what waits that replace payments."""
+    if not site.rescuing:
+        return ()
+    found = (repository.find(tx, transaction_id) for transaction_id, _ in waiting)
+    return [_Rescue(each, _rivals(tx, site, each)) for each in found if each is not None]
+
+
+def _outbid(site: BtcSite, rescue: _Rescue) -> bool:
+    """Whether what our node has in its place pays more: somebody has raised that since the rescue was built."""
+    pays = max(version.fee_units for version in rescue.transaction.versions)
+    return sum(rival(site, each).fee_sats for each in rescue.rivals) >= pays
 
 
 def _consolidations(tx: Tx, waiting: Sequence[tuple[UUID, int]]) -> frozenset[UUID]:
