@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from chains.eth.network import NativeMode
-from chains.ports import ChainAdapter, Header, Observation, Receipt
+from chains.ports import ChainAdapter, Consumption, Header, Observation, Receipt
 from chains.types import BlockRef
 from custody.deposits.attestation import Prover
 from custody.deposits.model import MOST_UNITS, AddressRow, Purpose
@@ -19,7 +19,7 @@ from custody.monitor.watch import Watch
 from custody.storage import halts
 from custody.storage.alerts import Severity, raise_alert
 from custody.storage.db import Tx
-from policies.bundle import EvmNetwork
+from policies.bundle import Bundle, EvmKeyset, EvmNetwork
 
 FOREIGN_SPEND: Final = "coin.foreign_spend"
 
@@ -60,11 +60,13 @@ class Attributed:
     troubles: list[Trouble] = field(default_factory=list)
     foreign: list[Trouble] = field(default_factory=list)
     """Uses of our resources by transactions that are none of ours."""
+    expected: list[Trouble] = field(default_factory=list)
+    """The same of keys that are known to be compromised."""
 
     def raise_in(self, tx: Tx) -> None:
         """Raise all troubles. Foreign use halts all paying in the very commit that records it: somebody else signs with
         our key, or this database has forgotten a payment, and each payment more could be paid twice."""
-        for trouble in (*self.troubles, *self.foreign):
+        for trouble in (*self.troubles, *self.foreign, *self.expected):
             trouble.raise_in(tx)
         if self.foreign:
             halts.halt(tx, halts.ALL, "; ".join(trouble.message for trouble in self.foreign)[:500])
@@ -112,6 +114,7 @@ def attribute(tx: Tx, prover: Prover, chain: str, sightings: Iterable[Sighting])
         return found
     addresses = addresses_by_script(tx, chain, scripts)
     own = repository.own_contents(tx, contents)
+    foreign: list[tuple[Consumption, BlockRef]] = []
     for each in sightings:
         for receipt in each.observation.receipts:
             _receipt(found, prover, addresses.get(receipt.script), receipt, each.block, own)
@@ -120,9 +123,30 @@ def attribute(tx: Tx, prover: Prover, chain: str, sightings: Iterable[Sighting])
                 continue
             found.consumptions.append(MinedConsumption(used, each.block))
             if used.content not in own:
-                message = f"{used.resource} was used in block {each.block} by {used.txid}, which is not ours"
-                found.foreign.append(Trouble(FOREIGN_SPEND, used.resource, message))
+                foreign.append((used, each.block))
+    _foreign(tx, found, prover.bundle, chain, foreign)
     return found
+
+
+def _foreign(
+    tx: Tx, found: Attributed, bundle: Bundle, chain: str, uses: Sequence[tuple[Consumption, BlockRef]]
+) -> None:
+    """Whoever has stolen keys can spend a little there whenever he likes. Once the bundle calls them compromised that
+    is no news, and must not stop what other keys pay."""
+    wallets = {each.receipt.resource: each.address.keyset for each in found.receipts}
+    if uses:
+        wallets |= repository.wallets_of(tx, chain, [used.resource for used, _ in uses])
+    compromised = {entry.id for entry in bundle.keysets if entry.state == "compromised"}
+    senders = {entry.address.lower(): entry.id for entry in bundle.keysets if isinstance(entry, EvmKeyset)}
+    for used, block in uses:
+        message = f"{used.resource} was used in block {block} by {used.txid}, which is not ours"
+        wallet = wallets.get(used.resource, senders.get(used.resource.partition(":")[0]))
+        if wallet in compromised:
+            # One alert for all of it: dust is cheap.
+            message += f". The keys of {wallet} are known to be compromised, so others go on paying"
+            found.expected.append(Trouble(FOREIGN_SPEND, wallet, message))
+        else:
+            found.foreign.append(Trouble(FOREIGN_SPEND, used.resource, message))
 
 
 def _mode(found: Attributed, prover: Prover, chain: str, sighting: Sighting) -> None:

@@ -244,6 +244,16 @@ def own_contents(tx: Tx, contents: Iterable[str]) -> set[str]:
     return {row["content"] for row in rows}
 
 
+def wallets_of(tx: Tx, chain: str, resources: Sequence[str]) -> dict[str, str]:
+    """The key-set whose address each of these coins is at, of those that were recorded."""
+    rows = tx.all(
+        "SELECT r.resource, a.keyset FROM receipts r JOIN addresses a ON a.id = r.address_id"
+        " WHERE r.chain = %s AND r.resource = ANY (%s)",
+        [chain, list(resources)],
+    )
+    return {row["resource"]: row["keyset"] for row in rows}
+
+
 def new_scripts(tx: Tx, chain: str, after: int, gaps: Iterable[int]) -> list[tuple[int, bytes | None]]:
     """Address ids above `after` or among `gaps`; with the script where the address is of `chain`."""
     rows = tx.all(

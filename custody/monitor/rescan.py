@@ -138,6 +138,7 @@ def _add(tx: Tx, bundle: Bundle, chain: str, headers: list[Header], found: Attri
     deposits.mined(tx, bundle, chain, found.deposits, undone_above=None, anchor=cursor.anchor)
     if not consumptions:
         found.foreign.clear()  # told before, and perhaps explained since
+        found.expected.clear()
     found.raise_in(tx)
     return Added(blocks, receipts, consumptions, deposits.count(tx, chain) - before)
 

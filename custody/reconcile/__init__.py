@@ -30,6 +30,9 @@ node has at the same block (its balances, asked by the block's hash) is held aga
 - Less than we know stops paying. A token that is known to keep fees is the exception: what it kept in sweeps is booked
   as the house's network fee. If a final transaction that is none of ours has used our nonce, the loss is booked to
   suspense, after all paying has been halted.
+- Keys that the bundle calls compromised are the other exception, on every chain: that strangers use them is known, and
+  whoever has them could else stop all paying whenever he spends a little. It raises an alert, is booked as a loss once
+  it is final, and stops nothing. What is missing there without a foreign use does.
 
 Each such variance is found at a finalised block and counts while that is in the best chain.
 """

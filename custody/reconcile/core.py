@@ -112,24 +112,27 @@ def unexplained(key: WalletKey, records: Records, node: NodeBalance) -> Unexplai
     """Judge what the node has beyond (+) or below (-) our records of an EVM wallet.
 
     Anybody can send money in ways that leave no trace in what we read, so more than we know never stops paying: once it
-    is final it is booked to suspense. Less than we know is missing, and stops it, unless a token is known to keep fees.
+    is final it is booked to suspense. Less than we know is missing, and stops it, unless a token is known to keep fees,
+    or a key that is known to be compromised was used by somebody else: that is booked likewise.
     """
     now = node.units - records.units
     final = 0 if node.final_units is None else node.final_units - records.final_units
+    stolen = records.compromised and any(use.height > records.explained_to for use in records.foreign)
     differences: tuple[str, ...] = ()
-    if now < 0 and not records.keeps_fees:
+    if now < 0 and not records.keeps_fees and not stolen:
         differences = (_short(key, "at its tip", node.units, records.units),)
-    pending = now if records.keeps_fees else max(now, 0)
+    pending = now if records.keeps_fees or stolen else max(now, 0)
     if final == 0 or records.anchor is None:
         return Unexplained(differences, pending)
     if final > 0:
         return Unexplained(differences, pending, VarianceKind.SURPLUS, final)
     if records.keeps_fees:
         return Unexplained(differences, pending, VarianceKind.TOKEN_FEE, final)
-    differences = (
-        _short(key, f"at {records.anchor}", node.final_units or 0, records.final_units),
-        *differences,
-    )
+    if not stolen:
+        differences = (
+            _short(key, f"at {records.anchor}", node.final_units or 0, records.final_units),
+            *differences,
+        )
     if any(records.explained_to < use.height <= records.anchor.height for use in records.foreign):
         return Unexplained(differences, pending, VarianceKind.LOSS, final)
     return Unexplained(differences, pending)
@@ -165,7 +168,9 @@ def _unbookable(key: WalletKey, judged: Unexplained) -> list[Waiting]:
 
 
 def _foreign(key: WalletKey, records: Records) -> list[str]:
-    """Foreign uses that are not final: what they took is not known yet."""
+    """Foreign uses that are not final: what they took is not known yet. Of compromised keys they are no surprise."""
+    if records.compromised:
+        return []
     final = -1 if records.anchor is None else records.anchor.height
     return [
         f"{key.wallet}: {use.resource} was used in block {use.height} by {use.txid}, which is not ours"

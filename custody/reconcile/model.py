@@ -111,6 +111,8 @@ class Records:
     """How many were ever recorded: numbers the next."""
     is_token: bool = False
     """Whether a contract of somebody else's says who has how much."""
+    compromised: bool = False
+    """Whether the bundle says that somebody else may have the key."""
 
 
 @dataclass(frozen=True, slots=True)

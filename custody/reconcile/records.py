@@ -75,6 +75,7 @@ def records(tx: Tx, bundle: Bundle, key: WalletKey) -> Records:
         stale=_stale(tx, key, late),
         variances=booked["n"],
         is_token=bundle.asset(key.asset).contract is not None,
+        compromised=keyset.state == "compromised",
     )
 
 

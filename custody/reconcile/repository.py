@@ -48,7 +48,7 @@ def offences_of(tx: Tx, bundle: Bundle) -> list[Offence]:
         tx: a snapshot.
         bundle: names all wallets.
     """
-    found = offences(tx)
+    found = offences(tx, {keyset.id for keyset in bundle.keysets if keyset.state == "compromised"})
     listed = {
         (keyset.id, asset.id)
         for keyset in bundle.keysets
