@@ -30,6 +30,8 @@ from custody.signing.evm.plan import offer_for
 from custody.signing.evm.site import EvmSite
 from custody.signing.model import OurTransaction, VersionState
 from custody.signing.requests import house_intent
+from custody.storage import alerts
+from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
 from custody.sweeps import repository
 from custody.sweeps.model import Item, Rotated
@@ -39,6 +41,7 @@ from policies import decision
 from policies.bundle import AssetEntry, EvmKeyset
 from policies.intent import Kind
 
+NO_GAS: Final = "rotation.no_gas"
 _HOUSE: Final = (1, 0)
 """Branch and index of an EVM key's own address."""
 _NEXT_TO_NOTHING_WEI: Final = 1
@@ -70,6 +73,16 @@ class _Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class _Short:
+    """A rotation that its own key cannot pay."""
+
+    asset: str
+    cost_units: int
+    """Of the native asset, what it moves of that included."""
+    has_units: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
     """One rotation that can be made now."""
 
@@ -92,16 +105,43 @@ def rotate_account(db: Database, site: EvmSite, target: EvmKeyset) -> int:
         NodeUnavailable, DatabaseUnavailable, Conflict: the same.
     """
     done = 0
+    short: list[_Short] = []
     for entry in _in_order(site):
         plan = _plan(db, site, target, entry)
-        if plan is not None:
+        if isinstance(plan, _Short):
+            short.append(plan)
+        elif plan is not None:
             _record(db, site, target, plan)
             done += 1
-    if site.rescuing:
-        while (plan := _plan_of_nothing(db, site, target)) is not None:
-            _record(db, site, target, plan)
-            done += 1
+    while site.rescuing:
+        plan = _plan_of_nothing(db, site, target)
+        if isinstance(plan, _Short):
+            short.append(plan)
+        if not isinstance(plan, _Plan):
+            break
+        _record(db, site, target, plan)
+        done += 1
+    _tell(db, site, short)
     return done
+
+
+def _tell(db: Database, site: EvmSite, short: Sequence[_Short]) -> None:
+    """Keys that pay nobody any more get no deposits to pay gas from: somebody must send them some."""
+    with db.transaction() as tx:
+        if not short:
+            alerts.resolve_alert(tx, NO_GAS, site.keyset.id)
+            return
+        told, cost, has = site.asset.told, max(each.cost_units for each in short), short[0].has_units
+        assets = ", ".join(dict.fromkeys(each.asset for each in short))
+        alerts.raise_alert(
+            tx,
+            Severity.WARNING,
+            NO_GAS,
+            site.keyset.id,
+            f"moving {assets} away from {site.keyset.address} may cost {told(cost)}, it can pay {told(has)}: nothing"
+            " moves before there is more. Send some to it, or wait for what is on its way",
+            {"needed_units": str(cost), "available_units": str(has), "asset": site.asset.id},
+        )
 
 
 def _in_order(site: EvmSite) -> Sequence[AssetEntry]:
@@ -110,8 +150,8 @@ def _in_order(site: EvmSite) -> Sequence[AssetEntry]:
     return sorted(assets, key=lambda entry: (entry.contract is None) is not site.rescuing)
 
 
-def _plan(db: Database, site: EvmSite, target: EvmKeyset, entry: AssetEntry) -> _Plan | None:
-    """The call that moves an asset; None if there is too little of it, or it moves already, or gas costs too much."""
+def _plan(db: Database, site: EvmSite, target: EvmKeyset, entry: AssetEntry) -> _Plan | _Short | None:
+    """The call that moves an asset; None if there is too little of it, or it moves already, or fees are above caps."""
     used = site.node.nonce(site.sender, site.node.tip())
     price = site.node.gas_price()
     first = used
@@ -133,14 +173,17 @@ def _plan(db: Database, site: EvmSite, target: EvmKeyset, entry: AssetEntry) -> 
             break
         tell_capped(db, site, _told(turn, site, price))
         first = turn.nonce + 1
-    if offer is None or draft.value_wei + limit * offer.max_fee_wei > has[site.asset.id]:
+    if offer is None:
         return None
+    cost, native = draft.value_wei + limit * offer.max_fee_wei, has[site.asset.id]
+    if cost > native:
+        return _Short(entry.id, cost, native)
     units = draft.value_wei if entry.contract is None else has[entry.id]
     items = (Item(house, entry.id, has[entry.id]),)
     return _Plan(draft, limit, offer, turn, used, seen, entry.id, units, items)
 
 
-def _plan_of_nothing(db: Database, site: EvmSite, target: EvmKeyset) -> _Plan | None:
+def _plan_of_nothing(db: Database, site: EvmSite, target: EvmKeyset) -> _Plan | _Short | None:
     """The call that does no more than use up the lowest nonce for which something of ours waits; None if nothing
     does."""
     used = site.node.nonce(site.sender, site.node.tip())
@@ -160,8 +203,9 @@ def _plan_of_nothing(db: Database, site: EvmSite, target: EvmKeyset) -> _Plan | 
             break
         tell_capped(db, site, _told(turn, site, price))
         first = turn.nonce + 1
-    if draft.value_wei + limit * offer.max_fee_wei > funds.available(site, seen, ())[site.asset.id]:
-        return None
+    cost, native = draft.value_wei + limit * offer.max_fee_wei, funds.available(site, seen, ())[site.asset.id]
+    if cost > native:
+        return _Short(site.asset.id, cost, native)
     return _Plan(draft, limit, offer, turn, used, seen, site.asset.id, draft.value_wei, ())
 
 

@@ -168,3 +168,24 @@ def test_a_stuck_rotation_is_replaced_at_its_nonce_and_moves_the_same(till: Rota
     till.check()
     assert till.held(NEW, "ETH") == till.tx_of(rotation.transaction_id).value_wei
     assert till.tx_of(rotation.transaction_id, 2).value_wei == till.tx_of(rotation.transaction_id).value_wei
+
+
+def test_a_retired_key_without_gas_for_its_tokens_is_told_of_until_there_is_some(till: RotatingTill) -> None:
+    till.fund("USDX", 50 * USDX)
+    till.retire(2, "deactivated")
+    for _ in range(2):
+        assert till.rotate() == 0
+        assert "rotation.no_gas" in till.alerts()
+    [alert] = till.query("SELECT * FROM alerts WHERE type = 'rotation.no_gas'")
+    assert (alert["subject"], alert["severity"]) == (till.world.record.id, "warning")
+    assert alert["data"]["available_units"] == "0"
+    till.fund("ETH", int(alert["data"]["needed_units"]))
+    assert till.rotate() == 1
+    assert "rotation.no_gas" not in till.alerts()
+    till.through()
+    till.check()
+    assert till.held(NEW, "USDX") == 50 * USDX
+    assert till.rotate() == 0
+    assert "rotation.no_gas" not in till.alerts(), (
+        "what is left pays for nothing, and nothing is left to pay for"
+    )
