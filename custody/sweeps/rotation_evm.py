@@ -160,11 +160,14 @@ def _plan(db: Database, site: EvmSite, target: EvmKeyset, entry: AssetEntry) -> 
             turn = _turn(tx, site, first)
             seen = funds.committed(tx, site, below=turn.nonce)
             house = repository.address_ids(tx, site.keyset.id, [_HOUSE]).get(_HOUSE)
-            if seen is None or house is None or entry.id in repository.claimed(tx, house):
-                return None
+            claimed = frozenset[str]() if house is None else repository.claimed(tx, house)
             waiting = _waiting(tx, site, used) if site.rescuing else 0
-        has = funds.available(site, seen, [entry.id])
-        draft = _draft(site, target, entry, has[entry.id], _kept(site, price, turn, waiting))
+        if seen is None or house is None or entry.id in claimed:
+            return None
+        tokens = _tokens(site) - claimed
+        has = funds.available(site, seen, {entry.id, *tokens})
+        follow = sum(1 for token in tokens if has[token])
+        draft = _draft(site, target, entry, has[entry.id], _kept(site, price, turn, follow, waiting))
         limit = None if draft is None else _limit(site, draft)
         if draft is None or limit is None:
             return None
@@ -176,6 +179,8 @@ def _plan(db: Database, site: EvmSite, target: EvmKeyset, entry: AssetEntry) -> 
     if offer is None:
         return None
     cost, native = draft.value_wei + limit * offer.max_fee_wei, has[site.asset.id]
+    if entry.contract is None and cost >= 2 * draft.value_wei:
+        return None  # it would cost more than it moves
     if cost > native:
         return _Short(entry.id, cost, native)
     units = draft.value_wei if entry.contract is None else has[entry.id]
@@ -225,7 +230,16 @@ def _waiting(tx: Tx, site: EvmSite, used: int) -> int:
     return found
 
 
-def _kept(site: EvmSite, price: GasPrice, turn: _Turn, waiting: int) -> int:
+def _tokens(site: EvmSite) -> frozenset[str]:
+    """All that a rescue moves after the native asset."""
+    if not site.rescuing:
+        return frozenset()
+    return frozenset(
+        entry.id for entry in site.bundle.assets if entry.chain == site.chain and entry.contract is not None
+    )
+
+
+def _kept(site: EvmSite, price: GasPrice, turn: _Turn, tokens: int, waiting: int) -> int:
     """What stays of the native asset: what a transfer could cost at most, so that a replacement can pay more without
     moving less, and late deposits can still be moved; in a rescue, also the gas of all that follows it.
     """
@@ -233,9 +247,6 @@ def _kept(site: EvmSite, price: GasPrice, turn: _Turn, waiting: int) -> int:
     kept = min(int(site.network.fee_cap), caps.token * site.network.feerate_cap)
     if not site.rescuing:
         return kept
-    tokens = sum(
-        1 for entry in site.bundle.assets if entry.chain == site.chain and entry.contract is not None
-    )
     offer = _offer(site, price, turn, TRANSFER_GAS)
     wei_per_gas = site.network.feerate_cap if offer is None else offer.max_fee_wei
     return kept + wei_per_gas * (tokens * caps.token + waiting * caps.transfer)

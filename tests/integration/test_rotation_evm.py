@@ -150,6 +150,9 @@ def test_of_a_compromised_key_only_what_it_has_is_moved_even_while_paying_is_hal
     assert till.held(till.world.record.id, "USDX") == 500 * USDX, (
         "the forwarders': whoever has the key would take it"
     )
+    assert till.rotate() == 1, "what was left for the token's gas, and was not needed"
+    till.through()
+    till.check()
     assert till.rotate() == 0
     till.lift_halt()
 
