@@ -19,6 +19,7 @@ from custody.signing.model import Version
 from custody.signing.paying import REFUSED_BEFORE
 from custody.signing.requests import read_request
 from custody.signing.site import Site
+from custody.signing.watch import REFUSED
 from custody.storage import alerts, events
 from custody.storage.alerts import Severity
 from custody.storage.db import Database
@@ -150,7 +151,7 @@ def _refused(db: Database, site: Site, version: Version, refusal: Refused) -> No
         alerts.raise_alert(
             tx,
             Severity.WARNING,
-            "signer.refused",
+            REFUSED,
             f"{site.keyset.id}:{codes}"[:200],
             f"the signer refused version {version.version} of {transaction.id}: {refusal}"[:800] + hint,
             {"transaction": str(transaction.id), "version": version.version},

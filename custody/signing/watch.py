@@ -6,6 +6,9 @@ paying stops when the windows are full, some hours later. What signers say of it
 Three alerts, each open as long as its trouble lasts: `verifier.away` (nobody asks a signer what is open; its subject
 is the signer's first key-set), `verifier.silent` (something waits for a verifier's word for longer than finality
 explains, and there was no word in all that time; its subject is the key-set) and `signer.window_filling`.
+
+A `signer.refused` for reasons that pass by themselves is closed when they have. Others stay until a person closes them:
+the online side asks for nothing that should be refused.
 """
 
 from __future__ import annotations
@@ -24,12 +27,28 @@ from signers.ports import Signer, SignerStatus, Unresolved, WindowUse
 AWAY: Final = "verifier.away"
 SILENT: Final = "verifier.silent"
 FILLING: Final = "signer.window_filling"
+REFUSED: Final = "signer.refused"
+"""Its subject is the key-set, a colon, and all codes with commas between. `sign` raises it."""
 AWAY_SECONDS: Final = 300
 """A verifier asks every few seconds; one that reads old blocks for its first answer may take longer."""
 FILLING_PERCENT: Final = 80
 """Of its cap: from here on a window is worth an alert ..."""
 EASED_PERCENT: Final = 70
 """... and below here no more, so that it does not come and go with each payment."""
+PASSING: Final = frozenset(
+    {
+        "window-cap",
+        "fee-window",
+        "value-cap",
+        "order-too-young",
+        "destination-too-young",
+        "frozen",
+        "policy-version",
+    }
+)
+"""Codes of refusals that are no wonder, and over when the window, the age, the freeze or the bundle is another."""
+PASSED_SECONDS: Final = 600
+"""What is refused is built again every half minute: nothing refused for so long means that it is over."""
 _BLOCK_SECONDS: Final = {"btc": 600, "evm": 12}
 _FINALISED_SECONDS: Final = {"btc": 0, "evm": 1200}
 """How old the block is from which confirmations count: on EVM chains the newest finalised one."""
@@ -149,6 +168,7 @@ def watch_signers(
         }
         for type, each in found.items():
             _settle(tx, type, each, look.unanswered)
+        _close_refusals(tx)
     return sum(len(each) for each in found.values())
 
 
@@ -269,3 +289,21 @@ def _settle(tx: Tx, type: str, found: Mapping[str, _Found], unanswered: set[str]
             alerts.resolve_alert(tx, type, subject)
     for subject, each in found.items():
         alerts.raise_alert(tx, each.severity, type, subject, each.message, each.data)
+
+
+def _close_refusals(tx: Tx) -> None:
+    for alert in alerts.open_alerts(tx):
+        if alert.type != REFUSED:
+            continue
+        keyset, _, codes = alert.subject.partition(":")
+        if not PASSING.issuperset(codes.split(",")):
+            continue
+        over = tx.one(
+            "SELECT %(raised)s < now() - %(passed)s * interval '1 second' AND NOT EXISTS ("
+            " SELECT 1 FROM transaction_versions v JOIN transactions t ON t.id = v.transaction_id"
+            " WHERE v.state = 'refused' AND v.created_at > now() - %(passed)s * interval '1 second'"
+            " AND t.keyset = %(keyset)s) AS over",
+            {"raised": alert.at, "passed": PASSED_SECONDS, "keyset": keyset},
+        )
+        if over["over"]:
+            alerts.resolve_alert(tx, REFUSED, alert.subject)

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
 
-from custody.signing.watch import AWAY, AWAY_SECONDS, FILLING, SILENT, watch_signers
+from custody.signing.watch import AWAY, AWAY_SECONDS, FILLING, PASSED_SECONDS, REFUSED, SILENT, watch_signers
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.process import ManagedProcess, wait_until
 from ops.devnet.redis import RedisServer
@@ -172,6 +172,47 @@ def test_a_window_that_fills_is_told_before_it_is_full_and_until_it_has_eased(
     capped(79)
     assert watch(till, later) == set()
     till.settle()
+
+
+def refused_for_a_full_window(till: Till) -> None:
+    till.request(till.customer("alice", 3_000_000), 2_000_000)
+    till.adopt(2, caps=tuple(msgspec.structs.replace(cap, window_cap="1000000") for cap in till.bundle.caps))
+    till.route()
+    assert till.build() is not None
+    assert till.sign() == []
+    assert REFUSED in till.alerts()
+
+
+def pass_time(till: Till, table: Literal["alerts", "transaction_versions"]) -> None:
+    """Let what is in a table be older than a refusal that has passed."""
+    column = "at" if table == "alerts" else "created_at"
+    till.execute(f"UPDATE {table} SET {column} = {column} - interval '{PASSED_SECONDS + 1} seconds'")
+
+
+def test_a_refusal_for_a_full_window_is_over_when_nothing_was_refused_for_a_while(
+    till: Till, later: Later
+) -> None:
+    refused_for_a_full_window(till)
+    assert REFUSED in watch(till, later)
+    pass_time(till, "alerts")
+    assert REFUSED in watch(till, later), "it was refused just now"
+    pass_time(till, "transaction_versions")
+    assert REFUSED not in watch(till, later)
+    till.execute("UPDATE withdrawals SET not_before = now()")
+    assert till.build() is not None
+    assert till.sign() == []
+    assert REFUSED in watch(till, later), "once more, so it is told once more"
+    assert len(alerts(till, REFUSED)) == 2
+
+
+def test_a_refusal_for_which_nothing_of_ours_should_ask_stays_until_a_person_closes_it(
+    till: Till, later: Later
+) -> None:
+    refused_for_a_full_window(till)
+    till.execute("UPDATE alerts SET subject = subject || ',foreign-output' WHERE type = %s", REFUSED)
+    pass_time(till, "alerts")
+    pass_time(till, "transaction_versions")
+    assert REFUSED in watch(till, later)
 
 
 @pytest.fixture
