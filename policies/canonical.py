@@ -30,6 +30,8 @@ Units = Annotated[str, msgspec.Meta(pattern=r"^(0|[1-9][0-9]{0,77})\Z")]
 """Base units as a decimal string (JSON numbers lose precision above 2**53)."""
 Hex32 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 """32 bytes as lower-case hex: a hash or an Ed25519 public key."""
+Base64Url = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]+\Z")]
+"""Bytes as base64url without padding (RFC 4648 section 5), as WebAuthn writes them."""
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 """UNIX time in whole seconds, or a duration in seconds."""
 Version = Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from policies.canonical import (
+    Base64Url,
     Document,
     Hex32,
     Name,
@@ -132,7 +133,8 @@ class Approval(Document, frozen=True):
     intent: Hex32
     decision: Literal["approve", "reject"]
     approver: Name
-    role: Name
+    group: Name
+    """Of the policy, for which it counts: nobody counts for two."""
     policy_version: Version
     expires_at: Seconds
 
@@ -160,15 +162,22 @@ class SignedOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         verify_ed25519(public_key_hex, self.order.digest(), self.signature)
 
 
+class Assertion(Part, frozen=True):
+    """What a passkey has signed (WebAuthn section 5.2.2); its challenge is the document's digest."""
+
+    authenticator_data: Annotated[Base64Url, msgspec.Meta(max_length=700)]
+    """37 bytes, and extensions."""
+    client_data: Annotated[Base64Url, msgspec.Meta(max_length=1400)]
+    """The browser's JSON."""
+    signature: Annotated[Base64Url, msgspec.Meta(max_length=120)]
+    """ES256: DER, at most 72 bytes; EdDSA: 64 bytes."""
+
+
 class SignedApproval(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An approval and its approver's signature."""
+    """An approval and its approver's signature; `policies.approvals.verify` checks it."""
 
     approval: Approval
-    signature: Signature
-
-    def verify(self, public_key_hex: str) -> None:
-        """Raises BadSignature unless `public_key_hex` (32 bytes) signed this approval."""
-        verify_ed25519(public_key_hex, self.approval.digest(), self.signature)
+    signature: Signature | Assertion
 
 
 class SignedVerdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -39,6 +39,7 @@ from policies.bundle.people import (
     Attestor,
     Caller,
     Officer,
+    Passkey,
     ScopeName,
 )
 from policies.bundle.reading import (
@@ -86,6 +87,7 @@ __all__ = [
     "Officer",
     "Origin",
     "Owner",
+    "Passkey",
     "PriceBound",
     "Requirement",
     "ScopeName",

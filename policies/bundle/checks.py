@@ -8,6 +8,7 @@ from chains.errors import InvalidValue
 from chains.eth.address import is_checksummed
 from policies.bundle.document import Bundle
 from policies.bundle.networks import EvmNetwork
+from policies.bundle.people import Passkey
 from policies.bundle.wallets import BitcoinVault, Cosigner, EvmKeyset, EvmVault
 
 
@@ -18,6 +19,7 @@ def check_consistent(bundle: Bundle) -> None:
         InvalidValue: names the entry.
     """
     _check_unique(bundle)
+    _check_passkeys(bundle)
     _check_networks(bundle)
     families = {n.chain: n.family for n in bundle.networks}
     _check_assets(bundle, families)
@@ -47,7 +49,7 @@ def _check_unique(bundle: Bundle) -> None:
         ("caller key", [c.key for c in bundle.callers]),
         ("officer", [o.id for o in bundle.officers]),
         ("approver", [a.id for a in bundle.approvers]),
-        ("approver key", [a.key for a in bundle.approvers]),
+        ("approver key", [a.key if isinstance(a.key, str) else a.key.public_key for a in bundle.approvers]),
         ("verifier", [v.id for v in bundle.verifiers]),
         ("breaker", [b.id for b in bundle.breakers]),
         ("key-set under breakers", [keyset for b in bundle.breakers for keyset in b.keysets]),
@@ -56,6 +58,21 @@ def _check_unique(bundle: Bundle) -> None:
     ):
         if len(set(ids)) != len(ids):
             raise InvalidValue(f"bundle: a {what} is listed twice")
+
+
+def _check_passkeys(bundle: Bundle) -> None:
+    passkeys = [approver for approver in bundle.approvers if isinstance(approver.key, Passkey)]
+    if not passkeys:
+        return
+    # Slow to load, and most that read a bundle never check an approval.
+    from policies.passkeys import check_passkey
+
+    for approver in passkeys:
+        assert isinstance(approver.key, Passkey)
+        try:
+            check_passkey(approver.key)
+        except InvalidValue as error:
+            raise InvalidValue(f"bundle: approver {approver.id}: {error}") from None
 
 
 def _check_networks(bundle: Bundle) -> None:
