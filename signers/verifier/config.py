@@ -87,8 +87,8 @@ class VerifierConfig(_Section, frozen=True):
     nodes: Annotated[dict[Name, NodeSection], msgspec.Meta(min_length=1)]
     signers: Annotated[dict[Name, SignerSection], msgspec.Meta(min_length=1)]
     listen: ListenSection
-    poll_seconds: Annotated[int, msgspec.Meta(ge=1, le=3600)] = 2
-    """Between two looks at nodes and signers."""
+    poll_seconds: Annotated[int, msgspec.Meta(ge=1, le=60)] = 2
+    """Between two looks at nodes and signers. A verifier that does not ask a signer for minutes is missed there."""
     round_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 600
     """Between the ends and beginnings of rounds over all customers."""
 

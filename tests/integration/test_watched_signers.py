@@ -6,12 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import msgspec
 import pytest
 
+from custody.ports import Step
 from custody.signing.watch import AWAY, AWAY_SECONDS, FILLING, PASSED_SECONDS, REFUSED, SILENT, watch_signers
+from custody.workers.steps import run
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.process import ManagedProcess, wait_until
 from ops.devnet.redis import RedisServer
@@ -102,6 +105,22 @@ def test_what_waits_longer_than_the_operator_wants_is_silence(till: Till, later:
     later.ahead_seconds = 600
     assert watch(till, later) == set()
     assert watch(till, later, patience=60) == {SILENT}
+    till.settle()
+
+
+def test_a_worker_looks_with_the_patience_of_its_settings(till: Till, later: Later) -> None:
+    till.request(till.customer("alice", 3_000_000), 1_000_000)
+    till.send()
+    later.ahead_seconds = 600
+    for patience, found in ((None, set()), (60, {SILENT})):
+        services: Any = SimpleNamespace(
+            database=till.db,
+            bundle=lambda: till.bundle,
+            signers={till.site.keyset.id: later},
+            settings=SimpleNamespace(verifier_silent_seconds=patience),
+        )
+        run(Step.WATCH_SIGNERS, services)
+        assert till.alerts() == found
     till.settle()
 
 
