@@ -202,6 +202,14 @@ class Holding(Part, frozen=True):
     """Of the maximum."""
 
 
+class Filled(Part, frozen=True):
+    """How full a window is in a case."""
+
+    rule: Name
+    """The one whose limit it is; the window that the case's facts fall into."""
+    amount: Units
+
+
 class Case(Part, frozen=True):
     """A question with the answer that the policy must give, kept with it: `strongroom policy test`."""
 
@@ -210,7 +218,13 @@ class Case(Part, frozen=True):
     """Facts as JSON, in the form of `policies.facts.describe`; what is not named has its plain value."""
     expect: Literal["deny", "wait", "hot", "warm", "cold", "ledger"]
     because: tuple[str, ...] = ()
-    """Codes of reasons that must be among those given."""
+    """Codes of reasons, or ids of rules, that must be among those given."""
+    approvals: Approvals | None = None
+    """Exactly these are asked for; null: whatever is asked for will do."""
+    delay_seconds: Seconds | None = None
+    """Exactly so long; null: whatever delay."""
+    spent: tuple[Filled, ...] = ()
+    """Other windows are empty."""
 
 
 class Policy(Part, frozen=True):

@@ -10,6 +10,7 @@ from policies.bundle.document import Bundle
 from policies.bundle.networks import EvmNetwork
 from policies.bundle.people import Passkey
 from policies.bundle.wallets import BitcoinVault, Cosigner, EvmKeyset, EvmVault
+from policies.checks import Names, check_policy
 
 
 def check_consistent(bundle: Bundle) -> None:
@@ -32,6 +33,25 @@ def check_consistent(bundle: Bundle) -> None:
     _check_named_assets(bundle)
     _check_limits(bundle)
     _check_successors(bundle)
+    check_policy(bundle.policy, names_of(bundle))
+
+
+def names_of(bundle: Bundle) -> Names:
+    """What the bundle's policy may name."""
+    return Names(
+        assets={entry.id: entry.chain for entry in bundle.assets},
+        chains=frozenset(network.chain for network in bundle.networks),
+        evm_chains=frozenset(n.chain for n in bundle.networks if isinstance(n, EvmNetwork)),
+        wallets=frozenset(wallet.id for wallet in (*bundle.keysets, *bundle.vaults)),
+        initiators=frozenset(
+            [
+                *(caller.id for caller in bundle.callers),
+                *(approver.id for approver in bundle.approvers),
+                *(officer.id for officer in bundle.officers),
+            ]
+        ),
+        people={approver.id: frozenset(approver.roles) for approver in bundle.approvers},
+    )
 
 
 def _check_unique(bundle: Bundle) -> None:
