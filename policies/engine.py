@@ -151,6 +151,21 @@ class Engine:
         refusals += [Reason("policy-denied", reason.detail, reason.rule) for reason in found.denied]
         return Demands(tuple(refusals), all_of(found.needs), found.delay, found.verdict, tuple(found.limits))
 
+    def counted(self, facts: Facts, tier: Route) -> tuple[tuple[LimitKey, int], ...]:
+        """What an operation that was let through from `tier` adds to which windows.
+
+        Where its record does not tell whether a rule is about it, it counts.
+        """
+        counts = []
+        for each in self._concerning(facts):
+            limit = each.rule.limit
+            if limit is None or each.scope.fits(facts, tier) is False:
+                continue
+            bucket, amount = bucket_of(limit, facts, tier), amount_of(limit, facts)
+            if bucket is not None and amount is not None:
+                counts.append((LimitKey(each.rule.id, bucket), amount))
+        return tuple(counts)
+
     def _concerning(self, facts: Facts) -> tuple[_Compiled, ...]:
         """The rules that operation, chain and asset leave possible."""
         key = (facts.operation, facts.chain, facts.asset)

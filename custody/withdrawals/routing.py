@@ -18,11 +18,10 @@ from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
 from custody.withdrawals.model import Withdrawal
 from custody.withdrawals.orders import SIGNING_SCOPE, check_row
 from custody.withdrawals.ownership import owner_of
-from policies import decision as decisions
-from policies import facts as known
+from policies import records
 from policies.bundle import Bundle
-from policies.deciding import engine_of
-from policies.decision import Decision, Deny, Reason, Routed, Wait
+from policies.deciding import decide
+from policies.decision import Decision, Deny, Routed, Wait
 from policies.engine import PAYMENTS_REVERTED, nobody_asked
 from policies.facts import GENUINE, AccountState, Facts, Operation, Ownership, Screening
 from policies.ordered import facts_of
@@ -50,6 +49,7 @@ def route(db: Database, bundle: Bundle, screen: Screen, *, now: int) -> int:
     Raises:
         DatabaseUnavailable, Conflict: the withdrawal at hand is undecided; the others are done.
     """
+    windows.rebuild(db, bundle, now=now)
     with db.transaction() as tx:
         repository.explain_waiting(tx)
         ids = repository.due(tx, _UNDECIDED, limit=BATCH)
@@ -95,9 +95,9 @@ def _route_one(db: Database, withdrawal_id: UUID, bundle: Bundle, screen: Screen
         if withdrawal.state is WithdrawalState.REQUESTED:
             withdrawal = repository.apply(tx, withdrawal, WithdrawalEvent.SCREEN)
         facts = gather(tx, withdrawal, bundle, screening, now=now)
-        spent = windows.Spent(tx, now=now)
-        decision = _payable(engine_of(bundle).decide(facts, spent), bundle, withdrawal)
-        _carry_out(tx, withdrawal, decision, _record(bundle, facts, spent, decision))
+        spent = windows.Spent(tx, bundle, now=now)
+        decision = decide(bundle, facts, spent)
+        _carry_out(tx, withdrawal, decision, records.record(bundle, facts, spent.asked, decision))
     return 1
 
 
@@ -123,28 +123,6 @@ def _told(withdrawal: Withdrawal, now: int) -> Facts:
         return facts_of(withdrawal.signed_order.order, now=now)
     except InvalidValue:
         return Facts(operation=Operation.WITHDRAWAL, now=now, id=str(withdrawal.id))
-
-
-def _payable(decision: Decision, bundle: Bundle, withdrawal: Withdrawal) -> Decision:
-    """A tier that has no wallet pays nothing."""
-    if not isinstance(decision, Routed) or decision.tier == "ledger":
-        return decision
-    here = (withdrawal.chain, decision.tier)
-    if any((wallet.chain, wallet.tier) == here for wallet in (*bundle.keysets, *bundle.vaults)):
-        return decision
-    told = bundle.told(withdrawal.asset, withdrawal.units)
-    detail = f"{told} belong to the {decision.tier} tier, which has no wallet on {withdrawal.chain}"
-    return Deny((Reason("tier-not-available", detail),))
-
-
-def _record(bundle: Bundle, facts: Facts, spent: windows.Spent, decision: Decision) -> dict[str, Any]:
-    """Everything that decided: the same again gives the same decision."""
-    return {
-        "bundle_version": bundle.version,
-        "facts": known.describe(facts),
-        "spent": [[key.rule, key.bucket, str(amount)] for key, amount in spent.asked.items()],
-        **decisions.describe(decision),
-    }
 
 
 def _ownership(tx: Tx, withdrawal: Withdrawal, bundle: Bundle) -> Ownership | None:

@@ -620,6 +620,13 @@ BEGIN
 END $$;
 CREATE TRIGGER withdrawals_counts AFTER UPDATE OF state ON withdrawals
     FOR EACH ROW WHEN (NEW.state IS DISTINCT FROM OLD.state) EXECUTE FUNCTION withdrawal_counts();
+-- By which rules the rows are counted: another policy counts them anew before it decides.
+CREATE TABLE policy_counting (
+    single         boolean PRIMARY KEY DEFAULT true CHECK (single),
+    rules          text NOT NULL CHECK (rules ~ '^[0-9a-f]{64}$'),
+    bundle_version bigint NOT NULL,
+    rebuilt_at     timestamptz NOT NULL DEFAULT now()
+);
 
 CREATE TABLE withdrawal_events (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -807,6 +814,8 @@ GRANT UPDATE (state, reason, tier, decision, settlement, transaction_id, settlem
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
 GRANT INSERT ON withdrawal_events, deposit_events, halts, approvals, policy_counts TO strongroom_worker;
+GRANT DELETE ON policy_counts TO strongroom_worker;
+GRANT INSERT, UPDATE ON policy_counting TO strongroom_worker;
 -- Operators at the host lift a halt or a freeze with the workers' role; the API, which strangers reach, cannot.
 GRANT DELETE ON halts TO strongroom_worker;
 GRANT UPDATE (state, reason) ON customers TO strongroom_worker;
