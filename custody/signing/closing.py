@@ -14,7 +14,7 @@ from custody.deposits.lifecycle import DEPOSIT, DepositEvent
 from custody.ledger import bookings
 from custody.ledger import service as ledger
 from custody.ledger.model import Command
-from custody.signing import repository
+from custody.signing import repository, reservations
 from custody.signing.effects import Ended
 from custody.signing.kinds import effects_of
 from custody.signing.lifecycle import TransactionEvent
@@ -44,7 +44,7 @@ def contest(tx: Tx, transaction: OurTransaction, reason: str) -> None:
     """
     repository.apply(tx, transaction, TransactionEvent.CONTEST)
     effects_of(transaction.kind).contested(tx, transaction, reason)
-    repository.release_reservations(tx, transaction.id)
+    reservations.release(tx, transaction.id)
     repository.note_error(tx, transaction.id, reason)
     for alert in ABOUT_SENDING:
         alerts.resolve_alert(tx, alert, str(transaction.id))
@@ -63,7 +63,7 @@ def settle(tx: Tx, site: Site, transaction: OurTransaction, fact: ConsumptionFac
     ledger.post_all(tx, commands)
     used = sorted(version.resources)
     _move_deposits(tx, transaction.chain, used, DepositEvent.SWEEP)
-    repository.take_reservations(tx, transaction.chain, used, transaction.id)
+    reservations.take(tx, transaction.chain, used, transaction.id)
 
 
 def unsettle(tx: Tx, transaction: OurTransaction) -> None:
@@ -72,7 +72,7 @@ def unsettle(tx: Tx, transaction: OurTransaction) -> None:
     if ledger.posted(tx, bookings.network_fee_id(transaction.id, transaction.finalisations)):
         commands.append(bookings.unbook_network_fee(transaction.id, transaction.finalisations))
     ledger.post_all(tx, commands)
-    kept = repository.reservations_of(
+    kept = reservations.of_transaction(
         tx, transaction.id
     )  # of the version that was final: `settle` freed all others
     _move_deposits(tx, transaction.chain, kept, DepositEvent.UNSWEEP)
@@ -84,7 +84,7 @@ def fail(tx: Tx, site: Site, transaction: OurTransaction, fact: ConsumptionFact)
     reason = f"reverted: {fact.txid} is final and paid nothing"
     ended = effects_of(transaction.kind).dead(tx, transaction, reason)
     ledger.post_all(tx, [*ended.commands, *_fee(tx, site, transaction, version, fact)])
-    repository.take_reservations(tx, transaction.chain, sorted(version.resources), transaction.id)
+    reservations.take(tx, transaction.chain, sorted(version.resources), transaction.id)
     return ended
 
 
@@ -92,7 +92,7 @@ def bury(tx: Tx, transaction: OurTransaction, reason: str) -> Ended:
     """No version can confirm any more: what it served has failed."""
     ended = effects_of(transaction.kind).dead(tx, transaction, reason[:500])
     ledger.post_all(tx, list(ended.commands))
-    repository.release_reservations(tx, transaction.id)
+    reservations.release(tx, transaction.id)
     return ended
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from custody.signing import repository
+from custody.signing import repository, reservations
 from custody.signing.errors import Raced
 from custody.signing.requests import Built
 from custody.signing.site import Site
@@ -43,7 +43,7 @@ def record_first(
     repository.insert(tx, transaction_id, site.chain, site.keyset.id, kind, change_index)
     if not repository.insert_version(tx, transaction_id, 1, built):
         raise Raced("a transaction with the same content is recorded already")
-    if not repository.reserve(tx, site.chain, built.resources, transaction_id):
+    if not reservations.reserve(tx, site.chain, built.resources, transaction_id):
         raise Raced("a coin or nonce was reserved meanwhile")
     events.emit(
         tx,

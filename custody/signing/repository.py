@@ -19,41 +19,6 @@ from custody.signing.requests import Built
 from custody.storage.db import Row, Tx, units
 
 
-def reserve(tx: Tx, chain: str, resources: Sequence[str], transaction_id: UUID) -> bool:
-    """Reserve resources for a transaction; False if another has one of them. Roll back then."""
-    inserted = tx.executemany(
-        "INSERT INTO reservations (chain, resource, transaction_id) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-        [[chain, resource, transaction_id] for resource in sorted(resources)],
-    )
-    return inserted == len(resources)
-
-
-def release_reservations(tx: Tx, transaction_id: UUID, *, keep: Sequence[str] = ()) -> None:
-    """Free the transaction's resources, except those to keep."""
-    tx.execute(
-        "DELETE FROM reservations WHERE transaction_id = %s AND resource <> ALL (%s)",
-        [transaction_id, list(keep)],
-    )
-
-
-def take_reservations(tx: Tx, chain: str, resources: Sequence[str], transaction_id: UUID) -> None:
-    """What a final version has used is reserved for its transaction alone, whoever contested it; all else is freed."""
-    release_reservations(tx, transaction_id, keep=resources)
-    tx.executemany(
-        "INSERT INTO reservations (chain, resource, transaction_id) VALUES (%s, %s, %s)"
-        " ON CONFLICT (chain, resource) DO UPDATE SET transaction_id = excluded.transaction_id",
-        [[chain, resource, transaction_id] for resource in sorted(resources)],
-    )
-
-
-def reservations_of(tx: Tx, transaction_id: UUID) -> Sequence[str]:
-    """What is reserved for a transaction."""
-    rows = tx.all(
-        "SELECT resource FROM reservations WHERE transaction_id = %s ORDER BY resource", [transaction_id]
-    )
-    return [row["resource"] for row in rows]
-
-
 def insert(
     tx: Tx, transaction_id: UUID, chain: str, keyset: str, kind: str, change_index: int | None
 ) -> None:
@@ -155,6 +120,15 @@ def contenders(tx: Tx, chain: str, resources: Sequence[str]) -> Sequence[OurTran
         [chain, list(resources)],
     )
     return [_transaction(tx, row) for row in rows]
+
+
+def are_ours(tx: Tx, contents: Sequence[str]) -> bool:
+    """Whether all of these are versions of transactions of ours."""
+    row = tx.one(
+        "SELECT count(DISTINCT content) AS n FROM transaction_versions WHERE content = ANY (%s)",
+        [list(contents)],
+    )
+    return int(row["n"]) == len(set(contents))
 
 
 def sent(tx: Tx, chain: str, keyset: str) -> Sequence[UUID]:

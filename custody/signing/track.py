@@ -11,7 +11,7 @@ from uuid import UUID
 from chains.errors import PermanentError
 from chains.types import BlockRef
 from custody.errors import Conflict
-from custody.signing import closing, repository
+from custody.signing import closing, repository, reservations
 from custody.signing.effects import Ended
 from custody.signing.kinds import effects_of
 from custody.signing.lifecycle import TransactionEvent, TransactionState
@@ -124,8 +124,10 @@ def _apply(tx: Tx, site: Site, transaction: OurTransaction, verdict: Verdict) ->
         case Undone():
             _undo(tx, transaction)
         case Dead(facts):
-            killers = sorted({fact.txid for fact in facts})
-            reason = f"double-spent: {', '.join(killers)} used its coins or nonce and is final"
+            killers = ", ".join(sorted({fact.txid for fact in facts}))
+            ours = repository.are_ours(tx, [fact.content for fact in facts])
+            what = "overtaken by another of ours" if ours else "double-spent"
+            reason = f"{what}: {killers} used its coins or nonce and is final"
             repository.apply(tx, transaction, TransactionEvent.DIE)
             _bury(tx, transaction, reason, closing.bury(tx, transaction, reason))
         case Stay():
@@ -148,7 +150,7 @@ def _undo(tx: Tx, transaction: OurTransaction) -> None:
         )
     else:
         effects_of(transaction.kind).undone(tx, transaction)
-    if not repository.reservations_of(tx, transaction.id):
+    if not reservations.of_transaction(tx, transaction.id):
         # It was contested before it confirmed, so something else has what it uses.
         closing.contest(
             tx,

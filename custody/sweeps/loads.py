@@ -133,11 +133,12 @@ def _parts(coins: Sequence[SpendableCoin], rivals: Sequence[Rival], terms: Terms
 
 
 def _together(first: SpendableCoin, coins: Sequence[SpendableCoin], rivals: Sequence[Rival]) -> Load:
-    """A coin, what spends it, what else that spends, and so on."""
+    """A coin, what spends it, which other coins that spends, and so on."""
     resources, involved = {first.resource}, list[Rival]()
+    worth = {coin.resource for coin in coins} if rivals else set[str]()
     while more := [each for each in rivals if each not in involved and each.resources & resources]:
         involved += more
-        resources |= frozenset[str]().union(*(each.resources for each in more))
+        resources |= worth & frozenset[str]().union(*(each.resources for each in more))
     if not involved:
         return Load((first,))
     return Load(tuple(coin for coin in coins if coin.resource in resources), tuple(involved))

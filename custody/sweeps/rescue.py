@@ -79,6 +79,23 @@ def _hopeless(tx: Tx, site: Site, transaction: OurTransaction) -> str | None:
     return f"a reorg removed {', '.join(gone)}, which it moves" if gone else None
 
 
+def tell_prices(db: Database, site: Site, too_high: str | None) -> None:
+    """Say of a key-set that the network asks for more than the caps allow its rescue, or (None) that it does no
+    more."""
+    with db.transaction() as tx:
+        if too_high is None:
+            alerts.resolve_alert(tx, CAPPED, site.keyset.id)
+            return
+        alerts.raise_alert(
+            tx,
+            Severity.CRITICAL,
+            CAPPED,
+            site.keyset.id,
+            f"its keys are compromised, and its rescue may not come through: {too_high}",
+            {"chain": site.chain, "keyset": site.keyset.id},
+        )
+
+
 def tell_capped(db: Database, site: Site, forbidden: Mapping[UUID, str]) -> None:
     """Say of transactions that the caps let no rescue replace them: it waits until they confirm."""
     if not forbidden:

@@ -8,6 +8,7 @@ moved, so change of a payment that never confirms is counted nowhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
@@ -30,7 +31,7 @@ from custody.sweeps import repository
 from custody.sweeps.btc import items_of, shown_to_a_signer
 from custody.sweeps.loads import Load, Terms, fitted, loads
 from custody.sweeps.model import Rotated, SweepPace
-from custody.sweeps.rescue import overtake, tell_capped
+from custody.sweeps.rescue import overtake, tell_capped, tell_prices
 from custody.sweeps.rotating import record
 from policies.bundle import BitcoinKeyset
 from policies.intent import Kind
@@ -43,8 +44,7 @@ def rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: Sweep
     """Record what moves all coins worth moving, the most valuable first: a rescue all at once, else one at a time.
 
     Raises:
-        Raced: another worker was quicker; what was recorded before stays.
-        NodeUnavailable, DatabaseUnavailable, Conflict: the same.
+        NodeUnavailable, DatabaseUnavailable, Conflict: try again; what was recorded before stays.
     """
     with db.snapshot() as tx:
         if not site.rescuing and repository.open_count(tx, site.chain, site.keyset.id, Kind.ROTATION):
@@ -56,7 +56,9 @@ def rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: Sweep
     if not found:
         return 0
     feerate, too_high = present_feerate(site)
-    if too_high is not None and not site.rescuing:
+    if site.rescuing:
+        tell_prices(db, site, None if too_high is None else too_high.detail)
+    elif too_high is not None:
         return 0
     terms = Terms(
         feerate=feerate,
@@ -69,7 +71,12 @@ def rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: Sweep
     )
     planned = loads(found, [rival(site, each) for each in users], terms)
     at_once = pace.rescue_transactions if site.rescuing else 1
-    return sum(_move(db, site, target, load, terms) for load in planned[:at_once])
+    done = 0
+    for load in planned[:at_once]:
+        # What is wrong with one must not keep the others: another worker has it, or the chain moves.
+        with suppress(Raced):
+            done += _move(db, site, target, load, terms)
+    return done
 
 
 def _taking(site: BtcSite) -> coins.Taking:

@@ -26,7 +26,7 @@ from custody.signing.errors import Raced
 from custody.signing.evm import funds, nonces
 from custody.signing.evm.assemble import Draft, assemble
 from custody.signing.evm.funds import Committed
-from custody.signing.evm.plan import offer_for
+from custody.signing.evm.plan import offer_for, too_high
 from custody.signing.evm.site import EvmSite
 from custody.signing.model import OurTransaction, VersionState
 from custody.signing.requests import house_intent
@@ -35,7 +35,7 @@ from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
 from custody.sweeps import repository
 from custody.sweeps.model import Item, Rotated
-from custody.sweeps.rescue import overtake, tell_capped
+from custody.sweeps.rescue import overtake, tell_capped, tell_prices
 from custody.sweeps.rotating import record
 from policies import decision
 from policies.bundle import AssetEntry, EvmKeyset
@@ -106,6 +106,9 @@ def rotate_account(db: Database, site: EvmSite, target: EvmKeyset) -> int:
     """
     done = 0
     short: list[_Short] = []
+    if site.rescuing:
+        dear = too_high(site, site.node.gas_price())
+        tell_prices(db, site, None if dear is None else dear.detail)
     for entry in _in_order(site):
         plan = _plan(db, site, target, entry)
         if isinstance(plan, _Short):
@@ -204,7 +207,9 @@ def _plan_of_nothing(db: Database, site: EvmSite, target: EvmKeyset) -> _Plan | 
             return None
         limit = _limit(site, draft)
         offer = None if limit is None else _offer(site, price, turn, limit)
-        if limit is not None and offer is not None:
+        if limit is None:
+            return None
+        if offer is not None:
             break
         tell_capped(db, site, _told(turn, site, price))
         first = turn.nonce + 1

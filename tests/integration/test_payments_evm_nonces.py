@@ -11,7 +11,7 @@ import pytest
 
 from chains.eth.tx import nonce_resource
 from custody.ids import new_id
-from custody.signing import repository
+from custody.signing import repository, reservations
 from custody.signing.errors import Raced
 from custody.signing.evm import nonces
 from custody.storage.db import Database, Tx
@@ -60,7 +60,7 @@ class Book:
             " fee_units, feerate, size) VALUES (%s, 1, '', '', %s, %s, 1, 1, 1)",
             [transaction, transaction.hex, [resource]],
         )
-        assert repository.reserve(tx, CHAIN, [resource], transaction)
+        assert reservations.reserve(tx, CHAIN, [resource], transaction)
         return nonce
 
     def transaction_of(self, nonce: int) -> UUID:

@@ -13,7 +13,7 @@ import pytest
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
 from chains.errors import NodeUnavailable
-from custody.signing import repository as transactions
+from custody.signing import reservations
 from custody.signing.bump import bump
 from custody.signing.lifecycle import TransactionState
 from signers.ports import (
@@ -318,7 +318,7 @@ def test_fault_20_the_database_refuses_one_coin_in_two_transactions(till: Till) 
             [reserved["chain"], reserved["resource"], transaction_id],
         )
     with till.db.transaction() as tx:
-        assert transactions.reserve(tx, CHAIN, [reserved["resource"]], transaction_id) is False
+        assert reservations.reserve(tx, CHAIN, [reserved["resource"]], transaction_id) is False
 
 
 def test_fault_20_workers_that_race_for_one_coin_make_one_transaction(till: Till) -> None:

@@ -17,7 +17,7 @@ from chains.btc.fees import MAX_SAT_PER_KVB, FeeRate, minimum_replacement_fee
 from chains.btc.psbt import parse_psbt
 from chains.btc.script import KeyScript, classify
 from chains.btc.tx import Transaction
-from custody.signing import repository
+from custody.signing import repository, reservations
 from custody.signing.btc import change, coins
 from custody.signing.btc.build import fetch_previous, present_feerate
 from custody.signing.btc.consolidate import assemble_rotation, replaced
@@ -186,7 +186,7 @@ def _record(
             built = assemble(site, payees, intents, selection, by_resource, previous, change_index)
         if not found.newest.resources <= set(built.resources):
             raise BumpRefused("the replacement would drop an input of an earlier version")
-        if not repository.reserve(tx, site.chain, added, transaction.id):
+        if not reservations.reserve(tx, site.chain, added, transaction.id):
             raise Raced("a coin was reserved meanwhile")
         record_next(tx, site, transaction.id, number, built)
         if transaction.kind == Kind.ROTATION:

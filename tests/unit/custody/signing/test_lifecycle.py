@@ -48,6 +48,20 @@ def test_the_ends_are_ends() -> None:
         assert not [event for state, event in TRANSACTION.table if state is last]
 
 
+def test_what_is_contested_ends_like_all_else_that_may_have_been_signed() -> None:
+    ends = {
+        event: target
+        for (state, event), target in TRANSACTION.table.items()
+        if state is TransactionState.CONTESTED
+    }
+    assert ends == {
+        TransactionEvent.SIGN: TransactionState.CONTESTED,
+        TransactionEvent.REFUSE: TransactionState.REFUSED,
+        TransactionEvent.MINE: TransactionState.CONFIRMING,
+        TransactionEvent.DIE: TransactionState.DEAD,
+    }
+
+
 S, E = WithdrawalState, WithdrawalEvent
 RECORDED = (S.SIGNING, S.BROADCAST, S.CONFIRMING, S.SETTLED)
 

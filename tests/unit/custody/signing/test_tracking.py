@@ -75,14 +75,15 @@ def verdict(
 
 
 def test_without_facts_nothing_happens_to_what_is_unconfirmed() -> None:
-    for state in (S.BUILT, S.BROADCAST, S.REFUSED, S.DEAD):
+    for state in (S.BUILT, S.BROADCAST, S.CONTESTED, S.REFUSED, S.DEAD):
         assert verdict(state) == Stay()
 
 
 @pytest.mark.parametrize("txid", ["v1", "v2"])
-def test_any_version_in_a_block_confirms_the_transaction(txid: str) -> None:
+@pytest.mark.parametrize("state", [S.BROADCAST, S.CONTESTED])
+def test_any_version_in_a_block_confirms_the_transaction(state: TransactionState, txid: str) -> None:
     mined = fact(A, txid)
-    assert verdict(S.BROADCAST, mined) == Mined(mined)
+    assert verdict(state, mined) == Mined(mined)
 
 
 def test_a_version_that_is_mined_before_we_have_the_signature_waits_for_the_signature() -> None:
@@ -121,7 +122,7 @@ def test_a_version_whose_receipt_says_that_it_failed_is_dead_when_it_is_final_an
     assert verdict(S.FINAL, failed, place=("v1", 99, "block"), tip=200) == Undone()
 
 
-@pytest.mark.parametrize("state", [S.BUILT, S.BROADCAST])
+@pytest.mark.parametrize("state", [S.BUILT, S.BROADCAST, S.CONTESTED])
 def test_a_foreign_use_of_a_common_input_is_death_only_when_it_is_final(state: TransactionState) -> None:
     assert verdict(state, fact(A, "thief"), tip=104) == Stay()
     assert isinstance(verdict(state, fact(A, "thief"), tip=105), Dead)
@@ -183,7 +184,7 @@ def test_verdicts_are_possible_transitions_and_come_to_rest(
     raise AssertionError("the verdicts do not come to rest")
 
 
-@given(st.sampled_from([S.BUILT, S.BROADCAST]), facts, st.integers(90, 130))
+@given(st.sampled_from([S.BUILT, S.BROADCAST, S.CONTESTED]), facts, st.integers(90, 130))
 def test_nothing_is_ever_dead_while_a_version_can_still_confirm(
     state: TransactionState, consumed: dict[str, ConsumptionFact], tip: int
 ) -> None:
