@@ -1,8 +1,8 @@
 """Signing: recorded requests go to the signer, and what it signs is recorded before anybody else sees it.
 
-The request is the recorded one, word for word, however often it is sent, and the approvals of its payments: a signer
-that has signed it before gives the same signatures again. No answer means: ask again. Only a refusal of the first
-version, which was then never signed, sets the withdrawals free.
+The request is the recorded one, word for word, however often it is sent: a signer that has signed it before
+gives the same signatures again. No answer means: ask again. Only a refusal of the first version, which was
+then never signed, sets the withdrawals free.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from typing import Final
 from uuid import UUID
 
 from chains.errors import PermanentError
-from custody.approvals.evidence import with_approvals
-from custody.ports import Clock, system_clock
 from custody.signing import repository, reservations
 from custody.signing.kinds import effects_of
 from custody.signing.lifecycle import TransactionEvent, TransactionState
@@ -36,11 +34,9 @@ MAX_ANNOUNCED: Final = 500
 """Most orders in one announcement."""
 
 
-def sign(db: Database, site: Site, signer: Signer, *, clock: Clock = system_clock) -> list[UUID]:
+def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
     """Ask the signer about every recorded version that waits for it; returns the transactions that got
     signed.
-
-    The signer is shown the approvals that are there now: of those that were there when it was built some may be over.
 
     Raises:
         SignerUnavailable: no answer; nothing is known, and the next call asks the same again.
@@ -55,9 +51,8 @@ def sign(db: Database, site: Site, signer: Signer, *, clock: Clock = system_cloc
             # What was refused meanwhile is being built anew: a signature for it now would block that for ever.
             if not repository.still_to_sign(tx, version):
                 continue
-            request = with_approvals(tx, read_request(version.request), site.bundle, now=clock())
         try:
-            response = signer.sign(request)
+            response = signer.sign(read_request(version.request))
             signed, txid = site.finish(version, response)
         except Refused as refusal:
             _refused(db, site, version, refusal)
