@@ -26,10 +26,14 @@ from policies.intent import Approval, Order, SignedApproval, SignedOrder, Signed
 from policies.statements import (
     ClockConfirmation,
     Freeze,
+    Lowering,
     Resolution,
     SignedClockConfirmation,
     SignedFreeze,
+    SignedLowering,
     SignedResolution,
+    SignedVeto,
+    Veto,
 )
 
 _OTHERS_MAY: int = stat.S_IRWXG | stat.S_IRWXO
@@ -133,6 +137,16 @@ def sign_verdict(verdict: Verdict, key: SigningKey) -> SignedVerdict:
 def sign_freeze(freeze: Freeze, key: SigningKey) -> SignedFreeze:
     """The freeze with its officer's signature."""
     return SignedFreeze(freeze=freeze, signature=key.sign(freeze))
+
+
+def sign_veto(veto: Veto, key: SigningKey) -> SignedVeto:
+    """The veto with its officer's signature."""
+    return SignedVeto(veto=veto, signature=key.sign(veto))
+
+
+def sign_lowering(lowering: Lowering, key: SigningKey) -> SignedLowering:
+    """The lowering with its officer's signature."""
+    return SignedLowering(lowering=lowering, signature=key.sign(lowering))
 
 
 def sign_clock(confirmation: ClockConfirmation, key: SigningKey) -> SignedClockConfirmation:

@@ -10,14 +10,30 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from policies.canonical import Document, Hex32, Name, Seconds, Version, decoder_for
+from policies.canonical import Document, Hex32, Name, Seconds, Units, Version, decoder_for
 from policies.intent import Signature
 
 FreezeScope = Annotated[
-    str, msgspec.Meta(pattern=r"^(all|(chain|wallet|asset):[A-Za-z0-9][A-Za-z0-9._-]{0,63})\Z")
+    str,
+    msgspec.Meta(
+        pattern=r"^(all|tier:(hot|warm|cold)|(chain|wallet|asset|customer):[A-Za-z0-9][A-Za-z0-9._-]{0,63})\Z"
+    ),
 ]
-"""`all`, or one `chain:`, `wallet:` (key-set or vault) or `asset:` by its id in the bundle."""
+"""`all`, a `tier:`, a `chain:`, `wallet:` (key-set or vault) or `asset:` by its id in the bundle, or a `customer:`."""
 
+LoweringTarget = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"^(longest_order_seconds|cap:(hot|warm|cold):{name}:(payment_below|window_cap)|breaker:{name}:value_cap"
+        r"|network:{name}:(feerate_cap|fee_cap|fee_window_cap)|rule:{name}:at_most"
+        r"|(caller|approver|verifier):{name}:not_after)\Z".replace(
+            "{name}", "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+        )
+    ),
+]
+"""A number of the bundle that one officer may lower (`policies.overlays`), e.g. `cap:hot:BTC:payment_below`."""
+
+Why = Annotated[str, msgspec.Meta(max_length=500)]
 
 Resource = Annotated[str, msgspec.Meta(min_length=1, max_length=160)]
 """What only one transaction can use, as `chains.ports.Consumption` names it."""
@@ -33,7 +49,36 @@ class Freeze(Document, frozen=True):
     scope: FreezeScope
     bundle_version: Version
     """A bundle of a higher version lifts it: officers who want it to last sign one that says so."""
-    reason: Annotated[str, msgspec.Meta(max_length=500)]
+    reason: Why
+    issued_at: Seconds
+
+
+class Veto(Document, frozen=True):
+    """One officer's word that a bundle, though the quorum has signed it, must not come into force; for good."""
+
+    domain: ClassVar[str] = "veto"
+
+    v: Literal[1]
+    officer: Name
+    bundle: Hex32
+    """Its digest."""
+    reason: Why
+    issued_at: Seconds
+
+
+class Lowering(Document, frozen=True):
+    """One officer lowers one number of the bundle. It acts at once, until a bundle of a higher version."""
+
+    domain: ClassVar[str] = "lowering"
+
+    v: Literal[1]
+    officer: Name
+    target: LoweringTarget
+    value: Units
+    """What the number is from now on, unless it is lower already; in the unit of the target."""
+    bundle_version: Version
+    """Of the bundle in force, whose number is lowered."""
+    reason: Why
     issued_at: Seconds
 
 
@@ -80,6 +125,20 @@ class SignedFreeze(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: Signature
 
 
+class SignedVeto(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A veto and its officer's signature."""
+
+    veto: Veto
+    signature: Signature
+
+
+class SignedLowering(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A lowering and its officer's signature."""
+
+    lowering: Lowering
+    signature: Signature
+
+
 class SignedClockConfirmation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A confirmation and its officer's signature."""
 
@@ -94,5 +153,5 @@ class SignedResolution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: Signature
 
 
-for _kind in (SignedFreeze, SignedClockConfirmation, SignedResolution):
+for _kind in (SignedFreeze, SignedVeto, SignedLowering, SignedClockConfirmation, SignedResolution):
     decoder_for(_kind)

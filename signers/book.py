@@ -9,14 +9,16 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from policies.bundle import SignedBundle
+from policies.bundle import Bundle, SignedBundle
 from policies.canonical import decoder_for
 from policies.statements import (
     ClockConfirmation,
     Freeze,
     SignedClockConfirmation,
     SignedFreeze,
+    SignedLowering,
     SignedResolution,
+    SignedVeto,
 )
 from signers.clock import ClockNote
 from signers.counter import Counter
@@ -24,13 +26,16 @@ from signers.errors import SignerStopped
 from signers.examined import Examined, Exposure
 from signers.exposures import Exposures
 from signers.logchain import FIRST_HEAD, next_head
+from signers.officers import Officers, Waiting
 from signers.ports import LogEntry, LogPayment, OpenTransaction, Unresolved
 from signers.unresolved import note_resolved, unresolved
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
 """A page of the log ends after so many bytes of bodies, for an answer has an end too."""
 
-What = Literal["transaction", "attestation", "bundle", "freeze", "clock", "resolution"]
+What = Literal[
+    "transaction", "attestation", "bundle", "waiting", "veto", "freeze", "lowering", "clock", "resolution"
+]
 
 
 class Book:
@@ -59,7 +64,8 @@ class Book:
         )
         """Highest bundle version adopted, and its digest; (0, "") before the first."""
         self._exposures = Exposures(connection)
-        self._freezes = self._freezes_in_force()
+        self.officers = Officers(connection, self.bundle[0])
+        """What officers have handed over."""
         self._active_since: dict[str, int | None] = {}
 
     def _row(self, sql: str, otherwise: tuple[Any, Any] = (0, 0)) -> tuple[Any, Any]:
@@ -140,7 +146,12 @@ class Book:
 
     def freezes(self) -> tuple[Freeze, ...]:
         """The freezes that no higher bundle has lifted."""
-        return self._freezes
+        return self.officers.freezes
+
+    def goes_by(self, bundle: Bundle) -> bool:
+        """Whether this is the bundle in force, with all that officers have lowered."""
+        lowered = () if bundle.overlay is None else bundle.overlay.lowerings
+        return (bundle.version, lowered) == (self.bundle[0], self.officers.lowered)
 
     # What else is asked.
 
@@ -313,18 +324,29 @@ class Book:
         self._log("bundle", {"version": version, "digest": digest}, now=now)
         self._sql.execute("INSERT INTO bundles VALUES (?, ?, ?, ?)", (version, digest, signed, now))
         self.bundle = (version, digest)
-        self._freezes = self._freezes_in_force()
+        self.officers.turn_to(version)
         self._active_since.clear()
 
     def record_freeze(self, signed: SignedFreeze, *, now: int) -> None:
-        """Record an officer's veto, whose signature was checked, unless that officer has said the same before."""
-        freeze = signed.freeze
+        """Record an officer's freeze, whose signature was checked, unless that officer has said the same before."""
         self._log("freeze", signed, now=now)
-        self._sql.execute(
-            "INSERT INTO freezes VALUES (?, ?, ?, ?, ?)",
-            (freeze.officer, freeze.scope, freeze.bundle_version, msgspec.json.encode(signed), now),
-        )
-        self._freezes = self._freezes_in_force()
+        self.officers.add_freeze(signed, now=now)
+
+    def record_waiting(self, waiting: Waiting, *, now: int) -> None:
+        """Record that a bundle of the quorum waits, since when, instead of one that waited before."""
+        told = {"version": waiting.version, "digest": waiting.digest, "since": waiting.since}
+        self._log("waiting", told, now=now)
+        self.officers.add_waiting(waiting)
+
+    def record_veto(self, signed: SignedVeto, *, now: int) -> None:
+        """Record an officer's veto of a bundle, whose signature was checked."""
+        self._log("veto", signed, now=now)
+        self.officers.add_veto(signed, now=now)
+
+    def record_lowering(self, signed: SignedLowering, *, now: int) -> None:
+        """Record that an officer lowers a number of the bundle in force; the signature was checked."""
+        self._log("lowering", signed, now=now)
+        self.officers.add_lowering(signed, now=now)
 
     def record_time(self, note: ClockNote, *, now: int) -> None:
         """Note the time, and what the clock has to know after a restart; a suspension comes into the log too."""
@@ -340,10 +362,6 @@ class Book:
         self._sql.execute(
             "INSERT INTO clock_confirmations VALUES (?, ?)", (signed.confirmation.digest_hex(), now)
         )
-
-    def _freezes_in_force(self) -> tuple[Freeze, ...]:
-        rows = self._sql.execute("SELECT document FROM freezes WHERE bundle_version >= ?", (self.bundle[0],))
-        return tuple(msgspec.json.decode(raw, type=SignedFreeze).freeze for (raw,) in rows)
 
     def _log(self, what: What, body: Mapping[str, Any] | msgspec.Struct, *, now: int) -> None:
         """Write one entry of the log, which the batch's head covers."""

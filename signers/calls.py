@@ -17,7 +17,7 @@ import msgspec
 from chains.errors import StrongroomError
 from policies.bundle import SignedBundle
 from policies.canonical import MAX_DOCUMENT_BYTES, decoder_for
-from policies.statements import SignedClockConfirmation, SignedFreeze
+from policies.statements import SignedClockConfirmation, SignedFreeze, SignedLowering, SignedVeto
 from signers.ports import (
     MAX_CALL_BYTES,
     AnnounceRequest,
@@ -77,6 +77,8 @@ def handlers(
     if officers is not None:
         found["deliver"] = _handler(SignedBundle, officers.deliver, MAX_DOCUMENT_BYTES)
         found["freeze"] = _handler(SignedFreeze, officers.freeze, SMALL_BYTES)
+        found["veto"] = _handler(SignedVeto, officers.veto, SMALL_BYTES)
+        found["lower"] = _handler(SignedLowering, officers.lower, SMALL_BYTES)
         found["confirm_clock"] = _handler(SignedClockConfirmation, officers.confirm_clock, SMALL_BYTES)
     if witness is not None:
         found["open"] = _handler(OpenRequest, witness.open, SMALL_BYTES)

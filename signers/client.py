@@ -19,7 +19,7 @@ import msgspec
 from chains.errors import InvalidValue
 from policies.bundle import SignedBundle
 from policies.canonical import decoder_for
-from policies.statements import SignedClockConfirmation, SignedFreeze
+from policies.statements import SignedClockConfirmation, SignedFreeze, SignedLowering, SignedVeto
 from signers.ports import (
     Announced,
     AnnounceRequest,
@@ -111,8 +111,16 @@ class SignerClient:
         return self.ask("deliver", bundle, SignerStatus)
 
     def freeze(self, freeze: SignedFreeze) -> SignerStatus:
-        """Hand over a veto. Raises Refused, SignerUnavailable."""
+        """Hand over a freeze. Raises Refused, SignerUnavailable."""
         return self.ask("freeze", freeze, SignerStatus)
+
+    def veto(self, veto: SignedVeto) -> SignerStatus:
+        """Hand over a veto of a bundle. Raises Refused, SignerUnavailable."""
+        return self.ask("veto", veto, SignerStatus)
+
+    def lower(self, lowering: SignedLowering) -> SignerStatus:
+        """Hand over a lower number of the bundle. Raises Refused, SignerUnavailable."""
+        return self.ask("lower", lowering, SignerStatus)
 
     def confirm_clock(self, confirmation: SignedClockConfirmation) -> SignerStatus:
         """Hand over an officer's word on the time. Raises Refused, SignerUnavailable."""

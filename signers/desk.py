@@ -1,14 +1,17 @@
-"""What officers hand to a signer directly: bundles, freezes, and their word on the time (DESIGN section 1)."""
+"""What officers hand to a signer directly (DESIGN section 1).
+
+Bundles, vetoes of them, freezes, lower numbers, and their word on the time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, get_args
 
 from chains.errors import InvalidValue, PermanentError
-from policies.bundle import Bundle, SignedBundle
+from policies.bundle import Bundle, SignedBundle, Tier
 from policies.canonical import BadSignature, Document, verify_ed25519
-from policies.statements import SignedClockConfirmation, SignedFreeze
+from policies.statements import SignedClockConfirmation, SignedFreeze, SignedLowering, SignedVeto
 from signers.book import Book
 from signers.clock import ClockNote, SteadyClock
 from signers.journal import Journal
@@ -44,10 +47,11 @@ class JournalDesk:
         self._trust, self._journal, self._clock, self._status = trust, journal, clock, status
 
     def deliver(self, bundle: SignedBundle) -> SignerStatus:
-        """Adopt a bundle; the present one again changes nothing.
+        """Take a bundle: it comes into force, or waits as the present one says. The same again changes nothing.
 
         Raises:
-            Refused: no quorum, older than the present one or another of its version, expired, inconsistent.
+            Refused: no quorum, older than the present one or another of its version, vetoed, expired, inconsistent, or
+                another one waits whose version is as high.
         """
         try:
             self._trust.adopt(bundle.encode())
@@ -63,7 +67,7 @@ class JournalDesk:
         """
         told = freeze.freeze
         self._check_officer(told.officer, told, freeze.signature)
-        if told.scope not in _scopes(self._trust.present):
+        if not told.scope.startswith("customer:") and told.scope not in _scopes(self._trust.present):
             raise _refused("freeze-scope", f"the bundle has no {told.scope}")
 
         def record(book: Book) -> None:
@@ -76,9 +80,36 @@ class JournalDesk:
                 )
             same = (told.officer, told.scope, told.bundle_version)
             if same not in {(f.officer, f.scope, f.bundle_version) for f in book.freezes()}:
+                book.officers.check_room(told.officer, "freezes")
                 book.record_freeze(freeze, now=recording_time(self._clock, book))
 
         self._journal.write(record)
+        return self._status()
+
+    def veto(self, veto: SignedVeto) -> SignerStatus:
+        """Never let a bundle come into force, whether it waits here already or not; again changes nothing.
+
+        Raises:
+            Refused: not an officer's, or the bundle was adopted already.
+        """
+        self._check_officer(veto.veto.officer, veto.veto, veto.signature)
+        try:
+            self._trust.veto(veto)
+        except InvalidValue as error:
+            raise _refused("veto-late", str(error)) from None
+        return self._status()
+
+    def lower(self, lowering: SignedLowering) -> SignerStatus:
+        """Go by a lower number until a higher bundle is adopted; again changes nothing.
+
+        Raises:
+            Refused: not an officer's, for another bundle, of nothing that may be lowered, or not lower.
+        """
+        self._check_officer(lowering.lowering.officer, lowering.lowering, lowering.signature)
+        try:
+            self._trust.lower(lowering)
+        except InvalidValue as error:
+            raise _refused("lowering-refused", str(error)) from None
         return self._status()
 
     def confirm_clock(self, confirmation: SignedClockConfirmation) -> SignerStatus:
@@ -108,7 +139,7 @@ class JournalDesk:
             book.record_time(note, now=wall)
             return note
 
-        self._clock.confirm(self._journal.write(record))
+        self._trust.confirmed(record)
         return self._status()
 
     def _check_officer(self, name: str, document: Document, signature: str) -> None:
@@ -131,6 +162,7 @@ def _scopes(bundle: Bundle) -> set[str]:
     """What can be frozen."""
     return {
         "all",
+        *(f"tier:{tier}" for tier in get_args(Tier)),
         *(f"chain:{network.chain}" for network in bundle.networks),
         *(f"wallet:{wallet.id}" for wallet in (*bundle.keysets, *bundle.vaults)),
         *(f"asset:{asset.id}" for asset in bundle.assets),

@@ -133,7 +133,7 @@ def _oldest_expiry(grounds: Grounds) -> int:
     have signed into its own journal: then what they could not pay, these can't.
     """
     began = max((each.active_from for each in _following_others(grounds)), default=0)
-    return began + grounds.bundle.longest_order_seconds if began else -1
+    return began + grounds.bundle.longest_signed_order_seconds if began else -1
 
 
 def _following_others(grounds: Grounds) -> list[WalletEntry]:
@@ -162,7 +162,7 @@ def handover_reasons(request: SignRequest, grounds: Grounds, view: JournalView) 
     heard = max((at for at in since if at is not None), default=None)
     if heard is None:
         return []
-    oldest = heard + grounds.bundle.longest_order_seconds
+    oldest = heard + grounds.bundle.longest_signed_order_seconds
     return [
         Reason(
             "order-too-old",

@@ -10,7 +10,13 @@ from chains.errors import PermanentError, TransientError
 from policies.bundle import SignedBundle
 from policies.canonical import Document, Hex32, Name, Seconds, Uuid, decoder_for
 from policies.intent import Attestation, Evidence, Intent, Kind, Signature, SignedOrder
-from policies.statements import SignedClockConfirmation, SignedFreeze, SignedResolution
+from policies.statements import (
+    SignedClockConfirmation,
+    SignedFreeze,
+    SignedLowering,
+    SignedResolution,
+    SignedVeto,
+)
 
 MAX_CALL_BYTES: Final = 16 * 1024 * 1024
 """Longest call that a signer reads, or answer that its client does. What is longer can never be answered."""
@@ -128,6 +134,17 @@ class WindowUse(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """How long something counts after its fate is known."""
 
 
+class WaitingBundle(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A bundle of the quorum that is not in force yet: until it is, any officer can veto it."""
+
+    version: int
+    digest: Hex32
+    """What a veto names."""
+    since: Seconds
+    """When the signer first saw it."""
+    acts_from: Seconds
+
+
 class SignerStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a signer says of itself."""
 
@@ -139,6 +156,10 @@ class SignerStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Id of its journal, 64 hex digits; empty where there is none (fakes)."""
     frozen: tuple[str, ...] = ()
     """Scopes of the freezes in force."""
+    lowered: tuple[str, ...] = ()
+    """Numbers of the bundle that officers have lowered, `TARGET=VALUE`."""
+    waiting: WaitingBundle | None = None
+    """The bundle that is to follow."""
     suspended: str = ""
     """Why its clock suspends signing, empty if it doesn't."""
     notes: tuple[str, ...] = ()
@@ -231,7 +252,9 @@ class LogEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     number: Annotated[int, msgspec.Meta(ge=1)]
     """Without gaps."""
     at: Seconds
-    what: Literal["transaction", "attestation", "bundle", "freeze", "clock", "resolution"]
+    what: Literal[
+        "transaction", "attestation", "bundle", "waiting", "veto", "freeze", "lowering", "clock", "resolution"
+    ]
     body: msgspec.Raw
     """JSON; what is in it depends on `what` (see signers/README.md)."""
     head: Hex32
@@ -304,7 +327,13 @@ class OfficersDesk(Protocol):
         """A new bundle. Raises Refused (no quorum, not newer), SignerUnavailable."""
 
     def freeze(self, freeze: SignedFreeze) -> SignerStatus:
-        """A veto. Raises Refused (not an officer's), SignerUnavailable."""
+        """Sign nothing in a scope. Raises Refused (not an officer's), SignerUnavailable."""
+
+    def veto(self, veto: SignedVeto) -> SignerStatus:
+        """No to a bundle that is not in force yet. Raises Refused (not an officer's, too late), SignerUnavailable."""
+
+    def lower(self, lowering: SignedLowering) -> SignerStatus:
+        """A lower number of the bundle. Raises Refused (not an officer's, not lower), SignerUnavailable."""
 
     def confirm_clock(self, confirmation: SignedClockConfirmation) -> SignerStatus:
         """End the suspension after a jump of the clock. Raises Refused, SignerUnavailable."""

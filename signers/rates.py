@@ -36,6 +36,8 @@ DEFAULT_RATES: Final[Mapping[str, Rate]] = {
     "metrics": Rate(per_second=5, burst=20),
     "deliver": Rate(per_second=2, burst=20),
     "freeze": Rate(per_second=5, burst=50),
+    "veto": Rate(per_second=5, burst=50),
+    "lower": Rate(per_second=5, burst=50),
     "confirm_clock": Rate(per_second=2, burst=20),
     "open": Rate(per_second=50, burst=500),
     "resolve": Rate(per_second=50, burst=500),

@@ -54,6 +54,8 @@ class SignerService:
                 signed=book.signed,
                 journal=book.journal,
                 frozen=tuple(sorted({freeze.scope for freeze in book.freezes()})),
+                lowered=tuple(sorted(f"{each.target}={each.value}" for each in book.officers.lowerings)),
+                waiting=self._trust.waiting,
                 suspended=self._clock.trouble,
                 at=self._clock.glance(),
                 unresolved=book.unresolved(),
@@ -131,7 +133,7 @@ class SignerService:
 
         def record(book: Book) -> None:
             _check_present(bundle, book)
-            frozen = attestation_freezes(request.chain, request.keyset, request.asset, book)
+            frozen = attestation_freezes(keyset, request.asset, request.customer, book)
             if frozen:
                 raise Refused(tuple(frozen))
             wanted = (request.customer, request.asset)
@@ -176,12 +178,12 @@ class SignerService:
 
 
 class _BundleChanged(Exception):
-    """A higher bundle was adopted since this request was looked at: look again."""
+    """A higher bundle was adopted, or a number lowered, since this request was looked at: look again."""
 
 
 def _check_present(bundle: Bundle, book: Book) -> None:
     """Raises _BundleChanged unless the bundle is the one in force. Runs in the journal's writer."""
-    if book.bundle[0] != bundle.version:
+    if not book.goes_by(bundle):
         raise _BundleChanged
 
 

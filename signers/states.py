@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from chains.errors import InvalidValue
 from chains.eth.address import raw_address
-from policies.bundle import Bundle, EvmVault, KeyState
+from policies.bundle import Bundle, EvmVault, KeysetEntry, KeyState
 from policies.intent import Intent, Kind
 from policies.statements import Freeze
 from signers.examined import Unsigned
@@ -53,13 +53,20 @@ def freeze_reasons(request: SignRequest, unsigned: Unsigned, bundle: Bundle, vie
     freezes = view.freezes()
     if not freezes:
         return []
-    scopes = _scopes(request, unsigned, bundle)
+    scopes = _scopes(request, unsigned, bundle) | _customers(request, freezes)
     return [_frozen(freeze) for freeze in freezes if freeze.scope in scopes]
 
 
-def attestation_freezes(chain: str, keyset: str, asset: str, view: Freezes) -> list[Reason]:
+def attestation_freezes(keyset: KeysetEntry, asset: str, customer: str | None, view: Freezes) -> list[Reason]:
     """The same for an address to be attested: what is frozen should receive nothing more."""
-    scopes = {"all", f"chain:{chain}", f"wallet:{keyset}", f"asset:{asset}"}
+    scopes = {
+        "all",
+        f"chain:{keyset.chain}",
+        f"tier:{keyset.tier}",
+        f"wallet:{keyset.id}",
+        f"asset:{asset}",
+        *(() if customer is None else (f"customer:{customer}",)),
+    }
     return [_frozen(freeze) for freeze in view.freezes() if freeze.scope in scopes]
 
 
@@ -83,23 +90,35 @@ def _scopes(request: SignRequest, unsigned: Unsigned, bundle: Bundle) -> set[str
     """Everything that a request touches; the native asset pays the fee of whatever is done."""
     scopes = {"all", f"chain:{request.chain}", f"wallet:{request.keyset}"}
     scopes |= {f"asset:{intent.asset}" for intent in request.intents}
+    scopes |= {f"tier:{intent.tier}" for intent in request.intents}
     # The house's own intents name the native asset, whatever their transactions collect or carry out.
     scopes |= {
         f"asset:{entry.id}"
         for entry in bundle.assets
         if entry.chain == request.chain and entry.contract and raw_address(entry.contract) in unsigned.called
     }
-    scopes |= {f"wallet:{vault}" for vault in _executed(request.intents, bundle)}
+    for vault in _executed(request.intents, bundle):
+        scopes |= {f"wallet:{vault.id}", f"tier:{vault.tier}"}
     scopes |= {
         f"asset:{network.native_asset}" for network in bundle.networks if network.chain == request.chain
     }
     return scopes
 
 
-def _executed(intents: Iterable[Intent], bundle: Bundle) -> Iterable[str]:
+def _customers(request: SignRequest, freezes: Iterable[Freeze]) -> set[str]:
+    """Frozen customers whom a request pays for; where it keeps an order back, all of them."""
+    frozen = {freeze.scope for freeze in freezes if freeze.scope.startswith("customer:")}
+    if not frozen:
+        return frozen
+    customers = {s.order.digest_hex(): f"customer:{s.order.customer}" for s in request.evidence.orders}
+    orders = {intent.order for intent in request.intents if intent.kind is Kind.PAYMENT}
+    return frozen if orders - customers.keys() else frozen & {customers[order] for order in orders if order}
+
+
+def _executed(intents: Iterable[Intent], bundle: Bundle) -> Iterable[EvmVault]:
     """Vaults whose Safe an intent has executed."""
     safes = {i.destination for i in intents if i.kind is Kind.EXECUTION}
-    return (v.id for v in bundle.vaults if isinstance(v, EvmVault) and v.address in safes)
+    return (v for v in bundle.vaults if isinstance(v, EvmVault) and v.address in safes)
 
 
 def _frozen(freeze: Freeze) -> Reason:

@@ -20,6 +20,20 @@ CREATE TABLE freezes (
     document BLOB NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (bundle_version, officer, scope)
 ) WITHOUT ROWID;
+CREATE TABLE waiting (                    -- bundles of the quorum before they act; the last one counts
+    number INTEGER PRIMARY KEY, version INTEGER NOT NULL, digest TEXT NOT NULL, signed BLOB NOT NULL,
+    since INTEGER NOT NULL
+);
+CREATE TABLE vetoes (
+    number INTEGER PRIMARY KEY, bundle TEXT NOT NULL, officer TEXT NOT NULL,
+    bundle_version INTEGER NOT NULL,      -- in force when it came
+    document BLOB NOT NULL, at INTEGER NOT NULL, UNIQUE (bundle, officer)
+);
+CREATE TABLE lowerings (
+    number INTEGER PRIMARY KEY, officer TEXT NOT NULL, bundle_version INTEGER NOT NULL,
+    document BLOB NOT NULL, at INTEGER NOT NULL
+);
+CREATE INDEX lowerings_by_version ON lowerings (bundle_version, number);
 CREATE TABLE clock (only INTEGER PRIMARY KEY CHECK (only = 1), note BLOB NOT NULL, at INTEGER NOT NULL);
 CREATE TABLE clock_confirmations (digest TEXT PRIMARY KEY, at INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE transactions (

@@ -38,6 +38,8 @@ CallName = Literal[
     "metrics",
     "deliver",
     "freeze",
+    "veto",
+    "lower",
     "confirm_clock",
     "open",
     "resolve",

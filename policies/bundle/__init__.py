@@ -16,6 +16,7 @@ from policies.bundle.common import (
 from policies.bundle.document import (
     Bundle,
     BundleSignature,
+    Overlay,
     SignedBundle,
     TrustRoot,
 )
@@ -44,8 +45,10 @@ from policies.bundle.people import (
 )
 from policies.bundle.reading import (
     MAX_CLOCK_AHEAD_SECONDS,
+    ReadBundle,
     UntrustedBundle,
     read_bundle,
+    read_signed,
 )
 from policies.bundle.wallets import (
     BitcoinKeyset,
@@ -86,9 +89,11 @@ __all__ = [
     "NetworkEntry",
     "Officer",
     "Origin",
+    "Overlay",
     "Owner",
     "Passkey",
     "PriceBound",
+    "ReadBundle",
     "Requirement",
     "ScopeName",
     "ScriptType",
@@ -102,4 +107,5 @@ __all__ = [
     "WalletEntry",
     "check_consistent",
     "read_bundle",
+    "read_signed",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from chains.errors import InvalidValue
 from chains.eth.address import is_checksummed
@@ -11,6 +12,9 @@ from policies.bundle.networks import EvmNetwork
 from policies.bundle.people import Passkey
 from policies.bundle.wallets import BitcoinVault, Cosigner, EvmKeyset, EvmVault
 from policies.checks import Names, check_policy
+
+MAX_VETO_SECONDS: Final = 30 * 24 * 3600
+"""Longest time that the next bundle waits."""
 
 
 def check_consistent(bundle: Bundle) -> None:
@@ -166,6 +170,10 @@ def _check_limits(bundle: Bundle) -> None:
     """What would allow more than it seems to, or nothing at all."""
     if bundle.longest_order_seconds < 1:
         raise InvalidValue("bundle: longest_order_seconds allows no order at all")
+    if bundle.veto_seconds > MAX_VETO_SECONDS:
+        raise InvalidValue(f"bundle: veto_seconds: at most {MAX_VETO_SECONDS}, or none could follow it")
+    if bundle.in_force_from >= bundle.expires_at:
+        raise InvalidValue("bundle: it would expire before it is in force")
     keysets = {keyset.id for keyset in bundle.keysets}
     for breaker in bundle.breakers:
         for named in breaker.keysets:

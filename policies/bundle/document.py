@@ -21,6 +21,15 @@ _K = TypeVar("_K")
 _T = TypeVar("_T")
 
 
+class Overlay(Part, frozen=True):
+    """What officers have lowered alone (`policies.overlays`); whoever applies it writes it, the quorum never does."""
+
+    lowerings: tuple[Hex32, ...]
+    """Digests of the statements that are applied."""
+    longest_order_seconds: Seconds
+    """As the quorum signed it."""
+
+
 class Bundle(Document, frozen=True):
     """Everything that the system trusts by signature: networks, assets, key-sets, caps, people, rules."""
 
@@ -47,6 +56,17 @@ class Bundle(Document, frozen=True):
     requirements: tuple[Requirement, ...] = ()
     approvers: tuple[Approver, ...] = ()
     verifiers: tuple[Attestor, ...] = ()
+    in_force_from: Seconds = 0
+    """It waits until then, and longer where `veto_seconds` of the one before it say so (`policies.bundle.waiting`)."""
+    veto_seconds: Seconds = 0
+    """How long the bundle that follows waits at each reader, from its first sight there, for any officer to veto it."""
+    overlay: Overlay | None = None
+    """Null in what is signed."""
+
+    @property
+    def longest_signed_order_seconds(self) -> int:
+        """`longest_order_seconds` as the quorum signed it: orders may be that old, whatever was lowered since."""
+        return self.longest_order_seconds if self.overlay is None else self.overlay.longest_order_seconds
 
     def network(self, chain: str) -> NetworkEntry:
         """The network `chain`. Raises InvalidValue if the bundle has none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -19,7 +20,21 @@ class UntrustedBundle(PermanentError):
     """A bundle that lacks its quorum, is older than the pinned one, or has expired."""
 
 
+@dataclass(frozen=True, slots=True)
+class ReadBundle:
+    """A bundle that the quorum has signed."""
+
+    bundle: Bundle
+    by_all: bool
+    """Every key of the pinned root has signed it, so that nobody is left who could veto it."""
+
+
 def read_bundle(raw: bytes, root: TrustRoot, *, now: int) -> Bundle:
+    """`read_signed` for those who ask for the bundle only. Raises the same."""
+    return read_signed(raw, root, now=now).bundle
+
+
+def read_signed(raw: bytes, root: TrustRoot, *, now: int) -> ReadBundle:
     """Read a signed bundle and believe it only with the quorum's signatures.
 
     Args:
@@ -56,6 +71,10 @@ def read_bundle(raw: bytes, root: TrustRoot, *, now: int) -> Bundle:
         raise UntrustedBundle(
             f"{len(organisations)} of {root.threshold} organisations have signed this bundle"
         )
+    if bundle.overlay is not None:
+        raise UntrustedBundle(
+            "a bundle that is signed has no overlay: officers lower by statements of their own"
+        )
     if bundle.version < root.minimum_version:
         raise UntrustedBundle(f"version {bundle.version} is older than the pinned {root.minimum_version}")
     if bundle.issued_at > now + MAX_CLOCK_AHEAD_SECONDS:
@@ -63,4 +82,4 @@ def read_bundle(raw: bytes, root: TrustRoot, *, now: int) -> Bundle:
     if now >= bundle.expires_at:
         raise UntrustedBundle(f"the bundle expired at {bundle.expires_at}; have the quorum sign a new one")
     check_consistent(bundle)
-    return bundle
+    return ReadBundle(bundle, counted == set(root.keys.values()))
