@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from chains.btc.fees import Evicted
 from chains.btc.hd import AccountKey
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode, BlockAnnouncements, ScanDescriptor
 from chains.errors import NodeRefused, NodeUnavailable, WrongNetwork
 from chains.types import BlockRef, TxId
-from ops.devnet.bitcoind import Bitcoind
+from ops.devnet.bitcoind import Bitcoind, btc_to_sats
 from ops.devnet.process import wait_until
 
 REGTEST = NETWORKS["regtest"]
@@ -203,6 +204,29 @@ def test_unspent_outputs_of_a_descriptor_are_found_at_one_tip(own: Bitcoind, nod
     assert {unspent.script: unspent.units for unspent in found.unspents} == expected
     assert {unspent.height for unspent in found.unspents} == {found.tip.height}
     assert node.utxo_scan([ScanDescriptor(f"wpkh({account.xpub}/0/*)", 10)]).total_sats == 30_000
+
+
+def test_what_a_replacement_pushes_out_is_the_transaction_and_all_that_spends_from_it(
+    own: Bitcoind, node: BitcoinNode
+) -> None:
+    miner = own.wallet("miner")
+    miner.mine(1)
+    txid = miner.send(miner.address(), 50_000)
+    entry = own.rpc("getmempoolentry", txid)
+    alone = node.evicted(TxId(txid))
+    assert alone == Evicted(1, btc_to_sats(entry["fees"]["base"]))
+    [output] = [
+        each for each in own.rpc("getrawtransaction", txid, 1)["vout"] if btc_to_sats(each["value"]) == 50_000
+    ]
+    raw = own.rpc(
+        "createrawtransaction", [{"txid": txid, "vout": output["n"]}], [{miner.address(): "0.00047000"}]
+    )
+    child = own.rpc("sendrawtransaction", miner.rpc("signrawtransactionwithwallet", raw)["hex"])
+    assert node.evicted(TxId(txid)) == Evicted(2, alone.fees_sats + 3_000)
+    assert node.evicted(TxId(child)) == Evicted(1, 3_000)
+    miner.mine(1)
+    assert node.evicted(TxId(txid)) is None, "no longer in the mempool"
+    assert node.evicted(TxId("ab" * 32)) is None
 
 
 def test_a_raw_transaction_comes_from_the_block_that_has_it(own: Bitcoind, node: BitcoinNode) -> None:

@@ -359,6 +359,49 @@ def test_a_reorg_puts_the_rescue_in_the_place_of_the_payment_and_of_what_was_bui
     assert till.transaction(second).state == "dead"
 
 
+def test_a_reorg_below_what_was_final_that_brings_a_failed_payment_back_stops_all_paying(
+    database: str, bitcoind: Bitcoind, tmp_path: Path
+) -> None:
+    """Its customer has had his money back. Nobody can undo that, but nobody overlooks it either; and the old keys'
+    coins are still counted exactly."""
+    till = RescuingTill(database, bitcoind, tmp_path)
+    try:
+        withdrawal, _ = till.paying()
+        raw = till.raw(till.transaction(till.query("SELECT id FROM transactions")[0]["id"]).id)
+        till.retire(2, "compromised")
+        [rescue] = till.rescue()
+        block = till.mine(6)[0]
+        till.track()
+        assert till.withdrawal(withdrawal.id).state == "failed"
+        till.reorg(block)
+        till.mine_with(raw)
+        for _ in range(7):
+            till.mine_with()
+        till.track()
+        assert till.transaction(rescue).state == "dead"
+        assert till.broken_rules() == {6}
+        till.enforce()
+        assert till.halted() is not None
+    finally:
+        till.close()
+
+
+def test_a_consolidation_that_waits_for_low_fees_keeps_no_coin_from_the_rescue(till: RescuingTill) -> None:
+    till.customer("alice", 900_000, 300_000, 200_000, 100_000)
+    few = SweepPace(consolidate_above_coins=1)
+    assert sweep(till.db, till.site, few, now=int(time.time())) == 1
+    till.sign()
+    till.broadcast()
+    till.retire(2, "compromised")
+    [rescue] = till.rescue()
+    assert len(till.spends(rescue)) == 4
+    assert till.txid(rescue) in till.mempool()
+    till.settle()
+    till.check()
+    assert till.query("SELECT state FROM sweeps WHERE kind = 'consolidation'") == [{"state": "abandoned"}]
+    till.end()
+
+
 def test_a_crash_between_taking_the_coins_and_signing_changes_nothing(till: RescuingTill) -> None:
     withdrawal, payment = till.paying()
     till.retire(2, "compromised")

@@ -7,6 +7,7 @@ twice, and nothing waits for ever.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +20,8 @@ from custody.signing.broadcast import broadcast
 from custody.signing.bump import bump_stuck
 from custody.signing.requests import read_request
 from custody.signing.sign import sign
+from custody.sweeps.model import SweepPace
+from custody.sweeps.service import sweep
 from custody.withdrawals.model import Withdrawal
 from ops.devnet.anvil import Anvil
 from signers.ports import SignerUnavailable
@@ -230,6 +233,47 @@ def test_a_payment_that_is_mined_although_a_rescue_was_sent_is_settled_and_the_r
     assert till.transaction(native).state == "dead"
     till.end()
     assert till.has(withdrawal.destination) == ETHER
+
+
+def test_a_token_payment_that_is_mined_first_lets_the_rescue_of_that_token_fail_once_and_not_for_good(
+    till: RescuingTill,
+) -> None:
+    till.paying()
+    till.price(1, 1)
+    withdrawal = till.request("alice", 10 * USDX, asset="USDX")
+    payment = till.send()
+    raw = till.raw_of(payment)
+    till.expensive()
+    till.retire(2, "compromised")
+    assert till.rotate() == 2
+    mine_alone(till, raw)
+    till.track()
+    till.rescue()
+    till.mine()
+    till.settle()
+    till.check()
+    assert till.withdrawal(withdrawal.id).state == "settled"
+    till.end()
+    assert till.has(till.new_keys.record.address, "USDX") == 40 * USDX
+    assert till.has(till.world.record.address, "USDX") == 0
+
+
+def test_a_flush_to_the_compromised_key_is_overtaken_too(till: RescuingTill) -> None:
+    """Forwarders pay nobody but their factory's treasury: what they hold stays out of the thief's reach that long."""
+    till.paying()
+    till.price(1, 1)
+    till.node.price = None
+    assert sweep(till.db, till.site, SweepPace(gather_seconds=0), now=int(time.time())) >= 1
+    till.sign()
+    till.broadcast()
+    till.retire(2, "compromised")
+    till.rescue()
+    till.settle()
+    till.check()
+    assert {row["state"] for row in till.query("SELECT state FROM sweeps WHERE kind = 'sweep'")} == {
+        "abandoned"
+    }
+    till.end()
 
 
 def test_a_reorg_puts_the_payment_in_the_place_of_the_rescue(till: RescuingTill) -> None:
