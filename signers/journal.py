@@ -1,8 +1,9 @@
 """The signer's memory: what it has signed, attested and been told. Sign once; count everything.
 
-SQLite with synchronous=FULL. One thread owns the connection: it takes all work that has queued, runs it in one
-transaction, commits, moves the high-water mark, and only then releases any answer. So a check and its record
-can't be separated, and requests in flight share one fsync.
+SQLite with synchronous=FULL. One thread, the writer, owns the connection: it takes all work that has queued, runs it in
+one transaction and commits. A second thread moves the high-water mark, and only then releases any answer. So a check
+and its record can't be separated, and requests in flight share one fsync. While a mark is on its way the writer runs
+the next batch, which it commits when the mark has arrived: a mark is never more than one batch behind.
 
 After a failed commit the journal is closed for good: the process has to be restarted, and then tells from the
 two stores what is true.
@@ -17,7 +18,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -26,6 +26,8 @@ from signers.book import Book
 from signers.errors import JournalMismatch, JournalUnavailable, SignerStopped
 from signers.mark import Mark, MarkFile, Marks
 from signers.tables import SCHEMA
+from signers.turn import TURN
+from signers.written import Written
 
 MAX_BATCH: Final = 256
 """Most pieces of work in one commit."""
@@ -34,7 +36,7 @@ FORMAT: Final = 4
 NO_HEAD: Final = bytes(32)
 
 _T = TypeVar("_T")
-_Job = tuple[Callable[[Book], Any], "Future[Any]"]
+_Batch = list[Written[Any]]
 
 
 class Journal:
@@ -48,9 +50,17 @@ class Journal:
         self._failed: Exception | None = None
         self._closed = False
         self._timed: Callable[[int], None] = lambda _: None
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._writer = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._writer.start()
+        self._queue: queue.SimpleQueue[Written[Any] | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[tuple[_Batch, Mark | None, int] | None] = queue.SimpleQueue()
+        """Batches that were committed, with their marks and when that began; without a mark if nothing was recorded."""
+        self._mark_due = threading.Lock()
+        """Held from a commit until its mark is on the other disk."""
+        self._threads = [
+            threading.Thread(target=self._run, name="journal", daemon=True),
+            threading.Thread(target=self._release, name="mark", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @classmethod
     def create(cls, path: Path, mark_path: Path) -> None:
@@ -125,13 +135,17 @@ class Journal:
             JournalUnavailable: the batch could not be committed, or the journal is closed: nothing more is signed by
                 this process.
         """
+        return self.begin(work).settled()
+
+    def begin(self, work: Callable[[Book], _T]) -> Written[_T]:
+        """The same for a caller who has something to do while disks are written. Raises JournalUnavailable."""
         if self._failed is not None:
             raise JournalUnavailable(f"the journal failed earlier ({self._failed}); restart the signer")
         if self._closed:
             raise JournalUnavailable("the journal is closed, as the signer ends")
-        future: Future[_T] = Future()
-        self._queue.put((work, future))
-        return future.result()
+        written = Written(work)
+        self._queue.put(written)
+        return written
 
     def time_commits(self, told: Callable[[int], None]) -> None:
         """Have somebody told how long each commit takes, the mark included, in nanoseconds."""
@@ -157,73 +171,84 @@ class Journal:
             return
         self._closed = True
         self._queue.put(None)
-        self._writer.join()
+        for thread in self._threads:
+            thread.join()
         self._sql.close()
         self._marks.close()
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            batch = [first]
-            stop = False
-            while len(batch) < MAX_BATCH and not self._queue.empty():
-                job = self._queue.get()
-                if job is None:
-                    stop = True
+        """What the writer does."""
+        ending = False
+        while not ending:
+            batch = []
+            work = self._queue.get()
+            while work is not None:
+                batch.append(work)
+                if len(batch) == MAX_BATCH or self._queue.empty():
                     break
-                batch.append(job)
-            self._do(batch)
-            if stop:
-                return
+                work = self._queue.get()
+            ending = work is None
+            if batch:
+                self._do(batch)
+        self._done.put(None)
 
-    def _do(self, batch: list[_Job]) -> None:
-        if self._failed is not None:
-            for _, future in batch:
-                future.set_exception(JournalUnavailable("the journal failed earlier; restart the signer"))
-            return
-        outcomes: list[tuple[Future[Any], Any, Exception | None]] = []
+    def _do(self, batch: _Batch) -> None:
         try:
-            self._sql.execute("BEGIN")
-            for work, future in batch:
-                outcomes.append((future, *self._outcome(work)))
+            self._check()
+            with TURN:
+                self._sql.execute("BEGIN")
+                for written in batch:
+                    written.run(self._book)
+            for written in batch:
+                written.decide()
             if self._book.entries:
-                self._commit()
+                self._commit(batch)
             else:
                 self._sql.execute("ROLLBACK")
+                self._done.put((batch, None, 0))
         except Exception as error:  # noqa: BLE001 - whatever it was, nothing of this batch may be released
-            self._failed = error
-            for _, future in batch:
-                future.set_exception(JournalUnavailable(f"the journal could not be committed: {error}"))
-            return
-        for future, result, raised in outcomes:
-            if raised is None:
-                future.set_result(result)
-            else:
-                future.set_exception(raised)
+            self._fail(batch, error)
 
-    def _outcome(self, work: Callable[[Book], Any]) -> tuple[Any, Exception | None]:
-        recorded = len(self._book.entries)
-        try:
-            return work(self._book), None
-        except sqlite3.Error:
-            raise
-        except Exception as error:
-            # Only what changed nothing is an answer to this one caller; half a record ends the journal.
-            if len(self._book.entries) != recorded:
-                raise
-            return None, error
-
-    def _commit(self) -> None:
-        begun = time.monotonic_ns()
-        head = hashlib.sha256(bytes.fromhex(self._last.head) + b"".join(self._book.entries)).digest()
-        number = self._last.batch + 1
-        book = self._book
+    def _commit(self, batch: _Batch) -> None:
+        begun, book, last = time.monotonic_ns(), self._book, self._last
+        head = hashlib.sha256(bytes.fromhex(last.head) + b"".join(book.entries)).digest()
+        number = last.batch + 1
         self._sql.execute("INSERT INTO batches VALUES (?, ?, ?, ?)", (number, head, book.latest, book.signed))
+        self._mark_due.acquire()
+        self._check()
         self._sql.execute("COMMIT")
-        # After the journal and before any answer: a mark that is ahead proves that signatures were forgotten.
-        self._last = Mark(journal=self._last.journal, batch=number, head=head.hex())
-        self._marks.write(self._last)
         book.entries.clear()
-        self._timed(time.monotonic_ns() - begun)
+        self._last = Mark(journal=last.journal, batch=number, head=head.hex())
+        self._done.put((batch, self._last, begun))
+
+    def _check(self) -> None:
+        """Raises JournalUnavailable after a failure of either thread."""
+        if self._failed is not None:
+            raise JournalUnavailable("the journal failed earlier; restart the signer")
+
+    def _fail(self, batch: _Batch, error: Exception) -> None:
+        if self._failed is None:
+            self._failed = error
+        for written in batch:
+            written.fail(JournalUnavailable(f"the journal could not be committed: {error}"))
+
+    def _release(self) -> None:
+        """What the second thread does: the mark after the journal, answers after the mark, batch by batch."""
+        while (done := self._done.get()) is not None:
+            batch, mark, begun = done
+            try:
+                self._check()
+                if mark is not None:
+                    # After the journal: a mark that is ahead proves that signatures were forgotten.
+                    self._marks.write(mark)
+                    self._timed(time.monotonic_ns() - begun)
+            except Exception as error:  # noqa: BLE001 - whatever it was, nothing of this batch may be released
+                self._fail(batch, error)
+            else:
+                for written in batch:
+                    written.settle()
+            if mark is not None:
+                self._mark_due.release()
 
 
 def _connect(path: Path) -> sqlite3.Connection:

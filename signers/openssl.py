@@ -2,7 +2,8 @@
 
 `cryptography` brings another OpenSSL, but keeps the lock while it verifies, which takes longer than everything else
 that is done for a request: then eight requests in flight use one processor. Here it is called through ctypes, which
-gives the lock up. Where Python has OpenSSL within itself (some builds for other systems), `cryptography` verifies.
+gives the lock up for the one call that takes long. Where Python has OpenSSL within itself (some builds for other
+systems), `cryptography` verifies.
 
 Sources: EVP_PKEY_fromdata(3), EVP_PKEY-EC(7), EVP_PKEY_verify(3), OSSL_PARAM(3).
 """
@@ -52,6 +53,7 @@ _FUNCTIONS: Final[dict[str, tuple[Any, list[Any]]]] = {
     "EVP_PKEY_free": (None, [c_void_p]),
     "ERR_clear_error": (None, []),
 }
+_LONG: Final = "EVP_PKEY_verify"
 
 
 @functools.cache
@@ -59,7 +61,9 @@ def _library() -> Any:
     """libcrypto 3, with the types of what is called; None where there is none to be found."""
     try:
         # What a module is linked to is found through it, so this is the library that the process has loaded already.
-        library = ctypes.CDLL(_hashlib.__file__)
+        # What is quick keeps Python's lock: to win it back takes longer than the call.
+        library = ctypes.PyDLL(_hashlib.__file__)
+        setattr(library, _LONG, getattr(ctypes.CDLL(_hashlib.__file__), _LONG))
         for name, (result, arguments) in _FUNCTIONS.items():
             function = getattr(library, name)
             function.restype, function.argtypes = result, arguments

@@ -29,8 +29,10 @@ from signers.ports import (
 from signers.sightings import examine_orders, remember
 from signers.states import attestation_freezes, attestation_state
 from signers.trust import PinnedBundle
+from signers.turn import turn_for
 from signers.wallets import Wallet, attested
 from signers.windows import trusted, windows
+from signers.written import Written
 
 _T = TypeVar("_T")
 
@@ -74,25 +76,30 @@ class SignerService:
         return self._sign(request, self._wallet(request.keyset))
 
     def _sign(self, request: SignRequest, wallet: Wallet[U]) -> SignResponse:
-        unsigned, before = self._admitted(request, wallet)
+        unsigned, before, record = self._admitted(request, wallet)
         kept = _Kept(self._journal, request.chain, unsigned.content, before)
+        # Signed while the record goes to the disks; nobody sees a signature before it is there.
         signatures = wallet.sign(unsigned, kept)
+        record.settled()
         # A token may take long, and an officer who is told that it is frozen relies on it from then on.
         check_released(request, unsigned, self._trust.present, self._journal)
         return SignResponse(signatures=signatures)
 
-    def _admitted(self, request: SignRequest, wallet: Wallet[U]) -> tuple[U, str | None]:
-        """The transaction, journaled by now, and its signature if one was released before."""
+    def _admitted(self, request: SignRequest, wallet: Wallet[U]) -> tuple[U, str | None, Written[Any]]:
+        """The transaction, its signature if one was released before, and its record, which has been decided."""
 
-        def admitted(bundle: Bundle, now: int) -> tuple[U, str | None]:
-            examination = examine(request, bundle, wallet.rules, held=self._wallets, now=now)
+        def admitted(bundle: Bundle, now: int) -> tuple[U, str | None, Written[Any]]:
+            with turn_for(len(request.transaction)):
+                examination = examine(request, bundle, wallet.rules, held=self._wallets, now=now)
             examined = examination.examined
             if examined is not None:
-                return examined.unsigned, self._journal.write(_Admit(examined, examination.reasons, now))
-            known = self._journal.write(_Recall(request, bundle, wallet.rules))
+                record = self._journal.begin(_Admit(examined, examination.reasons, now))
+                return examined.unsigned, record.decided(), record
+            recalled = self._journal.begin(_Recall(request, bundle, wallet.rules))
+            known = recalled.settled()
             if known is None:
                 raise Refused(examination.reasons)
-            return known
+            return *known, recalled
 
         return self._with_present(admitted)
 

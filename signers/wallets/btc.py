@@ -18,6 +18,7 @@ from signers.btc_vault import BitcoinVaultRules
 from signers.errors import WrongSignature
 from signers.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord
 from signers.ports import InputSignature
+from signers.turn import INPUT_BYTES, turn_for
 from signers.wallets.common import Kept, Keys, verifies
 
 _SCHNORR_BYTES: Final = 64
@@ -125,13 +126,16 @@ def _signatures(
     sighash: bytes,
 ) -> tuple[InputSignature, ...]:
     """A verified signature of each input's digest, with the sighash byte that stands behind it."""
-    signatures = []
-    inputs = zip(unsigned.places, unsigned.pubkeys, digests, strict=True)
-    for number, ((branch, index), pubkey, digest) in enumerate(inputs):
-        signer, signature = keys.sign(branch, index, digest)
+    with turn_for(len(digests) * INPUT_BYTES):
+        made = [
+            keys.sign(branch, index, digest)
+            for (branch, index), digest in zip(unsigned.places, digests, strict=True)
+        ]
+    inputs = zip(made, unsigned.pubkeys, digests, strict=True)
+    for number, ((signer, signature), pubkey, digest) in enumerate(inputs):
         if signer != pubkey or not verified(pubkey, digest, signature):
             raise WrongSignature(f"the signature for input {number} does not verify; it was not released")
-        signatures.append(
-            InputSignature(index=number, pubkey=pubkey.hex(), signature=(signature + sighash).hex())
-        )
-    return tuple(signatures)
+    return tuple(
+        InputSignature(index=number, pubkey=pubkey.hex(), signature=(signature + sighash).hex())
+        for number, (pubkey, signature) in enumerate(made)
+    )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import sqlite3
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from signers.errors import JournalMismatch, JournalUnavailable, SignerStopped
 from signers.journal import Journal
 from signers.mark import SLOT_BYTES, Mark, MarkFile
 from signers.ports import Reason, Refused
+from signers.written import Written
 
 
 @pytest.fixture
@@ -228,6 +231,112 @@ def test_a_mark_that_can_not_be_written_releases_nothing(paths: tuple[Path, Path
         attested(journal, 1)
     with pytest.raises(OSError, match="Bad file descriptor"):
         journal.close()
+
+
+class SlowMarks:
+    """Marks whose disk takes as long as the test wants."""
+
+    def __init__(self, good: MarkFile) -> None:
+        self.good, self.where, self.last = good, good.where, good.last
+        self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+        self.failure: OSError | None = None
+
+    def write(self, mark: Mark) -> None:
+        self.begun.release()
+        assert self.go_on.acquire(timeout=10)
+        if self.failure is not None:
+            raise self.failure
+        self.good.write(mark)
+
+    def close(self) -> None:
+        self.good.close()
+
+
+def attestation(index: int) -> Callable[[Book], str]:
+    def attest(book: Book) -> str:
+        book.record_attestation("btc-hot", 0, index, "alice", "BTC", now=100)
+        return f"recorded {index}"
+
+    return attest
+
+
+def waits(written: Written[Any]) -> bool:
+    """Whether work has not settled: nobody would get its outcome now."""
+    return written._settled.locked()
+
+
+def test_work_is_decided_at_once_and_settled_when_its_mark_is_on_the_disk(paths: tuple[Path, Path]) -> None:
+    slow = SlowMarks(MarkFile.open(paths[1]))
+    journal = Journal.open(paths[0], slow)
+    work = journal.begin(attestation(1))
+    assert work.decided() == "recorded 1"
+    assert slow.begun.acquire(timeout=10)
+    assert waits(work)
+    slow.go_on.release()
+    assert [work.settled(), work.settled(), work.decided()] == ["recorded 1"] * 3
+    journal.close()
+
+
+def test_a_batch_is_not_committed_before_the_mark_of_the_one_before(paths: tuple[Path, Path]) -> None:
+    slow = SlowMarks(MarkFile.open(paths[1]))
+    journal = Journal.open(paths[0], slow)
+    first = journal.begin(attestation(1))
+    assert slow.begun.acquire(timeout=10)
+    second = journal.begin(attestation(2))
+    assert second.decided() == "recorded 2"
+    # Killed now: the copy is what a crash would leave, and has the first batch only.
+    for path in (paths[0], paths[0].with_name(paths[0].name + "-wal")):
+        shutil.copy(path, path.with_name(path.name.replace("journal", "crashed")))
+    shutil.copy(paths[1], paths[1].with_name("crashed.mark"))
+    slow.go_on.release(2)
+    assert (first.settled(), second.settled()) == ("recorded 1", "recorded 2")
+    journal.close()
+    crashed = opened((paths[0].with_name("crashed.sqlite"), paths[1].with_name("crashed.mark")))
+    assert [attested(crashed, 1), attested(crashed, 2)] == [True, False]
+    crashed.close()
+
+
+def test_who_was_answered_from_what_is_not_settled_waits_for_it(paths: tuple[Path, Path]) -> None:
+    slow = SlowMarks(MarkFile.open(paths[1]))
+    journal = Journal.open(paths[0], slow)
+    journal.begin(attestation(1))
+    assert slow.begun.acquire(timeout=10)
+
+    def refuse(book: Book) -> None:
+        if book.attested("btc-hot", 0, 1) is not None:
+            raise Refused((Reason("address-taken", "it was recorded in the batch before"),))
+
+    refused = journal.begin(refuse)
+    read = journal.begin(lambda book: book.attested("btc-hot", 0, 1))
+    assert read.decided() == ("alice", "BTC")
+    assert waits(refused)
+    assert waits(read)
+    slow.go_on.release()
+    with pytest.raises(Refused, match="address-taken"):
+        refused.decided()
+    assert read.settled() == ("alice", "BTC")
+    journal.close()
+
+
+def test_work_decided_after_a_mark_that_fails_never_settles(paths: tuple[Path, Path]) -> None:
+    slow = SlowMarks(MarkFile.open(paths[1]))
+    journal = Journal.open(paths[0], slow)
+    first = journal.begin(attestation(1))
+    assert slow.begun.acquire(timeout=10)
+    second = journal.begin(attestation(2))
+    assert second.decided() == "recorded 2"
+    slow.failure = OSError("the second store has gone away")
+    slow.go_on.release()
+    for work in (first, second):
+        with pytest.raises(JournalUnavailable):
+            work.settled()
+    with pytest.raises(JournalUnavailable):
+        journal.begin(attestation(3))
+    journal.close()
+    journal = opened(paths)
+    # The first was on one disk, and nobody was told; the second was on none.
+    assert [attested(journal, index) for index in (1, 2)] == [True, False]
+    journal.close()
 
 
 def test_a_closed_journal_answers_that_it_is_and_closing_again_changes_nothing(

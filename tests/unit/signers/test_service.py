@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.asymmetric import utils
 from chains.btc.hd import AccountKey
 from chains.secp256k1 import CURVE_ORDER
 from policies.canonical import verify_ed25519
-from signers.errors import SelfCheckFailed, WrongSignature
+from signers.errors import JournalUnavailable, SelfCheckFailed, WrongSignature
 from signers.keyset import BitcoinKeysetRecord
+from signers.mark import Mark
 from signers.ports import AttestRequest, Refused
 from signers.selfcheck import check_bitcoin_keys, check_libraries
 from signers.wallets import BitcoinKeys, verifies
@@ -43,6 +44,21 @@ class FaultyKeys:
 
     def attest(self, digest: bytes) -> bytes:
         return self.ed25519(self.good.attest(digest))
+
+
+class NoMarks:
+    """A second store that has gone away."""
+
+    where = "nowhere"
+
+    def __init__(self, last: Mark) -> None:
+        self.last = last
+
+    def write(self, mark: Mark) -> None:
+        raise OSError("the second store has gone away")
+
+    def close(self) -> None:
+        return None
 
 
 def flip_last_bit(data: bytes) -> bytes:
@@ -79,6 +95,27 @@ def test_fault_31_a_wrong_signature_of_the_hsm_is_caught_before_release(
     bench.keys = good
     bench.restart()
     assert len(bench.signatures(request)) == 1
+    assert bench.service.status().signed == 1
+
+
+def test_a_signature_whose_record_does_not_reach_both_disks_is_not_released(bench: SignerBench) -> None:
+    signed: list[bytes] = []
+
+    def lose_the_mark(der: bytes) -> bytes:
+        signed.append(der)
+        return der
+
+    request = bench.request()
+    bench.keys = FaultyKeys(bench.keys, ecdsa=lose_the_mark)
+    bench.restart()
+    before = bench.journal._marks
+    bench.journal._marks = NoMarks(before.last)
+    with pytest.raises(JournalUnavailable):
+        bench.service.sign(request)
+    assert signed, "it was signed, but nobody has seen it"
+    bench.journal._marks = before
+    bench.restart()
+    assert bench.signatures(request) == bench.signatures(request)
     assert bench.service.status().signed == 1
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
-from policies.bundle import KeysetEntry, KeyState, NetworkEntry, WalletEntry
+from policies.bundle import KeysetEntry, KeyState
 from policies.intent import Intent, Kind
+from signers.book import Book
 from signers.errors import Withheld
 from signers.ports import AttestRequest, Refused, SignRequest
 from signers.states import ALLOWED
+from signers.written import Written
 from tests.fakes.evm_signing import EVM_CHAIN, EVM_KEYSET
 from tests.fakes.signer import EvmBench, SignerBench
 from tests.fakes.signing import CHAIN, KEYSET, Draft
@@ -205,16 +207,15 @@ def test_a_freeze_of_one_network_is_none_of_the_others(evm: EvmBench, scope: str
 
 def adopting(bench: SignerBench, monkeypatch: pytest.MonkeyPatch, *keysets: KeysetEntry) -> None:
     """Have version 3 adopted while the next request is looked at under version 2."""
-    [wallet] = bench.service._wallets.values()
-    check, done = wallet.rules.check_keyset, list[bool]()
+    begin, done = bench.journal.begin, list[bool]()
 
-    def looked_at(keyset: WalletEntry, network: NetworkEntry) -> None:
-        check(keyset, network)
+    def after_another(work: Callable[[Book], Any]) -> Written[Any]:
         if not done:
             done.append(True)
             bench.adopt(3, keysets=keysets)
+        return begin(work)
 
-    monkeypatch.setattr(wallet.rules, "check_keyset", looked_at)
+    monkeypatch.setattr(bench.journal, "begin", after_another)
 
 
 def test_a_state_that_changes_while_a_request_is_looked_at_counts(
