@@ -109,7 +109,8 @@ class Intent(Document, frozen=True):
     chain: Name
     keyset: Name
     """Key-set of the bundle that is to sign."""
-    tier: Literal["hot", "warm", "cold"]
+    tier: Literal["hot", "warm", "cold", "ledger"]
+    """`ledger`: settled there, without a transaction; no signer has such a wallet."""
     asset: Name
     destination: Destination
     amount: Units
@@ -122,6 +123,35 @@ class Intent(Document, frozen=True):
     def units(self) -> int:
         """`amount` as an integer."""
         return int(self.amount)
+
+
+def payment_intent(order: Order, wallet: str, tier: str, policy_version: int) -> Intent:
+    """The one intent of an order: its id is the order's, so that a signer pays an order once.
+
+    Args:
+        order: what the caller has signed.
+        wallet: key-set or vault of the bundle that is to pay it.
+        tier: of that wallet.
+        policy_version: version of the bundle under which it was decided.
+
+    Raises:
+        InvalidValue: no such tier.
+    """
+    return Intent.from_object(
+        {
+            "v": 1,
+            "kind": Kind.PAYMENT,
+            "id": order.id,
+            "chain": order.chain,
+            "keyset": wallet,
+            "tier": tier,
+            "asset": order.asset,
+            "destination": order.destination,
+            "amount": order.amount,
+            "order": order.digest_hex(),
+            "policy_version": policy_version,
+        }
+    )
 
 
 class Approval(Document, frozen=True):
@@ -137,6 +167,8 @@ class Approval(Document, frozen=True):
     """Of the policy, for which it counts: nobody counts for two."""
     policy_version: Version
     expires_at: Seconds
+    reason: Annotated[str, msgspec.Meta(max_length=300)] = ""
+    """Why, for those who read the withdrawal's history."""
 
 
 class Verdict(Document, frozen=True):

@@ -49,7 +49,9 @@ def ready(tx: Tx, site: Site, *, now: int) -> Sequence[Withdrawal]:
         return ()
     if halts.halted(tx, site.chain) is not None:
         return ()
-    alive = [withdrawal for withdrawal in payable if withdrawal.expires_at.timestamp() > now]
+    # What an older bundle has let through is decided again first.
+    decided = [withdrawal for withdrawal in payable if withdrawal.policy_version == site.bundle.version]
+    alive = [withdrawal for withdrawal in decided if withdrawal.expires_at.timestamp() > now]
     fresh = [withdrawal for withdrawal in alive if not withdrawal.reason.startswith(REFUSED_BEFORE)]
     return fresh or alive[:1]
 
@@ -130,6 +132,8 @@ def claim(tx: Tx, site: Site, chosen: Sequence[Payee]) -> list[Withdrawal]:
         withdrawal = withdrawals.claim(tx, withdrawal_id, [WithdrawalState.QUEUED])
         if withdrawal is None:
             raise Raced(f"withdrawal {withdrawal_id} was taken or cancelled meanwhile")
+        if withdrawal.policy_version != site.bundle.version:
+            raise Raced(f"withdrawal {withdrawal_id} was decided again meanwhile")
         if halts.halted(tx, site.chain, withdrawal.asset) is not None:
             raise Raced(f"paying {withdrawal.asset} was halted meanwhile")
         claimed.append(withdrawal)

@@ -11,7 +11,7 @@ import msgspec
 from chains.errors import InvalidValue
 from chains.types import Address
 from custody.signing.site import Site
-from policies.intent import Evidence, Intent, Kind, SignedOrder
+from policies.intent import Evidence, Intent, Kind, SignedOrder, payment_intent
 from signers.ports import SignRequest
 
 
@@ -53,22 +53,8 @@ class Built:
 
 def payment_intents(payees: Sequence[Payee], site: Site) -> tuple[Intent, ...]:
     """One intent per payment; its id is the order's, so that a signer pays an order once."""
-    return tuple(
-        Intent(
-            v=1,
-            kind=Kind.PAYMENT,
-            id=payee.signed.order.id,
-            chain=site.chain,
-            keyset=site.keyset.id,
-            tier=site.keyset.tier,
-            asset=payee.signed.order.asset,
-            destination=payee.signed.order.destination,
-            amount=payee.signed.order.amount,
-            order=payee.signed.order.digest_hex(),
-            policy_version=site.bundle.version,
-        )
-        for payee in payees
-    )
+    keyset, version = site.keyset, site.bundle.version
+    return tuple(payment_intent(payee.signed.order, keyset.id, keyset.tier, version) for payee in payees)
 
 
 def house_intent(site: Site, kind: Kind, id: str, destination: str) -> Intent:

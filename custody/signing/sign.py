@@ -1,8 +1,8 @@
 """Signing: recorded requests go to the signer, and what it signs is recorded before anybody else sees it.
 
-The request is the recorded one, word for word, however often it is sent: a signer that has signed it before
-gives the same signatures again. No answer means: ask again. Only a refusal of the first version, which was
-then never signed, sets the withdrawals free.
+The request is the recorded one, word for word, however often it is sent, and the approvals of its payments: a signer
+that has signed it before gives the same signatures again. No answer means: ask again. Only a refusal of the first
+version, which was then never signed, sets the withdrawals free.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Final
 from uuid import UUID
 
 from chains.errors import PermanentError
+from custody.approvals.evidence import with_approvals
+from custody.ports import Clock, system_clock
 from custody.signing import repository, reservations
 from custody.signing.kinds import effects_of
 from custody.signing.lifecycle import TransactionEvent, TransactionState
@@ -23,7 +25,7 @@ from custody.signing.watch import REFUSED
 from custody.storage import alerts, events
 from custody.storage.alerts import Severity
 from custody.storage.db import Database
-from signers.ports import AnnounceRequest, Announcing, Refused, Signer, SignerUnavailable
+from signers.ports import AnnounceRequest, Announcing, Refused, Signer, SignerUnavailable, SignRequest
 
 _AGES: Final = frozenset({"order-too-young", "destination-too-young"})
 _COUNTED: Final = frozenset({"window-cap", "fee-window", "value-cap"})
@@ -34,9 +36,11 @@ MAX_ANNOUNCED: Final = 500
 """Most orders in one announcement."""
 
 
-def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
+def sign(db: Database, site: Site, signer: Signer, *, clock: Clock = system_clock) -> list[UUID]:
     """Ask the signer about every recorded version that waits for it; returns the transactions that got
     signed.
+
+    The signer is shown the approvals that are there now: of those that were there when it was built some may be over.
 
     Raises:
         SignerUnavailable: no answer; nothing is known, and the next call asks the same again.
@@ -52,7 +56,7 @@ def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
             if not repository.still_to_sign(tx, version):
                 continue
         try:
-            response = signer.sign(read_request(version.request))
+            response = signer.sign(_shown(db, site, version, clock()))
             signed, txid = site.finish(version, response)
         except Refused as refusal:
             _refused(db, site, version, refusal)
@@ -78,6 +82,11 @@ def sign(db: Database, site: Site, signer: Signer) -> list[UUID]:
     if unanswered is not None:
         raise unanswered
     return done
+
+
+def _shown(db: Database, site: Site, version: Version, now: int) -> SignRequest:
+    with db.snapshot() as tx:
+        return with_approvals(tx, read_request(version.request), site.bundle, now=now)
 
 
 def _announce(signer: Signer, version: Version, refusal: Refused) -> None:

@@ -62,6 +62,8 @@ def _settle_one(db: Database, bundle: Bundle, withdrawal_id: UUID) -> int:
         withdrawal = repository.claim(tx, withdrawal_id, [WithdrawalState.QUEUED])
         if withdrawal is None or halts.halted(tx, withdrawal.chain, withdrawal.asset) is not None:
             return 0
+        if withdrawal.policy_version != bundle.version:
+            return 0  # it is decided again first
         try:
             owner = _genuine_owner(tx, withdrawal, bundle)
         except PermanentError as error:

@@ -42,6 +42,11 @@ class WithdrawalEvent(StrEnum):
     ROUTE_TO_COOLING = "route_to_cooling"
     ROUTE_TO_QUEUE = "route_to_queue"
     APPROVE = "approve"
+    """Enough people have approved it."""
+    LAPSE = "lapse"
+    """Their approvals have expired before it was signed: people are asked again."""
+    RECONSIDER = "reconsider"
+    """Another bundle is in force than the one under which it was let through: it is decided again."""
     COOLED = "cooled"
     CANCEL = "cancel"
     EXPIRE = "expire"
@@ -78,7 +83,11 @@ WITHDRAWAL: Final[Lifecycle[WithdrawalState, WithdrawalEvent]] = Lifecycle(
         (S.SCREENING, E.ROUTE_TO_QUEUE): S.QUEUED,
         (S.AWAITING_APPROVAL, E.APPROVE): S.COOLING,
         (S.AWAITING_APPROVAL, E.REJECT): S.REJECTED,
+        (S.COOLING, E.REJECT): S.REJECTED,
         (S.COOLING, E.COOLED): S.QUEUED,
+        (S.COOLING, E.LAPSE): S.AWAITING_APPROVAL,
+        (S.QUEUED, E.LAPSE): S.AWAITING_APPROVAL,
+        **{(state, E.RECONSIDER): S.SCREENING for state in (S.AWAITING_APPROVAL, S.COOLING, S.QUEUED)},
         **{(state, E.CANCEL): S.CANCELLED for state in (*_BEFORE_QUEUE, S.QUEUED)},
         **{(state, E.EXPIRE): S.EXPIRED for state in (*_BEFORE_QUEUE, S.QUEUED)},
         (S.QUEUED, E.WAIT): S.QUEUED,

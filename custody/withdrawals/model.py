@@ -34,6 +34,8 @@ class Withdrawal:
     reason: str
     """Why it waits, or why it ended; `code: sentence`."""
     tier: str | None
+    policy_version: int | None
+    """Version of the bundle under which it was last decided; None until it is."""
     settlement: str | None
     """`chain` or `internal`; None until it is routed."""
     transaction_id: UUID | None

@@ -17,8 +17,8 @@ from custody.withdrawals.model import Withdrawal
 
 _COLUMNS = (
     "w.id, w.caller, w.customer_id, w.chain, w.asset, w.destination, w.units, w.fee_units, w.order_json, "
-    "w.order_signature, w.order_hash, w.state, w.reason, w.tier, w.settlement, w.transaction_id, w.settlements, "
-    "w.not_before, w.expires_at, w.created_at, w.updated_at"
+    "w.order_signature, w.order_hash, w.state, w.reason, w.tier, w.policy_version, w.settlement, w.transaction_id, "
+    "w.settlements, w.not_before, w.expires_at, w.created_at, w.updated_at"
 )
 
 _PAYABLE = (
@@ -251,15 +251,19 @@ def record_decision(
 ) -> None:
     """Store the facts and the outcome of the policy."""
     tx.execute(
-        "UPDATE withdrawals SET decision = %s, tier = %s, settlement = %s, updated_at = now() WHERE id = %s",
-        [Jsonb(dict(decision)), tier, settlement, withdrawal_id],
+        "UPDATE withdrawals SET decision = %s, policy_version = %s, tier = %s, settlement = %s, approved_until = NULL,"
+        " updated_at = now() WHERE id = %s",
+        [Jsonb(dict(decision)), decision["bundle_version"], tier, settlement, withdrawal_id],
     )
 
 
 def set_delay(tx: Tx, withdrawal_id: UUID, seconds: int) -> None:
-    """Let nobody look at it before so many seconds have passed."""
+    """Let nobody look at it before so many seconds have passed since it was requested.
+
+    From the request on its customer can cancel it; to be decided again, under another bundle, makes it wait no longer.
+    """
     tx.execute(
-        "UPDATE withdrawals SET not_before = now() + make_interval(secs => %s) WHERE id = %s",
+        "UPDATE withdrawals SET not_before = greatest(now(), created_at + make_interval(secs => %s)) WHERE id = %s",
         [seconds, withdrawal_id],
     )
 
@@ -324,6 +328,7 @@ def _withdrawal(row: Row) -> Withdrawal:
         state=WithdrawalState(row["state"]),
         reason=row["reason"],
         tier=row["tier"],
+        policy_version=row["policy_version"],
         settlement=row["settlement"],
         transaction_id=row["transaction_id"],
         settlements=row["settlements"],

@@ -66,6 +66,7 @@ def request(tx: Tx, signed: SignedOrder, caller: Caller, bundle: Bundle, *, now:
         state=WithdrawalState.REQUESTED,
         reason="",
         tier=None,
+        policy_version=None,
         settlement=None,
         transaction_id=None,
         settlements=0,

@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from chains.errors import StrongroomError
+from custody.approvals.counting import count, lapse, reconsider
 from custody.ports import Step
 from custody.reconcile.service import enforce, reconcile
 from custody.reconcile.wallets import NotComparable
@@ -44,8 +45,9 @@ def run(step: Step, services: Services) -> int:
 
 
 def _route(services: Services) -> int:
-    done = route(services.database, services.bundle(), services.screen, now=services.clock())
-    return done + cool(services.database)
+    db, bundle, now = services.database, services.bundle(), services.clock()
+    done = reconsider(db, bundle) + route(db, bundle, services.screen, now=now)
+    return done + count(db, bundle, now=now) + lapse(db, now=now) + cool(db)
 
 
 def _expire(services: Services) -> int:
@@ -102,7 +104,10 @@ def _build(services: Services) -> int:
 
 def _sign(services: Services) -> int:
     return _at_each_site(
-        _working(services), lambda site: len(sign(services.database, site, services.signer(site.keyset.id)))
+        _working(services),
+        lambda site: len(
+            sign(services.database, site, services.signer(site.keyset.id), clock=services.clock)
+        ),
     )
 
 

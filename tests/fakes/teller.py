@@ -14,6 +14,7 @@ from uuid import UUID
 from chains.btc.node import BitcoinNode
 from chains.eth.node import EvmNode
 from custody.deposits.screening import NoScreening
+from custody.approvals.counting import count, lapse, reconsider
 from custody.ledger.audit import audit
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.watch import ResourceSet
@@ -33,7 +34,7 @@ from custody.storage import halts
 from custody.storage.db import Database
 from custody.withdrawals import service
 from custody.withdrawals.model import Withdrawal
-from custody.withdrawals.routing import route
+from custody.withdrawals.routing import cool, route
 from custody.withdrawals.screening import clear
 from ops.devnet.process import wait_until
 from policies.bundle import Bundle, Caller
@@ -201,7 +202,10 @@ class Teller(ABC):
     # The payment steps.
 
     def route(self) -> int:
-        return route(self.db, self.bundle, clear, now=int(time.time()))
+        """What a worker's step of that name does."""
+        now = int(time.time())
+        done = reconsider(self.db, self.bundle) + route(self.db, self.bundle, clear, now=now)
+        return done + count(self.db, self.bundle, now=now) + lapse(self.db, now=now) + cool(self.db)
 
     def build(self) -> UUID | None:
         return build(self.db, self.site, now=int(time.time()))

@@ -504,6 +504,9 @@ CREATE TABLE withdrawals (
     reason          text NOT NULL DEFAULT '',             -- why it waits, or why it ended
     tier            text,
     decision        jsonb,                                -- facts and outcome of the policy, as decided
+    policy_version  bigint,                               -- of the bundle under which it was decided
+    approvals_heard integer NOT NULL DEFAULT 0,           -- so many rows of `approvals` about it are counted
+    approved_until  timestamptz,                          -- then its approvals are too few; null: nobody is asked
     settlement      text CHECK (settlement IN ('chain', 'internal')),
     transaction_id  uuid REFERENCES transactions (id),    -- the one transaction that serves it
     settlements     integer NOT NULL DEFAULT 0,           -- times settled: names the ledger transfer
@@ -639,16 +642,20 @@ CREATE TABLE withdrawal_events (
 );
 CREATE INDEX ON withdrawal_events (withdrawal_id);
 
+-- What people have signed about withdrawals (custody/approvals). Whoever reads a row checks its signature.
 CREATE TABLE approvals (
-    id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    intent_hash text NOT NULL CHECK (intent_hash ~ '^[0-9a-f]{64}$'),
-    approver    text NOT NULL,
-    decision    text NOT NULL CHECK (decision IN ('approve', 'reject')),
-    document    text NOT NULL,
-    signature   text NOT NULL,
-    at          timestamptz NOT NULL DEFAULT now(),
-    UNIQUE (intent_hash, approver)
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    digest        text NOT NULL UNIQUE CHECK (digest ~ '^[0-9a-f]{64}$'),    -- of the document: once for ever
+    withdrawal_id uuid NOT NULL REFERENCES withdrawals (id),
+    intent_hash   text NOT NULL CHECK (intent_hash ~ '^[0-9a-f]{64}$'),
+    document      text NOT NULL,                          -- the approval, verbatim
+    signature     text NOT NULL,                          -- JSON of its signature or assertion
+    at            timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX ON approvals (withdrawal_id);
+CREATE INDEX ON approvals (intent_hash, id);
+CREATE TRIGGER approvals_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON approvals
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 ------------------------------------------------------------------------------------ feed, alerts, API records
 -- The ordered feed. Readers see only rows of transactions older than every running one, so none is ever missed.
@@ -799,6 +806,7 @@ GRANT UPDATE (next) ON address_indexes TO strongroom_api;
 GRANT UPDATE (state, reason, updated_at) ON withdrawals TO strongroom_api;
 GRANT DELETE ON token_nonces TO strongroom_api;
 GRANT INSERT ON bump_requests TO strongroom_api;
+GRANT INSERT (digest, withdrawal_id, intent_hash, document, signature) ON approvals TO strongroom_api;
 
 GRANT INSERT, UPDATE, DELETE ON blocks, cursors, receipts, consumptions TO strongroom_monitor;
 GRANT INSERT, UPDATE ON deposits TO strongroom_monitor;
@@ -813,7 +821,8 @@ GRANT UPDATE (state, reason, tier, decision, settlement, transaction_id, settlem
     ON withdrawals TO strongroom_worker;
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
-GRANT INSERT ON withdrawal_events, deposit_events, halts, approvals, policy_counts TO strongroom_worker;
+GRANT INSERT ON withdrawal_events, deposit_events, halts, policy_counts TO strongroom_worker;
+GRANT UPDATE (policy_version, approvals_heard, approved_until) ON withdrawals TO strongroom_worker;
 GRANT DELETE ON policy_counts TO strongroom_worker;
 GRANT INSERT, UPDATE ON policy_counting TO strongroom_worker;
 -- Operators at the host lift a halt or a freeze with the workers' role; the API, which strangers reach, cannot.

@@ -42,6 +42,7 @@ def stored(**changes: Any) -> Withdrawal:
         state=WithdrawalState.QUEUED,
         reason="",
         tier="hot",
+        policy_version=1,
         settlement="chain",
         transaction_id=None,
         settlements=0,

@@ -1,0 +1,158 @@
+"""What follows from answers, from time, and from a new bundle: workers' steps, each of them safe to repeat."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from chains.errors import PermanentError
+from custody.approvals import repository, service
+from custody.approvals.model import Question
+from custody.storage import alerts, halts
+from custody.storage.alerts import Severity
+from custody.storage.db import Database, Tx
+from custody.withdrawals import repository as withdrawals
+from custody.withdrawals import service as withdrawal_service
+from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
+from custody.withdrawals.model import Withdrawal
+from policies.approvals import lasts_until
+from policies.bundle import Bundle
+
+BATCH = 200
+TAMPERED = "approval.tampered"
+EXPIRED = "approval.expired"
+
+
+def reconsider(db: Database, bundle: Bundle) -> int:
+    """Have withdrawals decided again that an older bundle has let through; returns how many.
+
+    Approvals of them were given under rules that are no longer in force, so they are void: what is signed about from
+    now on is another intent (FAULTS row 47).
+    """
+    with db.snapshot() as tx:
+        ids = repository.outdated(tx, bundle.version, limit=BATCH)
+    done = 0
+    for withdrawal_id in ids:
+        with db.transaction() as tx:
+            withdrawal = withdrawals.claim(tx, withdrawal_id, repository.OPEN)
+            if withdrawal is None or not _older(withdrawal, bundle):
+                continue
+            reason = f"policy: it is decided again under version {bundle.version} of the bundle"
+            withdrawals.apply(tx, withdrawal, WithdrawalEvent.RECONSIDER, reason=reason)
+            withdrawals.set_delay(tx, withdrawal.id, 0)
+            done += 1
+    return done
+
+
+def _older(withdrawal: Withdrawal, bundle: Bundle) -> bool:
+    return withdrawal.policy_version is not None and withdrawal.policy_version < bundle.version
+
+
+def count(db: Database, bundle: Bundle, *, now: int) -> int:
+    """Count what was said since the last time; returns how many withdrawals went on or ended by it.
+
+    Args:
+        now: UNIX seconds.
+    """
+    with db.snapshot() as tx:
+        ids = repository.unheard(tx, limit=BATCH)
+    return sum(_count_one(db, withdrawal_id, bundle, now=now) for withdrawal_id in ids)
+
+
+def _count_one(db: Database, withdrawal_id: UUID, bundle: Bundle, *, now: int) -> int:
+    with db.transaction() as tx:
+        withdrawal = withdrawals.claim(tx, withdrawal_id, repository.OPEN)
+        if withdrawal is None or halts.halted(tx, withdrawal.chain, withdrawal.asset) is not None:
+            return 0
+        if withdrawal.policy_version != bundle.version:
+            return 0  # it is decided again first
+        try:
+            question = service.question(tx, withdrawal, bundle, now=now)
+        except PermanentError as error:
+            _report(tx, withdrawal, str(error))
+            repository.mark_heard(tx, withdrawal.id, until=None)
+            return 0
+        for broken in question.heard.broken:
+            _report(tx, withdrawal, f"approval {broken.id}: {broken.problem}")
+        return _follow(tx, question, bundle)
+
+
+def _follow(tx: Tx, question: Question, bundle: Bundle) -> int:
+    withdrawal, heard = question.withdrawal, question.heard
+    if heard.rejected:
+        who = "; ".join(
+            f"by {each.approver}" + (f" ({each.reason})" if each.reason else "") for each in heard.rejected
+        )
+        repository.mark_heard(tx, withdrawal.id, until=None)
+        moved = withdrawals.apply(
+            tx, withdrawal, WithdrawalEvent.REJECT, reason=f"approval-rejected: {who}"[:1000]
+        )
+        withdrawal_service.release(tx, moved)
+        alerts.resolve_alert(tx, EXPIRED, str(withdrawal.id))
+        return 1
+    given = [
+        ((bundle.approver(each.approval.approver), each.approval.group), each.approval.expires_at)
+        for each in heard.approved
+    ]
+    until = lasts_until(question.asked, given)
+    repository.mark_heard(tx, withdrawal.id, until=until)
+    if withdrawal.state is not WithdrawalState.AWAITING_APPROVAL:
+        return 0
+    if question.lacking:
+        withdrawals.explain(tx, withdrawal.id, f"approval: {question.lacking}"[:1000])
+        return 0
+    people = sorted(each.approval.approver for each in heard.approved)
+    withdrawals.apply(
+        tx,
+        withdrawal,
+        WithdrawalEvent.APPROVE,
+        reason=f"approved: by {', '.join(people)}"[:1000],
+        detail={"approvals": [each.approval.digest_hex() for each in heard.approved]},
+    )
+    alerts.resolve_alert(tx, EXPIRED, str(withdrawal.id))
+    return 1
+
+
+def lapse(db: Database, *, now: int) -> int:
+    """Ask again about withdrawals whose approvals have ended before they were paid; returns how many.
+
+    Args:
+        now: UNIX seconds.
+    """
+    with db.snapshot() as tx:
+        ids = repository.lapsed(tx, now=now, limit=BATCH)
+    done = 0
+    for withdrawal_id in ids:
+        with db.transaction() as tx:
+            withdrawal = withdrawals.claim(
+                tx, withdrawal_id, [WithdrawalState.COOLING, WithdrawalState.QUEUED]
+            )
+            if withdrawal is None:
+                continue
+            withdrawals.apply(
+                tx,
+                withdrawal,
+                WithdrawalEvent.LAPSE,
+                reason="approval: what was given has expired before it was signed",
+            )
+            repository.mark_heard(tx, withdrawal.id, until=None)
+            alerts.raise_alert(
+                tx,
+                Severity.WARNING,
+                EXPIRED,
+                str(withdrawal.id),
+                "its approvals have expired before it was signed: it waits for new ones",
+                {},
+            )
+            done += 1
+    return done
+
+
+def _report(tx: Tx, withdrawal: Withdrawal, problem: str) -> None:
+    alerts.raise_alert(
+        tx,
+        Severity.CRITICAL,
+        TAMPERED,
+        str(withdrawal.id),
+        f"what is stored is not what was signed: {problem}"[:1000],
+        {},
+    )

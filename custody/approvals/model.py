@@ -1,0 +1,53 @@
+"""What is asked about a withdrawal, and what was said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from custody.withdrawals.model import Withdrawal
+from policies.intent import Approval, Intent, SignedApproval
+from policies.rules import Approvals
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One stored approval or rejection, as it arrived."""
+
+    id: int
+    document: str
+    """The approval in canonical form, verbatim."""
+    signature: str
+    """JSON of its signature or assertion."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """A row that is not what anybody has signed: somebody edited it (FAULTS row 44)."""
+
+    id: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What of all that was said counts now."""
+
+    approved: tuple[SignedApproval, ...]
+    """One of each person, the last."""
+    rejected: tuple[Approval, ...]
+    broken: tuple[Broken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A withdrawal that people are asked about."""
+
+    withdrawal: Withdrawal
+    intent: Intent
+    """What they sign about: exactly what will be signed for it."""
+    asked: Approvals
+    heard: Heard
+    lacking: str
+    """What is missing, in words; empty if nothing is."""

@@ -1,0 +1,101 @@
+"""SQL of approvals. Rows are written once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+
+from custody.approvals.model import Said
+from custody.storage.db import Row, Tx
+from custody.withdrawals.lifecycle import WithdrawalState
+from policies.intent import SignedApproval
+
+OPEN = (WithdrawalState.AWAITING_APPROVAL, WithdrawalState.COOLING, WithdrawalState.QUEUED)
+"""States in which an answer can still change something: no transaction pays the withdrawal."""
+
+
+def insert(tx: Tx, withdrawal_id: UUID, signed: SignedApproval) -> bool:
+    """Keep an answer; False if this one is there already."""
+    return bool(
+        tx.execute(
+            "INSERT INTO approvals (digest, withdrawal_id, intent_hash, document, signature)"
+            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (digest) DO NOTHING",
+            [
+                signed.approval.digest_hex(),
+                withdrawal_id,
+                signed.approval.intent,
+                signed.approval.canonical().decode(),
+                msgspec.json.encode(signed.signature).decode(),
+            ],
+        )
+    )
+
+
+def known(tx: Tx, signed: SignedApproval) -> UUID | None:
+    """The withdrawal that this very answer was given about; None if it is new."""
+    row = tx.optional("SELECT withdrawal_id FROM approvals WHERE digest = %s", [signed.approval.digest_hex()])
+    return None if row is None else row["withdrawal_id"]
+
+
+def about(tx: Tx, intents: Sequence[str]) -> dict[str, list[Said]]:
+    """All answers about intents (digests, 64 hex digits), oldest first."""
+    found: dict[str, list[Said]] = {intent: [] for intent in intents}
+    for row in tx.all(
+        "SELECT id, intent_hash, document, signature, at FROM approvals WHERE intent_hash = ANY (%s) ORDER BY id",
+        [list(intents)],
+    ):
+        found[row["intent_hash"]].append(_said(row))
+    return found
+
+
+def unheard(tx: Tx, *, limit: int) -> Sequence[UUID]:
+    """Withdrawals about which something was said that nobody has counted yet, oldest first."""
+    rows = tx.all(
+        "SELECT w.id FROM withdrawals w WHERE w.state = ANY (%s)"
+        " AND w.approvals_heard < (SELECT count(*) FROM approvals a WHERE a.withdrawal_id = w.id)"
+        " AND NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope IN ('all', w.chain, 'asset:' || w.asset))"
+        " ORDER BY w.created_at, w.id LIMIT %s",
+        [list(OPEN), limit],
+    )
+    return [row["id"] for row in rows]
+
+
+def mark_heard(tx: Tx, withdrawal_id: UUID, *, until: int | None) -> None:
+    """All that was said about it so far is counted; `until`: UNIX seconds when its approvals are no longer enough."""
+    tx.execute(
+        "UPDATE withdrawals SET approvals_heard = (SELECT count(*) FROM approvals WHERE withdrawal_id = %(id)s),"
+        " approved_until = to_timestamp(%(until)s) WHERE id = %(id)s",
+        {"id": withdrawal_id, "until": until},
+    )
+
+
+def lapsed(tx: Tx, *, now: int, limit: int) -> Sequence[UUID]:
+    """Approved withdrawals that no transaction pays, and whose approvals have ended (`now`: UNIX seconds)."""
+    rows = tx.all(
+        "SELECT id FROM withdrawals WHERE state IN ('cooling', 'queued') AND approved_until <= to_timestamp(%s)"
+        " ORDER BY approved_until, id LIMIT %s",
+        [now, limit],
+    )
+    return [row["id"] for row in rows]
+
+
+def outdated(tx: Tx, version: int, *, limit: int) -> Sequence[UUID]:
+    """Withdrawals that an older bundle has let through, and no transaction pays, oldest first."""
+    rows = tx.all(
+        "SELECT w.id FROM withdrawals w WHERE w.state = ANY (%s) AND w.policy_version < %s"
+        " AND NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope IN ('all', w.chain, 'asset:' || w.asset))"
+        " ORDER BY w.created_at, w.id LIMIT %s",
+        [list(OPEN), version, limit],
+    )
+    return [row["id"] for row in rows]
+
+
+def decision(tx: Tx, withdrawal_id: UUID) -> object:
+    """The record of the last decision about a withdrawal."""
+    return tx.one("SELECT decision FROM withdrawals WHERE id = %s", [withdrawal_id])["decision"]
+
+
+def _said(row: Row) -> Said:
+    return Said(row["id"], row["document"], row["signature"], row["at"])

@@ -1,0 +1,100 @@
+"""Asking people and taking their answers: what waits for whom, and one more approval or rejection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from chains.errors import PermanentError
+from custody.approvals import judging, repository
+from custody.approvals.errors import ApprovalRefused
+from custody.approvals.model import Question
+from custody.storage import events
+from custody.storage.db import Tx
+from custody.withdrawals import repository as withdrawals
+from custody.withdrawals import service as withdrawal_service
+from custody.withdrawals.lifecycle import WithdrawalState
+from custody.withdrawals.model import Withdrawal
+from policies.approvals import lacking
+from policies.bundle import Bundle
+from policies.decision import Reason
+from policies.intent import SignedApproval
+
+
+def question(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> Question:
+    """What is asked about a withdrawal, and what was said.
+
+    Raises:
+        ApprovalRefused: it is being decided again, under a new bundle.
+        PermanentError: it is not what its caller has signed, or no wallet could pay it.
+    """
+    intent = judging.intent_of(withdrawal, bundle)
+    asked = judging.asked_of(repository.decision(tx, withdrawal.id))
+    digest = intent.digest_hex()
+    order = withdrawal.signed_order.order
+    heard = judging.heard(repository.about(tx, [digest])[digest], intent, order, bundle, now=now)
+    return Question(withdrawal, intent, asked, heard, lacking(asked, judging.given(heard.approved, bundle)))
+
+
+def pending(
+    tx: Tx, bundle: Bundle, *, after: UUID | None, limit: int, now: int
+) -> tuple[Sequence[Withdrawal], list[Question]]:
+    """What waits for approval now, by id, beginning after `after`: at most `limit` withdrawals.
+
+    Returns:
+        The withdrawals, and the questions about those of them that can be approved: not about one that is just decided
+        again under a new bundle, or that is not what its caller has signed.
+    """
+    found = withdrawals.page(tx, state=WithdrawalState.AWAITING_APPROVAL, after=after, limit=limit)
+    questions = []
+    for withdrawal in found:
+        try:
+            questions.append(question(tx, withdrawal, bundle, now=now))
+        except PermanentError:
+            continue
+    return found, questions
+
+
+def give(tx: Tx, withdrawal_id: UUID, signed: SignedApproval, bundle: Bundle, *, now: int) -> Withdrawal:
+    """Take one answer. A worker counts it. The same again changes nothing, whatever has become of the withdrawal.
+
+    Args:
+        withdrawal_id: what it is about.
+        signed: the approval or rejection as it arrived.
+        now: UNIX seconds.
+
+    Returns:
+        The withdrawal as it is now.
+
+    Raises:
+        NotFound: there is none.
+        ApprovalRefused: it does not count, or comes too late.
+        PermanentError: the withdrawal is not what its caller has signed, or no wallet could pay it.
+    """
+    withdrawal = withdrawal_service.get(tx, withdrawal_id)
+    if repository.known(tx, signed) == withdrawal_id:
+        return withdrawal
+    approval = signed.approval
+    open_for = (WithdrawalState.AWAITING_APPROVAL,) if approval.decision == "approve" else repository.OPEN
+    if withdrawal.state not in open_for:
+        detail = f"withdrawal {withdrawal_id} is {withdrawal.state}: nobody is asked about it"
+        raise ApprovalRefused([Reason("approval-late", detail)])
+    present = question(tx, withdrawal, bundle, now=now)
+    order = withdrawal.signed_order.order
+    refused = judging.refusals(signed, present.intent, order, present.asked, bundle, now=now)
+    refused += [
+        Reason("approval-given", f"{approval.approver} has approved it until {each.approval.expires_at}")
+        for each in present.heard.approved
+        if (each.approval.approver, each.approval.group, "approve")
+        == (approval.approver, approval.group, approval.decision)
+    ]
+    if refused:
+        raise ApprovalRefused(refused)
+    repository.insert(tx, withdrawal_id, signed)
+    events.emit(
+        tx,
+        f"approval.{'given' if approval.decision == 'approve' else 'refused'}",
+        str(withdrawal_id),
+        {"approver": approval.approver, "group": approval.group, "reason": approval.reason},
+    )
+    return withdrawal
