@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from chains.errors import InvalidValue
 from chains.eth.address import is_checksummed
-from policies.facts import read
+from policies.facts import Facts, read
 from policies.notation import listed, nearest
 from policies.rules import (
     NOBODY,
@@ -43,6 +43,7 @@ DEPOSITS: Final = "deposits"
 """The source of sweeps: deposit addresses."""
 
 _SHOWN: Final = 5
+_FACTS: Final = frozenset(field.name for field in fields(Facts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +310,9 @@ def _case(case: Case, limited: set[str], groups: set[str]) -> Iterator[Problem]:
         told = json.loads(case.given)
         if not isinstance(told, dict):
             raise InvalidValue("`given` is no JSON object")
+        unheard = sorted(told.keys() - _FACTS)
+        if unheard:
+            raise InvalidValue(_unknown(f"there is no fact {unheard[0]}", unheard[0], _FACTS))
         known = {key: value for key, value in told.items() if value is not None}
         read({"operation": Operation.WITHDRAWAL, "now": 0, **known})
     except (ValueError, InvalidValue) as error:

@@ -66,11 +66,11 @@ def sentence(text: str, sections: str = "groups: {operators: {roles: [operator]}
             " authenticated without webauthn are denied: no."),
         ),
         (
-            ("when: {kyc_below: 2, initiator: exchange, screening: hit, destination: [contract, 'address:bitcoin:bc1q']}"
-            ", checks: [screening, travel-rule, ownership-proof]"),
-            ("All operations to contracts or bc1q on bitcoin of customers below KYC level 2 that exchange asks for which"
-            " screening objects to must pass screening, need originator and beneficiary data, need the signature of the"
-            " destination's owner."),
+            ("when: {kyc_below: 2, initiator: exchange, screening: hit, destination: [contract,"
+            " 'address:bitcoin:bc1q']}, checks: [screening, travel-rule, ownership-proof]"),
+            ("All operations to contracts or bc1q on bitcoin of customers below KYC level 2 that exchange asks for"
+            " which screening objects to must pass screening, need originator and beneficiary data, need the signature"
+            " of the destination's owner."),
         ),
     ],
 )  # fmt: skip
@@ -114,7 +114,7 @@ holdings:
         "  partners: bitcoin:bc1q",
         "Holdings",
         (
-            "  Hot and warm together should hold at most 1100 BTC, or 0.5% of all BTC if that is less; what is below 30%"
-            " of that is filled up again."
+            "  Hot and warm together should hold at most 1100 BTC, or 0.5% of all BTC if that is less; what is below"
+            " 30% of that is filled up again."
         ),
     ]
