@@ -1,8 +1,8 @@
 """Settings of one process: from a TOML file, from the environment, or both; all of it checked at start.
 
 `STRONGROOM_CONFIG` names the TOML file; a variable `STRONGROOM_<FIELD>` (upper case) wins over the file's
-field of that name. Tables (`nodes`, `signers`) are JSON objects in a variable. Nothing secret has a default,
-and nothing here decides over money: that is the bundle's.
+field of that name. Tables (`nodes`, `signers`, `screening`) are JSON objects in a variable. Nothing secret has a
+default, and nothing here decides over money: that is the bundle's.
 
 ```toml
 database_url = "postgresql://strongroom_worker:...@127.0.0.1:5432/strongroom"
@@ -20,6 +20,9 @@ rpc_url = "http://user:...@127.0.0.1:8545"
 
 [signers.btc-hot]
 socket = "/run/strongroom/signer.sock"
+
+[screening]                       # see custody.config_tables
+lists = ["/etc/strongroom/lists"]
 ```
 """
 
@@ -40,6 +43,7 @@ from urllib.parse import urlsplit
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
+from custody.config_tables import NOT_SCREENED, ScreeningSettings, read_screening
 from custody.errors import InvalidConfiguration
 
 FILE_VARIABLE: Final = "STRONGROOM_CONFIG"
@@ -69,8 +73,8 @@ _ROLES: Final = {
 _TRUST: Final = frozenset({"bundle_path", "trust_root_path"})
 _NEEDS: Final = {
     Process.API: frozenset({"database_url", "redis_url", "signers", "audience"}) | _TRUST,
-    Process.MONITOR: frozenset({"database_url", "nodes"}) | _TRUST,
-    Process.WORKER: frozenset({"database_url", "redis_url", "nodes", "signers"}) | _TRUST,
+    Process.MONITOR: frozenset({"database_url", "nodes", "screening"}) | _TRUST,
+    Process.WORKER: frozenset({"database_url", "redis_url", "nodes", "signers", "screening"}) | _TRUST,
     Process.BEAT: frozenset({"redis_url"}),
     Process.RECONCILE: frozenset({"database_url", "nodes"}) | _TRUST,
 }
@@ -144,8 +148,8 @@ class Settings:
     """The service's own name, which callers put into their tokens."""
     api_host: str
     api_port: int
-    screening_path: Path | None
-    """Addresses whose deposits are held, one a line; null: nothing is held by address."""
+    screening: ScreeningSettings
+    """Who knows which destinations and deposits must not be dealt with."""
     gather_seconds: int | None
     """How long withdrawals, and deposits to be swept, wait for others to share a transaction; null: the usual, seconds
     for the former and minutes for the latter."""
@@ -178,7 +182,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
         audience=reader.value("audience", reader.name, ""),
         api_host=reader.value("api_host", reader.host, "127.0.0.1"),
         api_port=reader.value("api_port", reader.port, 8080),
-        screening_path=reader.value("screening_path", reader.file, None),
+        screening=reader.value("screening", reader.screening, NOT_SCREENED),
         gather_seconds=reader.value("gather_seconds", reader.seconds, None),
         verifier_silent_seconds=reader.value("verifier_silent_seconds", reader.patience, None),
     )
@@ -188,6 +192,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
 
 
 _FIELDS: Final = frozenset(Settings.__dataclass_fields__) - {"process"}
+_TABLES: Final = frozenset({"nodes", "signers", "screening"})
 _NUMBERS: Final = frozenset({"api_port", "gather_seconds", "verifier_silent_seconds"})
 
 
@@ -210,7 +215,7 @@ class _Reader:
             if text is None:
                 continue
             self._raw[field] = text
-            if field in {"nodes", "signers"}:
+            if field in _TABLES:
                 try:
                     self._raw[field] = json.loads(text)
                 except ValueError:
@@ -263,6 +268,9 @@ class _Reader:
             self.problem(f"{field}: write redis://:PASSWORD@HOST:PORT/0")
             return None
         return Secret(raw)
+
+    def screening(self, field: str, raw: Any) -> ScreeningSettings | None:
+        return read_screening(field, raw, self.problem)
 
     def file(self, field: str, raw: Any) -> Path | None:
         if not isinstance(raw, str) or not Path(raw).is_absolute():

@@ -14,16 +14,16 @@ from chains.errors import InvalidValue
 from chains.eth.node import EvmNode
 from custody.bell import CeleryBell
 from custody.config import Settings, SignerSettings, SocketSigner
-from custody.deposits.screening import ListScreening, NoScreening, Screening
+from custody.config_tables import ScreeningSettings
 from custody.errors import InvalidConfiguration
 from custody.nodes import Node, open_node
 from custody.ports import Clock, Wake, system_clock, wake_nobody
+from custody.screening.lists import FileLists
+from custody.screening.ports import Elsewhere, Provider, Screening
 from custody.signing.btc.site import btc_site
 from custody.signing.evm.site import evm_site
 from custody.signing.site import Pace, Site
 from custody.storage.db import WAIT_SECONDS, Database
-from custody.withdrawals.routing import Screen
-from custody.withdrawals.screening import DestinationList, clear
 from policies.bundle import (
     Bundle,
     KeysetEntry,
@@ -106,9 +106,7 @@ class Services:
     signers: Mapping[str, Signer]
     """By key-set."""
     screening: Screening
-    """Of deposits."""
-    screen: Screen
-    """Of destinations."""
+    """Of deposits and destinations."""
     wake: Wake
 
     def node(self, chain: str) -> Node:
@@ -147,6 +145,7 @@ class Services:
     def close(self) -> None:
         """Close all connections."""
         self.database.close()
+        self.screening.close()
         for node in self.nodes.values():
             node.close()
         for signer in self.signers.values():
@@ -196,8 +195,7 @@ def wire(
         clock=clock,
         nodes=_nodes(settings, bundle),
         signers={keyset: _signer(entry) for keyset, entry in settings.signers.items()},
-        screening=ListScreening(settings.screening_path) if settings.screening_path else NoScreening(),
-        screen=DestinationList(settings.screening_path) if settings.screening_path else clear,
+        screening=_screening(settings.screening, clock),
         wake=CeleryBell(settings.redis_url) if settings.redis_url else wake_nobody,
     )
 
@@ -208,6 +206,27 @@ def read_trust_root(path: Path) -> TrustRoot:
         return msgspec.json.decode(path.read_bytes(), type=TrustRoot)
     except (OSError, msgspec.MsgspecError) as error:
         raise InvalidConfiguration([f"trust_root_path is {path}, which is no trust root: {error}"]) from None
+
+
+def _screening(settings: ScreeningSettings, clock: Clock) -> Screening:
+    providers: list[Provider] = [Elsewhere(settings.elsewhere)] if settings.elsewhere else []
+    if settings.lists:
+        providers.append(FileLists("lists", settings.lists, settings.lists_valid_days, clock))
+    for name, each in settings.http.items():
+        from custody.screening.http import HttpProvider  # httpx takes its time to load
+
+        providers.append(
+            HttpProvider(
+                name,
+                each.url,
+                token_path=each.token_path,
+                ca_path=each.ca_path,
+                timeout_seconds=each.timeout_seconds,
+                clear_seconds=each.clear_seconds,
+                hit_seconds=each.hit_seconds,
+            )
+        )
+    return Screening(providers)
 
 
 def _nodes(settings: Settings, bundle: Callable[[], Bundle]) -> dict[str, Node]:

@@ -9,6 +9,7 @@ from typing import Final
 from uuid import UUID
 
 from custody.deposits.lifecycle import DepositState
+from custody.screening.model import Subject
 
 COINBASE_MATURITY_BLOCKS: Final = 100
 """New coins can be spent in the 100th block after their own (`COINBASE_MATURITY`, a consensus rule)."""
@@ -84,3 +85,7 @@ class DepositFacts:
     address: str
     """Our address that was paid."""
     customer: str | None
+
+    def subject(self) -> Subject:
+        """What screening is told of it: not whose it is."""
+        return Subject(self.chain, self.address, self.txid, self.resource, units=self.units)

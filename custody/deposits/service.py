@@ -7,25 +7,29 @@ credit by (deposit, number of the credit).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from uuid import UUID
 
-from chains.errors import TransientError
 from chains.ports import Receipt
 from chains.types import BlockRef
 from custody.deposits import repository
 from custody.deposits.attestation import Prover
-from custody.deposits.decisions import Decision, decide
+from custody.deposits.decisions import Withheld, decide
 from custody.deposits.lifecycle import DEPOSIT, DepositEvent, DepositState
 from custody.deposits.model import COINBASE_MATURITY_BLOCKS, AddressRow, Deposit, DepositFacts
 from custody.deposits.repository import Move, NewDeposit
-from custody.deposits.screening import Hit, Screening, Verdict
 from custody.errors import NotFound
 from custody.ids import derived_id
 from custody.ledger.bookings import claw_back, credit_deposit, deposit_reference
 from custody.ledger.model import Command
 from custody.ledger.service import post_all, shortfall
+from custody.screening import cases
+from custody.screening.cases import CaseKind
+from custody.screening.judging import Judgement, judge
+from custody.screening.model import Answer
+from custody.screening.ports import Screening
 from custody.storage.alerts import Severity, raise_alert, resolve_alert
 from custody.storage.db import Tx
 from custody.storage.events import emit
@@ -36,8 +40,9 @@ E, S = DepositEvent, DepositState
 MAX_CREDITS_AT_ONCE: Final = 5_000
 """More wait for the next commit, moments later."""
 
-Verdicts = Mapping[str, Verdict | None]
-"""What screening said, by resource; None where it did not answer."""
+Verdicts = Mapping[str, Answer]
+"""What screening said, by resource."""
+_SCREENED_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +74,14 @@ def confirmations_needed(bundle: Bundle, found: Found) -> int:
     return max(blocks, COINBASE_MATURITY_BLOCKS) if found.receipt.coinbase else blocks
 
 
-def screen(screening: Screening, facts: Iterable[DepositFacts]) -> dict[str, Verdict | None]:
-    """Ask about deposits, outside any transaction; one that fails gives None: the deposit is held."""
-    verdicts: dict[str, Verdict | None] = {}
-    for each in facts:
-        try:
-            verdicts[each.resource] = screening.check_deposit(each)
-        except TransientError:
-            verdicts[each.resource] = None
-    return verdicts
+def screen(screening: Screening, facts: Iterable[DepositFacts]) -> dict[str, Answer]:
+    """Ask about deposits, several at once, outside any transaction."""
+    wanted = list(facts)
+    if len(wanted) < 2:
+        return {each.resource: screening.ask(each.subject()) for each in wanted}
+    with ThreadPoolExecutor(min(len(wanted), _SCREENED_AT_ONCE)) as pool:
+        answers = pool.map(lambda each: screening.ask(each.subject()), wanted)
+        return {each.resource: answer for each, answer in zip(wanted, answers, strict=True)}
 
 
 def due(tx: Tx, chain: str, anchor: int) -> list[DepositFacts]:
@@ -86,8 +90,10 @@ def due(tx: Tx, chain: str, anchor: int) -> list[DepositFacts]:
 
 
 def held(tx: Tx, chain: str) -> list[DepositFacts]:
-    """Deposits that screening or a doubtful address stopped, to be asked about again."""
-    return _facts(tx, repository.in_state(tx, chain, S.HELD))
+    """Deposits that screening or a doubtful address stopped, and that no open case holds: to be asked about again."""
+    rows = repository.in_state(tx, chain, S.HELD)
+    stopped = cases.stopped(tx, CaseKind.DEPOSIT, [row.id for row in rows]) if rows else frozenset()
+    return _facts(tx, [row for row in rows if row.id not in stopped])
 
 
 def _facts(tx: Tx, rows: Sequence[Deposit]) -> list[DepositFacts]:
@@ -269,7 +275,8 @@ def settle_due(tx: Tx, prover: Prover, chain: str, anchor: int, verdicts: Verdic
     if not rows:
         return 0
     addresses = repository.addresses_by_id(tx, {row.address_id for row in rows})
-    kept_out = repository.ever_quarantined(tx, [row.id for row in rows])
+    ids = [row.id for row in rows]
+    kept_out, standing = repository.ever_quarantined(tx, ids), cases.standing(tx, CaseKind.DEPOSIT, ids)
     in_danger = _in_danger(
         tx, prover.bundle, chain, anchor, [(row, addresses[row.address_id]) for row in rows]
     )
@@ -277,16 +284,23 @@ def settle_due(tx: Tx, prover: Prover, chain: str, anchor: int, verdicts: Verdic
     commands: list[Command] = []
     for row in rows:
         address = addresses[row.address_id]
-        verdict = Hit("an operator quarantined it") if row.id in kept_out else verdicts[row.resource]
+        answer = verdicts[row.resource]
+        judged: Judgement | Withheld = judge(standing[row.id], answer)
+        if row.id in kept_out:
+            judged = Withheld("an operator quarantined it")
         if row.resource in in_danger:
-            verdict = Hit(
+            judged = Withheld(
                 f"the keys of {address.keyset} are compromised: it counts once a rescue has moved it"
             )
         minimum = int(prover.bundle.asset(row.asset).minimum_deposit)
-        decision = decide(row.state, row.units, minimum, _doubt(row, address, prover), verdict)
+        decision = decide(row.state, row.units, minimum, _doubt(row, address, prover), judged)
         if decision is None:
             continue
-        move = _decided(tx, prover.bundle, row, decision)
+        if decision.case is not None:
+            cases.open_case(tx, CaseKind.DEPOSIT, row.id, chain, address.address, decision.case)
+        if decision.event is None:
+            continue
+        move = _decided(tx, prover.bundle, row, decision.event, decision.reason, answer)
         moves.append(move)
         if move.to is S.CREDITED:
             commands.append(_credit(tx, row, address.keyset, move.credits))
@@ -319,9 +333,11 @@ def _doubt(row: Deposit, address: AddressRow, prover: Prover) -> str | None:
     return prover.unproven(address)
 
 
-def _decided(tx: Tx, bundle: Bundle, row: Deposit, decision: Decision) -> Move:
+def _decided(tx: Tx, bundle: Bundle, row: Deposit, event: DepositEvent, reason: str, answer: Answer) -> Move:
     credits_ = row.credits
-    if decision.event in (E.CREDIT, E.RELEASE):
+    if event is E.QUARANTINE:
+        resolve_alert(tx, "deposit.held", str(row.id))
+    elif event in (E.CREDIT, E.RELEASE):
         credits_ += 1
         resolve_alert(tx, "deposit.held", str(row.id))
         if row.customer is None:
@@ -334,17 +350,18 @@ def _decided(tx: Tx, bundle: Bundle, row: Deposit, decision: Decision) -> Move:
                 " they are in suspense",
                 {"deposit": str(row.id), "resource": row.resource, "units": str(row.units)},
             )
-    elif decision.event is E.HOLD:
+    elif event is E.HOLD:
         raise_alert(
             tx,
             Severity.WARNING,
             "deposit.held",
             str(row.id),
-            f"deposit {row.resource} of {row.customer or 'nobody known'} is held: {decision.reason}"
+            f"deposit {row.resource} of {row.customer or 'nobody known'} is held: {reason}"
             f"{_what_waits(bundle, row)}",
-            {"deposit": str(row.id), "resource": row.resource, "reason": decision.reason},
+            {"deposit": str(row.id), "resource": row.resource, "reason": reason},
         )
-    move = _move(row, decision.event, detail={"reason": decision.reason} if decision.reason else {})
+    detail = {"screening": answer.describe(), **({"reason": reason} if reason else {})}
+    move = _move(row, event, detail=detail)
     return replace(move, credits=credits_)
 
 

@@ -16,10 +16,10 @@ import structlog
 
 from chains.errors import TransientError
 from chains.ports import ChainAdapter
-from custody.deposits.screening import Screening
 from custody.errors import DatabaseUnavailable
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.watch import ResourceSet
+from custody.screening.ports import Screening
 from custody.storage import heartbeats
 from custody.storage.alerts import Severity, raise_alert, resolve_alert
 from custody.storage.db import Database, Session

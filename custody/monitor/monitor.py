@@ -21,7 +21,6 @@ from custody.deposits.addresses import ensure_house
 from custody.deposits.attestation import Prover
 from custody.deposits.model import DepositFacts
 from custody.deposits.repository import addresses_after
-from custody.deposits.screening import Screening
 from custody.deposits.service import Verdicts
 from custody.errors import InvalidConfiguration
 from custody.monitor import repository
@@ -29,6 +28,7 @@ from custody.monitor.follow import Behind, Progress, Reorged, Same, follow
 from custody.monitor.observe import Attributed, Sighting, Trouble, attribute, read_blocks
 from custody.monitor.repository import Cursor
 from custody.monitor.watch import ResourceSet, Watch
+from custody.screening.ports import Screening
 from custody.storage.alerts import Severity, raise_alert, resolve_alert
 from custody.storage.db import Session, Tx
 from custody.storage.events import emit

@@ -10,11 +10,11 @@ from chains.errors import InvalidValue, Reorganised
 from chains.ports import ChainAdapter, Header
 from custody.deposits import service as deposits
 from custody.deposits.attestation import Prover
-from custody.deposits.screening import Screening
 from custody.monitor import repository
 from custody.monitor.observe import Attributed, attribute, read_blocks
 from custody.monitor.repository import Known
 from custody.monitor.watch import ResourceSet, Watch
+from custody.screening.ports import Screening
 from custody.storage.db import Session, Tx
 from custody.storage.events import emit
 from policies.bundle import Bundle

@@ -14,6 +14,8 @@ from uuid import UUID
 from chains.errors import PermanentError
 from custody.errors import OrderMismatch
 from custody.ids import new_id
+from custody.screening import cases
+from custody.screening.cases import CaseKind
 from custody.signing.errors import Raced
 from custody.signing.recording import record_first
 from custody.signing.requests import Built, Payee
@@ -124,7 +126,11 @@ def wait(db: Database, site: Site, waiting: Sequence[tuple[Payee, Reason]]) -> N
 
 
 def claim(tx: Tx, site: Site, chosen: Sequence[Payee]) -> list[Withdrawal]:
-    """Lock the withdrawals that a transaction is to pay. Raises Raced if one of them is taken, or paying is halted."""
+    """Lock the withdrawals that a transaction is to pay.
+
+    Raises:
+        Raced: one of them is taken, or stopped by screening, or paying is halted.
+    """
     if halts.halted(tx, site.chain) is not None:
         raise Raced("paying was halted meanwhile")
     claimed = []
@@ -137,6 +143,8 @@ def claim(tx: Tx, site: Site, chosen: Sequence[Payee]) -> list[Withdrawal]:
         if halts.halted(tx, site.chain, withdrawal.asset) is not None:
             raise Raced(f"paying {withdrawal.asset} was halted meanwhile")
         claimed.append(withdrawal)
+    if cases.stopped(tx, CaseKind.WITHDRAWAL, [withdrawal.id for withdrawal in claimed]):
+        raise Raced("screening found something meanwhile")
     return claimed
 
 

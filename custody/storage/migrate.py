@@ -16,6 +16,7 @@ from psycopg import sql
 from chains.errors import InvalidValue
 from custody.deposits.lifecycle import DEPOSIT
 from custody.ledger.lifecycle import HOLD
+from custody.screening.lifecycle import CASE
 from custody.signing.lifecycle import TRANSACTION
 from custody.storage.db import translated_errors
 from custody.sweeps.lifecycle import SWEEP
@@ -24,7 +25,7 @@ from custody.withdrawals.lifecycle import WITHDRAWAL
 ROLES: Final = ("strongroom_api", "strongroom_monitor", "strongroom_worker", "strongroom_read")
 """One login role per kind of process; made without a password, so none can log in until it is given one."""
 
-LIFECYCLES: Final = (DEPOSIT, TRANSACTION, WITHDRAWAL, SWEEP, HOLD)
+LIFECYCLES: Final = (DEPOSIT, TRANSACTION, WITHDRAWAL, SWEEP, HOLD, CASE)
 
 _MIGRATION_LOCK: Final = zlib.crc32(b"strongroom migration")
 _alembic = threading.Lock()  # its `context` is one for the whole process

@@ -21,10 +21,16 @@ _COLUMNS = (
     "w.settlements, w.not_before, w.expires_at, w.created_at, w.updated_at"
 )
 
-_PAYABLE = (
-    "w.chain = %s AND w.tier = %s AND w.settlement = 'chain' AND w.state = 'queued' AND c.state = 'active'"
-    " AND w.not_before <= now() AND NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope = 'asset:' || w.asset)"
+_NO_CASE = (
+    "NOT EXISTS (SELECT 1 FROM cases k WHERE k.kind = 'withdrawal' AND k.subject = w.id AND k.state = 'open')"
 )
+_TO_PAY = (
+    "w.chain = %s AND w.settlement = 'chain' AND w.state = 'queued' AND c.state = 'active'"
+    " AND w.not_before <= now() AND NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope = 'asset:' || w.asset)"
+    f" AND {_NO_CASE}"
+)
+_PAYABLE = f"{_TO_PAY} AND w.tier = %s AND w.screened_at > now() - interval '5 minutes'"
+"""An answer of screening is asked for anew long before it is so old (`screened.FRESH_SECONDS`)."""
 
 _NOT_HALTED = "NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope IN ('all', w.chain, 'asset:' || w.asset))"
 
@@ -81,11 +87,11 @@ def page(
 
 def due(tx: Tx, states: Sequence[WithdrawalState], *, limit: int) -> Sequence[UUID]:
     """Ids of withdrawals in `states` whose `not_before` has come, oldest first: so many of each chain, and none of a
-    halted one. So a chain that is stuck takes no other's turn."""
+    halted one, or that waits for a person. So a chain that is stuck takes no other's turn."""
     rows = tx.all(
         "SELECT id FROM (SELECT w.id, w.created_at,"
         "  row_number() OVER (PARTITION BY w.chain ORDER BY w.created_at, w.id) AS place FROM withdrawals w"
-        f" WHERE w.state = ANY (%s) AND w.not_before <= now() AND {_NOT_HALTED}) found"
+        f" WHERE w.state = ANY (%s) AND w.not_before <= now() AND {_NOT_HALTED} AND {_NO_CASE}) found"
         " WHERE place <= %s ORDER BY created_at, id",
         [list(states), limit],
     )
@@ -113,7 +119,7 @@ def claim(tx: Tx, withdrawal_id: UUID, states: Sequence[WithdrawalState]) -> Wit
 
 def payable(tx: Tx, chain: str, tier: str, *, limit: int) -> Sequence[Withdrawal]:
     """Withdrawals that wait for a transaction on `chain` from `tier`, oldest first; customers not frozen, assets not
-    halted."""
+    halted, destinations screened of late."""
     rows = tx.all(
         f"SELECT {_COLUMNS} FROM withdrawals w JOIN customers c ON c.id = w.customer_id"
         f" WHERE {_PAYABLE} ORDER BY w.created_at, w.id LIMIT %s",
@@ -130,6 +136,22 @@ def gathered(tx: Tx, chain: str, tier: str, *, seconds: int) -> bool:
         [chain, tier, seconds],
     )
     return bool(row["found"])
+
+
+def unscreened(tx: Tx, chain: str, *, seconds: int, limit: int) -> Sequence[Withdrawal]:
+    """Withdrawals that wait for a transaction on `chain`, and were screened longer ago than so many seconds."""
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM withdrawals w JOIN customers c ON c.id = w.customer_id WHERE {_TO_PAY}"
+        f" AND {_NOT_HALTED} AND (w.screened_at IS NULL OR w.screened_at <= now() - make_interval(secs => %s))"
+        " ORDER BY w.created_at, w.id LIMIT %s",
+        [chain, seconds, limit],
+    )
+    return [_withdrawal(row) for row in rows]
+
+
+def mark_screened(tx: Tx, withdrawal_id: UUID) -> None:
+    """Nothing speaks against its destination now. It says nothing to callers: `updated_at` stays."""
+    tx.execute("UPDATE withdrawals SET screened_at = now() WHERE id = %s", [withdrawal_id])
 
 
 def settleable(tx: Tx, *, limit: int) -> Sequence[UUID]:

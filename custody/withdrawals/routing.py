@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-from chains.errors import InvalidValue, PermanentError, TransientError
+from chains.errors import InvalidValue, PermanentError
+from custody.screening.ports import Screening
 from custody.storage import alerts, halts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
-from custody.withdrawals import repository, reverts, service, windows
+from custody.withdrawals import repository, reverts, screened, service, windows
 from custody.withdrawals.destinations import destination_of
 from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
 from custody.withdrawals.model import Withdrawal
@@ -23,14 +23,11 @@ from policies.bundle import Bundle
 from policies.deciding import decide
 from policies.decision import Decision, Deny, Routed, Wait
 from policies.engine import PAYMENTS_REVERTED, nobody_asked
-from policies.facts import GENUINE, AccountState, Facts, Operation, Ownership, Screening
+from policies.facts import GENUINE, AccountState, Facts, Operation, Ownership
+from policies.facts import Screening as Verdict
 from policies.ordered import facts_of
 from policies.values import value_of
 from policies.words import needed
-
-Screen = Callable[[str, str], Screening]
-"""What screening says of a destination, by chain and address. Raises TransientError while it does not
-answer."""
 
 BATCH = 200
 _WAIT_SECONDS: Final = 60
@@ -38,10 +35,10 @@ _WAIT_SECONDS: Final = 60
 _UNDECIDED = (WithdrawalState.REQUESTED, WithdrawalState.SCREENING)
 
 
-def route(db: Database, bundle: Bundle, screen: Screen, *, now: int) -> int:
+def route(db: Database, bundle: Bundle, screening: Screening, *, now: int) -> int:
     """Decide about every requested withdrawal; returns about how many.
 
-    While paying is halted, and while screening does not answer, withdrawals stay as they are and say so.
+    While paying is halted, while screening does not answer, and while a case is open, withdrawals wait and say so.
 
     Args:
         now: UNIX seconds.
@@ -53,7 +50,7 @@ def route(db: Database, bundle: Bundle, screen: Screen, *, now: int) -> int:
     with db.transaction() as tx:
         repository.explain_waiting(tx)
         ids = repository.due(tx, _UNDECIDED, limit=BATCH)
-    return sum(_route_one(db, withdrawal_id, bundle, screen, now=now) for withdrawal_id in ids)
+    return sum(_route_one(db, withdrawal_id, bundle, screening, now=now) for withdrawal_id in ids)
 
 
 def cool(db: Database) -> int:
@@ -70,23 +67,13 @@ def cool(db: Database) -> int:
     return done
 
 
-def _route_one(db: Database, withdrawal_id: UUID, bundle: Bundle, screen: Screen, *, now: int) -> int:
+def _route_one(db: Database, withdrawal_id: UUID, bundle: Bundle, screening: Screening, *, now: int) -> int:
     with db.snapshot() as tx:
         seen = repository.find(tx, withdrawal_id)
     if seen is None:
         return 0
-    try:
-        # Before the transaction: a provider that takes its time must not hold locks.
-        screening = screen(seen.chain, seen.destination)
-    except TransientError as error:
-        with db.transaction() as tx:
-            repository.wait(tx, withdrawal_id, f"screening-unavailable: {error}"[:1000], seconds=0)
-            alerts.raise_alert(
-                tx, Severity.WARNING, "screening.unavailable", seen.chain, f"withdrawals wait: {error}", {}
-            )
-        return 0
+    answer = screened.ask(screening, seen)
     with db.transaction() as tx:
-        alerts.resolve_alert(tx, "screening.unavailable", seen.chain)
         # One decision at a time, so that a window counts what another is just letting through.
         repository.serialise_decisions(tx)
         withdrawal = repository.claim(tx, withdrawal_id, _UNDECIDED)
@@ -94,14 +81,18 @@ def _route_one(db: Database, withdrawal_id: UUID, bundle: Bundle, screen: Screen
             return 0
         if withdrawal.state is WithdrawalState.REQUESTED:
             withdrawal = repository.apply(tx, withdrawal, WithdrawalEvent.SCREEN)
-        facts = gather(tx, withdrawal, bundle, screening, now=now)
+        verdict = screened.take(tx, withdrawal, answer)
+        if verdict is None:
+            return 0
+        facts = gather(tx, withdrawal, bundle, verdict, now=now)
         spent = windows.Spent(tx, bundle, now=now)
         decision = decide(bundle, facts, spent)
-        _carry_out(tx, withdrawal, decision, records.record(bundle, facts, spent.asked, decision))
+        record = records.record(bundle, facts, spent.asked, decision)
+        _carry_out(tx, withdrawal, decision, {**record, "screening": answer.describe()})
     return 1
 
 
-def gather(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, screening: Screening, *, now: int) -> Facts:
+def gather(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, screening: Verdict, *, now: int) -> Facts:
     """Everything the policy is told. What cannot be found out is None, which denies where it is asked for."""
     account = repository.customer_state(tx, withdrawal.customer)
     since = datetime.fromtimestamp(now, UTC) - timedelta(days=1)

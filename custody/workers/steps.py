@@ -28,6 +28,7 @@ from custody.treasury.holdings import watch_excess
 from custody.wiring import Services
 from custody.withdrawals.ending import expire, settle_internal
 from custody.withdrawals.routing import cool, route
+from custody.withdrawals.screened import screen_again
 
 _log = structlog.get_logger("strongroom.workers")
 
@@ -46,7 +47,7 @@ def run(step: Step, services: Services) -> int:
 
 def _route(services: Services) -> int:
     db, bundle, now = services.database, services.bundle(), services.clock()
-    done = reconsider(db, bundle) + route(db, bundle, services.screen, now=now)
+    done = reconsider(db, bundle) + route(db, bundle, services.screening, now=now)
     return done + count(db, bundle, now=now) + lapse(db, now=now) + cool(db)
 
 
@@ -91,6 +92,7 @@ def _at_each_site(sites: Iterable[Site], do: Callable[[Site], int]) -> int:
 def _build(services: Services) -> int:
     def one_site(site: Site) -> int:
         if site.keyset.state == "active":
+            screen_again(services.database, site.chain, services.screening)
             for built in range(MAX_TRANSACTIONS):
                 if build(services.database, site, now=services.clock()) is None:
                     # Payments fill gaps between nonces by themselves; what is left of those has waited for one.

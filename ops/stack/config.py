@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -94,6 +95,8 @@ def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]
         urls = {"rpc_url": node.rpc_url, "rest_url": node.rest_url, "zmq_url": node.zmq_url}
         evm = {network.chain: {"rpc_url": anvil.rpc_url} for network, anvil in stack.chains.items()}
         found["nodes"] = {CHAIN: urls, **evm}
+    if name in ("monitor", "worker"):
+        found["screening"] = {"lists": [str(_lists(stack.directory))], "lists_valid_days": 366}
     if name == "worker":
         found["gather_seconds"] = 2  # enough for orders that come together; a tour should not wait for more
     if name in ("api", "worker"):
@@ -206,3 +209,14 @@ def _sections(table: Mapping[str, Any], prefix: str) -> list[str]:
                 lines += ["", f"[{path}]", *plain]
             lines += _sections(value, path + ".")
     return lines
+
+
+def _lists(directory: Path) -> Path:
+    """Where a trial's screening lists are. The first one is empty: write lines into it and watch a case open."""
+    lists = directory / "lists"
+    lists.mkdir(mode=0o755, exist_ok=True)
+    example = lists / "own.csv"
+    if not example.exists():
+        today = datetime.now(UTC).date()
+        example.write_text(f"# date: {today}\n# source: this trial\naddress,chain,reason,source\n# end\n")
+    return lists

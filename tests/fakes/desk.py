@@ -24,7 +24,6 @@ from chains.ports import ChainAdapter
 from custody.deposits import repository
 from custody.deposits.addresses import allocate
 from custody.deposits.model import AddressRow, Deposit, Purpose
-from custody.deposits.screening import NoScreening, Screening
 from custody.ids import new_id
 from custody.ledger.audit import audit
 from custody.ledger.bookings import hold_withdrawal
@@ -32,6 +31,7 @@ from custody.ledger.model import AccountKind, Leg, LineType, Transfer, available
 from custody.ledger.service import post_all
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.watch import ResourceSet
+from custody.screening.ports import Elsewhere, Screening
 from custody.storage.db import Database
 from custody.storage.migrate import set_role_password
 from policies.bundle import AssetEntry, BitcoinKeyset, BitcoinNetwork, Bundle, Confirmations, KeysetEntry
@@ -167,7 +167,7 @@ class Desk:
         self.dsn = dsn
         self.adapter = adapter
         self.bundle = self._make_bundle(confirmations)
-        self.screening = screening or NoScreening()
+        self.screening = screening or Screening([Elsewhere("tests")])
         self.options = options or Options(held_again_seconds=0, heartbeat_seconds=0, mempool_seconds=0)
         self.admin = Database(dsn, application="test", pool_size=2)
         self.db = Database(as_role(dsn, "strongroom_monitor"), application="monitor", pool_size=2)

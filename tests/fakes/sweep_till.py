@@ -16,10 +16,13 @@ from chains.eth.node import EvmNode
 from chains.eth.tx import UnsignedTx
 from chains.eth.watch import WatchedSenders
 from custody.deposits.addresses import allocate
-from custody.deposits.model import AddressRow, DepositFacts
-from custody.deposits.screening import Clear, Hit, Verdict
+from custody.deposits.model import AddressRow
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.watch import ResourceSet
+from custody.screening import cases
+from custody.screening.lifecycle import CaseEvent, CaseState
+from custody.screening.model import Finding, Subject, Word
+from custody.screening.ports import Screening
 from custody.signing.evm.site import EvmSite, evm_site
 from custody.sweeps import readmodel
 from custody.sweeps.model import Sweep, SweepPace
@@ -57,11 +60,19 @@ class SweepOutside(Outside):
 class SuspiciousScreening:
     """Clears every deposit but those of suspicious amounts."""
 
+    name = "amounts"
+
     def __init__(self) -> None:
         self.amounts: set[int] = set()
 
-    def check_deposit(self, facts: DepositFacts) -> Verdict:
-        return Hit("a suspicious amount") if facts.units in self.amounts else Clear()
+    def ask(self, subject: Subject) -> Word:
+        if subject.units not in self.amounts:
+            return Word(self.name, "1")
+        found = Finding(self.name, str(subject.resource), "a suspicious amount", "tests", "1")
+        return Word(self.name, "1", (found,))
+
+    def close(self) -> None:
+        pass
 
 
 class SweepTill(Teller):
@@ -91,7 +102,8 @@ class SweepTill(Teller):
         self.node = EvmNode(EVM_CHAIN, network, self.anvil.rpc_url, tokens=lambda: listed)
         quick = Options(start_height=self.anvil.height(), held_again_seconds=0, heartbeat_seconds=0)
         super().__init__(dsn, directory, self.node, self.world, bundle, quick)
-        self.screening = SuspiciousScreening()
+        self.suspicious = SuspiciousScreening()
+        self.screening = Screening([self.suspicious])
         session = self._stack.enter_context(self._monitor_db.session())
         self.monitor = Monitor(
             self.node,
@@ -101,6 +113,12 @@ class SweepTill(Teller):
             options=quick,
             resource_set=self._resource_set,
         )
+
+    def release_cases(self) -> None:
+        """An operator finds nothing wrong with anything that is held."""
+        with self.db.transaction() as tx:
+            for case in cases.page(tx, state=CaseState.OPEN):
+                cases.resolve(tx, case.id, CaseEvent.RELEASE, "nothing is wrong", by="test")
 
     def _bundle(self, version: int, **changes: Any) -> Bundle:
         merged = {

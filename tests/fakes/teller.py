@@ -13,13 +13,13 @@ from uuid import UUID
 
 from chains.btc.node import BitcoinNode
 from chains.eth.node import EvmNode
-from custody.deposits.screening import NoScreening
 from custody.approvals.counting import count, lapse, reconsider
 from custody.ledger.audit import audit
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.watch import ResourceSet
 from custody.reconcile.model import Report
 from custody.reconcile.service import enforce, reconcile
+from custody.screening.ports import Elsewhere, Screening
 from custody.signing import repository as transactions
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build, fill_gap
@@ -35,7 +35,7 @@ from custody.storage.db import Database
 from custody.withdrawals import service
 from custody.withdrawals.model import Withdrawal
 from custody.withdrawals.routing import cool, route
-from custody.withdrawals.screening import clear
+from custody.withdrawals.screened import screen_again
 from ops.devnet.process import wait_until
 from policies.bundle import Bundle, Caller
 from policies.intent import SignedOrder
@@ -116,6 +116,7 @@ class Teller(ABC):
         self.admin = Database(dsn, application="test", pool_size=2)
         self.db = Database(as_role(dsn, "strongroom_worker"), application="worker", pool_size=4)
         self.api = Database(as_role(dsn, "strongroom_api"), application="api", pool_size=2)
+        self.screening = Screening([Elsewhere("tests")])
         self._monitor_db = Database(as_role(dsn, "strongroom_monitor"), application="monitor", pool_size=2)
         self._stack = ExitStack()
         session = self._stack.enter_context(self._monitor_db.session())
@@ -123,7 +124,7 @@ class Teller(ABC):
             adapter,
             session,
             lambda: self.bundle,
-            NoScreening(),
+            self.screening,
             options=options,
             resource_set=self._resource_set,
         )
@@ -204,10 +205,11 @@ class Teller(ABC):
     def route(self) -> int:
         """What a worker's step of that name does."""
         now = int(time.time())
-        done = reconsider(self.db, self.bundle) + route(self.db, self.bundle, clear, now=now)
+        done = reconsider(self.db, self.bundle) + route(self.db, self.bundle, self.screening, now=now)
         return done + count(self.db, self.bundle, now=now) + lapse(self.db, now=now) + cool(self.db)
 
     def build(self) -> UUID | None:
+        screen_again(self.db, self.chain, self.screening)
         return build(self.db, self.site, now=int(time.time()))
 
     def sign(self) -> list[UUID]:

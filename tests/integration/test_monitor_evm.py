@@ -12,12 +12,14 @@ import pytest
 
 from chains.eth.network import NativeMode
 from chains.eth.node import EvmNode
-from custody.deposits.screening import ListScreening
 from custody.monitor.lead import Chain, lead, lock_name
 from custody.monitor.rescan import Added, rescan
+from custody.screening import cases
+from custody.screening.lifecycle import CaseEvent
 from ops.devnet.anvil import Anvil
 from ops.devnet.process import wait_until
 from tests.fakes.evm_desk import CHAIN, ETHER, MINIMUM_WEI, EvmDesk, Outside, open_evm_desk
+from tests.fakes.lists import Lists
 from tests.support.evm import deploy, outside_artifact, salt, succeeded
 
 UNITS = ETHER // 2
@@ -88,20 +90,21 @@ def test_what_is_below_the_minimum_of_its_asset_is_never_credited(
     desk.exact()
 
 
-def test_a_listed_payer_is_held_and_credited_when_released(
+def test_a_listed_address_is_held_and_credited_when_its_case_is_released(
     database: str, outside: Outside, tmp_path: Path
 ) -> None:
-    path = tmp_path / "list"
-    path.write_text("")
-    with open_evm_desk(database, outside, screening=ListScreening(path)) as desk:
+    lists = Lists(tmp_path)
+    with open_evm_desk(database, outside, screening=lists.screening) as desk:
         alice = desk.customer("alice")
         address = desk.address(alice).address
-        path.write_text(f"{address}\n")
+        lists.write(f"{address.lower()},,a court's order,")
         outside.send("USDX", address, 5_000_000)
         desk.finalize()
         assert (desk.states(), desk.alerts()) == (["held"], ["deposit.held"])
         desk.exact()
-        path.write_text("")
+        with desk.admin.transaction() as tx:
+            [case] = cases.page(tx)
+            cases.resolve(tx, case.id, CaseEvent.RELEASE, "settled in court", by="test")
         desk.catch_up()
         assert (desk.states(), desk.balance(alice, asset="USDX")) == (["credited"], 5_000_000)
         desk.exact()

@@ -46,6 +46,7 @@ class Processes:
             "STRONGROOM_BUNDLE_PATH": str(bundle),
             "STRONGROOM_TRUST_ROOT_PATH": str(root),
             "STRONGROOM_NODES": json.dumps({CHAIN: {"rpc_url": desk.anvil.rpc_url}}),
+            "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
         }
         self.started: list[ManagedProcess] = []
 

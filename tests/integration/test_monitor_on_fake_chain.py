@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +13,13 @@ from chains.errors import InvalidValue, NodeUnavailable
 from chains.ports import Presence
 from chains.types import TxId
 from custody.deposits import repository
-from custody.deposits.model import DepositFacts
-from custody.deposits.screening import Clear, ListScreening, ScreeningUnavailable, Verdict
 from custody.deposits.service import quarantine
 from custody.errors import Conflict, DatabaseUnavailable
 from custody.monitor.lead import Chain, lead, lock_name
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.rescan import Added, rescan
+from custody.screening.model import Subject, Word
+from custody.screening.ports import Screening, ScreeningUnavailable
 from custody.signing.btc.coins import spendable
 from custody.storage import halts
 from ops.devnet.process import wait_until
@@ -157,45 +156,28 @@ def test_new_coins_mined_to_a_deposit_address_are_credited_when_they_can_be_spen
 # ------------------------------------------------------------------------------------------------- screening
 
 
-def test_a_listed_deposit_is_held_with_an_alert_and_credited_when_the_line_is_removed(
-    database: str, chain: FakeChain, tmp_path: Path
-) -> None:
-    path = tmp_path / "list"
-    path.write_text("# nobody yet\n")
-    with open_desk(database, chain, options=START, screening=ListScreening(path)) as desk:
-        desk.customer("alice")
-        address = desk.address("alice")
-        path.write_text(f"{address.address}  # a court's order\n")
-        chain.pay([TxOut(UNITS, address.script)])
-        chain.mine(6)
-        desk.catch_up()
-        assert (desk.states(), desk.balance("alice"), desk.alerts()) == (["held"], 0, ["deposit.held"])
-        with desk.admin.snapshot() as tx:
-            assert spendable(tx, CHAIN, KEYSET, "BTC", 6) == []
-        desk.check()
-        path.write_text("# released\n")
-        desk.catch_up()
-        assert (desk.states(), desk.balance("alice"), desk.alerts()) == (["credited"], UNITS, [])
-        desk.check()
-
-
 class Unsteady:
-    """A screening provider that does not answer while it is `down`."""
+    """A provider that does not answer while it is `down`."""
+
+    name = "unsteady"
 
     def __init__(self) -> None:
         self.down = True
 
-    def check_deposit(self, facts: DepositFacts) -> Verdict:
+    def ask(self, subject: Subject) -> Word:
         if self.down:
             raise ScreeningUnavailable("no answer")
-        return Clear()
+        return Word(self.name, "1")
+
+    def close(self) -> None:
+        pass
 
 
 def test_a_provider_that_does_not_answer_holds_deposits_until_it_does(
     database: str, chain: FakeChain
 ) -> None:
     screening = Unsteady()
-    with open_desk(database, chain, options=START, screening=screening) as desk:
+    with open_desk(database, chain, options=START, screening=Screening([screening])) as desk:
         deposit(desk, chain, desk.customer("alice"))
         assert (desk.states(), desk.alerts()) == (["held"], ["deposit.held"])
         screening.down = False
@@ -207,7 +189,7 @@ def test_what_an_operator_quarantined_stays_out_even_when_a_reorg_mines_it_again
     database: str, chain: FakeChain
 ) -> None:
     screening = Unsteady()
-    with open_desk(database, chain, options=START, screening=screening) as desk:
+    with open_desk(database, chain, options=START, screening=Screening([screening])) as desk:
         txid = deposit(desk, chain, desk.customer("alice"))
         with desk.db.transaction() as tx:
             quarantine(tx, desk.deposit(txid.hex).id, "known thief")

@@ -56,6 +56,7 @@ class Processes:
             "STRONGROOM_BUNDLE_PATH": str(bundle),
             "STRONGROOM_TRUST_ROOT_PATH": str(root),
             "STRONGROOM_NODES": json.dumps({CHAIN: urls}),
+            "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
         }
         self.started: list[ManagedProcess] = []
 

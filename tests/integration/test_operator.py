@@ -36,6 +36,7 @@ def run(database: str, tmp_path: Path) -> Run:
         "STRONGROOM_NODES": json.dumps(
             {"btc": {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}}
         ),
+        "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
         "STRONGROOM_SIGNERS": json.dumps({"btc-hot": {"socket": str(tmp_path / "signer.sock")}}),
     }
     for name in ("bundle.json", "root.json"):

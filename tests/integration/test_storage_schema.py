@@ -332,9 +332,14 @@ def _rows(connection: psycopg.Connection[Any]) -> dict[str, tuple[str, UUID]]:
     )
     connection.execute(
         "INSERT INTO withdrawals (id, caller, customer_id, chain, asset, destination, units, fee_units,"
-        " order_json, order_signature, order_hash, state, expires_at)"
-        " VALUES (%s, 'x', 'alice', 'c', 'BTC', 'd', 5, 1, '{}', 's', 'h', 'requested', now())",
+        " order_json, order_signature, order_hash, state, screened_at, expires_at)"
+        " VALUES (%s, 'x', 'alice', 'c', 'BTC', 'd', 5, 1, '{}', 's', 'h', 'requested', now(), now())",
         [ids["withdrawal"]],
+    )
+    connection.execute(
+        "INSERT INTO cases (id, kind, subject, chain, address, findings, resolution, resolved_by, resolved_at)"
+        " VALUES (%s, 'deposit', %s, 'c', 'a', '[{}]', 'why', 'somebody', now())",
+        [ids["case"], ids["deposit"]],
     )
     connection.execute(
         "INSERT INTO sweeps (id, chain, keyset, kind, state) VALUES (%s, 'c', 'k', 'sweep', 'planned')",
@@ -352,6 +357,7 @@ def _rows(connection: psycopg.Connection[Any]) -> dict[str, tuple[str, UUID]]:
         "transaction": "transactions",
         "withdrawal": "withdrawals",
         "sweep": "sweeps",
+        "case": "cases",
         "hold": "ledger_holds",
     }
     return {name: (tables[name], id) for name, id in ids.items()}

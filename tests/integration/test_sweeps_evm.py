@@ -247,13 +247,13 @@ def test_tokens_that_take_a_fee_on_transfers_stay_where_they_are(till: SweepTill
 
 def test_a_forwarder_with_a_held_deposit_is_not_touched_until_that_is_decided(till: SweepTill) -> None:
     till.fund_gas()
-    till.screening.amounts = {77 * USDX}
+    till.suspicious.amounts = {77 * USDX}
     [held, clean] = till.forwarders("alice", 2, GOOD)
     till.deposit(held, ("USDX", 77 * USDX))
     assert [state for _, state in till.deposits(held)] == ["credited", "held"]
     assert till.sweep() == 1
     assert flush_of(till)[1] == [clean.index]
-    till.screening.amounts = set()
+    till.release_cases()
     till.mine()
     assert till.sweep() == 1
     assert flush_of(till)[1] == [held.index]
@@ -261,7 +261,7 @@ def test_a_forwarder_with_a_held_deposit_is_not_touched_until_that_is_decided(ti
 
 def test_a_held_token_stays_while_all_else_of_its_forwarder_is_swept(till: SweepTill) -> None:
     till.fund_gas()
-    till.screening.amounts = {7 * USDX}
+    till.suspicious.amounts = {7 * USDX}
     [row] = till.forwarders("alice", 1, GOOD, ("NORX", 80 * USDX), ("ETH", ETHER // 10))
     [good] = till.forwarders("alice", 1, GOOD)
     till.deposit(row, ("USDX", 7 * USDX))
@@ -287,7 +287,7 @@ def test_held_native_money_keeps_its_forwarder_until_it_is_quarantined_and_then_
 ) -> None:
     """Quarantine is about the money, and final: where that lies does not matter, nor whom else it would hold up."""
     till.fund_gas()
-    till.screening.amounts = {7_777}
+    till.suspicious.amounts = {7_777}
     [row] = till.forwarders("alice", 1, GOOD, ("ETH", ETHER // 10))
     till.deposit(row, ("ETH", 7_777))
     assert till.sweep() == 0
@@ -302,7 +302,7 @@ def test_held_native_money_keeps_its_forwarder_until_it_is_quarantined_and_then_
     assert statement.uncredited == {"quarantined": 7_777}
     till.check()
     # What comes later is swept, and one that a token refuses is seen to have stayed.
-    till.screening.amounts = {9 * USDX}
+    till.suspicious.amounts = {9 * USDX}
     till.deposit(row, ("PAUX", 9 * USDX), ("PAUX", 90 * USDX))
     [held] = till.query("SELECT id FROM deposits WHERE state = 'held'")
     with till._monitor_db.transaction() as tx:
@@ -323,7 +323,7 @@ def test_a_held_deposit_that_comes_between_plan_and_flush_is_moved_and_the_books
     """A flush takes all there is. The deposit stays held, is in no balance, and is credited or kept like any other;
     once it is credited it counts as swept, for its forwarder is empty."""
     till.fund_gas()
-    till.screening.amounts = {77 * USDX}
+    till.suspicious.amounts = {77 * USDX}
     [row] = till.forwarders("alice", 1, GOOD)
     assert till.sweep() == 1
     till.deposit(row, ("USDX", 77 * USDX))
@@ -337,7 +337,7 @@ def test_a_held_deposit_that_comes_between_plan_and_flush_is_moved_and_the_books
     assert [state for _, state in till.deposits(row)] == ["swept", "held"]
     assert till.balance("alice", asset="USDX") == 60 * USDX
     till.check()
-    till.screening.amounts = set()
+    till.release_cases()
     till.mine()
     assert till.balance("alice", asset="USDX") == 137 * USDX
     assert till.sweep() == 0, "there is nothing to move"
@@ -346,7 +346,7 @@ def test_a_held_deposit_that_comes_between_plan_and_flush_is_moved_and_the_books
 
 def test_a_deposit_that_is_held_while_the_sweep_is_planned_stops_it(till: SweepTill) -> None:
     till.fund_gas()
-    till.screening.amounts = {77 * USDX}
+    till.suspicious.amounts = {77 * USDX}
     [row] = till.forwarders("alice", 1, GOOD)
     node = till.node
     seen: list[int] = []
@@ -824,6 +824,7 @@ def test_an_operator_plans_a_sweep_at_once_and_everything_that_is_worth_its_fee(
         "STRONGROOM_BUNDLE_PATH": str(till.bundle_path),
         "STRONGROOM_TRUST_ROOT_PATH": str(root),
         "STRONGROOM_NODES": json.dumps({EVM_CHAIN: {"rpc_url": till.anvil.rpc_url}}),
+        "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
         "STRONGROOM_SIGNERS": json.dumps({"eth-hot": {"socket": str(tmp_path / "signer.sock")}}),
     }
 

@@ -15,12 +15,11 @@ import pytest
 
 from chains.eth.network import EthNetwork
 from chains.eth.node import EvmNode
-from custody.deposits.screening import NoScreening
 from custody.ports import Step, wake_nobody
+from custody.screening.ports import Elsewhere, Screening
 from custody.sweeps.model import SweepPace
 from custody.sweeps.service import sweep
 from custody.wiring import Services
-from custody.withdrawals.screening import clear
 from custody.workers.steps import run
 from ops.devnet.anvil import Anvil
 from signers.verifier.chains import EvmChain
@@ -116,8 +115,7 @@ def test_a_retired_keys_gap_is_filled_although_it_has_too_little_to_rotate(till:
         clock=lambda: int(time.time()),
         nodes={EVM_CHAIN: till.adapter},
         signers={keyset.id: till.signer for keyset in till.bundle.keysets},
-        screening=NoScreening(),
-        screen=clear,
+        screening=Screening([Elsewhere("tests")]),
         wake=wake_nobody,
     )
     for step in (Step.SWEEP, Step.BUILD, Step.SIGN, Step.BROADCAST):

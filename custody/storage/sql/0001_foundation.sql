@@ -510,6 +510,7 @@ CREATE TABLE withdrawals (
     settlement      text CHECK (settlement IN ('chain', 'internal')),
     transaction_id  uuid REFERENCES transactions (id),    -- the one transaction that serves it
     settlements     integer NOT NULL DEFAULT 0,           -- times settled: names the ledger transfer
+    screened_at     timestamptz,                          -- when screening last had nothing against its destination
     not_before      timestamptz NOT NULL DEFAULT now(),
     expires_at      timestamptz NOT NULL,
     created_at      timestamptz NOT NULL DEFAULT now(),
@@ -656,6 +657,55 @@ CREATE INDEX ON approvals (withdrawal_id);
 CREATE INDEX ON approvals (intent_hash, id);
 CREATE TRIGGER approvals_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON approvals
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+--------------------------------------------------------------------------------------------- screening: cases
+-- What screening found about a deposit or a withdrawal, until a person has decided about it (custody/screening/cases.py).
+CREATE TABLE cases (
+    id          uuid PRIMARY KEY,
+    kind        text NOT NULL CHECK (kind IN ('deposit', 'withdrawal')),
+    subject     uuid NOT NULL,                            -- the deposit's or withdrawal's id
+    chain       text NOT NULL,
+    address     text NOT NULL,                            -- the destination, or our address that was paid
+    findings    jsonb NOT NULL CHECK (jsonb_array_length(findings) > 0),
+    state       text NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'released', 'refused')),
+    resolution  text NOT NULL DEFAULT '',                 -- why it was decided so
+    resolved_by text NOT NULL DEFAULT '',
+    opened_at   timestamptz NOT NULL DEFAULT now(),
+    resolved_at timestamptz,
+    CHECK (state = 'open' OR (resolved_at IS NOT NULL AND resolution <> '' AND resolved_by <> ''))
+);
+CREATE UNIQUE INDEX ON cases (kind, subject) WHERE state = 'open';   -- one open case for one subject
+CREATE INDEX ON cases (kind, subject);
+CREATE INDEX ON cases (state, id);
+CREATE TRIGGER cases_lifecycle BEFORE UPDATE OF state ON cases
+    FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('case');
+-- What was found, and what was decided, is written once.
+CREATE FUNCTION case_stays() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF OLD.state <> 'open' AND NEW IS DISTINCT FROM OLD
+       OR (OLD.id, OLD.kind, OLD.subject, OLD.chain, OLD.address, OLD.findings, OLD.opened_at)
+            IS DISTINCT FROM (NEW.id, NEW.kind, NEW.subject, NEW.chain, NEW.address, NEW.findings, NEW.opened_at) THEN
+        RAISE EXCEPTION 'a case is decided once, and nothing else of it changes' USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER cases_stay BEFORE UPDATE ON cases FOR EACH ROW EXECUTE FUNCTION case_stays();
+CREATE TRIGGER cases_kept BEFORE DELETE OR TRUNCATE ON cases
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- No transaction pays a withdrawal while a case about it is open, or that nobody has screened.
+CREATE FUNCTION withdrawal_is_screened() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NEW.screened_at IS NULL OR EXISTS (
+        SELECT 1 FROM cases WHERE kind = 'withdrawal' AND subject = NEW.id AND state = 'open'
+    ) THEN
+        RAISE EXCEPTION 'withdrawal %: it is not screened, or its case is open', NEW.id
+            USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER withdrawals_screened BEFORE UPDATE OF state ON withdrawals
+    FOR EACH ROW WHEN (NEW.state = 'building') EXECUTE FUNCTION withdrawal_is_screened();
 
 ------------------------------------------------------------------------------------ feed, alerts, API records
 -- The ordered feed. Readers see only rows of transactions older than every running one, so none is ever missed.
@@ -817,8 +867,11 @@ GRANT INSERT (chain, keyset, asset, purpose, branch, index, address, script) ON 
 -- At the first sight of a foreign use of our keys paying halts in the commit that records it. Lifting is another's.
 GRANT INSERT ON halts TO strongroom_monitor;
 
-GRANT UPDATE (state, reason, tier, decision, settlement, transaction_id, settlements, not_before, updated_at)
-    ON withdrawals TO strongroom_worker;
+GRANT UPDATE (state, reason, tier, decision, settlement, transaction_id, settlements, screened_at, not_before,
+    updated_at) ON withdrawals TO strongroom_worker;
+-- Whoever finds something opens a case; only operators at the host, with the workers' role, decide it.
+GRANT INSERT (id, kind, subject, chain, address, findings) ON cases TO strongroom_monitor, strongroom_worker;
+GRANT UPDATE (state, resolution, resolved_by, resolved_at) ON cases TO strongroom_worker;
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
 GRANT INSERT ON withdrawal_events, deposit_events, halts, policy_counts TO strongroom_worker;

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from custody.config import Process, Settings, SocketSigner, TlsSigner, load
+from custody.config_tables import ScreeningSettings
 from custody.errors import InvalidConfiguration
 
 _PASSWORD = "correct-horse-battery"
@@ -32,6 +33,7 @@ def good(tmp_path: Path) -> dict[str, str]:
                 }
             }
         ),
+        "STRONGROOM_SCREENING": json.dumps({"elsewhere": "the exchange"}),
         "STRONGROOM_SIGNERS": json.dumps({"btc-hot": {"socket": "/run/strongroom/signer.sock"}}),
     }
 
@@ -56,7 +58,7 @@ def test_a_worker_is_configured_by_variables(good: dict[str, str]) -> None:
     assert settings.nodes["bitcoin-regtest"].rest_url == "http://127.0.0.1:18443"
     assert settings.nodes["bitcoin-regtest"].rpc_url.reveal().startswith("http://user:")
     assert settings.signers == {"btc-hot": SocketSigner(Path("/run/strongroom/signer.sock"))}
-    assert settings.screening_path is None
+    assert settings.screening == ScreeningSettings((), 7, {}, "the exchange")
     assert settings.gather_seconds is None
     assert settings.verifier_silent_seconds is None
     assert load(Process.WORKER, _set(verifier_silent_seconds="7200")(good)).verifier_silent_seconds == 7200
@@ -97,7 +99,7 @@ def test_secrets_are_not_shown_by_repr_or_str(good: dict[str, str]) -> None:
     ("process", "needed"),
     [
         (Process.API, {"database_url", "redis_url", "bundle_path", "trust_root_path", "signers", "audience"}),
-        (Process.MONITOR, {"database_url", "bundle_path", "trust_root_path", "nodes"}),
+        (Process.MONITOR, {"database_url", "bundle_path", "trust_root_path", "nodes", "screening"}),
         (Process.BEAT, {"redis_url"}),
         (Process.RECONCILE, {"database_url", "bundle_path", "trust_root_path", "nodes"}),
     ],
@@ -139,7 +141,25 @@ def _set(**changes: str) -> Callable[[dict[str, str]], dict[str, str]]:
         (_set(redis_url="redis://h:port/0"), "write redis://"),
         (_set(bundle_path="bundle.json"), "absolute path of a file"),
         (_set(bundle_path="/nonexistent/bundle.json"), "there is no such file"),
-        (_set(screening_path="/nonexistent"), "there is no such file"),
+        (_set(screening="{}"), "screening: write lists or http, or else elsewhere"),
+        (_set(screening="no json"), "screening: write a table"),
+        (_set(screening='{"elsewhere": "x", "lists": ["/tmp"]}'), "or else elsewhere"),
+        (_set(screening='{"lists": ["/nonexistent"]}'), "there is no such file"),
+        (_set(screening='{"lists": ["lists"]}'), "absolute paths"),
+        (_set(screening='{"lists": ["/tmp"], "lists_valid_days": 0}'), "write a number, 1 to 366"),
+        (_set(screening='{"list": ["/tmp"]}'), "screening.list is no setting"),
+        (
+            _set(screening='{"http": {"k": {"url": "http://kyt.example"}}}'),
+            "screening.http.k.url: write https",
+        ),
+        (_set(screening='{"http": {"k": {"url": "https://u:p@kyt.example"}}}'), "no password in it"),
+        (_set(screening='{"http": {"k": {"url": "https://h", "token": "x"}}}'), "http.k.token is no setting"),
+        (
+            _set(screening='{"http": {"k": {"url": "https://h", "token_path": "/no"}}}'),
+            "a file that is there",
+        ),
+        (_set(screening='{"http": {"k": {"url": "https://h", "timeout_seconds": 31}}}'), "1 to 30"),
+        (_set(screening='{"http": {"a b": {"url": "https://h"}}}'), "whose name is"),
         (_set(gather_seconds="-1"), "write a number of seconds"),
         (_set(gather_seconds="3601"), "write a number of seconds"),
         (_set(verifier_silent_seconds="59"), "write a number of seconds, 60 to 43200"),

@@ -77,6 +77,7 @@ def environment(world: World, tmp_path: Path, **changes: str) -> dict[str, str]:
         "STRONGROOM_BUNDLE_PATH": str(tmp_path / "bundle.json"),
         "STRONGROOM_TRUST_ROOT_PATH": str(tmp_path / "root.json"),
         "STRONGROOM_NODES": msgspec.json.encode({CHAIN: node}).decode(),
+        "STRONGROOM_SCREENING": '{"elsewhere": "tests"}',
         "STRONGROOM_SIGNERS": msgspec.json.encode(
             {KEYSET: {"socket": str(tmp_path / "signer.sock")}}
         ).decode(),
@@ -155,6 +156,7 @@ def test_nodes_and_wallets_of_both_families_are_wired_from_the_bundle_alone(tmp_
                 "STRONGROOM_BUNDLE_PATH": str(tmp_path / "bundle.json"),
                 "STRONGROOM_TRUST_ROOT_PATH": str(tmp_path / "root.json"),
                 "STRONGROOM_NODES": msgspec.json.encode(nodes | changes).decode(),
+                "STRONGROOM_SCREENING": '{"elsewhere": "tests"}',
                 "STRONGROOM_SIGNERS": msgspec.json.encode(signers).decode(),
             },
         )
