@@ -66,7 +66,7 @@ class JournalDesk:
             Refused: not an officer's, of a scope that the bundle does not have, or of an older bundle.
         """
         told = freeze.freeze
-        self._check_officer(told.officer, told, freeze.signature)
+        self._check_officer(told.officer, told, freeze.signature, now=self._trusted())
         if not told.scope.startswith("customer:") and told.scope not in _scopes(self._trust.present):
             raise _refused("freeze-scope", f"the bundle has no {told.scope}")
 
@@ -92,7 +92,7 @@ class JournalDesk:
         Raises:
             Refused: not an officer's, or the bundle was adopted already.
         """
-        self._check_officer(veto.veto.officer, veto.veto, veto.signature)
+        self._check_officer(veto.veto.officer, veto.veto, veto.signature, now=self._trusted())
         try:
             self._trust.veto(veto)
         except InvalidValue as error:
@@ -105,7 +105,8 @@ class JournalDesk:
         Raises:
             Refused: not an officer's, for another bundle, of nothing that may be lowered, or not lower.
         """
-        self._check_officer(lowering.lowering.officer, lowering.lowering, lowering.signature)
+        told = lowering.lowering
+        self._check_officer(told.officer, told, lowering.signature, now=self._trusted())
         try:
             self._trust.lower(lowering)
         except InvalidValue as error:
@@ -120,7 +121,7 @@ class JournalDesk:
                 is behind the journal.
         """
         told = confirmation.confirmation
-        self._check_officer(told.officer, told, confirmation.signature)
+        self._check_officer(told.officer, told, confirmation.signature, now=self._clock.glance())
         if told.journal != self._journal.id:
             raise _refused(
                 "clock-journal", f"for journal {told.journal}; this signer's is {self._journal.id}"
@@ -142,8 +143,12 @@ class JournalDesk:
         self._trust.confirmed(record)
         return self._status()
 
-    def _check_officer(self, name: str, document: Document, signature: str) -> None:
-        bundle, now = self._trust.present, self._clock.glance()
+    def _trusted(self) -> int:
+        """By which time grants end for those who stop something: who sets the clock forward must not silence them."""
+        return self._journal.write(lambda book: recording_time(self._clock, book))
+
+    def _check_officer(self, name: str, document: Document, signature: str, *, now: int) -> None:
+        bundle = self._trust.present
         try:
             officer = bundle.officer(name)
         except InvalidValue as error:
