@@ -13,20 +13,30 @@ from policies.bundle.checks import check_consistent
 from policies.bundle.document import Bundle
 from policies.bundle.wallets import KeysetEntry, KeyState
 
-_TIMES: Final = {"issued_at", "expires_at", "not_after", "active_from"}
+_TIMES: Final = {"issued_at", "expires_at", "not_after", "active_from", "in_force_from"}
 """Fields that are UNIX seconds, which people read as dates."""
 _YEAR_10000: Final = 253_402_300_800
 """Above it the calendar has no dates."""
 
 
-def successor_of(present: Bundle, *, now: int, lasts: int) -> Bundle:
-    """The same under the next version, good from `now` for `lasts` seconds.
+def successor_of(present: Bundle, *, now: int, lasts: int, in_force_from: int = 0) -> Bundle:
+    """The same under the next version.
+
+    Args:
+        present: the bundle in force.
+        now: UNIX seconds; when the draft is made.
+        lasts: seconds until it expires.
+        in_force_from: UNIX seconds until which it waits, if officers' time to veto has not made it wait longer.
 
     Raises:
         InvalidValue: it would be inconsistent, such as one that expires before it begins.
     """
     draft = msgspec.structs.replace(
-        present, version=present.version + 1, issued_at=now, expires_at=now + lasts
+        present,
+        version=present.version + 1,
+        issued_at=now,
+        expires_at=now + lasts,
+        in_force_from=in_force_from,
     )
     check_consistent(draft)
     return draft

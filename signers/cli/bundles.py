@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, get_args
 
@@ -22,7 +23,8 @@ from policies.bundle.document import BundleSignature
 from policies.canonical import BadSignature, verify_ed25519
 from policies.keys import SigningKey
 
-_DAY: Final = 86_400
+_HOUR: Final = 3_600
+_DAY: Final = 24 * _HOUR
 _LONGEST_DAYS: Final = 3_660
 _STATES: Final = tuple(state for state in get_args(KeyState) if state not in ("pre-active", "active"))
 
@@ -45,9 +47,21 @@ def _draft(arguments: list[str]) -> int:
         " before anybody signs.",
     )
     _add_files(parser)
+    parser.add_argument(
+        "--waits-hours",
+        type=_hours,
+        help="in force so many hours from now (default: the time for vetoes and an hour to sign and hand over); where"
+        " it is handed over late, it waits longer",
+    )
     options = parser.parse_args(arguments)
-    present = _read(options.bundle).bundle
-    return _drafted(present, successor_of(present, now=int(time.time()), lasts=options.days * _DAY), options)
+    present, now = _read(options.bundle).bundle, int(time.time())
+    waits = present.veto_seconds + _HOUR if present.veto_seconds else 0
+    if options.waits_hours is not None:
+        waits = options.waits_hours * _HOUR
+    draft = successor_of(
+        present, now=now, lasts=options.days * _DAY, in_force_from=now + waits if waits else 0
+    )
+    return _drafted(present, draft, options)
 
 
 def _compromise(arguments: list[str]) -> int:
@@ -91,6 +105,12 @@ def _days(text: str) -> int:
     return int(text)
 
 
+def _hours(text: str) -> int:
+    if not text.isdecimal() or int(text) > _LONGEST_DAYS * 24:
+        raise argparse.ArgumentTypeError(f"expected up to {_LONGEST_DAYS * 24} hours")
+    return int(text)
+
+
 def _drafted(present: Bundle, draft: Bundle, options: argparse.Namespace) -> int:
     _write(options.out, SignedBundle(bundle=draft, signatures=()))
     print(f"{options.out}: version {draft.version}, to be signed by the quorum.")
@@ -101,7 +121,23 @@ def _drafted(present: Bundle, draft: Bundle, options: argparse.Namespace) -> int
     )
     print(f"Then hand it to every signer:     strongroom key bundle {options.out} --signer ADDRESS")
     print("and put it where the online service and the verifier read their bundle.")
+    print(_when(present, draft))
     return 0
+
+
+def _when(present: Bundle, draft: Bundle) -> str:
+    """From when on it acts, and how it acts sooner."""
+    if not present.veto_seconds and not draft.in_force_from:
+        return "It acts as soon as it is there."
+    least = (
+        f"{present.veto_seconds // _HOUR} h {present.veto_seconds % _HOUR // 60} min after it was first seen"
+    )
+    chosen = (
+        f", and not before {datetime.fromtimestamp(draft.in_force_from, UTC):%Y-%m-%d %H:%M} UTC"
+        if draft.in_force_from
+        else ""
+    )
+    return f"It acts {least}{chosen}, unless an officer vetoes it (strongroom key veto); at once if all officers sign."
 
 
 def _show_changes(present: Bundle, draft: Bundle) -> None:

@@ -1,11 +1,14 @@
-"""`strongroom key status|freeze|bundle|clock`: an officer speaks with signers directly, without the online service."""
+"""`strongroom key status|freeze|lower|veto|bundle|clock`: officers speak with signers directly, without the online
+service."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +17,18 @@ import msgspec
 from chains.errors import InvalidValue
 from policies.bundle import SignedBundle
 from policies.canonical import MAX_DOCUMENT_BYTES, decoder_for
-from policies.keys import SigningKey, UnusableKey, sign_clock, sign_freeze
-from policies.statements import ClockConfirmation, Freeze
+from policies.keys import SigningKey, UnusableKey, sign_clock, sign_freeze, sign_lowering, sign_veto
+from policies.statements import ClockConfirmation, Freeze, Lowering, Veto
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.errors import BadConfiguration
 from signers.ports import Reason, Refused, SignerStatus, SignerUnavailable
 
+_SCOPES: Final = "all, tier:hot|warm|cold, chain:ID, wallet:ID (of a key-set or vault) or asset:ID as in the bundle, or customer:ID"
+_TARGETS: Final = (
+    "cap:TIER:ASSET:payment_below|window_cap, breaker:ID:value_cap, "
+    "network:CHAIN:feerate_cap|fee_cap|fee_window_cap, rule:ID:at_most, caller|approver|verifier:ID:not_after, "
+    "or longest_order_seconds"
+)
 REFUSED: Final = 1
 WRONG_INPUT: Final = 2
 UNAVAILABLE: Final = 3
@@ -108,23 +117,65 @@ def _freeze(options: argparse.Namespace) -> Act:
     try:
         told(options.bundle_version or 1)
     except InvalidValue as error:
-        raise InvalidValue(
-            f"{error}; a scope is all, chain:ID, wallet:ID (of a key-set or vault) or asset:ID, as in the bundle"
-        ) from None
+        raise InvalidValue(f"{error}; a scope is {_SCOPES}") from None
     return act
 
 
-def _bundle(options: argparse.Namespace) -> Act:
+def _lower(options: argparse.Namespace) -> Act:
+    key, now = SigningKey.load(options.key), int(time.time())
+
+    def told(version: int) -> Lowering:
+        return Lowering.from_object(
+            {
+                "v": 1,
+                "officer": options.officer,
+                "target": options.target,
+                "value": options.value,
+                "bundle_version": version,
+                "reason": options.reason,
+                "issued_at": now,
+            }
+        )
+
     try:
-        raw = options.file.read_bytes()
-        if len(raw) > MAX_DOCUMENT_BYTES:
-            raise InvalidValue(f"{options.file}: {len(raw)} bytes; a bundle has at most {MAX_DOCUMENT_BYTES}")
-        bundle = decoder_for(SignedBundle).decode(raw)
-    except OSError as error:
-        raise InvalidValue(f"{options.file}: {error.strerror}") from None
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise InvalidValue(f"{options.file}: {error}; expected a signed bundle") from None
+        told(1)
+    except InvalidValue as error:
+        raise InvalidValue(f"{error}; a target is {_TARGETS}, its value a whole number") from None
+    return lambda client: client.lower(sign_lowering(told(client.status().bundle_version), key))
+
+
+def _veto(options: argparse.Namespace) -> Act:
+    key = SigningKey.load(options.key)
+    digest = options.bundle
+    if not re.fullmatch("[0-9a-f]{64}", digest):
+        digest = _signed_bundle(Path(options.bundle)).bundle.digest_hex()
+    veto = Veto.from_object(
+        {
+            "v": 1,
+            "officer": options.officer,
+            "bundle": digest,
+            "reason": options.reason,
+            "issued_at": int(time.time()),
+        }
+    )
+    return lambda client: client.veto(sign_veto(veto, key))
+
+
+def _bundle(options: argparse.Namespace) -> Act:
+    bundle = _signed_bundle(options.file)
     return lambda client: client.deliver(bundle)
+
+
+def _signed_bundle(path: Path) -> SignedBundle:
+    try:
+        raw = path.read_bytes()
+        if len(raw) > MAX_DOCUMENT_BYTES:
+            raise InvalidValue(f"{path}: {len(raw)} bytes; a bundle has at most {MAX_DOCUMENT_BYTES}")
+        return decoder_for(SignedBundle).decode(raw)
+    except OSError as error:
+        raise InvalidValue(f"{path}: {error.strerror}") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"{path}: {error}; expected a signed bundle") from None
 
 
 def _clock(options: argparse.Namespace) -> Act:
@@ -145,6 +196,8 @@ def _clock(options: argparse.Namespace) -> Act:
 _ACTS: Final[dict[str, Callable[[argparse.Namespace], Act]]] = {
     "status": _status,
     "freeze": _freeze,
+    "lower": _lower,
+    "veto": _veto,
     "bundle": _bundle,
     "clock": _clock,
 }
@@ -168,15 +221,23 @@ def _address(name: str, options: argparse.Namespace) -> UnixAddress | TlsAddress
 def _parser(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"strongroom key {verb}", description=_DESCRIPTIONS[verb])
     if verb == "freeze":
-        parser.add_argument(
-            "scope", help="all, or chain:ID, wallet:ID (key-set or vault) or asset:ID as in the bundle"
-        )
-        parser.add_argument("--reason", default="", help="for whoever reads the signers' logs")
+        parser.add_argument("scope", help=_SCOPES)
         parser.add_argument(
             "--bundle-version",
             type=int,
             help="the freeze lasts until a bundle above this one; else above the one that each signer has now",
         )
+    if verb == "lower":
+        parser.add_argument("target", help=_TARGETS)
+        parser.add_argument(
+            "value", help="what it is from now on: base units, unit of account or UNIX seconds"
+        )
+    if verb == "veto":
+        parser.add_argument(
+            "bundle", help="its file, or its digest (64 hex digits, see strongroom key status)"
+        )
+    if verb in ("freeze", "lower", "veto"):
+        parser.add_argument("--reason", default="", help="for whoever reads the signers' logs")
     if verb == "bundle":
         parser.add_argument("file", type=Path, help="JSON of the signed bundle")
     parser.add_argument(
@@ -186,7 +247,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         metavar="SOCKET|HOST:PORT",
         help="where a signer listens; may be given again, each is asked",
     )
-    if verb in ("freeze", "clock"):
+    if verb in ("freeze", "lower", "veto", "clock"):
         parser.add_argument("--officer", required=True, help="your id in the bundle")
         parser.add_argument(
             "--key", type=Path, required=True, help="your key: PKCS#8 PEM, readable by you only"
@@ -204,7 +265,9 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 _DESCRIPTIONS: Final = {
     "status": "Ask signers what they say of themselves.",
     "freeze": "Have signers sign nothing in a scope until the quorum has signed a higher bundle. One officer suffices.",
-    "bundle": "Hand a bundle to signers. They adopt it if the quorum has signed it and its version rises.",
+    "lower": "Have signers go by a lower number until the quorum has signed a higher bundle. One officer suffices.",
+    "veto": "Have signers never adopt a bundle, though the quorum has signed it. One officer suffices, while it waits.",
+    "bundle": "Hand a bundle to signers. It comes into force, or waits, if the quorum has signed it as a higher version.",
     "clock": "Confirm that signers' clocks are right, after a jump or a long stop. Compare yours with another first.",
 }
 
@@ -225,9 +288,21 @@ def _lines(status: SignerStatus) -> list[str]:
         f"bundle     version {status.bundle_version}",
         f"key-sets   {', '.join(status.keysets)}",
         f"signed     {status.signed} transactions",
+        *_following(status),
         f"frozen     {', '.join(status.frozen) or 'nothing'}",
+        *(f"lowered    {each}" for each in status.lowered),
         f"time       {status.suspended or 'runs'}",
         f"journal    {status.journal}",
+    ]
+
+
+def _following(status: SignerStatus) -> list[str]:
+    waiting = status.waiting
+    if waiting is None:
+        return []
+    when = datetime.fromtimestamp(waiting.acts_from, UTC)
+    return [
+        f"waiting    version {waiting.version}, in force from {when:%Y-%m-%d %H:%M} UTC: {waiting.digest}"
     ]
 
 

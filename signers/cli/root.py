@@ -19,6 +19,11 @@ VERBS: Final = {
     "test": ("signers.cli.keytest", "look for bias and repeats in a backend's signatures"),
     "status": ("signers.cli.officer", "ask signers what they say of themselves"),
     "freeze": ("signers.cli.officer", "stop a scope at the signers themselves, as one officer"),
+    "lower": (
+        "signers.cli.officer",
+        "lower a number of the bundle at the signers themselves, as one officer",
+    ),
+    "veto": ("signers.cli.officer", "keep a bundle that waits from coming into force, as one officer"),
     "draft": ("signers.cli.bundles", "draft the next bundle: it lifts freezes, renews, and takes changes"),
     "compromise": (
         "signers.cli.bundles",

@@ -242,3 +242,57 @@ def test_wrong_input_asks_nobody(office: Office, capsys: pytest.CaptureFixture[s
         assert main(arguments) == 2, arguments
         assert said in capsys.readouterr().err
     assert office.first.service.status().frozen == ()
+
+
+def test_an_officer_lowers_a_number_at_all_signers_and_the_status_says_so(
+    office: Office, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = "cap:hot:BTC:payment_below"
+    code, outcomes = run(capsys, "lower", target, "1000000", *office.both, *office.who, "--reason", "odd")
+    assert code == 0
+    assert [outcome["status"]["lowered"] for outcome in outcomes] == [[f"{target}=1000000"]] * 2
+    assert office.first.codes(office.first.request(2_000_000)) == {"payment-cap"}
+    assert main(["status", *office.one]) == 0
+    assert f"lowered    {target}=1000000" in capsys.readouterr().out
+    code, outcomes = run(capsys, "lower", target, "1000001", *office.one, *office.who)
+    assert code == 1
+    assert [reason["code"] for reason in outcomes[0]["refused"]] == ["lowering-refused"]
+
+
+def test_an_officer_vetoes_a_bundle_that_waits_by_its_file_or_by_its_digest(
+    office: Office, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = office.first.world
+    office.first.desk.deliver(world.signed(world.bundle(2, veto_seconds=3600)))
+    draft = office.bundle(3, tmp_path / "next.json")
+    code, outcomes = run(capsys, "bundle", draft, *office.one)
+    assert code == 0
+    waiting = outcomes[0]["status"]["waiting"]
+    assert waiting["acts_from"] == office.first.time + 3600
+    assert main(["status", *office.one]) == 0
+    assert (
+        f"waiting    version 3, in force from 2027-01-15 09:00 UTC: {waiting['digest']}"
+        in capsys.readouterr().out
+    )
+    code, outcomes = run(capsys, "veto", draft, *office.one, *office.who, "--reason", "not read by me")
+    assert (code, outcomes[0]["status"]["waiting"]) == (0, None)
+    code, outcomes = run(capsys, "veto", waiting["digest"], *office.one, *office.who)
+    assert code == 0, "again changes nothing"
+    code, outcomes = run(capsys, "bundle", draft, *office.one)
+    assert code == 1
+    assert "olga has vetoed it: not read by me" in outcomes[0]["refused"][0]["detail"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["lower", "cap:hot:BTC:payment_from", "1"], "target"),
+        (["lower", "cap:hot:BTC:payment_below", "0.5"], "value"),
+        (["veto", "no-such-file"], "No such file"),
+    ],
+)
+def test_what_is_no_statement_is_found_before_a_signer_is_asked(
+    office: Office, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
+) -> None:
+    assert main([*arguments, *office.one, *office.who]) == 2
+    assert told in capsys.readouterr().err
