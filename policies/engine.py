@@ -88,7 +88,7 @@ class Engine:
             fits = each.scope.fits(facts, None)
             if fits is None:
                 denied.append(_missing(each, facts, None))
-            elif fits and _possible(facts, each.rule.route):
+            elif fits and possible(facts, each.rule.route):
                 routes.append((each.rule.route, each.rule))
         if not routes and not denied:
             denied.append(Reason("no-rule-allows", "no rule of the policy allows it"))
@@ -140,7 +140,7 @@ class Engine:
             elif (
                 fits
                 and route is not None
-                and _possible(facts, route)
+                and possible(facts, route)
                 and COLDER.index(route) > COLDER.index(tier)
             ):
                 refusals.append(Reason("policy-tier", f"{each.rule.id} sends it to {route}", each.rule.id))
@@ -317,7 +317,7 @@ def _missing(each: _Compiled, facts: Facts, tier: Route | None) -> Reason:
     return Reason("missing-fact", f"{each.rule.id} asks for {names}, which is not known", each.rule.id)
 
 
-def _possible(facts: Facts, route: Route) -> bool:
+def possible(facts: Facts, route: Route) -> bool:
     """What leaves us is paid by a tier, what does not by the ledger: no rule can mix them up."""
     if facts.operation is not Operation.WITHDRAWAL:
         return True

@@ -58,6 +58,10 @@ class Scope:
         conditions = (*self._when, *(self._unless or ()))
         return tuple(sorted({name for name, test in conditions if test(facts, tier) is None}))
 
+    def against(self, facts: Facts, tier: Route | None) -> tuple[str, ...]:
+        """Names of the facts for which the rule's own scope, exceptions aside, does not fit."""
+        return tuple(sorted({name for name, test in self._when if test(facts, tier) is False}))
+
     def may_concern(self, facts: Facts) -> bool:
         """Whether operation, chain and asset leave it possible that the rule fits."""
         return not any(test(facts, None) is False for name, test in self._when if name in STATIC)
