@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Annotated, Final
 
 import typer
@@ -43,7 +43,7 @@ Why = Annotated[str, typer.Option("--reason", help="Why; kept in the event feed.
 
 
 @contextmanager
-def _database(shown: Output, *, scope: str | None = None) -> Iterator[Tx]:
+def workers_database(shown: Output, *, scope: str | None = None) -> Iterator[Tx]:
     """A transaction on the workers' database; `scope`, if given, must be one that workers pay in."""
     with outcome(shown):
         settings = _settings()
@@ -55,6 +55,11 @@ def _database(shown: Output, *, scope: str | None = None) -> Iterator[Tx]:
             database.transaction() as tx,
         ):
             yield tx
+
+
+def utc_text(at: datetime) -> str:
+    """A moment as the API writes it."""
+    return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
 
 
 def _check_scope(scope: str, settings: Settings) -> None:
@@ -84,11 +89,8 @@ def _settings() -> Settings:
 @operator.command("halts")
 def show_halts(*, as_json: AsJson = False) -> None:
     """Show where paying is stopped, and why."""
-    with _database(output(as_json=as_json)) as tx:
-        rows = [
-            {**row, "at": f"{row['at'].astimezone(UTC).replace(tzinfo=None).isoformat()}Z"}
-            for row in halts.in_force(tx)
-        ]
+    with workers_database(output(as_json=as_json)) as tx:
+        rows = [{**row, "at": utc_text(row["at"])} for row in halts.in_force(tx)]
     output(as_json=as_json).many(rows, ("scope", "reason", "at"), none="Nothing is halted.")
 
 
@@ -96,7 +98,7 @@ def show_halts(*, as_json: AsJson = False) -> None:
 def halt(scope: Scope, reason: Why, *, as_json: AsJson = False) -> None:
     """Stop paying: nothing is built, signed or broadcast in this scope until it is lifted."""
     shown = output(as_json=as_json)
-    with _database(shown, scope=scope) as tx:
+    with workers_database(shown, scope=scope) as tx:
         halts.halt(tx, scope, f"{reason} (by {getpass.getuser()})")
     shown.line({"scope": scope, "halted": True}, f"paying is halted for {scope}")
 
@@ -105,7 +107,7 @@ def halt(scope: Scope, reason: Why, *, as_json: AsJson = False) -> None:
 def lift(scope: Scope, reason: Why, *, as_json: AsJson = False) -> None:
     """Let paying go on. First find out why it was halted: reconcile halts again while a difference is there."""
     shown = output(as_json=as_json)
-    with _database(shown) as tx:
+    with workers_database(shown) as tx:
         lifted = halts.lift(tx, scope)
         if lifted:
             events.emit(tx, "operator.lifted_halt", scope, {"reason": reason, "by": getpass.getuser()})
@@ -150,7 +152,7 @@ def sweep_now(
 def freeze(customer: CustomerArgument, reason: Why, *, as_json: AsJson = False) -> None:
     """Stop a customer's withdrawals."""
     shown = output(as_json=as_json)
-    with _database(shown) as tx:
+    with workers_database(shown) as tx:
         customers.freeze(tx, customer, reason, by=getpass.getuser())
     shown.line({"customer": customer, "state": "frozen"}, f"{customer} is frozen")
 
@@ -159,7 +161,7 @@ def freeze(customer: CustomerArgument, reason: Why, *, as_json: AsJson = False) 
 def unfreeze(customer: CustomerArgument, reason: Why, *, as_json: AsJson = False) -> None:
     """Let a frozen customer withdraw again."""
     shown = output(as_json=as_json)
-    with _database(shown) as tx:
+    with workers_database(shown) as tx:
         customers.unfreeze(tx, customer, reason, by=getpass.getuser())
     shown.line({"customer": customer, "state": "active"}, f"{customer} is active")
 
@@ -174,7 +176,7 @@ def resolve(
 ) -> None:
     """Close an alert that somebody has looked at."""
     shown = output(as_json=as_json)
-    with _database(shown) as tx:
+    with workers_database(shown) as tx:
         closed = alerts.resolve_alert(tx, type_, subject)
         if closed:
             detail = {"type": type_, "reason": reason, "by": getpass.getuser()}

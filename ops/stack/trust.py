@@ -22,7 +22,7 @@ from ops.stack.quorum import CallerGrant, Quorum, make_bundle, make_quorum, publ
 from policies.bundle import Bundle, EvmKeyset, EvmNetwork, TrustRoot, read_bundle
 from signers.keyset import EvmKeysetRecord
 
-_READS: Final = ("customers:read", "deposits:read", "withdrawals:read", "ledger:read", "events:read")
+_READS: Final = ("customers:read", "deposits:read", "withdrawals:read", "ledger:read", "events:read", "cases:read")
 _CALLERS: Final = {
     "exchange": (
         "trading",
