@@ -7,8 +7,9 @@ spend is taken along with the payment's other coins, so that each payment is rep
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from chains.btc.fees import MAX_EVICTED, FeeRate
 from chains.btc.script import KEY_INPUT_WU, KeyScript
@@ -80,33 +81,31 @@ class Load:
 
 
 def loads(coins: Sequence[SpendableCoin], rivals: Sequence[Rival], terms: Terms) -> list[Load]:
-    """Everything that is worth moving, the most valuable first, in as few transactions as hold it.
+    """Everything that is worth moving, the most valuable first.
+
+    What contests payments is apart from all else: the payments may win, or be made too dear to replace. Only where a
+    contest needs more weight to stay below the feerate cap, the least valuable coins go with it.
 
     Args:
         coins: all that may be spent now.
         rivals: unconfirmed transactions of ours that spend some of them.
         terms: fees and caps.
     """
-    found: list[Load] = []
-    for part in sorted(_parts(coins, rivals, terms), key=lambda each: (-each.units, each.coins[0].resource)):
-        last = found[-1] if found else None
-        if (
-            last is not None
-            and len(last.coins) + len(part.coins) <= terms.most_coins
-            and last.evicted + part.evicted <= MAX_EVICTED
-        ):
-            found[-1] = Load((*last.coins, *part.coins), (*last.rivals, *part.rivals))
-        else:
-            found.append(part)
-    return found
+    parts = sorted(_parts(coins, rivals, terms), key=lambda each: (-each.units, each.coins[0].resource))
+    free = [part.coins[0] for part in parts if not part.rivals]
+    found = [_weighted(part, free, terms) for part in parts if part.rivals]
+    most = terms.most_coins
+    found += [Load(tuple(free[start : start + most])) for start in range(0, len(free), most)]
+    return sorted(found, key=lambda each: -each.units)
 
 
 def fitted(load: Load, terms: Terms) -> tuple[Load, tuple[Rival, ...]]:
-    """As much of a load as the caps let through, and the rivals whose replacement they forbid. It may be nothing."""
+    """As much of a load as caps and nodes let through, and the rivals whose replacement they forbid. It may be
+    nothing."""
     forbidden: list[Rival] = []
-    while load.coins and load.fee_sats(terms) > load.most_sats(terms):
-        dearest = max(load.rivals, key=lambda each: each.fee_sats, default=None)
-        if dearest is not None and dearest.fee_sats:
+    while load.coins and (load.fee_sats(terms) > load.most_sats(terms) or load.evicted > MAX_EVICTED):
+        dearest = max(load.rivals, key=lambda each: (each.fee_sats, each.evicted), default=None)
+        if dearest is not None and (dearest.fee_sats or load.evicted > MAX_EVICTED):
             forbidden.append(dearest)
             load = load.without(dearest)
         else:
@@ -114,17 +113,29 @@ def fitted(load: Load, terms: Terms) -> tuple[Load, tuple[Rival, ...]]:
     return load, tuple(forbidden)
 
 
+def _weighted(contest: Load, free: list[SpendableCoin], terms: Terms) -> Load:
+    """A contest with as many of the last free coins as its feerate needs; those are taken out of `free`."""
+    added: list[SpendableCoin] = []
+    load = contest
+    while terms.fee_cap_sats >= load.fee_sats(terms) > load.most_sats(terms):
+        if not free or len(load.coins) >= terms.most_coins:
+            free += reversed(added)
+            return contest
+        added.append(free.pop())
+        load = Load((*contest.coins, *added), contest.rivals)
+    return load
+
+
 def _parts(coins: Sequence[SpendableCoin], rivals: Sequence[Rival], terms: Terms) -> list[Load]:
     """Each coin, or all coins that common rivals spend, unless it is worth less than it costs."""
-    worth = [coin for coin in coins if coin.units > terms.coin_fee_sats]
-    ordered = sorted(worth, key=lambda coin: (-coin.units, coin.resource))
-    parts: list[Load] = []
-    taken: set[str] = set()
-    for coin in ordered:
-        if coin.resource not in taken:
-            part = _together(coin, ordered, rivals)
-            taken |= {each.resource for each in part.coins}
-            parts.append(part)
+    worth = {coin.resource: coin for coin in coins if coin.units > terms.coin_fee_sats}
+    users: dict[str, list[Rival]] = {}
+    for each in rivals:
+        for resource in each.resources & worth.keys():
+            users.setdefault(resource, []).append(each)
+    parts = [Load((coin,)) for resource, coin in worth.items() if resource not in users]
+    while users:
+        parts.append(_together(next(iter(users)), worth, users))
     return [
         part
         for part in parts
@@ -132,13 +143,20 @@ def _parts(coins: Sequence[SpendableCoin], rivals: Sequence[Rival], terms: Terms
     ]
 
 
-def _together(first: SpendableCoin, coins: Sequence[SpendableCoin], rivals: Sequence[Rival]) -> Load:
-    """A coin, what spends it, which other coins that spends, and so on."""
-    resources, involved = {first.resource}, list[Rival]()
-    worth = {coin.resource for coin in coins} if rivals else set[str]()
-    while more := [each for each in rivals if each not in involved and each.resources & resources]:
-        involved += more
-        resources |= worth & frozenset[str]().union(*(each.resources for each in more))
-    if not involved:
-        return Load((first,))
-    return Load(tuple(coin for coin in coins if coin.resource in resources), tuple(involved))
+def _together(first: str, worth: Mapping[str, SpendableCoin], users: dict[str, list[Rival]]) -> Load:
+    """A coin, what spends it, which other coins that spends, and so on; those are taken out of `users`."""
+    found: list[SpendableCoin] = []
+    involved: dict[UUID, Rival] = {}
+    waiting = [first]
+    while waiting:
+        resource = waiting.pop()
+        spenders = users.pop(resource, None)
+        if spenders is None:
+            continue
+        found.append(worth[resource])
+        for each in spenders:
+            if each.transaction.id not in involved:
+                involved[each.transaction.id] = each
+                waiting += sorted(each.resources & worth.keys())
+    found.sort(key=lambda coin: (-coin.units, coin.resource))
+    return Load(tuple(found), tuple(involved.values()))

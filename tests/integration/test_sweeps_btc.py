@@ -11,7 +11,7 @@ import pytest
 from chains.errors import TransientError
 from custody.ids import new_id
 from custody.signing.bump import bump_stuck
-from custody.signing.repository import reserve
+from custody.signing.reservations import reserve
 from custody.sweeps import readmodel
 from custody.sweeps.lifecycle import SweepState
 from custody.sweeps.model import Sweep, SweepPace
