@@ -167,7 +167,7 @@ class Approval(Document, frozen=True):
     """Of the policy, for which it counts: nobody counts for two."""
     policy_version: Version
     expires_at: Seconds
-    reason: Annotated[str, msgspec.Meta(max_length=300)] = ""
+    reason: Annotated[str, msgspec.Meta(max_length=300, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")] = ""
     """Why, for those who read the withdrawal's history."""
 
 

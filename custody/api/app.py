@@ -20,6 +20,7 @@ from custody.api.metrics import ApiMetrics
 from custody.api.problems import describe
 from custody.api.routers import (
     accounts,
+    approvals,
     catalogue,
     customers,
     deposits,
@@ -34,7 +35,18 @@ from custody.deposits.attestation import derive
 
 ROUTERS: Final = tuple(
     module.router
-    for module in (health, customers, accounts, deposits, withdrawals, sweeps, catalogue, feed, operations)
+    for module in (
+        health,
+        customers,
+        accounts,
+        deposits,
+        withdrawals,
+        approvals,
+        sweeps,
+        catalogue,
+        feed,
+        operations,
+    )
 )
 NONCE_CLEANING_SECONDS: Final = 30
 MAX_FIELD_ERRORS: Final = 20

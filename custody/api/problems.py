@@ -20,6 +20,7 @@ from chains.types import Amount
 from custody import errors as custody_errors
 from custody import lifecycle
 from custody.api import errors as api_errors
+from custody.approvals import errors as approvals
 from custody.customers import service as customers
 from custody.deposits import attestation
 from policies import bundle as bundles
@@ -112,6 +113,10 @@ def _field_errors(error: Any) -> dict[str, Any]:
     return {"errors": [{"field": entry.field, "message": entry.message} for entry in error.errors]}
 
 
+def _reasons(error: Any) -> dict[str, Any]:
+    return {"reasons": [{"code": reason.code, "detail": reason.detail} for reason in error.reasons]}
+
+
 def _funds(error: Any) -> dict[str, Any]:
     return {
         "available": _Units(error.asset, error.available),
@@ -196,6 +201,10 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
     custody_errors.OrderMismatch: Rule(
         "order-mismatch", 400, "The order does not fit", "Sign a new order.",
         _of("field", "expected", "found"),
+    ),
+    approvals.ApprovalRefused: Rule(
+        "approval-refused", 409, "The approval does not count",
+        "Read what waits again, with GET /v1/approvals, and sign anew if it is still to be paid.", _reasons,
     ),
     custody_errors.ExpiredOrder: Rule(
         "order-expired", 409, "The order has expired", "Sign a new order with a new id.",

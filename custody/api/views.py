@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -11,6 +12,7 @@ from starlette.responses import Response
 
 from chains.types import Amount
 from custody.api import paging, readmodel, schemas
+from custody.approvals.model import Question
 from custody.customers.repository import Customer
 from custody.deposits.model import AddressRow, Deposit
 from custody.ledger.statements import Balances, StatementPage
@@ -22,6 +24,8 @@ from custody.treasury.holdings import Holding
 from custody.withdrawals.model import Withdrawal
 from policies.bundle import AssetEntry, Bundle, EvmNetwork
 
+from policies.engine import groups_of
+from policies.words import needed
 T = TypeVar("T")
 
 
@@ -155,6 +159,32 @@ def networks(bundle: Bundle) -> schemas.Networks:
             )
             for network in bundle.networks
         ],
+    )
+
+
+def question(found: Question) -> schemas.QuestionOut:
+    """A withdrawal that waits for approval."""
+    withdrawal = found.withdrawal
+    return schemas.QuestionOut(
+        withdrawal=withdrawal.id,
+        customer=withdrawal.customer,
+        order=json.loads(withdrawal.order_json),
+        order_signature=withdrawal.order_signature,
+        intent=found.intent.to_object(),
+        intent_digest=found.intent.digest_hex(),
+        asked=needed(found.asked),
+        groups=sorted(set(groups_of(found.asked))),
+        given=[
+            schemas.GivenOut(
+                approver=each.approval.approver,
+                group=each.approval.group,
+                expires_at=datetime.fromtimestamp(each.approval.expires_at, UTC),
+            )
+            for each in found.heard.approved
+        ],
+        lacking=found.lacking,
+        created_at=withdrawal.created_at,
+        expires_at=withdrawal.expires_at,
     )
 
 

@@ -92,9 +92,10 @@ def outdated(tx: Tx, version: int, *, limit: int) -> Sequence[UUID]:
     return [row["id"] for row in rows]
 
 
-def decision(tx: Tx, withdrawal_id: UUID) -> object:
-    """The record of the last decision about a withdrawal."""
-    return tx.one("SELECT decision FROM withdrawals WHERE id = %s", [withdrawal_id])["decision"]
+def decisions(tx: Tx, ids: Sequence[UUID]) -> dict[UUID, object]:
+    """The records of the last decisions about withdrawals."""
+    rows = tx.all("SELECT id, decision FROM withdrawals WHERE id = ANY (%s)", [list(ids)])
+    return {row["id"]: row["decision"] for row in rows}
 
 
 def _said(row: Row) -> Said:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from chains.errors import PermanentError
 from custody.approvals import judging, repository
 from custody.approvals.errors import ApprovalRefused
-from custody.approvals.model import Question
+from custody.approvals.model import Question, Said
 from custody.storage import events
 from custody.storage.db import Tx
 from custody.withdrawals import repository as withdrawals
@@ -18,7 +19,7 @@ from custody.withdrawals.model import Withdrawal
 from policies.approvals import lacking
 from policies.bundle import Bundle
 from policies.decision import Reason
-from policies.intent import SignedApproval
+from policies.intent import Intent, SignedApproval
 
 
 def question(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> Question:
@@ -29,10 +30,17 @@ def question(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> Que
         PermanentError: it is not what its caller has signed, or no wallet could pay it.
     """
     intent = judging.intent_of(withdrawal, bundle)
-    asked = judging.asked_of(repository.decision(tx, withdrawal.id))
     digest = intent.digest_hex()
-    order = withdrawal.signed_order.order
-    heard = judging.heard(repository.about(tx, [digest])[digest], intent, order, bundle, now=now)
+    said = repository.about(tx, [digest])[digest]
+    decision = repository.decisions(tx, [withdrawal.id])[withdrawal.id]
+    return _question(withdrawal, intent, decision, said, bundle, now)
+
+
+def _question(
+    withdrawal: Withdrawal, intent: Intent, decision: object, said: Sequence[Said], bundle: Bundle, now: int
+) -> Question:
+    asked = judging.asked_of(decision)
+    heard = judging.heard(said, intent, withdrawal.signed_order.order, bundle, now=now)
     return Question(withdrawal, intent, asked, heard, lacking(asked, judging.given(heard.approved, bundle)))
 
 
@@ -46,13 +54,19 @@ def pending(
         again under a new bundle, or that is not what its caller has signed.
     """
     found = withdrawals.page(tx, state=WithdrawalState.AWAITING_APPROVAL, after=after, limit=limit)
-    questions = []
+    intents: dict[UUID, Intent] = {}
     for withdrawal in found:
-        try:
-            questions.append(question(tx, withdrawal, bundle, now=now))
-        except PermanentError:
-            continue
-    return found, questions
+        with suppress(PermanentError):
+            intents[withdrawal.id] = judging.intent_of(withdrawal, bundle)
+    decisions = repository.decisions(tx, list(intents))
+    said = repository.about(tx, [intent.digest_hex() for intent in intents.values()])
+    return found, [
+        _question(
+            each, intents[each.id], decisions[each.id], said[intents[each.id].digest_hex()], bundle, now
+        )
+        for each in found
+        if each.id in intents
+    ]
 
 
 def give(tx: Tx, withdrawal_id: UUID, signed: SignedApproval, bundle: Bundle, *, now: int) -> Withdrawal:

@@ -46,6 +46,8 @@ RULES: Final = {
     "GET /v1/withdrawals/{withdrawal}": Scope.WITHDRAWALS_READ,
     "POST /v1/withdrawals/{withdrawal}/cancel": Scope.WITHDRAWALS_WRITE,
     "POST /v1/withdrawals/{withdrawal}/bump": Scope.OPERATOR,
+    "POST /v1/withdrawals/{withdrawal}/approvals": Scope.APPROVALS_GIVE,
+    "GET /v1/approvals": Scope.APPROVALS_READ,
     "GET /v1/sweeps": Scope.EVENTS_READ,
     "GET /v1/sweeps/{sweep}": Scope.EVENTS_READ,
     "GET /v1/events": Scope.EVENTS_READ,
@@ -73,6 +75,18 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
         "POST /v1/customers/{customer}/addresses": lambda: {"asset": "BTC"},
         "POST /v1/withdrawals": lambda: api.signed(api.order(caller=caller, amount="10000"), by=caller),
         "POST /v1/withdrawals/{withdrawal}/bump": dict,
+        "POST /v1/withdrawals/{withdrawal}/approvals": lambda: {
+            "approval": {
+                "v": 1,
+                "intent": "ab" * 32,
+                "decision": "approve",
+                "approver": "ada",
+                "group": "operators",
+                "policy_version": 1,
+                "expires_at": 1,
+            },
+            "signature": "A" * 86 + "==",
+        },
     }
     body = bodies[name]() if name in bodies else None
     raw = b"" if body is None else json.dumps(body).encode()

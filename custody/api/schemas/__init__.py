@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from custody.api.schemas.approvals import (
+    ApprovalIn,
+    ApprovalOut,
+    AssertionIn,
+    GivenOut,
+    NewApproval,
+    QuestionOut,
+)
 from custody.api.schemas.base import (
     DecimalText,
     Empty,
@@ -42,6 +50,7 @@ from custody.api.schemas.operations import (
     ChainStatusOut,
     EventOut,
     HaltOut,
+    FindingOut,
     PartOut,
     ReasonOut,
     StatusOut,
@@ -62,6 +71,9 @@ __all__ = [
     "AddressOut",
     "AlertOut",
     "AssetOut",
+    "ApprovalIn",
+    "ApprovalOut",
+    "AssertionIn",
     "Assets",
     "BalanceOut",
     "Balances",
@@ -77,6 +89,8 @@ __all__ = [
     "Fees",
     "HaltOut",
     "In",
+    "FindingOut",
+    "GivenOut",
     "LineOut",
     "Money",
     "NameText",
@@ -85,6 +99,7 @@ __all__ = [
     "NewAddress",
     "NewBump",
     "NewCustomer",
+    "NewApproval",
     "NewWithdrawal",
     "OrderIn",
     "Out",
@@ -93,6 +108,7 @@ __all__ = [
     "ProblemOut",
     "ReasonOut",
     "StatusOut",
+    "QuestionOut",
     "SuggestedFee",
     "SweepOut",
     "TierOut",
