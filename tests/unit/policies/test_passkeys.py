@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import Any
 
 import msgspec
@@ -146,6 +147,7 @@ def _cose(**changes: Any) -> bytes:
         _cose(plus4=[1]),
         bytes(cbor.encode(ES384.from_cryptography_key(generate_private_key(SECP384R1()).public_key()))),  # type: ignore[no-untyped-call]
     ],
+    ids=itertools.count(),
 )  # fmt: skip
 def test_a_public_key_of_another_kind_or_form_is_taken_by_no_bundle(raw: bytes) -> None:
     with pytest.raises(InvalidValue):
