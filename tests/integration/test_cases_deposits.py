@@ -1,0 +1,206 @@
+"""Cases about deposits: held before credit until a person decides, through reorgs, changed lists and crashes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from typer.testing import CliRunner, Result
+
+from chains.btc.tx import TxOut
+from custody.console.app import app
+from custody.console.case import case_app
+from custody.deposits.model import AddressRow
+from custody.monitor.monitor import Options
+from custody.screening import cases
+from custody.screening.cases import Case
+from custody.screening.lifecycle import CaseEvent, CaseState
+from custody.signing.btc.coins import spendable
+from tests.fakes.chain import FakeChain
+from tests.fakes.desk import CHAIN, KEYSET, Desk, as_role, open_desk
+from tests.fakes.lists import Lists
+
+START = Options(start_height=0, held_again_seconds=0, heartbeat_seconds=0, mempool_seconds=0)
+UNITS = 1_234_567
+
+
+@pytest.fixture
+def chain() -> FakeChain:
+    chain = FakeChain()
+    chain.mine(3)
+    return chain
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Lists:
+    return Lists(tmp_path)
+
+
+@pytest.fixture
+def desk(database: str, chain: FakeChain, lists: Lists) -> Iterator[Desk]:
+    with open_desk(database, chain, options=START, screening=lists.screening) as desk:
+        desk.customer("alice")
+        yield desk
+
+
+def found(desk: Desk, state: CaseState | None = None) -> list[Case]:
+    with desk.admin.snapshot() as tx:
+        return list(cases.page(tx, state=state))
+
+
+def resolve(desk: Desk, event: CaseEvent) -> Case:
+    """The oldest open case is decided."""
+    with desk.admin.transaction() as tx:
+        return cases.resolve(tx, found(desk, CaseState.OPEN)[0].id, event, "looked at it", by="officer")
+
+
+def held(desk: Desk, chain: FakeChain, lists: Lists) -> AddressRow:
+    """A deposit to a listed address, six blocks deep."""
+    address = desk.address("alice")
+    lists.write(f"{address.address},,a court's order,")
+    chain.pay([TxOut(UNITS, address.script)])
+    chain.mine(6)
+    desk.catch_up()
+    assert (desk.states(), desk.balance("alice"), desk.alerts()) == (["held"], 0, ["deposit.held"])
+    return address
+
+
+def test_a_listed_deposit_is_held_and_taking_the_line_away_does_not_release_it(
+    desk: Desk, chain: FakeChain, lists: Lists
+) -> None:
+    address = held(desk, chain, lists)
+    [case] = found(desk)
+    assert (case.address, case.findings[0].reason, case.findings[0].version) == (
+        address.address, "a court's order", "2",
+    )  # fmt: skip
+    with desk.admin.snapshot() as tx:
+        assert spendable(tx, CHAIN, KEYSET, "BTC", 6) == []
+    desk.check()
+    lists.write()
+    desk.catch_up()
+    assert (desk.states(), desk.balance("alice")) == (["held"], 0)
+    resolve(desk, CaseEvent.RELEASE)
+    desk.catch_up()
+    assert (desk.states(), desk.balance("alice"), desk.alerts()) == (["credited"], UNITS, [])
+    desk.check()
+
+
+def test_a_released_deposit_is_credited_though_the_list_still_says_the_same(
+    desk: Desk, chain: FakeChain, lists: Lists
+) -> None:
+    held(desk, chain, lists)
+    resolve(desk, CaseEvent.RELEASE)
+    desk.catch_up()
+    assert (desk.states(), desk.balance("alice")) == (["credited"], UNITS)
+
+
+def test_a_list_that_says_something_else_by_now_opens_a_new_case(
+    desk: Desk, chain: FakeChain, lists: Lists
+) -> None:
+    address = held(desk, chain, lists)
+    lists.write(f"{address.address},,stolen,")
+    resolve(desk, CaseEvent.RELEASE)
+    desk.catch_up()
+    assert (desk.states(), desk.balance("alice")) == (["held"], 0)
+    assert [case.findings[0].reason for case in found(desk)] == ["a court's order", "stolen"]
+
+
+def test_a_refused_deposit_is_quarantined_and_a_reorg_does_not_bring_it_back(
+    desk: Desk, chain: FakeChain, lists: Lists
+) -> None:
+    held(desk, chain, lists)
+    resolve(desk, CaseEvent.REFUSE)
+    lists.write()
+    desk.catch_up()
+    assert (desk.states(), desk.balance("alice"), desk.alerts()) == (["quarantined"], 0, [])
+    chain.reorg(6)
+    desk.catch_up()
+    chain.mine(6)
+    desk.catch_up()
+    assert (desk.states(), desk.balance("alice")) == (["held"], 0)
+    desk.check()
+
+
+def test_an_open_case_outlives_a_reorg_and_is_not_opened_twice(
+    desk: Desk, chain: FakeChain, lists: Lists
+) -> None:
+    held(desk, chain, lists)
+    chain.reorg(6)
+    desk.catch_up()
+    lists.write()
+    chain.mine(6)
+    desk.catch_up()
+    assert (desk.states(), len(found(desk))) == (["held"], 1)
+    resolve(desk, CaseEvent.RELEASE)
+    desk.catch_up()
+    assert desk.balance("alice") == UNITS
+
+
+def test_a_deposit_that_nobody_could_screen_opens_its_case_once_there_is_an_answer(
+    desk: Desk, chain: FakeChain, lists: Lists
+) -> None:
+    address = desk.address("alice")
+    chain.pay([TxOut(UNITS, address.script)])
+    lists.path.unlink()
+    chain.mine(6)
+    desk.catch_up()
+    assert (desk.states(), found(desk)) == (["held"], [])
+    lists.write(f"{address.address},,late,")
+    desk.catch_up()
+    assert (desk.states(), [case.findings[0].reason for case in found(desk)]) == (["held"], ["late"])
+
+
+def test_verdicts_are_kept_with_the_event_that_followed_from_them(
+    desk: Desk, chain: FakeChain, lists: Lists
+) -> None:
+    chain.pay([TxOut(UNITS, desk.address("alice").script)])
+    chain.mine(6)
+    desk.catch_up()
+    with desk.admin.snapshot() as tx:
+        [row] = tx.all("SELECT detail FROM deposit_events WHERE event = 'credit'")
+    assert row["detail"]["screening"] == [{"provider": "lists", "version": "listed 1", "verdict": "clear"}]
+
+
+def test_an_operator_lists_shows_and_decides_cases_and_must_say_why(
+    desk: Desk, chain: FakeChain, lists: Lists, tmp_path: Path
+) -> None:
+    assert case_app in [group.typer_instance for group in app.registered_groups]
+    held(desk, chain, lists)
+    for name in ("bundle.json", "root.json"):
+        (tmp_path / name).write_text("{}")
+    settings = {
+        "STRONGROOM_DATABASE_URL": as_role(desk.dsn, "strongroom_worker"),
+        "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
+        "STRONGROOM_BUNDLE_PATH": str(tmp_path / "bundle.json"),
+        "STRONGROOM_TRUST_ROOT_PATH": str(tmp_path / "root.json"),
+        "STRONGROOM_NODES": json.dumps(
+            {"b": {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}}
+        ),
+        "STRONGROOM_SCREENING": json.dumps({"lists": [str(lists.path)]}),
+        "STRONGROOM_SIGNERS": json.dumps({"b": {"socket": str(tmp_path / "signer.sock")}}),
+    }
+    assert conninfo_to_dict(settings["STRONGROOM_DATABASE_URL"])["user"] == "strongroom_worker"
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["case", *arguments], env=settings)
+
+    [listed] = json.loads(run("list", "--json").stdout)
+    assert (listed["kind"], listed["state"]) == ("deposit", "open")
+    assert run("release", listed["id"], "--reason", "  ").exit_code == 2
+    assert run("release", "no-uuid", "--reason", "x").exit_code == 2
+    released = json.loads(run("release", listed["id"], "--reason", "settled", "--json").stdout)
+    assert (released["state"], released["resolution"]) == ("released", "settled")
+    assert run("release", listed["id"], "--reason", "again changes nothing").exit_code == 0
+    assert run("refuse", listed["id"], "--reason", "other").exit_code == 1
+    assert json.loads(run("list", "--json").stdout) == []
+    assert [case["resolution"] for case in json.loads(run("list", "--all", "--json").stdout)] == ["settled"]
+    assert "a court's order" in run("show", listed["id"]).stdout
+    desk.catch_up()
+    assert desk.balance("alice") == UNITS
+    with desk.admin.snapshot() as tx:
+        [event] = tx.all("SELECT data FROM events WHERE type = 'case.released'")
+    assert event["data"]["by"]
+    assert event["data"]["reason"] == "settled"
