@@ -31,12 +31,11 @@ def release(tx: Tx, transaction_id: UUID, *, keep: Sequence[str] = ()) -> None:
 def take(tx: Tx, chain: str, resources: Sequence[str], transaction_id: UUID) -> None:
     """What a final version has used is reserved for its transaction alone, whoever contested it; all else is freed."""
     release(tx, transaction_id, keep=resources)
-    tx.executemany(
-        "INSERT INTO reservations (chain, resource, transaction_id) VALUES (%s, %s, %s)"
-        " ON CONFLICT (chain, resource) DO UPDATE SET transaction_id = excluded.transaction_id"
-        " WHERE reservations.transaction_id <> excluded.transaction_id",
-        [[chain, resource, transaction_id] for resource in sorted(resources)],
+    tx.execute(
+        "DELETE FROM reservations WHERE chain = %s AND resource = ANY (%s) AND transaction_id <> %s",
+        [chain, list(resources), transaction_id],
     )
+    reserve(tx, chain, resources, transaction_id)
 
 
 def of_transaction(tx: Tx, transaction_id: UUID) -> Sequence[str]:
