@@ -62,6 +62,7 @@ class Scope(StrEnum):
     """May hand in what approvers have signed."""
     LEDGER_READ = "ledger:read"
     EVENTS_READ = "events:read"
+    CASES_READ = "cases:read"
     OPERATOR = "operator"
 
 

@@ -269,6 +269,37 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "Page_DepositOut_": _page(_DEPOSIT_OUT),
     "WithdrawalOut": _WITHDRAWAL,
     "Page_WithdrawalOut_": _page(_WITHDRAWAL),
+    "ApprovalOut": {
+        "digest": "8c" * 32,
+        "withdrawal": _ORDER,
+        "state": "awaiting_approval",
+        "reason": "approval: 1 of 2 of operators",
+    },
+    "QuestionOut": _QUESTION,
+    "Page_QuestionOut_": _page(_QUESTION),
+    "Page_CaseOut_": _page(
+        {
+            "id": "0192f0c1-9d40-7c33-8e5f-7a8b9c0d1e2f",
+            "kind": "withdrawal",
+            "subject": _ORDER,
+            "chain": "bitcoin-regtest",
+            "address": _OUTSIDE,
+            "findings": [
+                {
+                    "provider": "lists",
+                    "listed": _OUTSIDE,
+                    "reason": "sanctioned",
+                    "source": "OFAC SDN",
+                    "version": "20261120-1",
+                }
+            ],
+            "state": "open",
+            "resolution": "",
+            "resolved_by": "",
+            "opened_at": _AT,
+            "resolved_at": None,
+        }
+    ),
     "SweepOut": _SWEEP,
     "Page_SweepOut_": _page(_SWEEP),
     "BumpOut": {

@@ -16,6 +16,7 @@ from custody.approvals.model import Question
 from custody.customers.repository import Customer
 from custody.deposits.model import AddressRow, Deposit
 from custody.ledger.statements import Balances, StatementPage
+from custody.screening.cases import Case
 from custody.storage.alerts import Alert
 from custody.storage.events import Event
 from custody.sweeps.model import Sweep
@@ -23,9 +24,9 @@ from custody.treasury.fees import Suggestion
 from custody.treasury.holdings import Holding
 from custody.withdrawals.model import Withdrawal
 from policies.bundle import AssetEntry, Bundle, EvmNetwork
-
 from policies.engine import groups_of
 from policies.words import needed
+
 T = TypeVar("T")
 
 
@@ -65,6 +66,23 @@ def customer(found: Customer) -> schemas.CustomerOut:
         state="frozen" if found.state == "frozen" else "active",
         reason=found.reason,
         created_at=found.created_at,
+    )
+
+
+def case(found: Case) -> schemas.CaseOut:
+    """A case of screening."""
+    return schemas.CaseOut(
+        id=found.id,
+        kind=found.kind.value,
+        subject=found.subject,
+        chain=found.chain,
+        address=found.address,
+        findings=[schemas.FindingOut(**each.describe()) for each in found.findings],
+        state=found.state.value,
+        resolution=found.resolution,
+        resolved_by=found.resolved_by,
+        opened_at=found.opened_at,
+        resolved_at=found.resolved_at,
     )
 
 
@@ -144,24 +162,6 @@ def withdrawal(
     )
 
 
-def networks(bundle: Bundle) -> schemas.Networks:
-    """The bundle's networks."""
-    return schemas.Networks(
-        bundle_version=bundle.version,
-        items=[
-            schemas.NetworkOut(
-                chain=network.chain,
-                family=network.family,
-                chain_id=network.chain_id if isinstance(network, EvmNetwork) else None,
-                native_asset=network.native_asset,
-                settle_blocks=network.settle_blocks,
-                fee_cap=money(bundle, network.native_asset, int(network.fee_cap)),
-            )
-            for network in bundle.networks
-        ],
-    )
-
-
 def question(found: Question) -> schemas.QuestionOut:
     """A withdrawal that waits for approval."""
     withdrawal = found.withdrawal
@@ -185,6 +185,24 @@ def question(found: Question) -> schemas.QuestionOut:
         lacking=found.lacking,
         created_at=withdrawal.created_at,
         expires_at=withdrawal.expires_at,
+    )
+
+
+def networks(bundle: Bundle) -> schemas.Networks:
+    """The bundle's networks."""
+    return schemas.Networks(
+        bundle_version=bundle.version,
+        items=[
+            schemas.NetworkOut(
+                chain=network.chain,
+                family=network.family,
+                chain_id=network.chain_id if isinstance(network, EvmNetwork) else None,
+                native_asset=network.native_asset,
+                settle_blocks=network.settle_blocks,
+                fee_cap=money(bundle, network.native_asset, int(network.fee_cap)),
+            )
+            for network in bundle.networks
+        ],
     )
 
 

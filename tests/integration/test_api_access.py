@@ -53,6 +53,7 @@ RULES: Final = {
     "GET /v1/events": Scope.EVENTS_READ,
     "GET /v1/alerts": Scope.EVENTS_READ,
     "GET /v1/status": Scope.EVENTS_READ,
+    "GET /v1/cases": Scope.CASES_READ,
 }
 """What each route is to ask for, written down a second time: a scope that is taken off a route by mistake shows."""
 

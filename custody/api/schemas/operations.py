@@ -33,6 +33,32 @@ class SweepOut(Out):
     updated_at: datetime
 
 
+class FindingOut(Out):
+    """Something that speaks against a deposit or a destination."""
+
+    provider: str
+    listed: str = Field(description="The address, transaction or output that it is about.")
+    reason: str
+    source: str = Field(description="Whose word it is, such as the name of a list.")
+    version: str = Field(description="Of the provider's list.")
+
+
+class CaseOut(Out):
+    """What screening found about one deposit or withdrawal. It waits until somebody has decided."""
+
+    id: UUID
+    kind: Literal["deposit", "withdrawal"]
+    subject: UUID = Field(description="Id of the deposit or withdrawal.")
+    chain: str
+    address: str = Field(description="The destination, or our address that was paid.")
+    findings: list[FindingOut]
+    state: Literal["open", "released", "refused"]
+    resolution: str = Field(description="Why it was decided so; empty while it is open.")
+    resolved_by: str
+    opened_at: datetime
+    resolved_at: datetime | None
+
+
 class PartOut(Out):
     """One part of the service."""
 
