@@ -738,6 +738,43 @@ CREATE TABLE halts (
     at     timestamptz NOT NULL DEFAULT now()
 );
 
+-- Scopes that officers have frozen are in no table that a role could write: each process verifies the officers' statements
+-- itself (custody.officers), and tells its own transactions which scopes they name.
+CREATE FUNCTION frozen(VARIADIC scopes text[]) RETURNS boolean LANGUAGE sql STABLE AS
+$$ SELECT coalesce(string_to_array(current_setting('strongroom.frozen', true), ' ') && scopes, false) $$;
+
+-- Bundles that the quorum has signed, as they came, and since when each is in force here. Whoever reads them verifies the
+-- signatures again: what anybody else wrote here is passed over.
+CREATE TABLE bundles (
+    id       bytea GENERATED ALWAYS AS (sha256(document)) STORED PRIMARY KEY,
+    version  bigint NOT NULL CHECK (version > 0),
+    digest   text NOT NULL CHECK (digest ~ '^[0-9a-f]{64}$'),
+    document bytea NOT NULL CHECK (length(document) <= 4194304),      -- JSON with its signatures
+    seen_at  timestamptz NOT NULL                                     -- from then on it waits for vetoes
+);
+CREATE INDEX ON bundles (version);
+CREATE TABLE bundle_adoptions (
+    bundle     bytea PRIMARY KEY REFERENCES bundles (id),
+    adopted_at timestamptz NOT NULL
+);
+
+-- What single officers have signed: freezes, lower numbers, vetoes. Verified at each use, like bundles.
+CREATE TABLE statements (
+    id             bytea GENERATED ALWAYS AS (sha256(document)) STORED PRIMARY KEY,
+    kind           text NOT NULL CHECK (kind IN ('freeze', 'lowering', 'veto')),
+    bundle_version bigint,                                -- until a higher one; null: a veto, for good
+    document       bytea NOT NULL CHECK (length(document) <= 16384),  -- JSON with its signature
+    received_at    timestamptz NOT NULL DEFAULT now(),
+    CHECK ((bundle_version IS NULL) = (kind = 'veto'))
+);
+CREATE INDEX ON statements (kind, bundle_version);
+CREATE TRIGGER bundles_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON bundles
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER bundle_adoptions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON bundle_adoptions
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER statements_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON statements
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
 -- Which processes are at work, each by its own last word. Nothing is decided by it: it is for people who look.
 CREATE TABLE heartbeats (
     process  text NOT NULL CHECK (process IN ('monitor', 'worker', 'beat')),
@@ -830,6 +867,9 @@ GRANT SELECT ON ALL TABLES IN SCHEMA public
 REVOKE SELECT ON idempotency_keys, token_nonces FROM strongroom_monitor, strongroom_worker, strongroom_read;
 -- Times, sequence numbers and transaction ids are the database's own: nobody may choose them.
 GRANT INSERT (type, subject, data) ON events TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT (version, digest, document, seen_at) ON bundles TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT ON bundle_adoptions TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT (kind, bundle_version, document) ON statements TO strongroom_api, strongroom_worker;
 GRANT INSERT (severity, type, subject, message, data) ON alerts
     TO strongroom_api, strongroom_monitor, strongroom_worker;
 GRANT UPDATE (resolved_at) ON alerts TO strongroom_api, strongroom_monitor, strongroom_worker;
