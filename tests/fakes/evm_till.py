@@ -175,7 +175,7 @@ class TillWorld(EvmWorld):
         return AmountRules(
             asset=id_,
             hot_below=most,
-            warm_below=most,
+            warm_below=2 * most,
             hot_window_cap=most,
             customer_window_cap=most,
             window_seconds=DAY,
