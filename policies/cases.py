@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from chains.errors import InvalidValue
+from policies.bundle import Bundle
+from policies.deciding import decide
 from policies.decision import Decision, Deny, LimitKey, Routed, Wait
-from policies.engine import Engine
 from policies.facts import GENUINE, Facts, read
-from policies.rules import HOUSE, AllOf, AnyOf, Approvals, Case, Limit, Need, Operation, Policy
+from policies.rules import HOUSE, AllOf, AnyOf, Approvals, Case, Limit, Need, Operation
 from policies.words import needed
 
 MONDAY: Final = 1_767_571_200
@@ -89,20 +90,20 @@ def facts_of(case: Case) -> Facts:
     return facts_in(given)
 
 
-def judge(case: Case, engine: Engine) -> Outcome:
-    """Ask the policy. Raises InvalidValue if the case has no facts."""
+def judge(case: Case, bundle: Bundle) -> Outcome:
+    """Ask the bundle's policy. Raises InvalidValue if the case has no facts."""
     spent = {filled.rule: int(filled.amount) for filled in case.spent}
 
     def filled(key: LimitKey, limit: Limit) -> int:
         return spent.get(key.rule, 0)
 
-    decision = engine.decide(facts_of(case), filled)
+    decision = decide(bundle, facts_of(case), filled)
     return Outcome(case, decision, tuple(_wrong(case, decision)))
 
 
-def judge_all(policy: Policy, engine: Engine) -> list[Outcome]:
-    """All cases of a policy, in its own order."""
-    return [judge(case, engine) for case in policy.cases]
+def judge_all(bundle: Bundle) -> list[Outcome]:
+    """All cases of a bundle's policy, in its own order."""
+    return [judge(case, bundle) for case in bundle.policy.cases]
 
 
 def answer(decision: Decision) -> str:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from policies import decision as decisions
 from policies import words
 from policies.bundle import Bundle
+from policies.deciding import decide
 from policies.decision import Decision, Routed
-from policies.engine import Engine, Spent, amount_of, bucket_of, possible
+from policies.engine import Spent, amount_of, bucket_of, possible
 from policies.facts import Facts
 from policies.matching import Scope
 from policies.notation import told_duration
@@ -100,16 +101,15 @@ class Explanation:
         return told + [f"  {window.rule}: {window.told}" for window in self.windows]
 
 
-def explain(bundle: Bundle, engine: Engine, facts: Facts, spent: Spent) -> Explanation:
+def explain(bundle: Bundle, facts: Facts, spent: Spent) -> Explanation:
     """Decide, and say why.
 
     Args:
         bundle: whose policy it is.
-        engine: of that policy.
         facts: of the operation.
         spent: what windows hold already.
     """
-    decision = engine.decide(facts, spent)
+    decision = decide(bundle, facts, spent)
     groups = {group.id: frozenset(group.addresses) for group in bundle.policy.addresses}
     scopes = [(rule, Scope(rule, groups)) for rule in bundle.policy.rules]
     tier = decision.tier if isinstance(decision, Routed) else _tier(scopes, facts)

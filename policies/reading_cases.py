@@ -11,9 +11,9 @@ import yaml
 from chains.errors import InvalidValue
 from policies import notation, scalars
 from policies.bundle import Bundle
-from policies.cases import MONDAY
-from policies.facts import AccountState, Ownership, Screening, Whitelist
-from policies.nodes import Findings, Table
+from policies.cases import MONDAY, facts_in
+from policies.facts import AccountState, Facts, Ownership, Screening, Whitelist
+from policies.nodes import Findings, Table, compose
 from policies.notation import Money
 from policies.reading_fields import FieldReader
 from policies.rules import COLDER, DAYS, NOBODY, Approvals, Case, Filled, Operation
@@ -75,7 +75,7 @@ class CaseReader(FieldReader):
         expect = self.choice(table.need("expect", "`expect: hot`"), "expect", answers)
         given = self.facts(table.get("given"))
         because = self.many(table.get("because"), "because")
-        spent = self._spent(table.get("spent"))
+        spent = self.spent(table.get("spent"))
         seconds = self.one(table.get("delay"), "delay", _duration_or_none)
         approvals = self._asked(table.get("approvals"))
         tables = [("", table)]
@@ -140,13 +140,40 @@ class CaseReader(FieldReader):
             return NOBODY
         return self.approvals(node)
 
-    def _spent(self, node: yaml.Node | None) -> tuple[Filled, ...]:
+    def spent(self, node: yaml.Node | None) -> tuple[Filled, ...]:
+        """What windows hold, by the rule whose limit it is."""
         found = []
         for _, name, value in self.named(node, "spent", "hot-window: 4.9 BTC"):
             measured = self.one(value, "spent", self.money.measured)
             if measured is not None:
                 found.append(Filled(rule=name, amount=str(measured.units)))
         return tuple(found)
+
+
+def read_facts(given: str, spent: str, bundle: Bundle) -> tuple[Facts, dict[str, int]]:
+    """An operation as people describe it, outside of a file: its facts, and what windows hold by the id of their rule.
+
+    Args:
+        given: facts as under `given` of a case, e.g. `amount: 0.1 BTC, destination_age: 2h`.
+        spent: as under `spent`; empty: all windows are.
+        bundle: whose assets are meant.
+
+    Raises:
+        Unreadable: has all mistakes.
+        InvalidValue: these are no facts.
+    """
+    findings = Findings("given")
+    reader = CaseReader(
+        bundle, Money({entry.id: entry.asset() for entry in bundle.assets}, bundle.unit), findings
+    )
+    facts = reader.facts(compose(_flow(given), findings))
+    filled = reader.spent(compose(_flow(spent), findings))
+    findings.raise_any()
+    return facts_in(facts), {each.rule: int(each.amount) for each in filled}
+
+
+def _flow(text: str) -> str:
+    return text if text.lstrip().startswith("{") else f"{{{text}}}"
 
 
 def _destination(text: str) -> dict[str, Any]:

@@ -49,8 +49,8 @@ def test_it_is_consistent_with_a_bundle_of_two_chains_and_four_assets(policy: Po
     check_consistent(bundle(policy))
 
 
-def test_all_its_cases_come_out_as_they_say(policy: Policy, engine: Engine) -> None:
-    outcomes = judge_all(policy, engine)
+def test_all_its_cases_come_out_as_they_say(policy: Policy) -> None:
+    outcomes = judge_all(bundle(policy))
     assert len(outcomes) > 20
     assert [(o.case.id, o.wrong) for o in outcomes if o.wrong] == []
 
@@ -132,12 +132,12 @@ def test_hot_and_warm_hold_no_more_than_the_mission_says(policy: Policy) -> None
     assert {asset for tiers, asset in held if tiers == ("hot",)} == set(ONE)
 
 
-def test_a_case_that_is_wrong_is_told(policy: Policy, engine: Engine) -> None:
+def test_a_case_that_is_wrong_is_told() -> None:
     text = FILE.read_text().replace(
         "given: {amount: 0.1 BTC}\n    expect: warm", "given: {amount: 0.1 BTC}\n    expect: hot"
     )
     assert text != FILE.read_text()
     changed = read_policy(text, HOUSE, file=FILE.name)
-    wrong: list[Outcome] = [o for o in judge_all(changed, Engine(changed, HOUSE.told)) if o.wrong]
+    wrong: list[Outcome] = [o for o in judge_all(bundle(changed)) if o.wrong]
     assert [o.case.id for o in wrong] == ["a-tenth-is-warm-with-two-approvals"]
     assert "expected hot, the policy says warm" in wrong[0].wrong[0]
