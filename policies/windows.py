@@ -114,6 +114,11 @@ class Windows:
         window.paid_sum += amount
         self._step()
 
+    def held(self, rule: str, limit: Limit) -> list[tuple[str, int]]:
+        """What each window of a rule holds now, by bucket."""
+        keys = [key for key in self._windows if key.rule == rule]
+        return [(key.bucket, self(key, limit)) for key in keys]
+
     def __len__(self) -> int:
         """How many windows are remembered."""
         return len(self._windows)
