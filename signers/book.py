@@ -67,6 +67,7 @@ class Book:
         self.officers = Officers(connection, self.bundle[0])
         """What officers have handed over."""
         self._active_since: dict[str, int | None] = {}
+        self._high_marks: dict[str, int] = {}
 
     def _row(self, sql: str, otherwise: tuple[Any, Any] = (0, 0)) -> tuple[Any, Any]:
         row = self._sql.execute(sql).fetchone()
@@ -105,8 +106,11 @@ class Book:
 
     def high_water(self, keyset: str) -> int:
         """Highest number (change index, nonce) signed for a key-set, -1 if none."""
-        row = self._sql.execute("SELECT highest FROM high_marks WHERE keyset = ?", (keyset,)).fetchone()
-        return -1 if row is None else int(row[0])
+        found = self._high_marks.get(keyset)
+        if found is None:
+            row = self._sql.execute("SELECT highest FROM high_marks WHERE keyset = ?", (keyset,)).fetchone()
+            found = self._high_marks[keyset] = -1 if row is None else int(row[0])
+        return found
 
     def attested(self, keyset: str, branch: int, index: int) -> tuple[str | None, str] | None:
         """Customer and asset for whom a path was attested, None if it was not."""
@@ -256,10 +260,8 @@ class Book:
         )
         self._exposures.put(_exposed(examined), now=now)
         if examined.reach.number > self.high_water(request.keyset):
-            run(
-                "INSERT OR REPLACE INTO high_marks VALUES (?, ?)",
-                (request.keyset, str(examined.reach.number)),
-            )
+            highest = self._high_marks[request.keyset] = examined.reach.number
+            run("INSERT OR REPLACE INTO high_marks VALUES (?, ?)", (request.keyset, str(highest)))
         self.signed += 1
 
     def record_signature(self, chain: str, content: str, signature: str) -> None:

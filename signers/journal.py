@@ -31,6 +31,10 @@ from signers.written import Written
 
 MAX_BATCH: Final = 256
 """Most pieces of work in one commit."""
+CHECKPOINT_PAGES: Final = 8192
+"""Pages of 4 KiB in the write-ahead log before they are copied into the file; a start after a crash reads them."""
+CACHE_KIB: Final = 16 * 1024
+"""Of the file that is kept in memory."""
 FORMAT: Final = 4
 """Of the tables; another one is not read."""
 NO_HEAD: Final = bytes(32)
@@ -257,6 +261,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+    # Pages that are written often are copied into the file less often, and those that are read again are kept.
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     # Takes the exclusive lock now, not at the first signature.
     connection.executescript("BEGIN IMMEDIATE; COMMIT")
     return connection

@@ -59,12 +59,14 @@ CREATE TABLE signatures (                 -- of keys that would not make the sam
     chain TEXT NOT NULL, content TEXT NOT NULL, signature TEXT NOT NULL,
     PRIMARY KEY (chain, content), FOREIGN KEY (chain, content) REFERENCES transactions
 ) WITHOUT ROWID;
-CREATE TABLE exposures (                  -- largest units of each key, and since when it counts down
+-- Largest units of each key, and since when it counts down. It has row ids for its index to grow at a few ends: without
+-- them each new key would change other pages of it.
+CREATE TABLE exposures (
     key TEXT NOT NULL, kind TEXT NOT NULL, scope TEXT NOT NULL, units TEXT NOT NULL,
     signed_at INTEGER NOT NULL,           -- latest version
     since INTEGER,                        -- null: open
     PRIMARY KEY (key, kind, scope)
-) WITHOUT ROWID;
+);
 CREATE INDEX exposures_that_count ON exposures (kind, scope, since);
 CREATE TABLE high_marks (                 -- highest change index or nonce signed; text, for nonces are 64 bits wide
     keyset TEXT PRIMARY KEY, highest TEXT NOT NULL
