@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -27,6 +27,7 @@ from signers.examined import Examined, Exposure
 from signers.exposures import Exposures
 from signers.logchain import FIRST_HEAD, next_head
 from signers.officers import Officers, Waiting
+from signers.policy import Count
 from signers.ports import LogEntry, LogPayment, OpenTransaction, Unresolved
 from signers.unresolved import note_resolved, unresolved
 
@@ -238,7 +239,7 @@ class Book:
 
     # What is recorded.
 
-    def record_transaction(self, examined: Examined[Any], *, now: int) -> None:
+    def record_transaction(self, examined: Examined[Any], counts: Iterable[Count], *, now: int) -> None:
         """Record what is about to be signed: intents, unsigned hash, resources, amounts, fee, value, highest number."""
         request, unsigned, run = examined.request, examined.unsigned, self._sql.execute
         chain, content = request.chain, unsigned.content
@@ -258,7 +259,8 @@ class Book:
             "INSERT INTO transaction_resources VALUES (?, ?, ?)",
             [(chain, content, r) for r in unsigned.resources],
         )
-        self._exposures.put(_exposed(examined), now=now)
+        policy = ((Exposure.POLICY, count.scope, count.intent, count.amount) for count in counts)
+        self._exposures.put((*_exposed(examined), *policy), now=now)
         if examined.reach.number > self.high_water(request.keyset):
             highest = self._high_marks[request.keyset] = examined.reach.number
             run("INSERT OR REPLACE INTO high_marks VALUES (?, ?)", (request.keyset, str(highest)))

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from chains.errors import PermanentError
 from policies.bundle import Breaker, Bundle, NetworkEntry, TierCap, WalletEntry
-from policies.intent import Intent, Kind
+from policies.intent import Approval, Intent, Kind, Order, Verdict
 from policies.statements import Freeze
 from signers.ports import Reason, SignRequest
 
@@ -37,6 +37,8 @@ class Exposure(StrEnum):
     chain takes, and so nobody proves dead: each counts from when it was signed."""
     VALUE = "value"
     """Per breaker, payments and fees of all assets together, in the bundle's unit of account."""
+    POLICY = "policy"
+    """Per rule of the policy and what it counts for itself, each payment once: in what the rule measures."""
 
 
 class Counter(Protocol):
@@ -81,6 +83,18 @@ class JournalView(Protocol):
 
     def freezes(self) -> tuple[Freeze, ...]:
         """The freezes that no higher bundle has lifted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidenced:
+    """One payment with its order and all that was said of it by people and verifiers."""
+
+    intent: Intent
+    order: Order
+    approvals: tuple[Approval, ...]
+    """One of each person; their signatures were checked where the bundle names the approver."""
+    verdicts: tuple[Verdict, ...]
+    """One of each verifier, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +188,8 @@ class Examined(Generic[U]):
     """By asset, intent id and base units of all payments."""
     value: tuple[tuple[str, int], ...] = ()
     """What counts under the breaker: intent ids and the fee group, each with its value in the bundle's unit."""
+    evidence: tuple[Evidenced, ...] = ()
+    """Of each payment, as far as its order is there."""
 
     @property
     def breaker(self) -> Breaker | None:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Generic
 
 from chains.errors import InvalidValue
 from policies.bundle import Breaker, Bundle, NetworkEntry, WalletEntry
 from policies.intent import Kind
 from signers.errors import Withheld
-from signers.evidence import evidence_reasons, signature_reasons
+from signers.evidence import evidenced, signature_reasons
 from signers.examined import (
     Examined,
     FamilyRules,
@@ -30,8 +29,9 @@ from signers.examined import (
     fee_group,
     payments_of,
 )
-from signers.limits import age_reasons, cap_reasons, fee_reasons, value_of, window_reasons
+from signers.limits import cap_reasons, fee_reasons, value_of, window_reasons
 from signers.orders import handover_reasons, intent_reasons
+from signers.policy import Count, judge
 from signers.ports import Reason, SignRequest
 from signers.states import Freezes, freeze_reasons, state_reasons, withheld
 
@@ -44,12 +44,16 @@ class Examination(Generic[U]):
     reasons: tuple[Reason, ...]
 
 
-class Admission(StrEnum):
-    """Outcome of `admit` where nothing speaks against signing."""
-
-    NEW = "new"
+@dataclass(frozen=True, slots=True)
+class New:
     """To be journaled, then signed."""
-    AGAIN = "again"
+
+    counts: tuple[Count, ...]
+    """In the policy's windows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
     """Journaled before: the same signatures again; counts nothing, changes nothing."""
 
 
@@ -75,7 +79,7 @@ def examine(
         return Examination(None, (Reason("intent-repeated", "an intent is listed twice"),))
     payments = payments_of(request)
     by_digest = {digests[intent.id]: intent for intent in payments}
-    tier, group = grounds.wallet.tier, fee_group(digests)
+    group = fee_group(digests)
     reasons = state_reasons(grounds.wallet.state, grounds.kinds)
     if now >= bundle.expires_at:
         reasons.append(Reason("bundle-expired", f"the bundle expired at {bundle.expires_at}; now is {now}"))
@@ -84,7 +88,8 @@ def examine(
     reasons += intent_reasons(request, grounds, rules.kinds, now=now)
     reasons += fee_reasons(request, payments, unsigned, grounds.network)
     reasons += cap_reasons(payments, grounds)
-    reasons += evidence_reasons(request, by_digest, bundle, tier, now=now)
+    evidence, stray = evidenced(request, by_digest)
+    reasons += stray
     value, objections = value_of(payments, (group, unsigned.fee_units), grounds)
     reasons += objections
     if not reasons:
@@ -94,7 +99,7 @@ def examine(
         cap.asset: tuple((i.id, i.units) for i in payments if i.asset == cap.asset) for cap in grounds.caps
     }
     examined = Examined(
-        request, unsigned, grounds, findings.reach, findings.deposits, digests, group, paid, value
+        request, unsigned, grounds, findings.reach, findings.deposits, digests, group, paid, value, evidence
     )
     return Examination(examined, tuple(reasons))
 
@@ -120,7 +125,7 @@ def recall(request: SignRequest, bundle: Bundle, rules: FamilyRules[U], view: Jo
 
 def admit(
     examined: Examined[U], objections: Iterable[Reason], view: JournalView, *, now: int
-) -> Admission | tuple[Reason, ...]:
+) -> New | Again | tuple[Reason, ...]:
     """Decide with the journal. Runs where nobody else can write to it.
 
     What was journaled gets its signatures again whatever has changed since (an expired order, a lower cap):
@@ -144,14 +149,15 @@ def admit(
             told = f"{content} was signed by another key-set than {request.keyset}"
             return (Reason("wrong-keyset", told),)
         check_released(request, examined.unsigned, bundle, view)
-        return Admission.AGAIN
+        return Again()
     reasons = list(objections)
     reasons += freeze_reasons(request, examined.unsigned, bundle, view)
     reasons += _journal_reasons(examined, view)
     reasons += handover_reasons(request, examined.grounds, view)
-    reasons += age_reasons(examined, view, now)
+    judged = judge(examined, view, now=now)
+    reasons += judged.reasons
     reasons += window_reasons(examined, view, now)
-    return tuple(reasons) or Admission.NEW
+    return tuple(reasons) or New(judged.counts)
 
 
 def check_released(request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: Freezes) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from chains.errors import InvalidValue
 from policies.bundle import Bundle, NetworkEntry, TierCap
-from policies.intent import Intent, Kind
+from policies.intent import Intent
 from signers.examined import Examined, Exposure, Grounds, JournalView, U, Unsigned
 from signers.ports import Reason, SignRequest
 
@@ -82,36 +82,6 @@ def _price(bundle: Bundle, asset: str) -> tuple[int, int]:
     """Highest price of one whole asset, and the base units of one. Raises InvalidValue."""
     one: int = 10 ** bundle.asset(asset).decimals
     return int(bundle.price(asset).high), one
-
-
-def age_reasons(examined: Examined[U], view: JournalView, now: int) -> list[Reason]:
-    """Objections to orders and destinations that this signer has not itself known for long enough."""
-    reasons: list[Reason] = []
-    asking = {
-        cap.asset: cap
-        for cap in examined.grounds.caps
-        if cap.destination_age_seconds > 0 or cap.delay_seconds > 0
-    }
-    for intent in examined.request.intents if asking else ():
-        cap = asking.get(intent.asset)
-        if cap is None or intent.kind is not Kind.PAYMENT:
-            continue
-        known = view.destination_since(intent.chain, intent.destination)
-        young = _young(known, cap.destination_age_seconds, now)
-        if young:
-            reasons.append(Reason("destination-too-young", f"{intent.destination} {young}"))
-        young = _young(view.order_since(intent.order or ""), cap.delay_seconds, now)
-        if young:
-            reasons.append(Reason("order-too-young", f"order {intent.id} {young}"))
-    return reasons
-
-
-def _young(since: int | None, seconds: int, now: int) -> str:
-    """What is objected to unless `seconds` have passed since the first sight; what was never seen is too young."""
-    if seconds == 0 or (since is not None and now - since >= seconds):
-        return ""
-    known = "was never announced to this signer" if since is None else f"is known for {now - since} s"
-    return f"{known}: {seconds} s are asked for"
 
 
 def window_reasons(examined: Examined[U], view: JournalView, now: int) -> list[Reason]:

@@ -13,7 +13,7 @@ from policies.intent import Attestation
 from signers.book import Book
 from signers.clock import SteadyClock
 from signers.examined import Examined, FamilyRules, U, Unreadable
-from signers.guard import Admission, admit, check_keyset, check_released, examine, recall
+from signers.guard import New, admit, check_keyset, check_released, examine, recall
 from signers.journal import Journal
 from signers.ports import (
     Announced,
@@ -205,10 +205,10 @@ class _Admit:
         _check_present(examined.grounds.bundle, book)
         now = max(self._now, book.latest)
         outcome = admit(examined, self._objections, book, now=now)
-        if not isinstance(outcome, Admission):
+        if isinstance(outcome, tuple):
             raise Refused(outcome)
-        if outcome is Admission.NEW:
-            book.record_transaction(examined, now=now)
+        if isinstance(outcome, New):
+            book.record_transaction(examined, outcome.counts, now=now)
             return None
         return book.signature(examined.request.chain, examined.unsigned.content)
 

@@ -23,7 +23,6 @@ from policies.bundle.document import (
 from policies.bundle.limits import (
     Breaker,
     PriceBound,
-    Requirement,
     TierCap,
 )
 from policies.bundle.networks import (
@@ -94,7 +93,6 @@ __all__ = [
     "Passkey",
     "PriceBound",
     "ReadBundle",
-    "Requirement",
     "ScopeName",
     "ScriptType",
     "SignedBundle",

@@ -146,11 +146,10 @@ def _check_named_assets(bundle: Bundle) -> None:
     named = [
         *(c.asset for c in bundle.caps),
         *(p.asset for p in bundle.prices),
-        *(r.asset for r in bundle.requirements),
     ]
     for listed in named:
         if listed not in assets:
-            raise InvalidValue(f"bundle: a cap, price or requirement names an unlisted asset {listed}")
+            raise InvalidValue(f"bundle: a cap or price names an unlisted asset {listed}")
 
 
 def _check_successors(bundle: Bundle) -> None:

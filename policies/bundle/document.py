@@ -9,7 +9,7 @@ import msgspec
 
 from chains.errors import InvalidValue
 from policies.bundle.common import Tier
-from policies.bundle.limits import Breaker, PriceBound, Requirement, TierCap
+from policies.bundle.limits import Breaker, PriceBound, TierCap
 from policies.bundle.networks import AssetEntry, NetworkEntry
 from policies.bundle.people import Approver, Attestor, Caller, Officer
 from policies.bundle.wallets import KeysetEntry, Vault, WalletEntry
@@ -53,7 +53,6 @@ class Bundle(Document, frozen=True):
     prices: tuple[PriceBound, ...] = ()
     unit: Name = "USD-cents"
     """Unit of account of prices and breakers."""
-    requirements: tuple[Requirement, ...] = ()
     approvers: tuple[Approver, ...] = ()
     verifiers: tuple[Attestor, ...] = ()
     in_force_from: Seconds = 0

@@ -1,8 +1,8 @@
-"""What signers and policy allow: caps, breakers, required approvals, prices."""
+"""What signers and policy allow: caps, breakers, prices."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
@@ -26,10 +26,6 @@ class TierCap(Part, frozen=True):
     payment_from: Units = "0"
     """A single payment must not be smaller than this. Where it is what the hotter tier's payments are below, no order
     can be paid by both tiers, whose signers don't know of each other."""
-    destination_age_seconds: Seconds = 0
-    """How long a signer must have known a destination (by its own first sight) before it pays there."""
-    delay_seconds: Seconds = 0
-    """How long a signer must have known an order (by its own first sight) before it pays it."""
 
 
 class Breaker(Part, frozen=True):
@@ -52,17 +48,3 @@ class PriceBound(Part, frozen=True):
     low: Units
     high: Units
     """Signers know no market: their breakers count every asset at this price."""
-
-
-class Requirement(Part, frozen=True):
-    """What a tier's payments of an asset need beside their orders. All requirements that fit must be met."""
-
-    tier: Tier
-    asset: Name
-    approvals: Annotated[int, msgspec.Meta(ge=0, le=32)]
-    role: Name
-    """Of the approvers that count."""
-    count: Literal["people", "organisations"]
-    """Whether two approvers of one organisation count twice or once."""
-    verdict: Literal["required", "not_required"]
-    """Whether a verifier must have found the order covered."""

@@ -30,7 +30,6 @@ from policies.bundle import (
 )
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import SigningKey, sign_order
-from policies.rules import Policy
 from signers.keyset import KEY_PLACE, EvmKeysetRecord, SafeOwnerRecord
 from signers.ports import AttestRequest, SignRequest
 from tests.fakes.signing import DAY, House, own_intent, payment_intent
@@ -146,7 +145,6 @@ class EvmWorld(House):
                 self.cap_entry("XETH", 2 * ETHER, 100 * ETHER),
             ),
             **self.people(),
-            "policy": Policy(),
         }
         return Bundle(**self.completed(fields | plain))
 

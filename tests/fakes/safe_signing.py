@@ -13,9 +13,10 @@ import msgspec
 from chains.eth.address import raw_address
 from chains.eth.erc20 import transfer_calldata
 from chains.eth.safe import SafeMessage, SafeTx, join_signatures
-from policies.bundle import Bundle, EvmVault, Owner, Requirement, TierCap
+from policies.bundle import Bundle, EvmVault, Owner, TierCap
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import sign_order
+from policies.rules import Rule
 from signers.ecdsa import normalised
 from signers.keyset import EvmKeysetRecord, SafeOwnerRecord
 from signers.ports import SignRequest
@@ -31,7 +32,7 @@ from tests.fakes.evm_signing import (
     named_address,
 )
 from tests.fakes.signer import Bench
-from tests.fakes.signing import DAY, ROLE, own_intent, payment_intent
+from tests.fakes.signing import DAY, own_intent, payment_intent
 
 VAULT = "eth-warm"
 SAFE = named_address("the warm tier's safe")
@@ -80,13 +81,13 @@ class SafeWorld(EvmWorld):
         plain = {k: v for k, v in changes.items() if not k.startswith(("vault_", "warm_"))}
         vault = {k.removeprefix("vault_"): v for k, v in changes.items() if k.startswith("vault_")}
         warm = {k.removeprefix("warm_"): v for k, v in changes.items() if k.startswith("warm_")}
-        bundle = super().bundle(version, **plain)
+        caps = (self.warm_cap("ETH", ETHER, **warm), self.warm_cap("USDX", 10**9))
         fields: dict[str, Any] = {
             "vaults": (self.vault_entry(**vault),),
-            "caps": (*bundle.caps, self.warm_cap("ETH", ETHER, **warm), self.warm_cap("USDX", 10**9)),
             "requirements": (self.requirement(asset="ETH"), self.requirement(asset="USDX")),
         }
-        return msgspec.structs.replace(bundle, **{k: v for k, v in fields.items() if k not in changes})
+        bundle = super().bundle(version, **(fields | plain))
+        return bundle if "caps" in changes else msgspec.structs.replace(bundle, caps=(*bundle.caps, *caps))
 
     def vault_entry(self, **changes: Any) -> EvmVault:
         """The Safe as the bundle has it."""
@@ -114,16 +115,9 @@ class SafeWorld(EvmWorld):
         }
         return TierCap(**(fields | changes))
 
-    def requirement(self, **changes: Any) -> Requirement:
+    def requirement(self, **changes: Any) -> Rule:
         """What warm payments need: one person and a verdict."""
-        fields: dict[str, Any] = {
-            "tier": "warm",
-            "approvals": 1,
-            "role": ROLE,
-            "count": "people",
-            "verdict": "required",
-        }
-        return Requirement(**(fields | changes))
+        return super().requirement(**({"approvals": 1} | changes))
 
     def safe_draft(self, *units: int, asset: str = "ETH", **changes: Any) -> SafeDraft:
         """An honest draft: an order for each of `units`, which a Safe pays one at a time."""

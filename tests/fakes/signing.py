@@ -31,7 +31,6 @@ from policies.bundle import (
     KeysetEntry,
     Officer,
     PriceBound,
-    Requirement,
     SignedBundle,
     TierCap,
     TrustRoot,
@@ -47,9 +46,11 @@ from policies.intent import (
     Verdict,
 )
 from policies.keys import SigningKey, sign_approval, sign_bundle, sign_order, sign_verdict
+from policies.rules import Rule
 from signers.account import AccountSecret
 from signers.keyset import PURPOSES, BitcoinKeysetRecord
 from signers.ports import SignRequest
+from tests.support.policies import asked_for, every_wallet_pays, with_rules
 
 CHAIN = "bitcoin-regtest"
 KEYSET = "btc-hot"
@@ -227,17 +228,9 @@ class House:
         }
         return Attestor(**(fields | changes))
 
-    def requirement(self, **changes: Any) -> Requirement:
+    def requirement(self, **changes: Any) -> Rule:
         """What warm payments of BTC need: two people and a verdict."""
-        fields: dict[str, Any] = {
-            "tier": "warm",
-            "asset": "BTC",
-            "approvals": 2,
-            "role": ROLE,
-            "count": "people",
-            "verdict": "required",
-        }
-        return Requirement(**(fields | changes))
+        return asked_for(**({"group": ROLE} | changes))
 
     def approval(
         self, intent: Intent, name: str = "ada", *, key: SigningKey | None = None, **changes: Any
@@ -248,7 +241,7 @@ class House:
             "intent": intent.digest_hex(),
             "decision": "approve",
             "approver": name,
-            "role": ROLE,
+            "group": ROLE,
             "policy_version": intent.policy_version,
             "expires_at": self.now + 3600,
         }
@@ -278,7 +271,14 @@ class House:
         return msgspec.structs.replace(request, evidence=evidence)
 
     def completed(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Fields of a bundle, and limits too wide to matter where they name none."""
+        """Fields of a bundle, and limits too wide to matter where they name none.
+
+        `requirements` are rules that are added to the policy: of one that lets every wallet pay where none is named.
+        """
+        wallets = (*fields["keysets"], *fields.get("vaults", ()))
+        roles = sorted({role for approver in fields.get("approvers", ()) for role in approver.roles})
+        policy = fields.pop("policy", None) or every_wallet_pays(wallets)
+        policy = with_rules(policy, fields.pop("requirements", ()), roles)
         # One each: a signer refuses where a breaker also counts what others sign.
         breakers = tuple(
             Breaker(id=f"all-{keyset.id}", keysets=(keyset.id,), value_cap=str(10**30), window_seconds=DAY)
@@ -291,7 +291,7 @@ class House:
                 PriceBound(asset=asset.id, low="1", high="10000000") for asset in fields["assets"]
             ),
         }
-        return wide | fields
+        return wide | fields | {"policy": policy}
 
     def signed(self, bundle: Bundle, names: Sequence[str] = ("olga", "felix")) -> SignedBundle:
         return sign_bundle(bundle, {name: self.officers[name] for name in names})
@@ -299,6 +299,21 @@ class House:
     def bundle(self, version: int = 1, **changes: Any) -> Bundle:
         """The bundle of a version, with changes."""
         raise NotImplementedError
+
+
+AMOUNTS = policy_of(
+    [
+        AmountRules(
+            asset="BTC",
+            hot_below=10_000_000,
+            warm_below=1_000_000_000,
+            hot_window_cap=500_000_000,
+            customer_window_cap=200_000_000,
+            window_seconds=DAY,
+        )
+    ]
+)
+"""Where all wallets are hot: tiers by amount, and windows."""
 
 
 @dataclass
@@ -356,20 +371,10 @@ class World(House):
             "keysets": (self.keyset_entry(),),
             "caps": (TierCap(**(cap | named("cap_"))),),
             **self.people(),
-            "policy": policy_of(
-                [
-                    AmountRules(
-                        asset="BTC",
-                        hot_below=10_000_000,
-                        warm_below=1_000_000_000,
-                        hot_window_cap=500_000_000,
-                        customer_window_cap=200_000_000,
-                        window_seconds=DAY,
-                    )
-                ]
-            ),
-        }
-        return Bundle(**self.completed(fields | plain))
+        } | plain
+        if all(wallet.tier == "hot" for wallet in (*fields["keysets"], *fields.get("vaults", ()))):
+            fields.setdefault("policy", AMOUNTS)
+        return Bundle(**self.completed(fields))
 
     def keyset_entry(self, **changes: Any) -> KeysetEntry:
         fields: dict[str, Any] = {

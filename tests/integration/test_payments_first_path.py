@@ -4,6 +4,7 @@ guard."""
 from __future__ import annotations
 
 from tests.fakes.till import Till
+from tests.support.policies import aged
 
 
 def test_a_withdrawal_is_paid_and_settled(till: Till) -> None:
@@ -37,7 +38,7 @@ def test_where_the_bundle_asks_for_ages_a_payment_waits_from_its_signers_first_s
     till: Till,
 ) -> None:
     till.customer("alice", 5_000_000)
-    till.adopt(2, cap_destination_age_seconds=1, cap_delay_seconds=1)
+    till.adopt(2, requirements=aged(delay=1))
     withdrawal = till.request("alice", 1_000_000)
     till.route()
     first = till.build()

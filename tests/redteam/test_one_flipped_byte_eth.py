@@ -26,7 +26,7 @@ from chains.eth.erc20 import decode_transfer
 from chains.eth.safe import SafeMessage, owner_of
 from chains.eth.tx import UnsignedTx
 from signers.calls import Desk, handlers
-from signers.guard import Admission, admit, examine
+from signers.guard import admit, examine
 from signers.ports import InputSignature, Refused, SignRequest, SignResponse
 from signers.rates import Gate
 from signers.wallets import Wallet
@@ -92,7 +92,7 @@ class Target:
         if examined is None or examination.reasons:
             raise Refused(examination.reasons)
         outcome = self.bench.journal.write(lambda book: admit(examined, (), book, now=now))
-        if not isinstance(outcome, Admission):
+        if isinstance(outcome, tuple):
             raise Refused(outcome)
         return SignResponse(signatures=self.wallet.sign(examined.unsigned, Fresh()))
 

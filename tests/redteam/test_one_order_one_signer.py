@@ -17,10 +17,12 @@ from policies.bundle.checks import check_consistent
 from policies.intent import Order
 from signers.btc import BitcoinRules
 from signers.guard import examine
+from signers.policy import judge
 from signers.ports import SignRequest
 from signers.wallets import BitcoinWallet, Wallet
 from tests.fakes.signer import Bench
 from tests.fakes.signing import NOW, Draft, SoftKeys, World
+from tests.fakes.views import NothingSigned
 
 
 def test_a_bundle_with_two_keysets_that_pay_from_one_tier_of_a_chain_is_not_believed() -> None:
@@ -75,7 +77,9 @@ def objections(world: World, keys: SoftKeys, order: Order, bundle: Bundle, now: 
         )
     rules = BitcoinRules(keys.record, keys.account)
     examination = examine(request, bundle, rules, held={keys.record.id}, now=now)
-    return {reason.code for reason in examination.reasons}
+    assert examination.examined is not None
+    judged = judge(examination.examined, NothingSigned(), now=now)
+    return {reason.code for reason in (*examination.reasons, *judged.reasons)}
 
 
 def of_both(version: int, active_from: int, **old: Any) -> Bundle:

@@ -9,10 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from policies.bundle import Approver, Attestor, Requirement, TierCap
+from policies.approvals import MAX_APPROVAL_SECONDS
+from policies.bundle import Approver, Attestor, TierCap
 from policies.intent import Intent, Kind, SignedApproval, SignedVerdict
 from policies.keys import SigningKey
-from signers.evidence import MAX_APPROVAL_SECONDS, MAX_VERDICT_SECONDS
+from policies.rules import Rule
+from signers.policy import MAX_VERDICT_SECONDS
 from signers.ports import SignRequest
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import DAY, NOW, ROLE, Draft
@@ -52,7 +54,7 @@ def only(request: SignRequest) -> Intent:
     return intent
 
 
-def requiring(bench: SignerBench, *requirements: Requirement) -> None:
+def requiring(bench: SignerBench, *requirements: Rule) -> None:
     """Adopt version 3, in which only these are asked for."""
     warm(bench, 3, requirements=requirements)
 
@@ -92,12 +94,12 @@ def test_too_few_approvals_are_not_enough(bench: SignerBench, names: tuple[str, 
 
 def test_without_a_verdict_nothing_warm_is_paid_even_if_the_bundle_forgets_to_ask(bench: SignerBench) -> None:
     assert bench.codes(bench.world.evidence(request_of(bench), verdicts=())) == {"no-verdict"}
-    requiring(bench, bench.world.requirement(verdict="not_required"))
+    requiring(bench, bench.world.requirement(verdict=None))
     request = bench.world.evidence(request_of(bench, version=3), verdicts=())
     assert bench.codes(request) == {"no-verdict"}
 
 
-def test_a_tier_for_which_the_bundle_asks_nothing_pays_nothing(bench: SignerBench) -> None:
+def test_a_tier_for_which_the_policy_asks_nobody_pays_nothing(bench: SignerBench) -> None:
     requiring(bench)
     bare = request_of(bench, version=3)
     assert bench.codes(bare) == {"no-requirement", "no-verdict"}
@@ -114,33 +116,36 @@ def test_two_people_of_one_organisation_count_once_where_organisations_count(ben
     assert bench.signatures(bench.world.evidence(request, ("ada", "cem")))
 
 
-def test_every_requirement_must_be_met_each_by_people_of_its_own_role(bench: SignerBench) -> None:
+def test_every_rule_must_be_met_each_by_people_of_its_own_group_and_nobody_twice(bench: SignerBench) -> None:
     world = bench.world
     approvers = tuple(
         world.approver_entry(name, roles=roles)
         for name, roles in {"ada": (ROLE,), "ben": (ROLE, "risk"), "cem": ("risk",)}.items()
     )
-    asked = (world.requirement(approvals=1), world.requirement(approvals=2, role="risk"))
+    asked = (world.requirement(approvals=1), world.requirement(approvals=2, group="risk"))
     warm(bench, 3, requirements=asked, approvers=approvers)
     request = request_of(bench, version=3)
     intent = only(request)
 
     def given(*whose: tuple[str, str]) -> SignRequest:
-        approvals = tuple(world.approval(intent, name, role=role) for name, role in whose)
+        approvals = tuple(world.approval(intent, name, group=group) for name, group in whose)
         return world.evidence(request, approvals=approvals)
 
     assert bench.codes(given(("ada", ROLE), ("cem", "risk"))) == {"approvals-missing"}
     assert bench.codes(given(("ben", "risk"), ("cem", "risk"))) == {"approvals-missing"}
     assert bench.codes(given(("ada", "risk"), ("ben", ROLE), ("cem", "risk"))) == {
-        "approval-role",
+        "approval-group",
         "approvals-missing",
+    }
+    assert bench.codes(given(("ada", ROLE), ("ben", "risk"), ("ben", ROLE), ("cem", "risk"))) == {
+        "approval-repeated"
     }
     assert bench.signatures(given(("ada", ROLE), ("ben", "risk"), ("cem", "risk")))
 
 
 def test_the_hot_tier_asks_for_what_the_bundle_asks_there(bench: SignerBench) -> None:
     world = bench.world
-    bench.adopt(3, requirements=(world.requirement(tier="hot", approvals=1, verdict="not_required"),))
+    bench.adopt(3, requirements=(world.requirement(tier="hot", approvals=1, verdict=None),))
     request = request_of(bench, version=3, tier="hot")
     assert bench.codes(request) == {"approvals-missing"}
     assert bench.codes(world.evidence(request, (), verdicts=())) == {"approvals-missing"}
@@ -180,9 +185,9 @@ APPROVALS: dict[str, tuple[Change, set[str]]] = {
         lambda b, i: b.world.approval(i, approver="dan"),
         {"approval-unknown", "approvals-missing"},
     ),
-    "for another role": (
-        lambda b, i: b.world.approval(i, role="clerk"),
-        {"stray-approval", "approvals-missing"},
+    "for a group that there is not": (
+        lambda b, i: b.world.approval(i, group="clerk"),
+        {"approval-group", "approvals-missing"},
     ),
     "for another intent": (
         lambda b, i: b.world.approval(msgspec.structs.replace(i, amount="1")),
@@ -234,12 +239,14 @@ def test_a_rejection_counts_for_more_than_any_number_of_approvals(bench: SignerB
     assert bench.codes(bench.world.evidence(request, approvals=approvals)) == {"approval-rejected"}
 
 
-def test_what_nobody_asked_for_is_refused_with_a_payment_of_the_hot_tier(bench: SignerBench) -> None:
+def test_what_nobody_asked_for_must_be_good_all_the_same(bench: SignerBench) -> None:
     bench.adopt(3)
     request = request_of(bench, version=3, tier="hot")
-    assert bench.codes(bench.world.evidence(request, verdicts=())) == {"stray-approval"}
+    late = bench.world.approval(only(request), expires_at=NOW)
+    assert bench.codes(bench.world.evidence(request, approvals=(late,), verdicts=())) == {"approval-expired"}
     other = bench.world.verdict(only(request_of(bench)))
     assert bench.codes(bench.world.evidence(request, (), verdicts=(other,))) == {"stray-verdict"}
+    assert bench.signatures(bench.world.evidence(request))
 
 
 Told = Callable[[SignerBench, Intent], SignedVerdict]

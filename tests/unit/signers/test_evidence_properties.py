@@ -12,13 +12,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from policies.bundle import Bundle, Requirement, TierCap
+from policies.bundle import Bundle, TierCap
 from policies.intent import Evidence, Intent, SignedApproval, SignedVerdict
 from policies.keys import SigningKey, sign_order
+from policies.rules import Need, Rule
 from signers.btc import BitcoinRules
 from signers.guard import examine
-from signers.ports import SignRequest
+from signers.policy import judge
+from signers.ports import Reason, SignRequest
 from tests.fakes.signing import APPROVERS, DAY, NOW, ROLE, VERIFIER, Draft, SoftKeys, World
+from tests.fakes.views import NothingSigned
 
 KEYS = SoftKeys.make()
 WORLD = World(KEYS.record)
@@ -32,7 +35,7 @@ CAP = TierCap(
 )
 
 
-def bundle_of(requirements: tuple[Requirement, ...]) -> Bundle:
+def bundle_of(requirements: tuple[Rule, ...]) -> Bundle:
     caller = WORLD.approver_entry("ada", id="exchange", key=WORLD.caller.public_hex, roles=ROLES["exchange"])
     approvers = (*(WORLD.approver_entry(name, roles=ROLES[name]) for name in APPROVERS), caller)
     return WORLD.bundle(
@@ -67,17 +70,16 @@ def verdict_of(intent: Intent, verifier: str, key: SigningKey, **changes: Any) -
 
 
 @st.composite
-def evidence(draw: st.DrawFn) -> tuple[tuple[Requirement, ...], list[SignedApproval], list[SignedVerdict]]:
-    """Requirements, and what may meet them: most of what the right people say in time, and seldom something else."""
+def evidence(draw: st.DrawFn) -> tuple[tuple[Rule, ...], list[SignedApproval], list[SignedVerdict]]:
+    """Rules, and what may meet them: most of what the right people say in time, and seldom something else."""
     asked = draw(requirements)
-    roles = draw(st.sampled_from([sorted({r.role for r in asked}), sorted({r.role for r in asked}), [ROLE]]))
+    groups = sorted({need.group for rule in asked if (need := needed(rule))}) or [ROLE]
     seldom = st.sampled_from([True] * 9 + [False])
     approvals = [
-        approval_of(intent, name, name, role=role)
+        approval_of(intent, name, name, group=own[draw(st.integers(0, len(own) - 1))])
         for intent in REQUEST.intents
         for name in APPROVERS
-        for role in roles
-        if role in ROLES[name] and draw(seldom)
+        if draw(seldom) and (own := [group for group in groups if group in ROLES[name]])
     ]
     verdicts = [WORLD.verdict(intent) for intent in REQUEST.intents if draw(seldom)]
     if not draw(seldom):
@@ -88,8 +90,8 @@ def evidence(draw: st.DrawFn) -> tuple[tuple[Requirement, ...], list[SignedAppro
 
 
 bad_approvals = st.builds(
-    lambda intent, name, key, role, decision, version, expires: approval_of(
-        intent, name, key, role=role, decision=decision, policy_version=version, expires_at=expires
+    lambda intent, name, key, group, decision, version, expires: approval_of(
+        intent, name, key, group=group, decision=decision, policy_version=version, expires_at=expires
     ),
     st.sampled_from(INTENTS),
     st.sampled_from(sorted(ROLES)),
@@ -111,16 +113,17 @@ bad_verdicts = st.builds(
 )
 requirements = st.lists(
     st.builds(
-        lambda approvals, role, count, verdict, tier: WORLD.requirement(
-            approvals=approvals, role=role, count=count, verdict=verdict, tier=tier
+        lambda approvals, group, count, verdict, tier: WORLD.requirement(
+            approvals=approvals, group=group, count=count, verdict=verdict, tier=tier
         ),
         st.sampled_from([0, 1, 1, 2, 2, 3]),
         st.sampled_from([ROLE, "risk"]),
         st.sampled_from(["people", "organisations"]),
-        st.sampled_from(["required", "not_required"]),
+        st.sampled_from(["required", None]),
         st.sampled_from(["warm", "warm", "warm", "cold"]),
     ),
     max_size=2,
+    unique_by=lambda rule: rule.id,
 ).map(tuple)
 
 
@@ -134,10 +137,10 @@ def genuine(key: SigningKey, digest: bytes, signature: str) -> bool:
 
 
 def suffices(
-    asked: Sequence[Requirement], approvals: Sequence[SignedApproval], verdicts: Sequence[SignedVerdict]
+    asked: Sequence[Rule], approvals: Sequence[SignedApproval], verdicts: Sequence[SignedVerdict]
 ) -> bool:
     """The rule of DESIGN section 1, read once more: by sets of who has said yes to what."""
-    fitting = [r for r in asked if r.tier == "warm"]
+    fitting = [need for rule in asked if rule.when.tiers == ("warm",) and (need := needed(rule))]
     wanted = {intent.digest_hex() for intent in REQUEST.intents}
     for signed in approvals:
         told = signed.approval
@@ -145,10 +148,10 @@ def suffices(
             told.intent in wanted
             and told.decision == "approve"
             and told.approver in APPROVERS
-            and told.role in ROLES[told.approver]
-            and told.role in {r.role for r in fitting}
+            and told.group in ROLES[told.approver]
             and told.policy_version == 1
             and NOW < told.expires_at <= NOW + 86_400
+            and isinstance(signed.signature, str)
             and genuine(KEY_OF[told.approver], told.digest(), signed.signature)
         ):
             return False
@@ -162,22 +165,34 @@ def suffices(
             and genuine(WORLD.verifier, word.digest(), given_verdict.signature)
         ):
             return False
-    yes = [(s.approval.intent, s.approval.approver, s.approval.role) for s in approvals]
+    yes = [(s.approval.intent, s.approval.approver, s.approval.group) for s in approvals]
     covered = [v.verdict.intent for v in verdicts]
     if (
-        len(set(yes)) != len(yes)
+        len({(intent, name) for intent, name, _ in yes}) != len(yes)
         or len(set(covered)) != len(covered)
         or set(covered) != wanted
         or not fitting
     ):
         return False
     for digest in wanted:
-        for requirement in fitting:
-            people = {name for whose, name, role in yes if (whose, role) == (digest, requirement.role)}
-            counted = people if requirement.count == "people" else {APPROVERS[name] for name in people}
-            if len(counted) < requirement.approvals:
+        for need in fitting:
+            people = {name for whose, name, group in yes if (whose, group) == (digest, need.group)}
+            counted = people if need.distinct == "people" else {APPROVERS[name] for name in people}
+            if len(counted) < need.count:
                 return False
     return True
+
+
+def needed(rule: Rule) -> Need | None:
+    return rule.approvals if isinstance(rule.approvals, Need) else None
+
+
+def refused(request: SignRequest, bundle: Bundle) -> tuple[Reason, ...]:
+    """Objections of a signer that has signed nothing yet."""
+    examination = examine(request, bundle, RULES, held=(), now=NOW)
+    if examination.examined is None:
+        return examination.reasons
+    return examination.reasons + judge(examination.examined, NothingSigned(), now=NOW).reasons
 
 
 def signed_with(
@@ -185,13 +200,13 @@ def signed_with(
 ) -> bool:
     """Whether the guard has no objection to the request with this evidence."""
     request = WORLD.evidence(REQUEST, approvals=tuple(approvals), verdicts=tuple(verdicts))
-    return not examine(request, bundle, RULES, held=(), now=NOW).reasons
+    return not refused(request, bundle)
 
 
 @settings(max_examples=400)
 @given(put_together=evidence())
 def test_the_guard_agrees_with_an_independent_reading_of_any_evidence(
-    put_together: tuple[tuple[Requirement, ...], list[SignedApproval], list[SignedVerdict]],
+    put_together: tuple[tuple[Rule, ...], list[SignedApproval], list[SignedVerdict]],
 ) -> None:
     asked, approvals, verdicts = put_together
     expected = suffices(asked, approvals, verdicts)
@@ -218,12 +233,12 @@ def test_no_part_of_just_sufficient_evidence_is_sufficient(kept: set[int], cover
 
 @given(
     which=st.integers(0, 3),
-    field=st.sampled_from(["intent", "approver", "role", "expires_at", "policy_version", "decision"]),
+    field=st.sampled_from(["intent", "approver", "group", "expires_at", "policy_version", "decision"]),
     index=st.integers(0, 63),
 )
 def test_fault_44_a_stored_approval_with_any_field_edited_is_refused(
     which: int,
-    field: Literal["intent", "approver", "role", "expires_at", "policy_version", "decision"],
+    field: Literal["intent", "approver", "group", "expires_at", "policy_version", "decision"],
     index: int,
 ) -> None:
     genuine_one = ALL_GOOD[which]
@@ -261,7 +276,7 @@ def test_an_order_that_another_caller_takes_over_loses_its_approvals() -> None:
         REQUEST.evidence, orders=orders, approvals=tuple(ALL_GOOD), verdicts=tuple(ALL_COVERED)
     )
     request = msgspec.structs.replace(REQUEST, intents=intents, evidence=evidence)
-    codes = {reason.code for reason in examine(request, TWO, RULES, held=(), now=NOW).reasons}
+    codes = {reason.code for reason in refused(request, TWO)}
     assert codes == {"caller-scope", "stray-approval", "stray-verdict", "approvals-missing", "no-verdict"}
 
 
@@ -280,7 +295,7 @@ def test_a_flipped_bit_anywhere_in_the_evidence_is_noticed() -> None:
             continue  # a letter's case in an escape, say
         read += 1
         changed = msgspec.structs.replace(request, evidence=spoilt)
-        assert examine(changed, TWO, RULES, held=(), now=NOW).reasons, (
+        assert refused(changed, TWO), (
             place,
             flipped[place - 20 : place + 20],
         )

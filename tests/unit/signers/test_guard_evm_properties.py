@@ -30,7 +30,7 @@ FORMS = ("native", "token", "batch", "sweep", "fill")
 def bench() -> Iterator[EvmBench]:
     with tempfile.TemporaryDirectory() as directory:
         made = EvmBench(Path(directory))
-        for index in range(3):
+        for index in (0, 2):  # no other: another address of ours may be swept as well
             made.service.attest(made.world.attestation(index))
         # The windows are other tests' subject; here thousands of transactions are signed.
         made.adopt(

@@ -14,7 +14,9 @@ CODE = re.compile(r"[a-z]+(-[a-z]+)*")
 
 def codes() -> set[str]:
     """Codes as the sources of the signer write them: texts of that form given to what makes reasons."""
-    return {code for path in (ROOT / "signers").glob("*.py") for code in _codes_in(path)}
+    sources = (*(ROOT / "signers").glob("*.py"), ROOT / "policies" / "approvals.py")
+    of_policy = {c for c in _codes_in(ROOT / "policies" / "engine.py") if c.startswith("policy-")}
+    return of_policy.union(*map(_codes_in, sources))
 
 
 def _codes_in(path: Path) -> Iterator[str]:

@@ -17,6 +17,7 @@ from signers.ports import Announced, AnnounceRequest, Refused, Sighting, SignReq
 from signers.wallets import BitcoinWallet
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import DAY, DESTINATION, NOW, OTHER_DESTINATION, Draft, SoftKeys, World
+from tests.support import policies
 
 HOUR = 3600
 
@@ -30,7 +31,7 @@ def bench(tmp_path: Path) -> Iterator[SignerBench]:
 
 def aged(bench: SignerBench, *, destination: int = 0, delay: int = 0, version: int = 2) -> None:
     """Adopt a bundle that asks for these ages, in seconds."""
-    bench.adopt(version, cap_destination_age_seconds=destination, cap_delay_seconds=delay)
+    bench.adopt(version, requirements=policies.aged(destination=destination, delay=delay))
 
 
 def paying(bench: SignerBench, order: Order, version: int = 2) -> SignRequest:
@@ -119,7 +120,6 @@ def test_fault_43_a_lookalike_of_a_known_destination_is_unknown(bench: SignerBen
         "order-mismatch",
         "unknown-output",
         "unpaid-intent",
-        "destination-too-young",
     }
     # The customer was misled and signed an order to the lookalike.
     poisoned = world.order(destination=OTHER_DESTINATION, expires_at=bench.time + HOUR)
