@@ -22,15 +22,17 @@ from custody.storage.db import Database, Tx
 from policies.intent import Kind
 
 CAPPED = "rotation.capped"
+_OVERTAKEN = "its keys are compromised: a rescue takes what it uses, and one of both will confirm"
 _SENT = (TransactionState.BUILT, TransactionState.BROADCAST)
 
 
-def overtake(tx: Tx, rivals: Iterable[OurTransaction]) -> None:
+def overtake(tx: Tx, rivals: Iterable[OurTransaction], reason: str = _OVERTAKEN) -> None:
     """Take everything from these transactions, in the database transaction that records what takes their place.
 
     Args:
         tx: the caller's transaction.
         rivals: as the caller planned to replace them; in no block.
+        reason: a sentence for those who look.
 
     Raises:
         Raced: one of them has changed since.
@@ -40,7 +42,6 @@ def overtake(tx: Tx, rivals: Iterable[OurTransaction]) -> None:
         if (found.state, len(found.versions)) != (planned.state, len(planned.versions)):
             raise Raced(f"transaction {planned.id} was confirmed, replaced or overtaken meanwhile")
         if found.state in _SENT:
-            reason = "its keys are compromised: a rescue takes what it uses, and one of both will confirm"
             closing.contest(tx, found, reason)
 
 

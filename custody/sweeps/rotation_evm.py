@@ -109,6 +109,7 @@ def rotate_account(db: Database, site: EvmSite, target: EvmKeyset) -> int:
     if site.rescuing:
         dear = too_high(site, site.node.gas_price())
         tell_prices(db, site, None if dear is None else dear.detail)
+        _give_up_unpayable(db, site)
     for entry in _in_order(site):
         plan = _plan(db, site, target, entry)
         if isinstance(plan, _Short):
@@ -126,6 +127,23 @@ def rotate_account(db: Database, site: EvmSite, target: EvmKeyset) -> int:
         done += 1
     _tell(db, site, short)
     return done
+
+
+def _give_up_unpayable(db: Database, site: EvmSite) -> None:
+    """A rotation that is next, and moves more than is left, e.g. after a reorg: all others would wait for it for
+    ever."""
+    tip = site.node.tip()
+    used, [has] = site.node.nonce(site.sender, tip), site.node.balances([(site.sender, None)], tip)
+    with db.snapshot() as tx:
+        head = nonces.head(tx, site.chain, site.keyset.id)
+        found = None if head is None else transactions.find(tx, head)
+    if found is None or found.kind != Kind.ROTATION:
+        return
+    calls = [UnsignedTx.decode(version.unsigned) for version in found.versions]
+    if calls[0].nonce != used or has >= min(call.value_wei + call.max_fee_wei for call in calls):
+        return
+    with db.transaction() as tx:
+        overtake(tx, [found], f"{site.asset.told(has)} are left: it can move no more than that")
 
 
 def _tell(db: Database, site: EvmSite, short: Sequence[_Short]) -> None:

@@ -299,6 +299,37 @@ def test_a_reorg_puts_the_payment_in_the_place_of_the_rescue(till: RescuingTill)
     assert till.has(withdrawal.destination) == ETHER
 
 
+def test_a_rescue_that_counts_on_what_a_reorg_gave_to_another_does_not_stop_all_after_it(
+    till: RescuingTill,
+) -> None:
+    """The payment was mined, so a second rescue moved what it left. Then the first was mined in its place."""
+    [(withdrawal, payment)] = till.paying(ETHER)
+    raw = till.raw_of(payment)
+    till.expensive()
+    till.retire(2, "compromised")
+    assert till.rotate() == 2
+    [first] = [each for each in till.at(till.nonce_of(payment)) if each != payment]
+    sign(till.db, till.old_site, till.signer)
+    mine_alone(till, raw)
+    till.track()
+    [second] = till.rescue()
+    assert till.transaction(first).state == "contested"
+    till.reorg(1)
+    drop_pool(till)
+    mine_alone(till, till.raw_of(first))
+    till.track()
+    till.check()
+    assert till.transaction(first).state == "confirming"
+    till.out()
+    till.expensive()
+    till.track()
+    assert till.next_nonce() == till.nonce_of(second), "it is next, and moves more than is left"
+    till.fund(units=2 * ETHER)
+    till.end()
+    assert till.transaction(second).state == "dead"
+    assert till.withdrawal(withdrawal.id).state == "failed"
+
+
 def test_a_payment_whose_answer_was_lost_does_not_hold_up_the_rescue(till: RescuingTill) -> None:
     till.fund()
     till.customer("alice", ETH=3 * ETHER)
