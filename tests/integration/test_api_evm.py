@@ -99,7 +99,7 @@ def with_ethereum(keys: EvmKeys) -> Any:
                     AmountRules(
                         asset=a,
                         hot_below=int(most),
-                        warm_below=int(most),
+                        warm_below=2 * int(most),
                         hot_window_cap=int(most),
                         customer_window_cap=int(most),
                         window_seconds=86_400,
