@@ -17,7 +17,9 @@ from policies.decision import Decision, LimitKey
 from policies.engine import SpentTable
 from policies.facts import Facts
 
-_DECISION: Final = frozenset({"outcome", "tier", "approvals", "delay_seconds", "verdict", "counts", "reasons"})
+_DECISION: Final = frozenset(
+    {"outcome", "tier", "approvals", "delay_seconds", "verdict", "counts", "reasons"}
+)
 """What of a record is the decision; callers may keep more beside it."""
 
 
@@ -37,13 +39,26 @@ class Record:
         """`deny`, `wait`, or the tier."""
         return str(self.decided["tier"] if self.decided["outcome"] == "route" else self.decided["outcome"])
 
+    def to_object(self) -> dict[str, Any]:
+        """The record as plain JSON values, as it is stored."""
+        return {
+            "bundle_version": self.bundle_version,
+            "facts": known.describe(self.facts),
+            "spent": _listed(self.spent),
+            **self.decided,
+        }
+
+
+def _listed(spent: Mapping[LimitKey, int]) -> list[list[str]]:
+    return [[key.rule, key.bucket, str(amount)] for key, amount in spent.items()]
+
 
 def record(bundle: Bundle, facts: Facts, spent: Mapping[LimitKey, int], decision: Decision) -> dict[str, Any]:
     """A record as plain JSON values, as it is stored."""
     return {
         "bundle_version": bundle.version,
         "facts": known.describe(facts),
-        "spent": [[key.rule, key.bucket, str(amount)] for key, amount in spent.items()],
+        "spent": _listed(spent),
         **decisions.describe(decision),
     }
 
@@ -57,7 +72,9 @@ def read(stored: Mapping[str, Any]) -> Record:
     told = dict(stored)
     try:
         version, facts, spent = told.pop("bundle_version"), told.pop("facts"), told.pop("spent")
-        told.pop("screening", None)  # who said what of the destination: evidence of the fact, not part of the decision
+        told.pop(
+            "screening", None
+        )  # who said what of the destination: evidence of the fact, not part of the decision
         told["tier" if told["outcome"] == "route" else "reasons"]
         told = {name: value for name, value in told.items() if name in _DECISION}
         table = {LimitKey(str(rule), str(bucket)): int(amount) for rule, bucket, amount in spent}

@@ -221,6 +221,15 @@ def test_several_limits_bound_together_what_none_bounds_alone() -> None:
     assert ask(Outflow(10**6, DAY, "BTC", ("hot",)), HOT, one).outcome == "refuted"
 
 
+def test_a_window_of_each_tier_is_one_more_for_each() -> None:
+    cold = Rule(id="cold", when=COLD.when, route="cold")
+    each = Rule(id="each", limit=limit(200, per="tier"))
+    both = Outflow(400, DAY, "BTC", ("hot", "cold"))
+    assert ask(both, HOT, cold, each).outcome == "proven"
+    assert ask(replace(both, at_most=396), HOT, cold, each).outcome == "refuted"
+    assert ask(replace(both, at_most=200, tiers=("cold",)), HOT, cold, each).outcome == "proven"
+
+
 def test_what_can_neither_be_proven_nor_shown_is_not_proven_and_says_what_is_known() -> None:
     seven = Rule(
         id="hot", when=When(assets=("BTC",), destinations=OUT, amount_from="7", amount_below="8"), route="hot"
