@@ -226,6 +226,7 @@ def test_a_stuck_payment_is_replaced_by_the_rescue_and_asked_for_again(till: Res
     till.settle()
     till.check()
     assert till.withdrawal(withdrawal.id).state == "failed"
+    assert till.withdrawal(withdrawal.id).reason.startswith("overtaken by another of ours")
     assert (till.balance("alice"), till.frozen()) == (5_000_000, 0)
     till.end()
     assert till.paid_to(withdrawal.destination) == 0

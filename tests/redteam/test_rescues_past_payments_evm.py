@@ -7,6 +7,7 @@ twice, and nothing waits for ever.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -134,6 +135,7 @@ def test_a_stuck_payment_does_not_keep_the_money_from_the_rescue(till: RescuingT
     till.settle()
     till.check()
     assert till.withdrawal(withdrawal.id).state == "failed"
+    assert till.withdrawal(withdrawal.id).reason.startswith("overtaken by another of ours")
     assert (till.balance("alice"), till.balance("alice", "frozen")) == (20 * ETHER, 0)
     till.node.price = None
     again = till.request("alice", ETHER)
@@ -357,6 +359,31 @@ def test_a_crash_between_taking_a_nonce_and_signing_changes_nothing(till: Rescui
     before = till.contents(), till.query("SELECT * FROM sweeps ORDER BY id")
     assert till.rotate() == 0
     assert (till.contents(), till.query("SELECT * FROM sweeps ORDER BY id")) == before
+    till.out()
+    till.expensive()
+    till.settle()
+    assert till.states() == ["failed"] * 3
+    till.end()
+
+
+def test_two_workers_that_rescue_at_once_record_one_rotation_for_each_nonce(till: RescuingTill) -> None:
+    queue = till.paying(ETHER, ETHER, ETHER)
+    till.expensive()
+    till.retire(2, "compromised")
+    start, made = threading.Barrier(2), []
+
+    def work() -> None:
+        start.wait()
+        made.append(till.rotate())
+
+    workers = [threading.Thread(target=work) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    till.rotate()
+    first = till.nonce_of(queue[0][1])
+    assert [len(till.at(first + n)) for n in range(4)] == [2, 2, 2, 0]
     till.out()
     till.expensive()
     till.settle()
