@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from policies import decision as decisions
 from policies import words
@@ -13,10 +13,15 @@ from policies.decision import Decision, Routed
 from policies.engine import Spent, amount_of, bucket_of, possible
 from policies.facts import Facts
 from policies.matching import Scope
-from policies.notation import told_duration
+from policies.notation import listed, told_duration
 from policies.rules import COLDER, Route, Rule
 
 Fit = Literal["fits", "excepted", "no", "unknown"]
+
+_APART: Final = frozenset({"operation", "chain", "asset"})
+"""What tells rules apart that nobody asks about here."""
+_FACTS: Final = {"units": "amount", "now": "time", "mfa_methods": "second factor", "kyc_level": "KYC level"}
+"""Facts under names for people, where they have others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,16 +94,20 @@ class Explanation:
         """For people: the answer, its reasons, rules that fit, windows, and why the other rules don't fit."""
         told = [_answer(self.decision)]
         told += [f"  {reason}" for reason in self.decision.reasons]
+        told += ["Windows"] if self.windows else []
+        told += [f"  {window.rule}: {window.told}" for window in self.windows]
+        others = [each for each in self.rules if each.fit == "no" and _APART & set(each.facts)]
         for heading, fits in (
             ("Rules that fit", ("fits",)),
             ("Rules that nobody can judge", ("unknown",)),
             ("Rules that don't fit", ("no", "excepted")),
         ):
-            found = [each for each in self.rules if each.fit in fits]
+            found = [each for each in self.rules if each.fit in fits and each not in others]
             told += [heading] if found else []
             told += [f"  {each.rule.id}: {each.sentence}{_why(each)}" for each in found]
-        told += ["Windows"] if self.windows else []
-        return told + [f"  {window.rule}: {window.told}" for window in self.windows]
+        return told + (
+            [f"And {len(others)} rules about other operations, chains and assets."] if others else []
+        )
 
 
 def explain(bundle: Bundle, facts: Facts, spent: Spent) -> Explanation:
@@ -144,15 +153,18 @@ def _look(rule: Rule, scope: Scope, facts: Facts, tier: Route | None, bundle: Bu
 
 
 def _why(each: Looked) -> str:
+    facts = listed(
+        [_FACTS.get(name, name.removesuffix("_seconds").replace("_", " ")) for name in each.facts] or ["-"]
+    )
     match each.fit:
         case "fits":
             return ""
         case "unknown":
-            return f" Not known: {', '.join(each.facts)}."
+            return f" Nobody knows the {facts}."
         case "excepted":
             return " The exception holds."
         case "no":
-            return f" Not so: {', '.join(each.facts)}."
+            return f" It is another {facts}."
 
 
 def _window(rule: Rule, facts: Facts, tier: Route | None, spent: Spent, bundle: Bundle) -> Window | None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from custody.errors import Conflict
-from custody.storage import events
+from custody.storage import events, halts
 from custody.storage.db import Row, Tx, units
 from custody.withdrawals.lifecycle import WITHDRAWAL, WithdrawalEvent, WithdrawalState
 from custody.withdrawals.model import Withdrawal
@@ -27,12 +27,13 @@ _NO_CASE = (
 _TO_PAY = (
     "w.chain = %s AND w.settlement = 'chain' AND w.state = 'queued' AND c.state = 'active'"
     " AND w.not_before <= now() AND NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope = 'asset:' || w.asset)"
+    f" AND {halts.NOT_FROZEN}"
     f" AND {_NO_CASE}"
 )
 _PAYABLE = f"{_TO_PAY} AND w.tier = %s AND w.screened_at > now() - interval '5 minutes'"
 """An answer of screening is asked for anew long before it is so old (`screened.FRESH_SECONDS`)."""
 
-_NOT_HALTED = "NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope IN ('all', w.chain, 'asset:' || w.asset))"
+_NOT_HALTED = halts.NOT_HALTED
 
 
 def insert(tx: Tx, withdrawal: Withdrawal) -> bool:
@@ -115,6 +116,17 @@ def claim(tx: Tx, withdrawal_id: UUID, states: Sequence[WithdrawalState]) -> Wit
         [withdrawal_id, list(states)],
     )
     return None if row is None else _withdrawal(row)
+
+
+def stopped(tx: Tx, withdrawal: Withdrawal) -> str | None:
+    """What stops it: a halt, or an officer's freeze of what it touches; None if nothing does."""
+    return halts.halted(
+        tx,
+        withdrawal.chain,
+        withdrawal.asset,
+        customer=withdrawal.customer,
+        tier=withdrawal.tier,
+    )
 
 
 def payable(tx: Tx, chain: str, tier: str, *, limit: int) -> Sequence[Withdrawal]:
@@ -258,8 +270,7 @@ def explain_waiting(tx: Tx) -> None:
         " SELECT w.id, left(CASE WHEN h.reason IS NOT NULL THEN 'halted: ' || h.reason"
         "   ELSE 'customer-frozen: ' || c.reason END, 1000) AS reason"
         " FROM withdrawals w JOIN customers c ON c.id = w.customer_id"
-        " LEFT JOIN LATERAL (SELECT reason FROM halts WHERE scope IN ('all', w.chain, 'asset:' || w.asset)"
-        "   ORDER BY scope = 'all' DESC LIMIT 1) h ON true"
+        f" LEFT JOIN LATERAL ({halts.WHY_HALTED}) h ON true"
         " WHERE h.reason IS NOT NULL AND w.state IN ('requested', 'screening', 'queued', 'signing')"
         "   OR c.state = 'frozen' AND w.state = 'queued'),"
         " silent AS (SELECT w.id, s.reason FROM withdrawals w JOIN stopped s ON s.id = w.id"
@@ -277,6 +288,12 @@ def record_decision(
         " updated_at = now() WHERE id = %s",
         [Jsonb(dict(decision)), decision["bundle_version"], tier, settlement, withdrawal_id],
     )
+
+
+def decision_of(tx: Tx, withdrawal_id: UUID) -> dict[str, Any] | None:
+    """The record of the last decision about a withdrawal; None if there is none yet, or no such withdrawal."""
+    row = tx.optional("SELECT decision FROM withdrawals WHERE id = %s", [withdrawal_id])
+    return None if row is None else row["decision"]
 
 
 def set_delay(tx: Tx, withdrawal_id: UUID, seconds: int) -> None:
