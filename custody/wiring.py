@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from custody.config import Settings, SignerSettings, SocketSigner
 from custody.config_tables import ScreeningSettings
 from custody.errors import InvalidConfiguration
 from custody.nodes import Node, open_node
+from custody.officers.standing import Standing
 from custody.ports import Clock, Wake, system_clock, wake_nobody
 from custody.screening.lists import FileLists
 from custody.screening.ports import Elsewhere, Provider, Screening
@@ -24,71 +24,11 @@ from custody.signing.btc.site import btc_site
 from custody.signing.evm.site import evm_site
 from custody.signing.site import Pace, Site
 from custody.storage.db import WAIT_SECONDS, Database
-from policies.bundle import (
-    Bundle,
-    KeysetEntry,
-    TrustRoot,
-    UntrustedBundle,
-    read_bundle,
-)
+from policies.bundle import Bundle, KeysetEntry, TrustRoot
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.ports import Signer
 
 _IN_USE: Final = ("active", "suspended", "deactivated", "compromised")
-
-
-class BundleFile:
-    """The bundle in force, read again when its file changes. Its version never goes down.
-
-    Args:
-        path: JSON of a `SignedBundle`.
-        root: the pinned quorum.
-        clock: the present, UNIX seconds.
-
-    Raises:
-        UntrustedBundle, InvalidValue: there is no bundle to begin with that can be believed.
-    """
-
-    def __init__(self, path: Path, root: TrustRoot, clock: Clock) -> None:
-        self._path, self._root, self._clock = path, root, clock
-        self._lock = threading.Lock()
-        self._stamp = self._look()
-        self._bundle = read_bundle(path.read_bytes(), root, now=clock())
-
-    def __call__(self) -> Bundle:
-        """The bundle in force now.
-
-        A new file that cannot be believed leaves the old bundle in force.
-
-        Raises:
-            UntrustedBundle: it has expired, and no newer one is there.
-        """
-        with self._lock:
-            stamp = self._look()
-            if stamp is not None and stamp != self._stamp:
-                self._stamp = stamp
-                self._take_newer()
-            if self._clock() >= self._bundle.expires_at:
-                raise UntrustedBundle(
-                    f"bundle {self._bundle.version} expired at {self._bundle.expires_at}; "
-                    "have the quorum sign a new one"
-                )
-            return self._bundle
-
-    def _take_newer(self) -> None:
-        try:
-            found = read_bundle(self._path.read_bytes(), self._root, now=self._clock())
-        except (OSError, InvalidValue, UntrustedBundle):
-            return
-        if found.version > self._bundle.version:
-            self._bundle = found
-
-    def _look(self) -> tuple[int, int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +38,10 @@ class Services:
     settings: Settings
     database: Database
     """With the process's own role."""
+    root: TrustRoot
+    """The pinned quorum."""
     bundle: Callable[[], Bundle]
-    """The bundle in force now. Raises UntrustedBundle."""
+    """The bundle in force now, as officers have lowered it. Raises UntrustedBundle."""
     clock: Clock
     nodes: Mapping[str, Node]
     """By chain."""
@@ -181,16 +123,19 @@ def wire(
         UntrustedBundle: the bundle lacks its quorum, is too old, or has expired.
     """
     root = read_trust_root(settings.trust_root_path)
-    bundle = BundleFile(settings.bundle_path, root, clock)
+    bundle = Standing(settings.bundle_path, root, clock, lambda: database)
+    database = Database(
+        settings.database_url.reveal(),
+        application=f"strongroom-{settings.process}",
+        pool_size=pool_size,
+        wait_seconds=wait_seconds,
+        waiting_at_most=waiting_at_most,
+        frozen=bundle.frozen,
+    )
     return Services(
         settings=settings,
-        database=Database(
-            settings.database_url.reveal(),
-            application=f"strongroom-{settings.process}",
-            pool_size=pool_size,
-            wait_seconds=wait_seconds,
-            waiting_at_most=waiting_at_most,
-        ),
+        database=database,
+        root=root,
         bundle=bundle,
         clock=clock,
         nodes=_nodes(settings, bundle),

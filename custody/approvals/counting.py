@@ -7,7 +7,7 @@ from uuid import UUID
 from chains.errors import PermanentError
 from custody.approvals import repository, service
 from custody.approvals.model import Question
-from custody.storage import alerts, halts
+from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
 from custody.withdrawals import repository as withdrawals
@@ -61,7 +61,7 @@ def count(db: Database, bundle: Bundle, *, now: int) -> int:
 def _count_one(db: Database, withdrawal_id: UUID, bundle: Bundle, *, now: int) -> int:
     with db.transaction() as tx:
         withdrawal = withdrawals.claim(tx, withdrawal_id, repository.OPEN)
-        if withdrawal is None or halts.halted(tx, withdrawal.chain, withdrawal.asset) is not None:
+        if withdrawal is None or withdrawals.stopped(tx, withdrawal) is not None:
             return 0
         if withdrawal.policy_version != bundle.version:
             return 0  # it is decided again first

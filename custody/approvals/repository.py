@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from custody.approvals.model import Said
+from custody.storage import halts
 from custody.storage.db import Row, Tx
 from custody.withdrawals.lifecycle import WithdrawalState
 from policies.intent import SignedApproval
@@ -55,7 +56,7 @@ def unheard(tx: Tx, *, limit: int) -> Sequence[UUID]:
     rows = tx.all(
         "SELECT w.id FROM withdrawals w WHERE w.state = ANY (%s)"
         " AND w.approvals_heard < (SELECT count(*) FROM approvals a WHERE a.withdrawal_id = w.id)"
-        " AND NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope IN ('all', w.chain, 'asset:' || w.asset))"
+        f" AND {halts.NOT_HALTED}"
         " ORDER BY w.created_at, w.id LIMIT %s",
         [list(OPEN), limit],
     )
@@ -85,7 +86,7 @@ def outdated(tx: Tx, version: int, *, limit: int) -> Sequence[UUID]:
     """Withdrawals that an older bundle has let through, and no transaction pays, oldest first."""
     rows = tx.all(
         "SELECT w.id FROM withdrawals w WHERE w.state = ANY (%s) AND w.policy_version < %s"
-        " AND NOT EXISTS (SELECT 1 FROM halts h WHERE h.scope IN ('all', w.chain, 'asset:' || w.asset))"
+        f" AND {halts.NOT_HALTED}"
         " ORDER BY w.created_at, w.id LIMIT %s",
         [list(OPEN), version, limit],
     )

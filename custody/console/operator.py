@@ -23,12 +23,13 @@ from custody.console.outcome import Output, outcome, output
 from custody.console.root import AsJson, CustomerArgument, app
 from custody.customers import service as customers
 from custody.errors import InvalidConfiguration
+from custody.officers.standing import Standing
 from custody.ports import Step, system_clock
 from custody.storage import alerts, events, halts
 from custody.storage.db import Database, Tx
 from custody.sweeps.model import SweepPace
 from custody.sweeps.service import sweep
-from custody.wiring import BundleFile, read_trust_root, wire
+from custody.wiring import read_trust_root, wire
 
 CONFIG_VARIABLE: Final = "STRONGROOM_OPERATOR_CONFIG"
 
@@ -47,14 +48,12 @@ def workers_database(shown: Output, *, scope: str | None = None) -> Iterator[Tx]
     """A transaction on the workers' database; `scope`, if given, must be one that workers pay in."""
     with outcome(shown):
         settings = _settings()
-        if scope is not None:
-            _check_scope(scope, settings)
         dsn = settings.database_url.reveal()
-        with (
-            Database(dsn, application="strongroom-operator", pool_size=1) as database,
-            database.transaction() as tx,
-        ):
-            yield tx
+        with Database(dsn, application="strongroom-operator", pool_size=1) as database:
+            if scope is not None:
+                _check_scope(scope, settings, database)
+            with database.transaction() as tx:
+                yield tx
 
 
 def utc_text(at: datetime) -> str:
@@ -62,12 +61,13 @@ def utc_text(at: datetime) -> str:
     return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
 
 
-def _check_scope(scope: str, settings: Settings) -> None:
+def _check_scope(scope: str, settings: Settings, database: Database) -> None:
     """Refuse a brake where nobody looks: it would be believed to hold."""
     known = [halts.ALL, *sorted(settings.nodes)]
     if scope.startswith(halts.of_asset("")):
         # Only here is the bundle needed: without one that is valid, the wider brakes can still be put on.
-        bundle = BundleFile(settings.bundle_path, read_trust_root(settings.trust_root_path), system_clock)()
+        root = read_trust_root(settings.trust_root_path)
+        bundle = Standing(settings.bundle_path, root, system_clock, lambda: database)()
         known += [halts.of_asset(entry.id) for entry in bundle.assets if entry.chain in settings.nodes]
     if scope not in known:
         raise InvalidValue(

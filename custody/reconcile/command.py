@@ -13,6 +13,7 @@ import msgspec
 from chains.errors import StrongroomError
 from custody.config import Process, Settings, load
 from custody.nodes import open_node
+from custody.officers.service import present
 from custody.reconcile.model import Report, Statement
 from custody.reconcile.service import reconcile
 from custody.storage.db import Database
@@ -51,9 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _report(settings: Settings) -> Report:
     root = msgspec.json.decode(settings.trust_root_path.read_bytes(), type=TrustRoot)
-    bundle = read_bundle(settings.bundle_path.read_bytes(), root, now=int(time.time()))
-    nodes = {chain: open_node(lambda: bundle, chain, entry) for chain, entry in settings.nodes.items()}
     with Database(settings.database_url.reveal(), application="strongroom-reconcile", pool_size=2) as db:
+        with db.snapshot() as tx:
+            known = present(tx, root)
+        bundle = known or read_bundle(settings.bundle_path.read_bytes(), root, now=int(time.time()))
+        nodes = {chain: open_node(lambda: bundle, chain, entry) for chain, entry in settings.nodes.items()}
         return reconcile(db, bundle, nodes)
 
 

@@ -20,7 +20,7 @@ from custody.signing.errors import Raced
 from custody.signing.recording import record_first
 from custody.signing.requests import Built, Payee
 from custody.signing.site import Site
-from custody.storage import alerts, halts
+from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
 from custody.withdrawals import repository as withdrawals
@@ -49,7 +49,7 @@ def ready(tx: Tx, site: Site, *, now: int) -> Sequence[Withdrawal]:
     full = len(payable) >= site.pace.batch_payments
     if not full and not withdrawals.gathered(tx, site.chain, "hot", seconds=site.pace.gather_seconds):
         return ()
-    if halts.halted(tx, site.chain) is not None:
+    if site.halted(tx) is not None:
         return ()
     # What an older bundle has let through is decided again first.
     decided = [withdrawal for withdrawal in payable if withdrawal.policy_version == site.bundle.version]
@@ -131,7 +131,7 @@ def claim(tx: Tx, site: Site, chosen: Sequence[Payee]) -> list[Withdrawal]:
     Raises:
         Raced: one of them is taken, or stopped by screening, or paying is halted.
     """
-    if halts.halted(tx, site.chain) is not None:
+    if site.halted(tx) is not None:
         raise Raced("paying was halted meanwhile")
     claimed = []
     for withdrawal_id in sorted(UUID(payee.signed.order.id) for payee in chosen):
@@ -140,8 +140,8 @@ def claim(tx: Tx, site: Site, chosen: Sequence[Payee]) -> list[Withdrawal]:
             raise Raced(f"withdrawal {withdrawal_id} was taken or cancelled meanwhile")
         if withdrawal.policy_version != site.bundle.version:
             raise Raced(f"withdrawal {withdrawal_id} was decided again meanwhile")
-        if halts.halted(tx, site.chain, withdrawal.asset) is not None:
-            raise Raced(f"paying {withdrawal.asset} was halted meanwhile")
+        if site.halted(tx, withdrawal.asset, withdrawal.customer) is not None:
+            raise Raced(f"paying {withdrawal.asset} to {withdrawal.customer} was halted meanwhile")
         claimed.append(withdrawal)
     if cases.stopped(tx, CaseKind.WITHDRAWAL, [withdrawal.id for withdrawal in claimed]):
         raise Raced("screening found something meanwhile")

@@ -9,7 +9,6 @@ from custody.signing.errors import BumpRefused, Raced
 from custody.signing.lifecycle import TransactionState
 from custody.signing.model import OurTransaction, VersionState
 from custody.signing.site import Site
-from custody.storage import halts
 from custody.storage.db import Tx
 
 
@@ -30,7 +29,7 @@ def replaceable(tx: Tx, site: Site, transaction_id: UUID) -> OurTransaction:
     if any(version.state is VersionState.BUILT for version in transaction.versions):
         raise BumpRefused("a version of it still waits for the signer")
     if transaction.kind not in site.allowed(tx):
-        raise BumpRefused(f"paying is halted: {halts.halted(tx, site.chain)}")
+        raise BumpRefused(f"paying is halted: {site.halted(tx)}")
     return transaction
 
 

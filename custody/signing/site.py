@@ -88,9 +88,21 @@ class Site(ABC):
         """Whether keys in their state sign what they have not signed yet (signers/README.md, `key-state`)."""
         return self.keyset.state == "active" or kind in _SIGNED_STILL.get(self.keyset.state, ())
 
+    def halted(self, tx: Tx, asset: str | None = None, customer: str | None = None) -> str | None:
+        """Why this wallet pays nothing now, or not of an asset or for a customer; None if it does."""
+        return halts.halted(
+            tx,
+            self.chain,
+            asset,
+            customer=customer,
+            tier=self.keyset.tier,
+            wallet=self.keyset.id,
+            fees=self.asset.id,
+        )
+
     def allowed(self, tx: Tx) -> tuple[Kind, ...]:
         """What may be signed and sent now: nothing while paying is halted on its chain, but rescues."""
-        if halts.halted(tx, self.chain) is None:
+        if self.halted(tx) is None:
             return tuple(Kind)
         return (Kind.ROTATION,) if self.rescuing else ()
 

@@ -11,7 +11,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from enum import StrEnum
@@ -153,6 +153,13 @@ class Tx:
             yield
 
 
+def _told(tx: Tx, frozen: Sequence[str]) -> Tx:
+    """The transaction, which knows from now on what is frozen; nothing is, as a rule."""
+    if frozen:
+        tx.execute("SELECT set_config('strongroom.frozen', %s, true)", [" ".join(frozen)])
+    return tx
+
+
 def _check(connection: _Connection) -> None:
     """A restarted server must cost a reconnect and not a failed request: ask it, which is one round trip.
 
@@ -173,6 +180,8 @@ class Database:
         pool_size: most connections at once.
         wait_seconds: how long a transaction waits for a connection before DatabaseUnavailable.
         waiting_at_most: who comes when so many wait for one is told so at once; 0: all wait.
+        frozen: scopes that officers have frozen, as this process has verified them; each transaction is told them
+            (`frozen()` in the schema).
     """
 
     def __init__(
@@ -183,8 +192,10 @@ class Database:
         pool_size: int = 8,
         wait_seconds: float = WAIT_SECONDS,
         waiting_at_most: int = 0,
+        frozen: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._dsn = dsn
+        self._frozen = frozen
         self._application = application
         self._pool_size = pool_size
         self._wait_seconds = wait_seconds
@@ -203,10 +214,12 @@ class Database:
             DatabaseUnavailable: also when the answer to COMMIT was lost: then it may have been committed.
             Conflict: nothing was committed; the whole transaction may be tried again.
         """
+        # Asked for before a connection is taken: finding it out may need one.
+        frozen = self._frozen()
         with translated_errors(), self._pool().connection() as connection:
             connection.isolation_level = _LEVELS[isolation]
             connection.read_only = None
-            yield Tx(connection)
+            yield _told(Tx(connection), frozen)
             connection.used_at = time.monotonic()
 
     @contextmanager
@@ -216,10 +229,11 @@ class Database:
         Raises:
             DatabaseUnavailable: no answer.
         """
+        frozen = self._frozen()
         with translated_errors(), self._pool().connection() as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
-            yield Tx(connection)
+            yield _told(Tx(connection), frozen)
             connection.used_at = time.monotonic()
 
     @contextmanager

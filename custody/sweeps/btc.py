@@ -15,7 +15,6 @@ from custody.signing.btc.site import BtcSite
 from custody.signing.errors import Raced
 from custody.signing.model import SpendableCoin
 from custody.signing.recording import record_first
-from custody.storage import halts
 from custody.storage.db import Database, Tx
 from custody.sweeps import repository
 from custody.sweeps.consolidation import Means, choose, pays
@@ -38,7 +37,7 @@ def consolidate(db: Database, site: BtcSite, pace: SweepPace, now: int) -> int:
         NodeUnavailable, DatabaseUnavailable, Conflict: try again; nothing was recorded.
     """
     with db.snapshot() as tx:
-        if halts.halted(tx, site.chain) is not None:
+        if site.halted(tx) is not None:
             return 0
         if repository.open_count(tx, site.chain, site.keyset.id, Kind.CONSOLIDATION):
             return 0
@@ -86,7 +85,7 @@ def _record(
     sweep_id, transaction_id = new_id(), new_id()
     resources = [coin.resource for coin in chosen]
     with db.transaction() as tx:
-        if halts.halted(tx, site.chain) is not None:
+        if site.halted(tx) is not None:
             raise Raced("paying was halted meanwhile")
         if not coins.still_spendable(
             tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, resources

@@ -30,7 +30,7 @@ from custody.signing.evm.plan import offer_for, too_high
 from custody.signing.evm.site import EvmSite
 from custody.signing.recording import record_first
 from custody.signing.requests import house_intent
-from custody.storage import alerts, halts
+from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
 from custody.sweeps import repository
@@ -174,7 +174,7 @@ def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID
 def _find(db: Database, site: EvmSite, pace: SweepPace, least: Mapping[str, int]) -> _Found | None:
     with db.snapshot() as tx:
         chain, keyset = site.chain, site.keyset.id
-        if halts.halted(tx, chain) is not None:
+        if site.halted(tx) is not None:
             return None
         if repository.open_count(tx, chain, keyset, Kind.SWEEP) >= pace.max_open:
             return None
@@ -324,7 +324,7 @@ def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed) -> UU
     sweep_id, transaction_id = new_id(), new_id()
     batch = fitted.batch
     with db.transaction() as tx:
-        if halts.halted(tx, site.chain) is not None:
+        if site.halted(tx) is not None:
             raise Raced("paying was halted meanwhile")
         nonce = nonces.take(tx, site.chain, site.sender, used=used)
         # Whoever takes a nonce waits for the one before, so money that is on its way is counted by everybody.

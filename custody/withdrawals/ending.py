@@ -7,7 +7,7 @@ from uuid import UUID
 from chains.errors import InvalidValue, PermanentError
 from custody.ledger import bookings
 from custody.ledger import service as ledger
-from custody.storage import alerts, halts
+from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
 from custody.withdrawals import repository, service
@@ -36,7 +36,7 @@ def expire(db: Database, *, now: int) -> int:
         with db.transaction() as tx:
             withdrawal = repository.claim(tx, withdrawal_id, _EXPIRING)
             # Under a halt nobody knows what is true; a restored database may have forgotten what was paid.
-            if withdrawal is None or halts.halted(tx, withdrawal.chain, withdrawal.asset) is not None:
+            if withdrawal is None or repository.stopped(tx, withdrawal) is not None:
                 continue
             waited_for = f" (last: {withdrawal.reason})" if withdrawal.reason else ""
             moved = repository.apply(
@@ -60,7 +60,7 @@ def settle_internal(db: Database, bundle: Bundle) -> int:
 def _settle_one(db: Database, bundle: Bundle, withdrawal_id: UUID) -> int:
     with db.transaction() as tx:
         withdrawal = repository.claim(tx, withdrawal_id, [WithdrawalState.QUEUED])
-        if withdrawal is None or halts.halted(tx, withdrawal.chain, withdrawal.asset) is not None:
+        if withdrawal is None or repository.stopped(tx, withdrawal) is not None:
             return 0
         if withdrawal.policy_version != bundle.version:
             return 0  # it is decided again first

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from chains.errors import InvalidValue, PermanentError
 from custody.screening.ports import Screening
-from custody.storage import alerts, halts
+from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
 from custody.withdrawals import repository, reverts, screened, service, windows
@@ -77,7 +77,7 @@ def _route_one(db: Database, withdrawal_id: UUID, bundle: Bundle, screening: Scr
         # One decision at a time, so that a window counts what another is just letting through.
         repository.serialise_decisions(tx)
         withdrawal = repository.claim(tx, withdrawal_id, _UNDECIDED)
-        if withdrawal is None or halts.halted(tx, withdrawal.chain, withdrawal.asset) is not None:
+        if withdrawal is None or repository.stopped(tx, withdrawal) is not None:
             return 0
         if withdrawal.state is WithdrawalState.REQUESTED:
             withdrawal = repository.apply(tx, withdrawal, WithdrawalEvent.SCREEN)

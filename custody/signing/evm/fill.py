@@ -17,7 +17,6 @@ from custody.signing.evm.plan import offer_for
 from custody.signing.evm.site import EvmSite
 from custody.signing.recording import record_first
 from custody.signing.requests import house_intent
-from custody.storage import halts
 from custody.storage.db import Database
 from policies.decision import Reason
 from policies.intent import Kind
@@ -30,7 +29,7 @@ def fill(db: Database, site: EvmSite) -> UUID | None:
         NodeUnavailable, DatabaseUnavailable, Conflict: try again; nothing was recorded.
     """
     with db.snapshot() as tx:
-        halted = halts.halted(tx, site.chain)
+        halted = site.halted(tx)
         gap = nonces.hole(
             tx,
             site.chain,
