@@ -338,6 +338,36 @@ def test_a_payment_that_confirms_although_a_rescue_was_sent_is_settled_and_its_c
     assert till.balance("alice") == 5_000_000 - 1_000_000 - withdrawal.fee_units
 
 
+def test_an_old_version_of_a_payment_that_confirms_leaves_what_only_its_replacement_had_to_the_next_rescue(
+    till: RescuingTill,
+) -> None:
+    """Every version is overtaken, and any may win. A rescue that lost one coin gives the others on at once."""
+    withdrawal, payment = till.paying(2_996_000, 3_000_000, 2_000_000)
+    raw = till.raw(payment)
+    assert till.bump(payment, 50_000) == 2
+    till.sign()
+    till.broadcast()
+    first, second = till.transaction(payment).versions
+    assert first.resources < second.resources
+    till.retire(2, "compromised")
+    [rescue] = till.rescue()
+    assert till.spends(rescue) == second.resources
+    assert till.txid(rescue) in till.mempool()
+    till.mine_with(raw)
+    till.track()
+    till.check()
+    [again] = till.rescue()
+    assert till.spends(again) == second.resources - first.resources
+    assert till.txid(again) in till.mempool()
+    till.settle()
+    till.check()
+    assert till.withdrawal(withdrawal.id).state == "settled"
+    assert till.transaction(rescue).state == "dead"
+    assert till.one("confirmed").transaction_id == again
+    till.end()
+    assert till.paid_to(withdrawal.destination) == 2_996_000
+
+
 def test_a_reorg_puts_the_payment_in_the_place_of_the_rescue(till: RescuingTill) -> None:
     withdrawal, payment = till.paying()
     raw = till.raw(payment)
