@@ -143,7 +143,9 @@ class Thief:
     def pay_himself(self, asset: str, units: int, fee: int = 0) -> bool:
         """An order of his own, genuine by a stolen caller's key, paid at once."""
         world = self.fortress.world
-        common = {"expires_at": self.now + HOUR, "destination": THIEF[asset]}
+        # Whoever signs orders names customers as he likes: no window of one customer stops him.
+        mule = f"mule-{len(self.taken)}"
+        common = {"expires_at": self.now + HOUR, "destination": THIEF[asset], "customer": mule}
         if asset == "BTC":
             order = world.btc.order(units, fee_ceiling=str(10**12), **common)
             draft = Draft([world.btc.coin(units + 10_000_000)], [order], fee_sats=fee or 1_000)

@@ -3,6 +3,7 @@ guard."""
 
 from __future__ import annotations
 
+from ops.devnet.process import wait_until
 from tests.fakes.till import Till
 from tests.support.policies import aged
 
@@ -41,6 +42,12 @@ def test_where_the_bundle_asks_for_ages_a_payment_waits_from_its_signers_first_s
     till.adopt(2, requirements=aged(delay=1))
     withdrawal = till.request("alice", 1_000_000)
     till.route()
+    assert till.withdrawal(withdrawal.id).state == "cooling"
+    wait_until(
+        lambda: till.route() == 0 and till.withdrawal(withdrawal.id).state == "queued",
+        timeout=30,
+        what="a delay",
+    )
     first = till.build()
     assert first is not None
     assert till.sign() == []

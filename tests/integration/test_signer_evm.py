@@ -200,7 +200,7 @@ class ThreeKeysets(SignerDaemon):
                 caps=bundle.caps + btc.caps,
                 breakers=bundle.breakers + btc.breakers,
                 prices=bundle.prices + btc.prices,
-                policy=btc.policy,
+                policy=bundle.policy,
             )
         )
 
