@@ -1,4 +1,4 @@
-"""What the bundle of a trial says of each network: assets, key-set, caps and rules, with DESIGN's numbers.
+"""What the bundle of a trial says of each network: assets, key-set and caps, with DESIGN's numbers.
 
 Confirmations and depths are those of the main networks, for here six blocks cost nothing.
 """
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from ops.stack.networks import TrialNetwork
-from ops.stack.rules import AmountRules
 from policies.bundle import (
     AssetEntry,
     BitcoinNetwork,
@@ -39,7 +38,6 @@ class Listing:
     assets: tuple[AssetEntry, ...]
     keyset: KeysetEntry
     caps: tuple[TierCap, ...]
-    rules: tuple[AmountRules, ...]
     prices: tuple[PriceBound, ...]
 
 
@@ -66,8 +64,8 @@ def bitcoin(keyset: KeysetEntry) -> Listing:
         withdrawal_fee="50000",
         confirmations=(Confirmations(from_units="0", blocks=6),),
     )
-    cap, rules = _limits(ASSET, BTC_SATS // 10)
-    return Listing(network, (asset,), keyset, (cap,), (rules,), (_price(ASSET, 100_000),))
+    caps = (_cap(ASSET, BTC_SATS // 10),)
+    return Listing(network, (asset,), keyset, caps, (_price(ASSET, 100_000),))
 
 
 def evm(trial: TrialNetwork, genesis: str, keyset: KeysetEntry, tokens: dict[str, str]) -> Listing:
@@ -106,7 +104,7 @@ def evm(trial: TrialNetwork, genesis: str, keyset: KeysetEntry, tokens: dict[str
         confirmations=(Confirmations(from_units="0", blocks=1),),
         sweep_above=str(ETH_WEI // 20),
     )
-    limits = [_limits(trial.native, 2 * ETH_WEI)]
+    caps = [_cap(trial.native, 2 * ETH_WEI)]
     assets = [native]
     for token in trial.tokens:
         one = 10**token.decimals
@@ -122,10 +120,9 @@ def evm(trial: TrialNetwork, genesis: str, keyset: KeysetEntry, tokens: dict[str
                 sweep_above=str(20 * one),
             )
         )
-        limits.append(_limits(token.asset, 5_000 * one))
-    caps, rules = zip(*limits, strict=True)
+        caps.append(_cap(token.asset, 5_000 * one))
     prices = (_price(trial.native, 5_000), *(_price(token.asset, 1) for token in trial.tokens))
-    return Listing(network, tuple(assets), keyset, caps, rules, prices)
+    return Listing(network, tuple(assets), keyset, tuple(caps), prices)
 
 
 def _price(asset: str, dollars: int) -> PriceBound:
@@ -133,23 +130,13 @@ def _price(asset: str, dollars: int) -> PriceBound:
     return PriceBound(asset=asset, low=str(dollars * 10), high=str(dollars * 200))
 
 
-def _limits(asset: str, payment_below: int) -> tuple[TierCap, AmountRules]:
-    """The signer's caps of the hot tier and the rules that the online side keeps to, in DESIGN's proportions."""
-    window, customer = 50 * payment_below, 20 * payment_below
-    cap = TierCap(
+def _cap(asset: str, payment_below: int) -> TierCap:
+    """The signer's caps of the hot tier, in DESIGN's proportions; the rules beside them are in `trial-policy.yaml`."""
+    return TierCap(
         tier="hot",
         asset=asset,
         payment_below=str(payment_below),
-        window_cap=str(window),
+        window_cap=str(50 * payment_below),
         window_seconds=DAY,
         holding_cap=str(1000 * payment_below),
     )
-    rules = AmountRules(
-        asset=asset,
-        hot_below=payment_below,
-        warm_below=100 * payment_below,
-        hot_window_cap=window,
-        customer_window_cap=customer,
-        window_seconds=DAY,
-    )
-    return cap, rules

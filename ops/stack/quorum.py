@@ -1,6 +1,6 @@
-"""The small quorum of a trial installation, and the bundle that it signs.
+"""The small quorum of a trial installation, who approves payments in it, and the bundle that the quorum signs.
 
-Three officers of three organisations, any two of whom sign.
+Three officers of three organisations, any two of whom sign; three treasurers.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import msgspec
 from ops.devnet.files import write_private
 from ops.stack.keys import Person, person
 from ops.stack.listing import DAY, Listing
-from ops.stack.rules import policy_of
-from policies.bundle import Attestor, Breaker, Bundle, Caller, Officer, SignedBundle, TrustRoot
+from ops.stack.policy import trial_policy
+from policies.bundle import Approver, Attestor, Breaker, Bundle, Caller, Officer, SignedBundle, TrustRoot
 from policies.keys import sign_bundle
+from policies.rules import Policy
 
 _YEAR: Final = 365 * DAY
 _OFFICERS: Final = (("olga", "operations"), ("felix", "finance"), ("sanna", "security"))
+_APPROVERS: Final = (("ada", "treasury"), ("ben", "treasury"), ("cleo", "risk"))
+APPROVER_ROLE: Final = "treasurer"
 THRESHOLD: Final = 2
 HOT_VALUE_CAP: Final = str(2_000_000_00)
 """Of all hot key-sets together in a day, in cents of a dollar, every asset at its highest believable price."""
@@ -29,9 +32,10 @@ HOT_VALUE_CAP: Final = str(2_000_000_00)
 
 @dataclass(frozen=True, slots=True)
 class Quorum:
-    """The officers of a trial installation."""
+    """The officers of a trial installation, and its approvers."""
 
     officers: tuple[Person, ...]
+    approvers: tuple[Person, ...]
 
     def trust_root(self, *, minimum_version: int) -> TrustRoot:
         """What signers and services pin: the officers' public keys and how many of them must sign."""
@@ -52,8 +56,12 @@ class Quorum:
 
 
 def make_quorum(directory: Path) -> Quorum:
-    """Reads the officers' keys from `directory`, or makes them; a real installation keeps them apart."""
-    return Quorum(tuple(person(directory, name, organisation=of) for name, of in _OFFICERS))
+    """Reads the officers' keys from `directory` and the approvers' from `approvers` in it, or makes them; a real
+    installation keeps them apart."""
+    return Quorum(
+        tuple(person(directory, name, organisation=of) for name, of in _OFFICERS),
+        tuple(person(directory / "approvers", name, organisation=of) for name, of in _APPROVERS),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +86,11 @@ def make_bundle(
         version: from 1, rising.
         listings: its networks with all that belongs to them.
         callers: who may call the API.
-        quorum: whose officers are listed.
+        quorum: whose officers and approvers are listed.
         verifiers: who signs verdicts and what became of transactions.
     """
     now = int(time.time())
-    return Bundle(
+    made = Bundle(
         v=1,
         version=version,
         issued_at=now,
@@ -119,7 +127,17 @@ def make_bundle(
             )
             for verifier in verifiers
         ),
-        policy=policy_of(rules for each in listings for rules in each.rules),
+        approvers=tuple(
+            Approver(
+                id=approver.id,
+                key=approver.key.public_hex,
+                organisation=approver.organisation,
+                roles=(APPROVER_ROLE,),
+                not_after=now + _YEAR,
+            )
+            for approver in quorum.approvers
+        ),
+        policy=Policy(),
         longest_order_seconds=DAY,
         breakers=(
             Breaker(
@@ -131,6 +149,7 @@ def make_bundle(
         ),
         prices=tuple(price for each in listings for price in each.prices),
     )
+    return msgspec.structs.replace(made, policy=trial_policy(made))
 
 
 def publish(directory: Path, signed: SignedBundle, root: TrustRoot) -> tuple[Path, Path]:

@@ -31,7 +31,6 @@ from custody.ports import Step
 from custody.storage.db import Database
 from custody.storage.migrate import set_role_password
 from ops.devnet.process import wait_until
-from ops.stack.rules import AmountRules, policy_of
 from policies.bundle import (
     AssetEntry,
     Attestor,
@@ -47,6 +46,7 @@ from policies.keys import SigningKey
 from policies.token import Request, Token, header
 from signers.ports import Signer
 from tests.fakes.attesting_signer import AttestingSigner
+from tests.support.amounts import AmountRules, policy_of
 
 AUDIENCE = "strongroom-test"
 PASSWORD = "a password for tests"

@@ -24,7 +24,6 @@ from custody.ids import new_id
 from custody.monitor.monitor import Options
 from custody.monitor.watch import ResourceSet
 from custody.signing.evm.site import EvmPaymentNode, EvmSite, evm_site
-from ops.stack.rules import AmountRules, policy_of
 from policies.bundle import (
     AssetEntry,
     Bundle,
@@ -43,6 +42,7 @@ from tests.fakes.evm_desk import ETHER, GWEI, Outside
 from tests.fakes.evm_signing import EVM_CHAIN, EVM_KEYSET, EvmWorld, SoftEvmKeys
 from tests.fakes.signing import DAY, House
 from tests.fakes.teller import Teller, opened
+from tests.support.amounts import AmountRules, policy_of
 from tests.support.evm import Contract, deploy
 
 WITHDRAWAL_FEE = {"ETH": ETHER // 1000, "USDX": 10**6}

@@ -17,7 +17,6 @@ from chains.errors import TransientError
 from ops.stack.listing import bitcoin, evm
 from ops.stack.networks import ETHEREUM
 from ops.stack.quorum import HOT_VALUE_CAP
-from ops.stack.rules import policy_of
 from policies.bundle import Breaker, Bundle, EvmKeyset
 from policies.intent import Kind
 from signers.ports import Refused, SignRequest
@@ -25,6 +24,7 @@ from signers.wallets import BitcoinWallet, EvmWallet, Wallet
 from tests.fakes.evm_signing import EVM_CHAIN, USDX, EvmDraft, EvmWorld, SoftEvmKeys, named_address
 from tests.fakes.signer import Bench
 from tests.fakes.signing import DAY, Draft, SoftKeys, World
+from tests.support.amounts import policy_of, rules_of
 
 THIEF = {
     "BTC": "bcrt1qcr8te4kr609gcawutmrza0j4xv80jy8zeqchgx",
@@ -58,7 +58,7 @@ class TrialWorld(EvmWorld):
             "assets": tuple(asset for each in listings for asset in each.assets),
             "keysets": tuple(each.keyset for each in listings),
             "caps": tuple(cap for each in listings for cap in each.caps),
-            "policy": policy_of(rules for each in listings for rules in each.rules),
+            "policy": policy_of(rules_of(cap) for each in listings for cap in each.caps),
             "prices": tuple(price for each in listings for price in each.prices),
             "breakers": (
                 Breaker(

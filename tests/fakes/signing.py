@@ -17,7 +17,6 @@ from chains.btc.psbt import PsbtInput, build_psbt
 from chains.btc.script import KeyScript, p2wpkh_script_from_hash
 from chains.btc.tx import RBF_SEQUENCE, Outpoint, Transaction, TxIn, TxOut
 from chains.types import TxId
-from ops.stack.rules import AmountRules, policy_of
 from policies.bundle import (
     Approver,
     AssetEntry,
@@ -50,6 +49,7 @@ from policies.rules import Rule
 from signers.account import AccountSecret
 from signers.keyset import PURPOSES, BitcoinKeysetRecord
 from signers.ports import SignRequest
+from tests.support.amounts import AmountRules, policy_of
 from tests.support.policies import asked_for, every_wallet_pays, with_rules
 
 CHAIN = "bitcoin-regtest"

@@ -27,7 +27,6 @@ from custody.signing.evm.site import EvmSite, evm_site
 from custody.sweeps import readmodel
 from custody.sweeps.model import Sweep, SweepPace
 from custody.sweeps.service import sweep
-from ops.stack.rules import AmountRules, policy_of
 from policies.bundle import AssetEntry, Bundle, EvmNetwork
 from policies.intent import SignedOrder
 from policies.keys import sign_order
@@ -37,6 +36,7 @@ from tests.fakes.evm_desk import Outside
 from tests.fakes.evm_signing import ETHER, EVM_CHAIN, EvmWorld, SoftEvmKeys
 from tests.fakes.signing import DAY
 from tests.fakes.teller import Teller, opened
+from tests.support.amounts import AmountRules, policy_of
 from tests.support.evm import Contract, deploy
 
 USDX: Final = 10**6

@@ -19,7 +19,6 @@ from custody.console.app import app
 from custody.storage.db import Database
 from custody.storage.events import emit
 from custody.treasury.fees import observe
-from ops.stack.rules import AmountRules, with_amounts
 from policies.bundle import (
     AssetEntry,
     Bundle,
@@ -31,6 +30,7 @@ from policies.bundle import (
 )
 from tests.fakes.api import AUDIENCE, FOREIGN_ADDRESS, RunningApi, kind, running_api
 from tests.fakes.evm_desk import EvmKeys
+from tests.support.amounts import AmountRules, with_amounts
 
 CHAIN: Final = "ethereum-devnet"
 KEYSET: Final = "eth-hot"

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from ops.stack.rules import HOUSE_RULES
 from policies.rules import Group, Need, Policy, Rule, When
+from tests.support.amounts import HOUSE_RULES
 
 
 def every_wallet_pays(wallets: Iterable[Any]) -> Policy:

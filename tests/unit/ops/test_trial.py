@@ -26,6 +26,8 @@ from ops.stack.listing import ASSET, CHAIN, bitcoin, evm
 from ops.stack.networks import TRIAL_NETWORKS
 from ops.stack.quorum import CallerGrant, Quorum, make_bundle, make_quorum, publish
 from policies.bundle import BitcoinKeyset, Bundle, EvmKeyset, TrustRoot, UntrustedBundle, read_bundle
+from policies.cases import judge_all
+from policies.lint import lint
 from policies.rules import Rule
 
 KEYSET = BitcoinKeyset(
@@ -94,7 +96,7 @@ def test_the_hot_tier_has_the_default_limits(tmp_path: Path) -> None:
     made = bundle_of(tmp_path, make_quorum(tmp_path / "officers"))
     cap = made.cap("hot", ASSET)
     assert (cap.payment_below, cap.window_cap, cap.window_seconds) == ("10000000", "500000000", 86_400)
-    assert rule(made, f"{ASSET}-hot").when.amount_below == cap.payment_below
+    assert rule(made, f"hot.{ASSET}").when.amount_below == cap.payment_below
     assert made.asset(ASSET).withdrawal_fee == "50000"
     assert made.asset(ASSET).confirmations_for(1) == 6
 
@@ -109,12 +111,31 @@ def test_the_hot_tier_has_the_default_limits(tmp_path: Path) -> None:
 )
 def test_each_asset_has_a_cap_and_the_same_rules(tmp_path: Path, asset: str, below: int, window: int) -> None:
     made = bundle_of(tmp_path, make_quorum(tmp_path / "officers"))
-    cap, limit = made.cap("hot", asset), rule(made, f"{asset}-hot-window").limit
+    cap, limit = made.cap("hot", asset), rule(made, f"hot-window.{asset}").limit
     assert (int(cap.payment_below), int(cap.window_cap)) == (below, window)
-    assert rule(made, f"{asset}-hot").when.amount_below == cap.payment_below
+    assert rule(made, f"hot.{asset}").when.amount_below == cap.payment_below
     assert limit is not None
     assert limit.at_most == cap.window_cap
     assert made.asset(asset).confirmations_for(1) == 1
+
+
+def test_the_trials_policy_answers_its_own_cases_and_promises_more_than_a_hot_wallet_only_where_it_denies(
+    tmp_path: Path,
+) -> None:
+    made = bundle_of(tmp_path, make_quorum(tmp_path / "officers"))
+    outcomes = judge_all(made)
+    assert len(outcomes) == 4
+    assert [outcome.wrong for outcome in outcomes if outcome.wrong] == []
+    told = {(each.code, each.rule.partition(".")[0]) for each in lint(made) if each.severity != "note"}
+    # There is no warm and no cold wallet, and a customer's day ends below what the cold one would pay.
+    assert told == {("no-wallet", "warm"), ("no-wallet", "cold"), ("never-within", "cold")}
+
+
+def test_a_trial_of_bitcoin_alone_has_rules_about_nothing_else(tmp_path: Path) -> None:
+    quorum = make_quorum(tmp_path / "officers")
+    made = make_bundle(version=1, listings=LISTINGS[:1], callers=[], quorum=quorum)
+    assert {asset for rule in made.policy.rules for asset in rule.when.assets} == {ASSET}
+    assert [outcome.wrong for outcome in judge_all(made) if outcome.wrong] == []
 
 
 def test_the_factorys_admin_is_somebody_whose_private_key_is_kept(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
-"""Rules in the form that trials use: tiers by amount, a daily window of the hot tier and of each customer."""
+"""Rules for tests about something else: tiers by amount, a daily window of the hot tier and of each customer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from policies.bundle import TierCap
 from policies.rules import Limit, Operation, Policy, Rule, When
 
 
@@ -75,8 +76,21 @@ HOUSE_RULES = (
 """What holds for every asset."""
 
 
+def rules_of(cap: TierCap) -> AmountRules:
+    """Bands and windows that go with a hot tier's cap."""
+    below = int(cap.payment_below)
+    return AmountRules(
+        asset=cap.asset,
+        hot_below=below,
+        warm_below=100 * below,
+        hot_window_cap=int(cap.window_cap),
+        customer_window_cap=20 * below,
+        window_seconds=cap.window_seconds,
+    )
+
+
 def policy_of(amounts: Iterable[AmountRules]) -> Policy:
-    """The policy of a trial."""
+    """The policy of such a test."""
     return Policy(rules=(*(rule for each in amounts for rule in each.rules()), *HOUSE_RULES))
 
 
