@@ -150,6 +150,10 @@ class Settings:
     api_port: int
     screening: ScreeningSettings
     """Who knows which destinations and deposits must not be dealt with."""
+    sealing_keys_path: Path | None
+    """The key ring of sealed columns, see `custody.storage.sealing`; null: no personal data is taken in."""
+    travel_rule_outbox: Path | None
+    """A directory from which a gateway takes travel-rule data; null: none is delivered."""
     gather_seconds: int | None
     """How long withdrawals, and deposits to be swept, wait for others to share a transaction; null: the usual, seconds
     for the former and minutes for the latter."""
@@ -183,6 +187,8 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
         api_host=reader.value("api_host", reader.host, "127.0.0.1"),
         api_port=reader.value("api_port", reader.port, 8080),
         screening=reader.value("screening", reader.screening, NOT_SCREENED),
+        sealing_keys_path=reader.value("sealing_keys_path", reader.file, None),
+        travel_rule_outbox=reader.value("travel_rule_outbox", reader.directory, None),
         gather_seconds=reader.value("gather_seconds", reader.seconds, None),
         verifier_silent_seconds=reader.value("verifier_silent_seconds", reader.patience, None),
     )
@@ -278,6 +284,12 @@ class _Reader:
             return None
         if not Path(raw).is_file() or not os.access(raw, os.R_OK):
             self.problem(f"{field} is {raw}: there is no such file, or it cannot be read")
+            return None
+        return Path(raw)
+
+    def directory(self, field: str, raw: Any) -> Path | None:
+        if not isinstance(raw, str) or not Path(raw).is_absolute() or not Path(raw).is_dir():
+            self.problem(f"{field}: write the absolute path of a directory that is there")
             return None
         return Path(raw)
 

@@ -113,6 +113,8 @@ class Step(StrEnum):
     SWEEP = "sweep"
     RECONCILE = "reconcile"
     WATCH_SIGNERS = "watch_signers"
+    TELL_OTHERS = "tell_others"
+    """Travel-rule data goes to the services whose customers are paid."""
 
 
 class Wake(Protocol):

@@ -24,6 +24,8 @@ from custody.signing.btc.site import btc_site
 from custody.signing.evm.site import evm_site
 from custody.signing.site import Pace, Site
 from custody.storage.db import WAIT_SECONDS, Database
+from custody.storage.sealing import KeyRing
+from custody.travelrule.ports import FileOutbox, TravelRuleExchange
 from policies.bundle import Bundle, KeysetEntry, TrustRoot
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.ports import Signer
@@ -49,6 +51,10 @@ class Services:
     """By key-set."""
     screening: Screening
     """Of deposits and destinations."""
+    sealing: KeyRing | None
+    """The keys of sealed columns; None where no personal data is taken in."""
+    exchange: TravelRuleExchange | None
+    """Carries travel-rule data to other services; None where nobody does."""
     wake: Wake
 
     def node(self, chain: str) -> Node:
@@ -121,8 +127,10 @@ def wire(
     Raises:
         InvalidConfiguration: bundle, trust root, nodes and signers do not fit together.
         UntrustedBundle: the bundle lacks its quorum, is too old, or has expired.
+        UnusableKeyRing: the sealing keys cannot be used.
     """
     root = read_trust_root(settings.trust_root_path)
+    ring = None if settings.sealing_keys_path is None else KeyRing(settings.sealing_keys_path)
     bundle = Standing(settings.bundle_path, root, clock, lambda: database)
     database = Database(
         settings.database_url.reveal(),
@@ -141,6 +149,8 @@ def wire(
         nodes=_nodes(settings, bundle),
         signers={keyset: _signer(entry) for keyset, entry in settings.signers.items()},
         screening=_screening(settings.screening, clock),
+        sealing=ring,
+        exchange=_exchange(settings, ring),
         wake=CeleryBell(settings.redis_url) if settings.redis_url else wake_nobody,
     )
 
@@ -172,6 +182,14 @@ def _screening(settings: ScreeningSettings, clock: Clock) -> Screening:
             )
         )
     return Screening(providers)
+
+
+def _exchange(settings: Settings, ring: KeyRing | None) -> TravelRuleExchange | None:
+    if settings.travel_rule_outbox is None:
+        return None
+    if ring is None:
+        raise InvalidConfiguration(["travel_rule_outbox needs sealing_keys_path: what goes there is sealed"])
+    return FileOutbox(settings.travel_rule_outbox, ring)
 
 
 def _nodes(settings: Settings, bundle: Callable[[], Bundle]) -> dict[str, Node]:

@@ -6,10 +6,12 @@ import threading
 from typing import Final
 
 from policies.bundle import Bundle
-from policies.decision import Decision, Deny, Reason, Routed
+from policies.decision import Decision, Deny, Reason, Routed, Wait
 from policies.engine import Engine, Spent
 from policies.facts import Facts, Operation, Screening
 
+TRAVEL_RULE: Final = "travel-rule"
+"""Code of the reason of what lacks originator and beneficiary data."""
 _lock: Final = threading.Lock()
 _last: list[tuple[Bundle, Engine]] = []
 
@@ -24,10 +26,12 @@ def engine_of(bundle: Bundle) -> Engine:
 
 def decide(bundle: Bundle, facts: Facts, spent: Spent) -> Decision:
     """What the online side does: the policy's answer, unless a person has refused it after screening, which holds
-    whatever the rules ask, or nobody could carry it out."""
+    whatever the rules ask, or nobody could carry it out. What lacks nothing but its travel-rule data waits for it."""
     decision = engine_of(bundle).decide(facts, spent)
     if facts.screening is Screening.HIT and not isinstance(decision, Deny):
         return Deny((Reason("destination-blocked", "screening says no to the destination"),))
+    if isinstance(decision, Deny) and all(reason.code == TRAVEL_RULE for reason in decision.reasons):
+        return Wait(decision.reasons)
     if not isinstance(decision, Routed) or decision.tier == "ledger":
         return decision
     if facts.operation is not Operation.WITHDRAWAL or facts.asset is None or facts.units is None:

@@ -12,6 +12,8 @@ from custody.screening.ports import Screening
 from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
+from custody.storage.sealing import Keys
+from custody.travelrule import service as travelrule
 from custody.withdrawals import repository, reverts, screened, service, windows
 from custody.withdrawals.destinations import destination_of
 from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
@@ -20,7 +22,7 @@ from custody.withdrawals.orders import SIGNING_SCOPE, check_row
 from custody.withdrawals.ownership import owner_of
 from policies import records
 from policies.bundle import Bundle
-from policies.deciding import decide
+from policies.deciding import TRAVEL_RULE, decide
 from policies.decision import Decision, Deny, Routed, Wait
 from policies.engine import PAYMENTS_REVERTED, nobody_asked
 from policies.facts import GENUINE, AccountState, Facts, Operation, Ownership
@@ -32,16 +34,19 @@ from policies.words import needed
 BATCH = 200
 _WAIT_SECONDS: Final = 60
 """How long a withdrawal is left alone for which a window of the house has no room."""
+_DATA_SECONDS: Final = 5
+"""The same while its caller has not attached its travel-rule data."""
 _UNDECIDED = (WithdrawalState.REQUESTED, WithdrawalState.SCREENING)
 
 
-def route(db: Database, bundle: Bundle, screening: Screening, *, now: int) -> int:
+def route(db: Database, bundle: Bundle, screening: Screening, *, now: int, keys: Keys | None = None) -> int:
     """Decide about every requested withdrawal; returns about how many.
 
     While paying is halted, while screening does not answer, and while a case is open, withdrawals wait and say so.
 
     Args:
         now: UNIX seconds.
+        keys: open travel-rule data; without them none counts as attached.
 
     Raises:
         DatabaseUnavailable, Conflict: the withdrawal at hand is undecided; the others are done.
@@ -50,7 +55,7 @@ def route(db: Database, bundle: Bundle, screening: Screening, *, now: int) -> in
     with db.transaction() as tx:
         repository.explain_waiting(tx)
         ids = repository.due(tx, _UNDECIDED, limit=BATCH)
-    return sum(_route_one(db, withdrawal_id, bundle, screening, now=now) for withdrawal_id in ids)
+    return sum(_route_one(db, withdrawal_id, bundle, screening, keys, now=now) for withdrawal_id in ids)
 
 
 def cool(db: Database) -> int:
@@ -67,7 +72,9 @@ def cool(db: Database) -> int:
     return done
 
 
-def _route_one(db: Database, withdrawal_id: UUID, bundle: Bundle, screening: Screening, *, now: int) -> int:
+def _route_one(
+    db: Database, withdrawal_id: UUID, bundle: Bundle, screening: Screening, keys: Keys | None, *, now: int
+) -> int:
     with db.snapshot() as tx:
         seen = repository.find(tx, withdrawal_id)
     if seen is None:
@@ -84,7 +91,7 @@ def _route_one(db: Database, withdrawal_id: UUID, bundle: Bundle, screening: Scr
         verdict = screened.take(tx, withdrawal, answer)
         if verdict is None:
             return 0
-        facts = gather(tx, withdrawal, bundle, verdict, now=now)
+        facts = gather(tx, withdrawal, bundle, verdict, keys, now=now)
         spent = windows.Spent(tx, bundle, now=now)
         decision = decide(bundle, facts, spent)
         record = records.record(bundle, facts, spent.asked, decision)
@@ -92,7 +99,9 @@ def _route_one(db: Database, withdrawal_id: UUID, bundle: Bundle, screening: Scr
     return 1
 
 
-def gather(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, screening: Verdict, *, now: int) -> Facts:
+def gather(
+    tx: Tx, withdrawal: Withdrawal, bundle: Bundle, screening: Verdict, keys: Keys | None, *, now: int
+) -> Facts:
     """Everything the policy is told. What cannot be found out is None, which denies where it is asked for."""
     account = repository.customer_state(tx, withdrawal.customer)
     since = datetime.fromtimestamp(now, UTC) - timedelta(days=1)
@@ -101,6 +110,7 @@ def gather(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, screening: Verdict, *
         value=value_of(bundle, withdrawal.asset, withdrawal.units),
         ownership=_ownership(tx, withdrawal, bundle),
         screening=screening,
+        travel_rule=travelrule.is_attached(tx, keys, withdrawal),
         account=None if account is None else AccountState(account),
         order=_examine(withdrawal, bundle, now=now),
         halts=(),  # looked at before; nothing is decided under a halt
@@ -151,7 +161,8 @@ def _carry_out(tx: Tx, withdrawal: Withdrawal, decision: Decision, record: dict[
     if isinstance(decision, Wait):
         why = "; ".join(map(str, decision.reasons))[:1000]
         repository.record_decision(tx, withdrawal.id, record, tier=None, settlement=None)
-        repository.wait(tx, withdrawal.id, why, seconds=_WAIT_SECONDS)
+        wanted = all(reason.code == TRAVEL_RULE for reason in decision.reasons)
+        repository.wait(tx, withdrawal.id, why, seconds=_DATA_SECONDS if wanted else _WAIT_SECONDS)
         return
     if isinstance(decision, Deny):
         repository.record_decision(tx, withdrawal.id, record, tier=None, settlement=None)

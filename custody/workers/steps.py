@@ -23,6 +23,7 @@ from custody.signing.track import track
 from custody.signing.watch import watch_signers
 from custody.sweeps.model import SweepPace
 from custody.sweeps.service import sweep
+from custody.travelrule.service import deliver
 from custody.treasury.fees import observe
 from custody.treasury.holdings import watch_excess
 from custody.wiring import Services
@@ -47,7 +48,8 @@ def run(step: Step, services: Services) -> int:
 
 def _route(services: Services) -> int:
     db, bundle, now = services.database, services.bundle(), services.clock()
-    done = reconsider(db, bundle) + route(db, bundle, services.screening, now=now)
+    keys = None if services.sealing is None else services.sealing()
+    done = reconsider(db, bundle) + route(db, bundle, services.screening, now=now, keys=keys)
     return done + count(db, bundle, now=now) + lapse(db, now=now) + cool(db)
 
 
@@ -160,6 +162,12 @@ def _watch_signers(services: Services) -> int:
     return 0
 
 
+def _tell_others(services: Services) -> int:
+    if services.exchange is None or services.sealing is None:
+        return 0
+    return deliver(services.database, services.exchange, services.sealing())
+
+
 _STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
     Step.ROUTE: _route,
     Step.EXPIRE: _expire,
@@ -173,6 +181,7 @@ _STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
     Step.SWEEP: _sweep,
     Step.RECONCILE: _reconcile,
     Step.WATCH_SIGNERS: _watch_signers,
+    Step.TELL_OTHERS: _tell_others,
 }
 
 FOLLOWED_BY: Final[Mapping[Step, tuple[Step, ...]]] = {

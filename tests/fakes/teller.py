@@ -32,6 +32,7 @@ from custody.signing.site import Pace, Site
 from custody.signing.track import track
 from custody.storage import halts
 from custody.storage.db import Database
+from custody.storage.sealing import Keys
 from custody.withdrawals import service
 from custody.withdrawals.model import Withdrawal
 from custody.withdrawals.routing import cool, route
@@ -117,6 +118,7 @@ class Teller(ABC):
         self.db = Database(as_role(dsn, "strongroom_worker"), application="worker", pool_size=4)
         self.api = Database(as_role(dsn, "strongroom_api"), application="api", pool_size=2)
         self.screening = Screening([Elsewhere("tests")])
+        self.keys: Keys | None = None
         self._monitor_db = Database(as_role(dsn, "strongroom_monitor"), application="monitor", pool_size=2)
         self._stack = ExitStack()
         session = self._stack.enter_context(self._monitor_db.session())
@@ -205,7 +207,9 @@ class Teller(ABC):
     def route(self) -> int:
         """What a worker's step of that name does."""
         now = int(time.time())
-        done = reconsider(self.db, self.bundle) + route(self.db, self.bundle, self.screening, now=now)
+        done = reconsider(self.db, self.bundle) + route(
+            self.db, self.bundle, self.screening, now=now, keys=self.keys
+        )
         return done + count(self.db, self.bundle, now=now) + lapse(self.db, now=now) + cool(self.db)
 
     def build(self) -> UUID | None:

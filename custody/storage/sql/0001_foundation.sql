@@ -412,6 +412,7 @@ CREATE TABLE sweeps (
     kind           text NOT NULL CHECK (kind IN ('sweep', 'consolidation', 'rotation')),
     state          text NOT NULL CHECK (state IN ('planned', 'signing', 'broadcast', 'confirmed', 'abandoned')),
     reason         text NOT NULL DEFAULT '',
+    decision       jsonb,                                 -- of the policy: facts and outcome for each asset
     transaction_id uuid REFERENCES transactions (id),
     created_at     timestamptz NOT NULL DEFAULT now(),
     updated_at     timestamptz NOT NULL DEFAULT now()
@@ -707,6 +708,43 @@ END $$;
 CREATE TRIGGER withdrawals_screened BEFORE UPDATE OF state ON withdrawals
     FOR EACH ROW WHEN (NEW.state = 'building') EXECUTE FUNCTION withdrawal_is_screened();
 
+-------------------------------------------------------------------------------------------------- travel rule
+-- Originator and beneficiary of withdrawals, personal data sealed by custody/storage/sealing.py, and its way to the VASP
+-- on the other side.
+CREATE TABLE travel_rule (
+    withdrawal_id   uuid PRIMARY KEY REFERENCES withdrawals (id),
+    data            bytea NOT NULL,                       -- IVMS101, sealed
+    data_key        text GENERATED ALWAYS AS
+                        (encode(substring(data FROM 3 FOR get_byte(data, 1)), 'escape')) STORED,
+    fingerprint     bytea NOT NULL CHECK (length(fingerprint) = 32),   -- keyed: the same data again is known by it
+    fingerprint_key text NOT NULL,
+    attached_by     text NOT NULL,                        -- caller
+    attached_at     timestamptz NOT NULL DEFAULT now(),
+    state           text NOT NULL CHECK (state IN ('kept', 'pending', 'delivered', 'refused')),   -- kept: nobody to tell
+    attempts        integer NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    next_attempt_at timestamptz NOT NULL DEFAULT now(),
+    last_error      text NOT NULL DEFAULT '',
+    reference       text NOT NULL DEFAULT '',             -- the other side's word for what it was told
+    delivered_at    timestamptz,
+    CHECK ((state = 'delivered') = (delivered_at IS NOT NULL))
+);
+CREATE INDEX ON travel_rule (next_attempt_at) WHERE state = 'pending';
+CREATE INDEX ON travel_rule (data_key);
+-- What a caller attached stays his word: only its sealing is renewed. What was delivered was delivered.
+CREATE FUNCTION travel_rule_stays() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF (OLD.withdrawal_id, OLD.fingerprint, OLD.fingerprint_key, OLD.attached_by, OLD.attached_at) IS DISTINCT FROM
+           (NEW.withdrawal_id, NEW.fingerprint, NEW.fingerprint_key, NEW.attached_by, NEW.attached_at)
+       OR NEW.state <> OLD.state AND OLD.state <> 'pending' THEN
+        RAISE EXCEPTION 'travel rule data of %: it is attached once and delivered once', OLD.withdrawal_id
+            USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER travel_rule_stay BEFORE UPDATE ON travel_rule FOR EACH ROW EXECUTE FUNCTION travel_rule_stays();
+CREATE TRIGGER travel_rule_kept BEFORE DELETE OR TRUNCATE ON travel_rule
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
 ------------------------------------------------------------------------------------ feed, alerts, API records
 -- The ordered feed. Readers see only rows of transactions older than every running one, so none is ever missed.
 CREATE TABLE events (
@@ -912,6 +950,13 @@ GRANT UPDATE (state, reason, tier, decision, settlement, transaction_id, settlem
 -- Whoever finds something opens a case; only operators at the host, with the workers' role, decide it.
 GRANT INSERT (id, kind, subject, chain, address, findings) ON cases TO strongroom_monitor, strongroom_worker;
 GRANT UPDATE (state, resolution, resolved_by, resolved_at) ON cases TO strongroom_worker;
+-- The API seals and stores, and cannot read back: who takes it gets nothing that was there before.
+REVOKE SELECT ON travel_rule FROM strongroom_api, strongroom_monitor, strongroom_read;
+GRANT SELECT (withdrawal_id, fingerprint, fingerprint_key, attached_by, attached_at, state, attempts, last_error,
+    delivered_at) ON travel_rule TO strongroom_api;
+GRANT INSERT (withdrawal_id, data, fingerprint, fingerprint_key, attached_by, state) ON travel_rule TO strongroom_api;
+GRANT UPDATE (data, state, attempts, next_attempt_at, last_error, reference, delivered_at) ON travel_rule
+    TO strongroom_worker;
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
 GRANT INSERT ON withdrawal_events, deposit_events, halts, policy_counts TO strongroom_worker;
@@ -924,7 +969,7 @@ GRANT UPDATE (state, reason) ON customers TO strongroom_worker;
 GRANT INSERT, DELETE ON reservations TO strongroom_worker;
 GRANT INSERT, UPDATE ON losses, fee_observations TO strongroom_worker;
 GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, rotations, variances TO strongroom_worker;
-GRANT UPDATE (state, reason, transaction_id, updated_at) ON sweeps TO strongroom_worker;
+GRANT UPDATE (state, reason, decision, transaction_id, updated_at) ON sweeps TO strongroom_worker;
 GRANT UPDATE (open, left_behind) ON sweep_items TO strongroom_worker;
 GRANT UPDATE (first) ON nonces TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON variances TO strongroom_worker;
