@@ -15,8 +15,9 @@ import z3
 from policies.decision import Routed
 from policies.engine import Engine
 from policies.facts import Facts
+from policies.notation import told_duration
 from policies.outflow import Payments, maximum
-from policies.prover import OTHERS, Answer, Outflow, Prover, Step, plainly
+from policies.prover import OTHERS, Answer, Outflow, Prover, Step
 from policies.rules import COLDER, Rule
 from policies.symbols import Verdict
 from policies.windows import Windows
@@ -32,10 +33,11 @@ _TOGETHER: Final = 3
 def answer(prover: Prover, question: Outflow) -> Answer:
     """Whether more can leave than the question says."""
     payments = Payments(prover, question)
+    told, time = payments.told, told_duration(question.within_seconds)
     bound = payments.bound()
     most = None if bound is None else bound[0]
     if bound is not None and bound[0] <= question.at_most:
-        says = f"no more than {most} can leave within any {question.within_seconds} s"
+        says = f"no more than {told(bound[0])} can leave within any {time}"
         return Answer("proven", says, rests_on=bound[1], most=most)
     attack = Attack(payments)
     steps = attack.greedy()
@@ -44,10 +46,11 @@ def answer(prover: Prover, question: Outflow) -> Answer:
     reached = sum(payments.worth(step.facts) for step in steps)
     if reached > question.at_most:
         times = [step.facts.now for step in steps]
-        says = f"{reached} leave in {len(steps)} payments within {max(times) - min(times) + 1} s"
+        lasts = told_duration(max(times) - min(times) + 1)
+        says = f"{told(reached)} leave in {len(steps)} payments within {lasts}"
         return Answer("refuted", says, steps=tuple(steps), most=most, reached=reached)
-    told = "no bound was found" if most is None else f"no more than {most} can leave"
-    says = f"{told}, and no way to more than {reached} was found"
+    known = "no bound was found" if most is None else f"no more than {told(most)} can leave"
+    says = f"{known}, and no way to more than {told(reached)} was found"
     return Answer("not-proven", says, most=most, reached=reached)
 
 
@@ -60,7 +63,7 @@ class Attack:
 
     def __init__(self, payments: Payments) -> None:
         self._payments, self.question = payments, payments.question
-        self.engine = Engine(payments.policy, plainly)
+        self.engine = Engine(payments.policy, payments.prover.told)
 
     def greedy(self) -> list[Step]:
         """Payments that the engine lets through, as much as was found; all within the time asked about."""

@@ -64,6 +64,11 @@ class Payments:
         """What a payment adds to what the question sums up."""
         return verdict.of.number["units"] if self.question.asset is not None else verdict.of.high
 
+    def told(self, amount: int) -> str:
+        """What the question sums up, for people."""
+        asset = self.question.asset
+        return f"{amount} in value" if asset is None else self.prover.told(asset, amount)
+
     def worth(self, facts: Facts) -> int:
         """The same of one that is found."""
         if self.question.asset is not None:

@@ -23,7 +23,7 @@ import z3
 from chains.errors import InvalidValue
 from policies.bundle import Approver, Bundle
 from policies.decision import Decision, Routed
-from policies.engine import Engine
+from policies.engine import Engine, Told
 from policies.facts import Facts
 from policies.mentioned import Names, Worth, names_in, worths
 from policies.organisations import Distinct, TooMany, counterparts, fewest
@@ -40,6 +40,11 @@ OTHERS: Final = {
 """What somebody is called whom nobody mentions."""
 TIMEOUT_MS: Final = 30_000
 """Milliseconds for one formula; what takes longer is not proven."""
+
+
+def plainly(asset: str, units: int) -> str:
+    """Amounts without decimals, for reasons."""
+    return f"{units} base units of {asset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +133,13 @@ class Prover:
     assets: dict[str, Worth] = field(default_factory=dict)
     approvers: tuple[Approver, ...] | None = None
     timeout_ms: int = TIMEOUT_MS
+    told: Told = plainly
+    """Shows amounts."""
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, *, timeout_ms: int = TIMEOUT_MS) -> Prover:
         """Of a bundle's policy, with its assets, prices and approvers."""
-        return cls(bundle.policy, worths(bundle), bundle.approvers, timeout_ms)
+        return cls(bundle.policy, worths(bundle), bundle.approvers, timeout_ms, bundle.told)
 
     def ask(self, question: Question) -> Answer:
         """Answer one question."""
@@ -163,7 +170,7 @@ class Prover:
 
     def let_through(self, facts: Facts) -> Step | None:
         """What the engine says of a withdrawal before which there was none; None if it is not let through."""
-        decision = Engine(self.policy, plainly).decide(facts, Windows(self.policy))
+        decision = Engine(self.policy, self.told).decide(facts, Windows(self.policy))
         return Step(facts, decision) if isinstance(decision, Routed) else None
 
     def _ever(self, question: Ever) -> Answer:
@@ -246,8 +253,3 @@ def tier_of(step: Step) -> str:
     """Where it is paid from."""
     assert isinstance(step.decision, Routed)
     return step.decision.tier
-
-
-def plainly(asset: str, units: int) -> str:
-    """Amounts without decimals, for reasons."""
-    return f"{units} base units of {asset}"

@@ -60,8 +60,8 @@ def show(bundle: BundleOption, file: PolicyFile = None, *, as_json: AsJson = Fal
     from policies import words
 
     shown = output(as_json=as_json)
-    with _readable(shown):
-        chosen = _chosen(bundle, file)
+    with readable(shown):
+        chosen = chosen_bundle(bundle, file)
         told = chosen.told
         if shown.form is Form.PEOPLE:
             typer.echo("\n".join(words.policy(chosen.policy, told, chosen.unit)))
@@ -92,12 +92,12 @@ def explain(
     For a withdrawal the facts and windows are those of its record, and the workers' settings say where that is.
     """
     shown = output(as_json=as_json)
-    with _readable(shown):
+    with readable(shown):
         if bundle is None:
             raise InvalidValue(f"name the signed bundle: --bundle FILE, or {BUNDLE_VARIABLE}")
         if (withdrawal is None) is (given is None):
             raise InvalidValue("name a withdrawal, or facts with --given, and not both")
-        chosen = _chosen(bundle, file)
+        chosen = chosen_bundle(bundle, file)
         if given is not None:
             explanation = _of_facts(chosen, given, spent)
         else:
@@ -114,8 +114,8 @@ def run_cases(bundle: BundleOption, file: PolicyFile = None, *, as_json: AsJson 
     from policies.cases import answer, judge_all
 
     shown = output(as_json=as_json)
-    with _readable(shown):
-        outcomes = judge_all(_chosen(bundle, file))
+    with readable(shown):
+        outcomes = judge_all(chosen_bundle(bundle, file))
         wrong = [each for each in outcomes if each.wrong]
         if shown.form is Form.PROGRAMS:
             _print(
@@ -149,8 +149,8 @@ def lint(
     from policies.lint import lint as examine
 
     shown = output(as_json=as_json)
-    with _readable(shown):
-        found = examine(_chosen(bundle, file))
+    with readable(shown):
+        found = examine(chosen_bundle(bundle, file))
         if shown.form is Form.PROGRAMS:
             _print([each.describe() for each in found])
         else:
@@ -186,9 +186,9 @@ def draft(
     from policies.bundle.changes import differences, successor_of
 
     shown = output(as_json=as_json)
-    with _readable(shown):
+    with readable(shown):
         present = _signed(bundle).bundle
-        wanted = _chosen(bundle, file)
+        wanted = chosen_bundle(bundle, file)
         warnings = _examined(wanted)
         now = int(time.time())
         waits = present.veto_seconds + _HOUR if present.veto_seconds else 0
@@ -211,7 +211,7 @@ def draft(
 
 
 @contextmanager
-def _readable(shown: Output) -> Iterator[None]:
+def readable(shown: Output) -> Iterator[None]:
     """As `outcome`; programs get the mistakes of a file one by one, with their places."""
     from policies.nodes import Unreadable
 
@@ -226,7 +226,7 @@ def _readable(shown: Output) -> Iterator[None]:
             raise typer.Exit(int(Exit.USAGE)) from None
 
 
-def _chosen(bundle: Path, file: Path | None) -> Bundle:
+def chosen_bundle(bundle: Path, file: Path | None) -> Bundle:
     """The bundle, with the policy of a file if one is named; consistent."""
     from policies.bundle.checks import check_consistent
     from policies.reading import read_policy

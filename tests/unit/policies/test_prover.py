@@ -146,6 +146,12 @@ def test_an_unknown_fact_is_no_way_around_a_rule() -> None:
     assert found.outcome == "refuted"
 
 
+def test_what_checks_find_is_never_paid() -> None:
+    checked = Rule(id="checked", when=When(destinations=OUT), checks=("screening",))
+    assert ask(Ever(When(screening="hit")), HOT, checked).outcome == "proven"
+    assert ask(Ever(When(screening="hit")), HOT).outcome == "refuted"
+
+
 def test_hours_are_understood_over_midnight() -> None:
     night = Hours(days=("sat",), from_minute=22 * 60, to_minute=6 * 60)
     closed = Rule(id="closed", when=When(hours=night), deny="closed")
