@@ -93,7 +93,8 @@ def main() -> None:
         sys.exit(_run_process(name, sys.argv[2:]))
 
     from custody.console.app import app
-    from custody.console.case import case_app  # noqa: F401 - add their verbs to the app
+    from custody.console.approve import approvers  # noqa: F401 - add their verbs to the app
+    from custody.console.case import case_app  # noqa: F401
     from custody.console.operator import operator  # noqa: F401
     from custody.console.policy_proofs import prove_app  # noqa: F401
 

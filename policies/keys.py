@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Final, NoReturn, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -36,6 +36,7 @@ from policies.statements import (
     Veto,
 )
 
+_ENCRYPTED: Final = "-----BEGIN ENCRYPTED PRIVATE KEY-----"
 _OTHERS_MAY: int = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -67,8 +68,12 @@ class SigningKey:
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, passphrase: Callable[[], str] | None = None) -> Self:
         """Read a key from a PKCS#8 PEM file that only its owner may read.
+
+        Args:
+            path: the file.
+            passphrase: asked for if the file is encrypted; None: only one that is not is read.
 
         Raises:
             UnusableKey: says what is wrong with the file and what to do.
@@ -80,21 +85,30 @@ class SigningKey:
             raise UnusableKey(f"key file {path}: {error.strerror}") from None
         if mode & _OTHERS_MAY:
             raise UnusableKey(f"key file {path} is open to other users: chmod 600 it")
+        encrypted = raw.lstrip().startswith(_ENCRYPTED.encode())
+        if encrypted and passphrase is None:
+            raise UnusableKey(f"key file {path} is encrypted: expected one that is not")
         try:
-            key = load_pem_private_key(raw, password=None)
+            password = passphrase().encode() if encrypted and passphrase is not None else None
+            key = load_pem_private_key(raw, password=password)
         except (ValueError, TypeError):
-            raise UnusableKey(f"key file {path}: expected an unencrypted PKCS#8 PEM") from None
+            what = "wrong passphrase, or damaged" if encrypted else "expected a PKCS#8 PEM"
+            raise UnusableKey(f"key file {path}: {what}") from None
         if not isinstance(key, Ed25519PrivateKey):
             raise UnusableKey(f"key file {path}: expected an Ed25519 key")
         return cls(key)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, passphrase: str | None = None) -> None:
         """Write the key as PKCS#8 PEM into a new file of mode 0600; an existing file is never overwritten.
+
+        Args:
+            path: the file.
+            passphrase: encrypts it (PBES2: scrypt with 128 MiB, AES-256); None: it is not encrypted.
 
         Raises:
             UnusableKey: the file exists, or it can't be written.
         """
-        pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        pem = self._plain() if passphrase is None else self._sealed(passphrase)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
@@ -103,6 +117,24 @@ class SigningKey:
             file.write(pem)
             file.flush()
             os.fsync(file.fileno())
+
+    def _plain(self) -> bytes:
+        return self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+    def _sealed(self, passphrase: str) -> bytes:
+        # OpenSSL's own encryption of PKCS#8 stretches a passphrase 2,048 times only: a minute's work for a thief.
+        from Crypto.IO import PEM, PKCS8
+
+        inner = b"\x04\x20" + self._key.private_bytes_raw()  # RFC 8410: an OCTET STRING in the OCTET STRING
+        der = PKCS8.wrap(
+            inner,
+            "1.3.101.112",
+            passphrase.encode(),
+            "scryptAndAES256-CBC",
+            {"iteration_count": 2**17, "block_size": 8, "parallelization": 1, "salt_size": 16},
+            None,
+        )
+        return PEM.encode(der, _ENCRYPTED.removeprefix("-----BEGIN ").removesuffix("-----")).encode() + b"\n"
 
     def sign_digest(self, digest: bytes) -> str:
         """The signature over a document's 32-byte digest, as base64 (88 characters).

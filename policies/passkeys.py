@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicNumbers
 from fido2 import cbor
 from fido2.cose import ES256
-from fido2.webauthn import AuthenticatorData, CollectedClientData
+from fido2.webauthn import AttestationObject, AuthenticatorData, CollectedClientData
 
 from chains.errors import InvalidValue
 from policies.bundle.people import Passkey
@@ -42,7 +42,7 @@ def verify_assertion(assertion: Assertion, passkey: Passkey, challenge: bytes) -
         key = _key_of(passkey)
     except InvalidValue as error:
         raise BadSignature(f"passkey: {error}") from None
-    _check_client(client, passkey, challenge)
+    _check_client(client, passkey, challenge, "webauthn.get")
     _check_authenticator(data, passkey)
     message = data + hashlib.sha256(client).digest()
     if isinstance(key, str):
@@ -54,13 +54,13 @@ def verify_assertion(assertion: Assertion, passkey: Passkey, challenge: bytes) -
         raise BadSignature("the passkey's signature does not verify") from None
 
 
-def _check_client(raw: bytes, passkey: Passkey, challenge: bytes) -> None:
+def _check_client(raw: bytes, passkey: Passkey, challenge: bytes, kind: str) -> None:
     try:
         client = CollectedClientData(raw)
         said = (client.type, client.challenge, client.origin, client.cross_origin)
     except Exception:  # noqa: BLE001 - whatever strangers' bytes do to a parser
         raise BadSignature("passkey: what the browser says cannot be read") from None
-    wanted = ("webauthn.get", challenge, passkey.origin, False)
+    wanted = (kind, challenge, passkey.origin, False)
     for name, found, expected in zip(
         ("type", "challenge", "origin", "crossOrigin"), said, wanted, strict=True
     ):
@@ -79,6 +79,37 @@ def _check_authenticator(raw: bytes, passkey: Passkey) -> None:
         raise BadSignature("passkey: the authenticator has seen nobody (user presence)")
     if not data.is_user_verified():
         raise BadSignature("passkey: the authenticator has asked for no PIN or biometric (user verification)")
+
+
+def registered(attestation: bytes, client: bytes, challenge: bytes, *, rp_id: str, origin: str) -> Passkey:
+    """The passkey that an authenticator has just made (WebAuthn section 7.1; attestation is not looked at).
+
+    Args:
+        attestation: CBOR of the attestation object.
+        client: the browser's JSON.
+        challenge: 32 bytes that were asked to be in it.
+        rp_id: relying party.
+        origin: of the page.
+
+    Raises:
+        BadSignature: another challenge or page, or nobody was present and verified.
+        InvalidValue: no credential, or one with a key of another kind.
+    """
+    try:
+        data = AttestationObject(attestation).auth_data
+        credential = data.credential_data
+        key = cbor.encode(dict(credential.public_key)) if credential is not None else b""
+    except Exception:  # noqa: BLE001 - whatever strangers' bytes do to a parser
+        raise InvalidValue("what the authenticator has made cannot be read") from None
+    if credential is None:
+        raise InvalidValue("the authenticator has made no credential")
+    made = Passkey(
+        credential_id=encode(credential.credential_id), public_key=encode(key), rp_id=rp_id, origin=origin
+    )
+    _check_client(client, made, challenge, "webauthn.create")
+    _check_authenticator(bytes(data), made)
+    check_passkey(made)
+    return made
 
 
 def check_passkey(passkey: Passkey) -> None:

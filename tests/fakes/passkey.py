@@ -100,8 +100,10 @@ class SoftPasskey:
             "origin": self.origin,
             "crossOrigin": False,
         }
+        data = self.authenticator_data(flags=flags, more=credential)
+        attestation = cbor.encode({"fmt": "none", "attStmt": {}, "authData": data})
         return {
-            "authenticator_data": encode(self.authenticator_data(flags=flags, more=credential)),
+            "attestation": encode(attestation),
             "client_data": encode(json.dumps(client | says, separators=(",", ":")).encode()),
         }
 

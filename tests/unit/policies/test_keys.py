@@ -139,3 +139,30 @@ def test_whatever_is_signed_is_signed_over_its_own_digest_and_no_other() -> None
             else:
                 with pytest.raises(BadSignature):
                     verify_ed25519(key.public_hex, what, signature)
+
+
+def test_a_key_with_a_passphrase_is_read_with_that_one_only(tmp_path: Path) -> None:
+    key, path = SigningKey.generate(), tmp_path / "ada.pem"
+    key.save(path, "correct horse battery")
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+    assert SigningKey.load(path, lambda: "correct horse battery").public_hex == key.public_hex
+    with pytest.raises(UnusableKey, match="is encrypted"):
+        SigningKey.load(path)
+    with pytest.raises(UnusableKey, match="wrong passphrase"):
+        SigningKey.load(path, lambda: "another")
+    damaged = bytearray(path.read_bytes())
+    damaged[150] ^= 1
+    path.write_bytes(damaged)
+    with pytest.raises(UnusableKey):
+        SigningKey.load(path, lambda: "correct horse battery")
+
+
+def test_a_key_without_a_passphrase_is_read_without_asking(tmp_path: Path) -> None:
+    key, path = SigningKey.generate(), tmp_path / "ada.pem"
+    key.save(path)
+
+    def never() -> str:
+        raise AssertionError("nobody is asked")
+
+    assert SigningKey.load(path, never).public_hex == key.public_hex
