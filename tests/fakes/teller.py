@@ -118,7 +118,7 @@ class Teller(ABC):
         self.db = Database(as_role(dsn, "strongroom_worker"), application="worker", pool_size=4)
         self.api = Database(as_role(dsn, "strongroom_api"), application="api", pool_size=2)
         self.screening = Screening([Elsewhere("tests")])
-        self.keys: Keys | None = None
+        self.sealing_keys: Keys | None = None
         self._monitor_db = Database(as_role(dsn, "strongroom_monitor"), application="monitor", pool_size=2)
         self._stack = ExitStack()
         session = self._stack.enter_context(self._monitor_db.session())
@@ -208,7 +208,7 @@ class Teller(ABC):
         """What a worker's step of that name does."""
         now = int(time.time())
         done = reconsider(self.db, self.bundle) + route(
-            self.db, self.bundle, self.screening, now=now, keys=self.keys
+            self.db, self.bundle, self.screening, now=now, keys=self.sealing_keys
         )
         return done + count(self.db, self.bundle, now=now) + lapse(self.db, now=now) + cool(self.db)
 
