@@ -27,6 +27,7 @@ def api_services(services: Services) -> ApiServices:
     return ApiServices(
         database=services.database,
         bundle=services.bundle,
+        root=services.root,
         signer=services.signer,
         audience=services.settings.audience,
         wake=services.wake,

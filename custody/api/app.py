@@ -27,6 +27,7 @@ from custody.api.routers import (
     feed,
     health,
     operations,
+    statements,
     sweeps,
     withdrawals,
 )
@@ -46,6 +47,7 @@ ROUTERS: Final = tuple(
         catalogue,
         feed,
         operations,
+        statements,
     )
 )
 NONCE_CLEANING_SECONDS: Final = 30

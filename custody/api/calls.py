@@ -60,6 +60,8 @@ class Scope(StrEnum):
     APPROVALS_READ = "approvals:read"
     APPROVALS_GIVE = "approvals:give"
     """May hand in what approvers have signed."""
+    STATEMENTS_GIVE = "statements:give"
+    """May hand in what officers have signed."""
     LEDGER_READ = "ledger:read"
     EVENTS_READ = "events:read"
     CASES_READ = "cases:read"

@@ -269,6 +269,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "Page_DepositOut_": _page(_DEPOSIT_OUT),
     "WithdrawalOut": _WITHDRAWAL,
     "Page_WithdrawalOut_": _page(_WITHDRAWAL),
+    "StatementOut": {"kind": "freeze", "digest": "8c" * 32, "frozen": ["customer:alice"]},
     "ApprovalOut": {
         "digest": "8c" * 32,
         "withdrawal": _ORDER,

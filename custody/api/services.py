@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from custody.ports import Clock, Wake, system_clock, wake_nobody
 from custody.storage.db import Database
-from policies.bundle import Bundle
+from policies.bundle import Bundle, TrustRoot
 from signers.ports import Signer
 
 
@@ -19,6 +19,8 @@ class ApiServices:
     """With the role `strongroom_api`."""
     bundle: Callable[[], Bundle]
     """The bundle in force now. Raises UntrustedBundle when there is none that may be believed."""
+    root: TrustRoot
+    """The pinned quorum."""
     signer: Callable[[str], Signer]
     """The signer of a key-set id. Raises InvalidValue if none is configured."""
     audience: str

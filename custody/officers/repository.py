@@ -28,9 +28,11 @@ class StoredBundle:
 def note_bundle(tx: Tx, bundle: Bundle, document: bytes, *, seen_at: int) -> None:
     """Keep a bundle that the quorum has signed; again changes nothing."""
     tx.execute(
-        "INSERT INTO bundles (version, digest, document, seen_at) VALUES (%s, %s, %s, to_timestamp(%s))"
-        " ON CONFLICT DO NOTHING",
-        [bundle.version, bundle.digest_hex(), document, seen_at],
+        "INSERT INTO bundles (version, digest, document, seen_at)"
+        " SELECT %(version)s, %(digest)s, %(document)s, to_timestamp(%(seen_at)s)"
+        " WHERE NOT EXISTS (SELECT 1 FROM bundles WHERE id = sha256(%(document)s::bytea) AND version = %(version)s"
+        "  AND digest = %(digest)s AND seen_at <= to_timestamp(%(seen_at)s))",
+        {"version": bundle.version, "digest": bundle.digest_hex(), "document": document, "seen_at": seen_at},
     )
 
 
@@ -60,7 +62,7 @@ def of_version(tx: Tx, version: int) -> Sequence[StoredBundle]:
 
 def seen(tx: Tx, *, above: int) -> Sequence[StoredBundle]:
     """Bundles above a version, the one that came last first."""
-    rows = tx.all(f"{_BUNDLES} WHERE b.version > %s ORDER BY b.seen_at DESC, b.version DESC", [above])
+    rows = tx.all(f"{_BUNDLES} WHERE b.version > %s ORDER BY b.seen_at DESC, b.number DESC", [above])
     return [_bundle(row) for row in rows]
 
 
@@ -79,8 +81,11 @@ def _bundle(row: Row) -> StoredBundle:
 def add_statement(tx: Tx, kind: StatementKind, bundle_version: int | None, document: bytes) -> bool:
     """Keep a statement; False if it was there."""
     added = tx.execute(
-        "INSERT INTO statements (kind, bundle_version, document) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-        [kind, bundle_version, document],
+        "INSERT INTO statements (kind, bundle_version, document)"
+        " SELECT %(kind)s, %(version)s::bigint, %(document)s"
+        " WHERE NOT EXISTS (SELECT 1 FROM statements WHERE id = sha256(%(document)s::bytea) AND kind = %(kind)s"
+        "  AND bundle_version IS NOT DISTINCT FROM %(version)s::bigint)",
+        {"kind": kind, "version": bundle_version, "document": document},
     )
     return added > 0
 
@@ -89,7 +94,7 @@ def statements(tx: Tx, kind: StatementKind, *, since: int) -> list[bytes]:
     """Statements of a kind for bundles from a version on (vetoes: all), in the order in which they came."""
     rows = tx.all(
         "SELECT document FROM statements WHERE kind = %s AND (bundle_version IS NULL OR bundle_version >= %s)"
-        " ORDER BY received_at, id",
+        " ORDER BY number",
         [kind, since],
     )
     return [bytes(row["document"]) for row in rows]

@@ -175,19 +175,25 @@ class Standing:
 
     def _next(self, tx: Tx, present: Bundle, now: int) -> tuple[Bundle, WaitingBundle | None]:
         """The bundle in force now, and the one that waits: of those that were seen the last one, unless vetoed."""
-        for row in repository.seen(tx, above=present.version):
-            read = self._believed(row.document, now)
-            if read is None or read.bundle.version <= present.version:
-                continue
-            digest = read.bundle.digest_hex()
-            if digest in self._vetoed(tx, present):
-                break
-            due = acts_from(read, present, first_seen=row.seen_at)
-            if due > now:
-                return present, WaitingBundle(read.bundle, due)
-            repository.note_adoption(tx, row.document, adopted_at=now)
-            return read.bundle, None
-        return present, None
+        found = [
+            (row, read)
+            for row in repository.seen(tx, above=present.version)
+            if (read := self._believed(row.document, now)) is not None
+            and read.bundle.version > present.version
+        ]
+        if not found:
+            return present, None
+        last = found[0][1].bundle
+        # The same bundle may have come again with more signatures.
+        same = [(row, read) for row, read in found if read.bundle == last]
+        row, read = next((each for each in same if each[1].by_all), same[0])
+        if last.digest_hex() in self._vetoed(tx, present):
+            return present, None
+        due = acts_from(read, present, first_seen=row.seen_at)
+        if due > now:
+            return present, WaitingBundle(last, due)
+        repository.note_adoption(tx, row.document, adopted_at=now)
+        return last, None
 
     def _believed(self, document: bytes, now: int) -> ReadBundle | None:
         try:

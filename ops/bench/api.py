@@ -222,6 +222,7 @@ def _serve(dsn: str, port: int, directory: Path) -> None:
     services = ApiServices(
         database=Database(dsn, application="bench-api", pool_size=POOL_SIZE),
         bundle=lambda: bundle,
+        root=root,
         signer=no_signer,
         audience=_AUDIENCE,
         requests_per_second=1_000_000,

@@ -38,7 +38,9 @@ from policies.bundle import (
     Bundle,
     Caller,
     Confirmations,
+    Officer,
     TierCap,
+    TrustRoot,
     UntrustedBundle,
 )
 from policies.intent import Order
@@ -137,6 +139,8 @@ class RunningApi:
     bundle: Bundle
     signer: AttestingSigner
     keys: Mapping[str, SigningKey]
+    officer: SigningKey
+    """Of olga, the bundle's one officer, whose key alone is pinned."""
     trusted: bool = True
     now_offset: int = 0
     woken: list[Step] = field(default_factory=list)
@@ -279,6 +283,14 @@ def running_api(
     bundle = make_bundle({name: (keys[name], scopes[name]) for name in scopes}, signer)
     past = tuple(msgspec.structs.replace(c, not_after=1) if c.id == "past" else c for c in bundle.callers)
     bundle = extend(msgspec.structs.replace(bundle, callers=past))
+    officer = SigningKey.generate()
+    olga = Officer(
+        id="olga", key=officer.public_hex, organisation="board", not_after=int(time.time()) + 86_400
+    )
+    bundle = msgspec.structs.replace(bundle, officers=(olga,))
+    root = TrustRoot(
+        threshold=1, keys={"olga": officer.public_hex}, organisations={"olga": "board"}, minimum_version=1
+    )
     known: Mapping[str, Signer] = {signer.keyset_id: signer, **(signers or {})}
     database = Database(
         as_role(superuser_dsn, "strongroom_api"),
@@ -287,7 +299,7 @@ def running_api(
         wait_seconds=WAIT_SECONDS,
         waiting_at_most=WAITING_AT_MOST,
     )
-    api = RunningApi("", superuser_dsn, database, bundle, signer, keys)
+    api = RunningApi("", superuser_dsn, database, bundle, signer, keys, officer)
 
     def believed() -> Bundle:
         if not api.trusted:
@@ -302,6 +314,7 @@ def running_api(
     services = ApiServices(
         database=database,
         bundle=believed,
+        root=root,
         signer=signer_of,
         audience=AUDIENCE,
         wake=lambda step: api.woken.append(step),

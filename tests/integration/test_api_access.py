@@ -54,6 +54,8 @@ RULES: Final = {
     "GET /v1/alerts": Scope.EVENTS_READ,
     "GET /v1/status": Scope.EVENTS_READ,
     "GET /v1/cases": Scope.CASES_READ,
+    "PUT /v1/withdrawals/{withdrawal}/travel-rule": Scope.WITHDRAWALS_WRITE,
+    "POST /v1/statements": Scope.STATEMENTS_GIVE,
 }
 """What each route is to ask for, written down a second time: a scope that is taken off a route by mistake shows."""
 
@@ -86,6 +88,11 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
                 "policy_version": 1,
                 "expires_at": 1,
             },
+            "signature": "A" * 86 + "==",
+        },
+        "POST /v1/statements": lambda: {
+            "kind": "veto",
+            "statement": {"v": 1, "officer": "olga", "bundle": "ab" * 32, "reason": "", "issued_at": 1},
             "signature": "A" * 86 + "==",
         },
     }

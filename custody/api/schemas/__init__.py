@@ -59,6 +59,7 @@ from custody.api.schemas.operations import (
     UnderWayOut,
     WaitingOut,
 )
+from custody.api.schemas.statements import NewStatement, StatementOut
 from custody.api.schemas.withdrawals import (
     BumpOut,
     NewBump,
@@ -102,6 +103,7 @@ __all__ = [
     "NewApproval",
     "NewBump",
     "NewCustomer",
+    "NewStatement",
     "NewWithdrawal",
     "OrderIn",
     "Out",
@@ -110,6 +112,7 @@ __all__ = [
     "ProblemOut",
     "QuestionOut",
     "ReasonOut",
+    "StatementOut",
     "StatusOut",
     "SuggestedFee",
     "SweepOut",

@@ -783,22 +783,26 @@ $$ SELECT coalesce(string_to_array(current_setting('strongroom.frozen', true), '
 
 -- Bundles that the quorum has signed, as they came, and since when each is in force here. Whoever reads them verifies the
 -- signatures again: what anybody else wrote here is passed over.
+-- A document may be in here twice: who writes one with false columns must not keep the true row out.
 CREATE TABLE bundles (
-    id       bytea GENERATED ALWAYS AS (sha256(document)) STORED PRIMARY KEY,
+    number   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id       bytea GENERATED ALWAYS AS (sha256(document)) STORED,
     version  bigint NOT NULL CHECK (version > 0),
     digest   text NOT NULL CHECK (digest ~ '^[0-9a-f]{64}$'),
     document bytea NOT NULL CHECK (length(document) <= 4194304),      -- JSON with its signatures
     seen_at  timestamptz NOT NULL                                     -- from then on it waits for vetoes
 );
 CREATE INDEX ON bundles (version);
+CREATE INDEX ON bundles (id);
 CREATE TABLE bundle_adoptions (
-    bundle     bytea PRIMARY KEY REFERENCES bundles (id),
+    bundle     bytea PRIMARY KEY,                         -- its id
     adopted_at timestamptz NOT NULL
 );
 
 -- What single officers have signed: freezes, lower numbers, vetoes. Verified at each use, like bundles.
 CREATE TABLE statements (
-    id             bytea GENERATED ALWAYS AS (sha256(document)) STORED PRIMARY KEY,
+    number         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id             bytea GENERATED ALWAYS AS (sha256(document)) STORED,
     kind           text NOT NULL CHECK (kind IN ('freeze', 'lowering', 'veto')),
     bundle_version bigint,                                -- until a higher one; null: a veto, for good
     document       bytea NOT NULL CHECK (length(document) <= 16384),  -- JSON with its signature
@@ -806,6 +810,7 @@ CREATE TABLE statements (
     CHECK ((bundle_version IS NULL) = (kind = 'veto'))
 );
 CREATE INDEX ON statements (kind, bundle_version);
+CREATE INDEX ON statements (id);
 CREATE TRIGGER bundles_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON bundles
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER bundle_adoptions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON bundle_adoptions
