@@ -109,6 +109,12 @@ The same on Ethereum, with one address for ETH and USDX (or on a second network:
   strongroom withdrawal list    # broadcast after a few seconds
   eth mine                      # settled
 
+Two treasurers (ada, ben, cleo or dora) approve what is large for the hot wallet.
+  strongroom withdrawal create --customer dave --amount 0.06 --to $(bitcoin-cli -rpcwallet=outside getnewaddress)
+  strongroom approve            # what waits
+  strongroom approve ID --approver ada --key {stack.directory}/officers/approvers/ada.pem
+  strongroom approve ID --approver cleo --key {stack.directory}/officers/approvers/cleo.pem
+
 As an officer, at the signer itself.
   strongroom key status --signer $STRONGROOM_SIGNER
   strongroom key freeze asset:USDX --signer $STRONGROOM_SIGNER --officer olga --key {stack.directory}/officers/olga.pem

@@ -167,6 +167,8 @@ def _for_people(stack: Stack) -> None:
         FILE_VARIABLE: str(files(stack.directory)["reconcile"]),
         "STRONGROOM_OPERATOR_CONFIG": str(files(stack.directory)["worker"]),
         "STRONGROOM_SIGNER": str(stack.signer_socket),
+        "STRONGROOM_BUNDLE_PATH": f"{stack.directory}/bundle.json",
+        "STRONGROOM_TRUST_ROOT_PATH": f"{stack.directory}/trust-root.json",
         **stack.token.env,
     }
     content = "".join(f'export {name}="{value}"\n' for name, value in lines.items())

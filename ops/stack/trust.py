@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -22,14 +22,25 @@ from ops.stack.quorum import CallerGrant, Quorum, make_bundle, make_quorum, publ
 from policies.bundle import Bundle, EvmKeyset, EvmNetwork, TrustRoot, read_bundle
 from signers.keyset import EvmKeysetRecord
 
-_READS: Final = ("customers:read", "deposits:read", "withdrawals:read", "ledger:read", "events:read", "cases:read")
+_READS: Final = (
+    "customers:read",
+    "deposits:read",
+    "withdrawals:read",
+    "ledger:read",
+    "events:read",
+    "cases:read",
+)
+_APPROVALS: Final = ("approvals:read", "approvals:give")
 _CALLERS: Final = {
     "exchange": (
         "trading",
-        (*_READS, "customers:write", "addresses:write", "withdrawals:write", "withdrawals:sign"),
+        (*_READS, *_APPROVALS, "customers:write", "addresses:write", "withdrawals:write", "withdrawals:sign"),
     ),
-    "operator": ("operations", (*_READS, "operator")),
+    "operator": ("operations", (*_READS, *_APPROVALS, "operator")),
+    "dora": ("treasury", (*_READS, *_APPROVALS, "withdrawals:write", "withdrawals:sign")),
 }
+_ALSO_APPROVES: Final = "dora"
+"""A treasurer who gives orders as well: for her own ones she never counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +68,12 @@ def prepare(directory: Path, token: SoftHsmToken, chains: Mapping[TrialNetwork, 
         DevnetError: a chain has not what the bundle is to say, or does say, of it.
     """
     officers = directory / "officers"
-    quorum = make_quorum(officers)
     callers = {
         name: person(directory / "callers", name, organisation=organisation)
         for name, (organisation, _) in _CALLERS.items()
     }
+    quorum = make_quorum(officers)
+    quorum = replace(quorum, approvers=(*quorum.approvers, callers[_ALSO_APPROVES]))
     verifier = person(directory / "verifiers", "verifier", organisation="audit")
     bundle_path, root_path = directory / "bundle.json", directory / "trust-root.json"
     admin = ethereum.admin_address(officers)
