@@ -33,6 +33,7 @@ def api_services(services: Services) -> ApiServices:
         wake=services.wake,
         broker=lambda: answers(services.settings.redis_url),
         clock=services.clock,
+        sealing=services.sealing,
         verifier_silent_seconds=services.settings.verifier_silent_seconds,
     )
 

@@ -127,6 +127,28 @@ class Call:
         except StrongroomError as error:
             return self._refuse(key, fingerprint, error, _Nonce.TO_BE_SPENT)
 
+    def put(self, effect: Callable[[Tx], BaseModel]) -> Response:
+        """Run an `effect` that changes nothing the second time, in the transaction that spends the nonce.
+
+        Nothing of request or answer is kept, not even a hash: for personal data.
+
+        Raises:
+            StrongroomError: what `effect` raised; nothing but the nonce is spent.
+            TokenReplayed: the nonce was used before.
+        """
+        try:
+            with self.services.database.transaction() as tx:
+                if not repository.spend_nonce(tx, self.caller.id, self.token.nonce, self.token.expires_at):
+                    raise TokenReplayed("this token's nonce was used before")
+                body = effect(tx).model_dump_json()
+        except TokenReplayed:
+            raise
+        except StrongroomError as error:
+            if not error.transient:
+                self._spend_nonce()
+            raise
+        return Response(body, 200, media_type="application/json")
+
     def write_after(
         self, status: int, prepare: Callable[[], P], effect: Callable[[Tx, P], BaseModel]
     ) -> Response:

@@ -278,6 +278,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
     },
     "QuestionOut": _QUESTION,
     "Page_QuestionOut_": _page(_QUESTION),
+    "TravelRuleOut": {"withdrawal": _ORDER, "state": "pending", "attached_at": _AT, "delivered_at": None},
     "Page_CaseOut_": _page(
         {
             "id": "0192f0c1-9d40-7c33-8e5f-7a8b9c0d1e2f",

@@ -23,6 +23,8 @@ from custody.api import errors as api_errors
 from custody.approvals import errors as approvals
 from custody.customers import service as customers
 from custody.deposits import attestation
+from custody.storage import sealing
+from custody.travelrule import service as travelrule
 from policies import bundle as bundles
 from policies import canonical, token
 from signers import ports as signer_ports
@@ -193,6 +195,16 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
         "bad-signature", 400, "A signature is wrong", "Sign the canonical order with the caller's own key."
     ),
     # Decisions about the state of things.
+    travelrule.DifferentData: Rule(
+        "travel-rule-attached", 409, "Other travel-rule data is attached",
+        "What was attached stays; cancel the withdrawal and sign a new order to correct it.", _of("withdrawal"),
+    ),
+    sealing.UnusableKeyRing: Rule(
+        "sealing-keys", 500, "The sealing keys cannot be used", "", public=_inside("an operator must look.")
+    ),
+    sealing.CannotOpen: Rule(
+        "cannot-open", 500, "Sealed data cannot be opened", "", public=_inside("an operator must look.")
+    ),
     custody_errors.InsufficientFunds: Rule(
         "insufficient-funds", 409, "Not enough funds",
         "Wait for a deposit, or ask for less; the withdrawal fee is part of what is needed.", _funds,

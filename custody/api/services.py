@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from custody.ports import Clock, Wake, system_clock, wake_nobody
 from custody.storage.db import Database
+from custody.storage.sealing import Keys
 from policies.bundle import Bundle, TrustRoot
 from signers.ports import Signer
 
@@ -38,5 +39,7 @@ class ApiServices:
     """A request that is not answered by then is told that it is not: a database that hangs must not hang callers."""
     monitor_lag_seconds: int = 60
     """`/readyz` says no when a chain's monitor has not been heard of for longer."""
+    sealing: Callable[[], Keys] | None = None
+    """The keys of sealed columns; without them no personal data is taken in."""
     verifier_silent_seconds: int | None = None
     """The same when what a signer signed waits for a verifier's word for longer, see `custody.config`."""

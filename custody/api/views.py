@@ -20,6 +20,7 @@ from custody.screening.cases import Case
 from custody.storage.alerts import Alert
 from custody.storage.events import Event
 from custody.sweeps.model import Sweep
+from custody.travelrule.repository import Attached
 from custody.treasury.fees import Suggestion
 from custody.treasury.holdings import Holding
 from custody.withdrawals.model import Withdrawal
@@ -83,6 +84,18 @@ def case(found: Case) -> schemas.CaseOut:
         resolved_by=found.resolved_by,
         opened_at=found.opened_at,
         resolved_at=found.resolved_at,
+    )
+
+
+def travel_rule(found: Attached) -> schemas.TravelRuleOut:
+    """That travel-rule data is attached."""
+    return schemas.TravelRuleOut.model_validate(
+        {
+            "withdrawal": found.withdrawal,
+            "state": found.state,
+            "attached_at": found.attached_at,
+            "delivered_at": found.delivered_at,
+        }
     )
 
 

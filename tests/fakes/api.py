@@ -29,6 +29,7 @@ from custody.ledger import service as ledger
 from custody.ledger.bookings import credit_deposit
 from custody.ports import Step
 from custody.storage.db import Database
+from custody.storage.sealing import Keys
 from custody.storage.migrate import set_role_password
 from ops.devnet.process import wait_until
 from policies.bundle import (
@@ -275,6 +276,7 @@ def running_api(
         signers: further signers by key-set.
         changes: of the `ApiServices`.
     """
+    changes.setdefault("sealing", lambda: Keys({"tests": bytes(32)}))
     every = tuple(str(scope) for scope in Scope)
     scopes = {"exchange": every, "other": every, "past": every, "reader": (str(Scope.CUSTOMERS_READ),)}
     scopes |= callers or {}

@@ -23,6 +23,7 @@ from ops.devnet.postgres import EmbeddedPostgres
 from policies.keys import SigningKey
 from policies.token import MAX_CLOCK_AHEAD_SECONDS, MAX_LIFETIME_SECONDS, Request
 from tests.fakes.api import BTC, RunningApi, authorization, kind, running_api
+from tests.support.ivms import travel_rule
 
 PUBLIC: Final = {"GET /healthz", "GET /readyz", "GET /metrics"}
 """For machines that look after the process; with the OpenAPI document, all that needs no token."""
@@ -78,6 +79,7 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
         "POST /v1/customers/{customer}/addresses": lambda: {"asset": "BTC"},
         "POST /v1/withdrawals": lambda: api.signed(api.order(caller=caller, amount="10000"), by=caller),
         "POST /v1/withdrawals/{withdrawal}/bump": dict,
+        "PUT /v1/withdrawals/{withdrawal}/travel-rule": lambda: {"ivms101": travel_rule("bc1q")},
         "POST /v1/withdrawals/{withdrawal}/approvals": lambda: {
             "approval": {
                 "v": 1,
@@ -193,7 +195,7 @@ def wrong_tokens(api: RunningApi, request: Request) -> Iterator[tuple[str, int, 
     yield "lives too long", 401, "token-expired", issued(0, MAX_LIFETIME_SECONDS + 1)
     yield "never lives", 401, "token-expired", issued(0, 0)
     yield "another audience", 401, "wrong-audience", signed(audience="another")
-    yield "another method", 401, "token-mismatch", signed(method="PUT")
+    yield "another method", 401, "token-mismatch", signed(method="PATCH")
     yield "another path", 401, "token-mismatch", signed(path=request.path + "/")
     yield "another query", 401, "token-mismatch", signed(query="limit=1")
     yield "another body", 401, "token-mismatch", signed(body_sha256="0" * 64)

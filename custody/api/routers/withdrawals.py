@@ -11,9 +11,12 @@ from fastapi import APIRouter, Depends, Query, Response
 from custody.api import paging, readmodel, repository, schemas, views
 from custody.api.calls import Call, Scope, needs
 from custody.api.errors import BumpPending, NotBumpable
+from custody.errors import InvalidConfiguration
 from custody.ids import new_id
 from custody.ports import Step
 from custody.storage.db import Tx
+from custody.travelrule import ivms101
+from custody.travelrule import service as travelrule
 from custody.withdrawals import service
 from custody.withdrawals.lifecycle import WithdrawalState
 from custody.withdrawals.model import Withdrawal
@@ -70,6 +73,20 @@ def cancel_withdrawal(
         return _render(tx, call, [service.cancel(tx, UUID(withdrawal), call.caller)])[0]
 
     return call.write(200, effect)
+
+
+@router.put("/{withdrawal}/travel-rule", response_model=schemas.TravelRuleOut)
+def attach_travel_rule(call: Writer, withdrawal: schemas.UuidText, body: schemas.NewTravelRule) -> Response:
+    """Attach originator and beneficiary data. It is sealed at once, and never shown again here; the same again changes
+    nothing. A withdrawal that needs it waits for it until its order expires."""
+    if call.services.sealing is None:
+        raise InvalidConfiguration(["sealing_keys_path: without keys no personal data is taken in"])
+    keys, data = call.services.sealing(), ivms101.read(body.ivms101)
+
+    def effect(tx: Tx) -> schemas.TravelRuleOut:
+        return views.travel_rule(travelrule.attach(tx, keys, UUID(withdrawal), data, call.caller))
+
+    return call.ring(Step.ROUTE, call.put(effect))
 
 
 @router.post("/{withdrawal}/bump", status_code=202, response_model=schemas.BumpOut)

@@ -63,8 +63,10 @@ from custody.api.schemas.statements import NewStatement, StatementOut
 from custody.api.schemas.withdrawals import (
     BumpOut,
     NewBump,
+    NewTravelRule,
     NewWithdrawal,
     OrderIn,
+    TravelRuleOut,
     VersionOut,
     WithdrawalOut,
 )
@@ -104,6 +106,7 @@ __all__ = [
     "NewBump",
     "NewCustomer",
     "NewStatement",
+    "NewTravelRule",
     "NewWithdrawal",
     "OrderIn",
     "Out",
@@ -118,6 +121,7 @@ __all__ = [
     "SweepOut",
     "TierOut",
     "Tiers",
+    "TravelRuleOut",
     "UnderWayOut",
     "UnitsText",
     "UnixSeconds",

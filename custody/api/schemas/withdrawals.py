@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, StringConstraints
@@ -143,6 +143,26 @@ class NewBump(In):
         description="BTC: sat/kvB. EVM: wei per gas at most, tips included (`maxFeePerGas`; 1 gwei is 1000000000)."
         " Raised to the least that a replacement needs; omit for the present estimate.",
     )
+
+
+class NewTravelRule(In):
+    """Who pays and who is paid, for the travel rule."""
+
+    ivms101: dict[str, Any] = Field(
+        description="IVMS101 (2020, camelCase): `originator`, `beneficiary`, `originatingVASP` and, where a service is"
+        " on the other side, `beneficiaryVASP`. The beneficiary's `accountNumber` names the destination."
+    )
+
+
+class TravelRuleOut(Out):
+    """That data is attached, and how far it is."""
+
+    withdrawal: UUID
+    state: Literal["kept", "pending", "delivered", "refused"] = Field(
+        description="`kept`: nobody is on the other side; `pending` until the other side has it."
+    )
+    attached_at: datetime
+    delivered_at: datetime | None
 
 
 class BumpOut(Out):

@@ -24,6 +24,7 @@ NEVER_IN_A_REQUEST = {
     "chains.btc.psbt": "building and finalising transactions",
     "custody.signing": "building, signing, bumping and tracking transactions",
     "custody.screening.ports": "screening",
+    "custody.travelrule.ports": "the exchange of travel-rule data",
     "custody.monitor": "following blocks",
     "custody.reconcile": "reconciliation",
     "custody.workers": "the workers' own",
