@@ -33,7 +33,9 @@ from policies.statements import (
     SignedLowering,
     SignedResolution,
     SignedVeto,
+    SignedWhitelistEntry,
     Veto,
+    WhitelistEntry,
 )
 
 _ENCRYPTED: Final = "-----BEGIN ENCRYPTED PRIVATE KEY-----"
@@ -154,6 +156,11 @@ class SigningKey:
 def sign_order(order: Order, key: SigningKey) -> SignedOrder:
     """The order with its caller's signature."""
     return SignedOrder(order=order, signature=key.sign(order))
+
+
+def sign_entry(entry: WhitelistEntry, key: SigningKey) -> SignedWhitelistEntry:
+    """The entry of a whitelist with its caller's signature."""
+    return SignedWhitelistEntry(entry=entry, signature=key.sign(entry))
 
 
 def sign_approval(approval: Approval, key: SigningKey) -> SignedApproval:

@@ -1,4 +1,4 @@
-"""What officers and verifiers tell signers directly, each with a signature of its own (DESIGN section 1).
+"""What officers, verifiers and callers tell signers beside orders, each with a signature of its own (DESIGN section 1).
 
 None of these needs the online service: they are handed to a signer over its own listener, by whomever, and what
 counts is who signed them.
@@ -10,8 +10,18 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from policies.canonical import Document, Hex32, Name, Seconds, Units, Version, decoder_for
-from policies.intent import Signature
+from policies.canonical import (
+    Document,
+    Hex32,
+    Name,
+    Seconds,
+    Units,
+    Uuid,
+    Version,
+    decoder_for,
+    verify_ed25519,
+)
+from policies.intent import Destination, Signature
 
 FreezeScope = Annotated[
     str,
@@ -118,6 +128,24 @@ class Resolution(Document, frozen=True):
     height: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 
 
+class WhitelistEntry(Document, frozen=True):
+    """A caller's word that an owner wants to pay to a destination later. Whoever reads it begins to count its age."""
+
+    domain: ClassVar[str] = "whitelist-entry"
+
+    v: Literal[1]
+    id: Uuid
+    """Of the entry: listing the same destination anew needs a new signature."""
+    caller: Name
+    """Whose key signed: a caller of the bundle who may sign orders."""
+    owner: Name
+    """The customer, or `house`."""
+    chain: Name
+    address: Destination
+    """Canonical address text of `chain`."""
+    issued_at: Seconds
+
+
 class SignedFreeze(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A freeze and its officer's signature."""
 
@@ -153,5 +181,23 @@ class SignedResolution(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     signature: Signature
 
 
-for _kind in (SignedFreeze, SignedVeto, SignedLowering, SignedClockConfirmation, SignedResolution):
+class SignedWhitelistEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry of a whitelist and its caller's signature."""
+
+    entry: WhitelistEntry
+    signature: Signature
+
+    def verify(self, public_key_hex: str) -> None:
+        """Raises BadSignature unless `public_key_hex` (32 bytes) signed this entry."""
+        verify_ed25519(public_key_hex, self.entry.digest(), self.signature)
+
+
+for _kind in (
+    SignedFreeze,
+    SignedVeto,
+    SignedLowering,
+    SignedClockConfirmation,
+    SignedResolution,
+    SignedWhitelistEntry,
+):
     decoder_for(_kind)

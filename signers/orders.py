@@ -67,6 +67,12 @@ def order_reasons(order: Order, caller: Caller, bundle: Bundle, *, now: int) -> 
                 f"order {order.id} expires in {order.expires_at - now} s: at most {bundle.longest_order_seconds}",
             )
         )
+    return reasons + caller_reasons(caller, now=now)
+
+
+def caller_reasons(caller: Caller, *, now: int) -> list[Reason]:
+    """Whether what a caller signs may be believed now."""
+    reasons = []
     if now >= caller.not_after:
         reasons.append(Reason("caller-expired", f"caller {caller.id} ended at {caller.not_after}"))
     if ORDER_SCOPE not in caller.scopes:

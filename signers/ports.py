@@ -16,6 +16,7 @@ from policies.statements import (
     SignedLowering,
     SignedResolution,
     SignedVeto,
+    SignedWhitelistEntry,
 )
 
 MAX_CALL_BYTES: Final = 16 * 1024 * 1024
@@ -176,13 +177,19 @@ class SignerStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class AnnounceRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Show orders to a signer before it is to pay them: from now on it knows them and their destinations.
+    """Show orders to a signer before it is to pay them, and entries of whitelists: from now on it knows them and their
+    destinations.
 
     Where the bundle asks for an age of destinations or a delay, that is the only thing that starts either.
     """
 
     v: Literal[1] = 1
-    orders: Annotated[tuple[SignedOrder, ...], msgspec.Meta(min_length=1, max_length=500)]
+    orders: Annotated[tuple[SignedOrder, ...], msgspec.Meta(max_length=500)] = ()
+    entries: Annotated[tuple[SignedWhitelistEntry, ...], msgspec.Meta(max_length=500)] = ()
+
+    def __post_init__(self) -> None:
+        if not self.orders and not self.entries:
+            raise ValueError("an announcement has at least one order or entry")
 
 
 class Sighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -193,10 +200,18 @@ class Sighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     destination_since: Seconds
 
 
+class EntrySighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Since when a signer knows the destination of an entry, by its own clock."""
+
+    entry: Uuid
+    destination_since: Seconds
+
+
 class Announced(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Answer to `AnnounceRequest`, in the order of its orders."""
+    """Answer to `AnnounceRequest`, in the order of its orders and entries."""
 
     sightings: tuple[Sighting, ...]
+    entries: tuple[EntrySighting, ...] = ()
 
 
 class OpenTransaction(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -317,7 +332,7 @@ class Announcing(Protocol):
     """A signer to which orders can be shown early."""
 
     def announce(self, request: AnnounceRequest) -> Announced:
-        """Remember genuine orders and their destinations. Raises Refused (not genuine), SignerUnavailable."""
+        """Remember genuine orders, entries, and their destinations. Raises Refused (not genuine), SignerUnavailable."""
 
 
 class OfficersDesk(Protocol):

@@ -26,7 +26,7 @@ from signers.ports import (
     SignRequest,
     SignResponse,
 )
-from signers.sightings import examine_orders, remember
+from signers.sightings import examine_announced, remember
 from signers.states import attestation_freezes, attestation_state
 from signers.trust import PinnedBundle
 from signers.turn import turn_for
@@ -157,7 +157,7 @@ class SignerService:
         return path, address
 
     def announce(self, request: AnnounceRequest) -> Announced:
-        """Remember genuine orders and their destinations; announcing again changes nothing.
+        """Remember genuine orders and entries, and their destinations; announcing again changes nothing.
 
         Raises:
             Refused: with all reasons found; nothing was recorded.
@@ -165,13 +165,13 @@ class SignerService:
         """
 
         def announced(bundle: Bundle, now: int) -> Announced:
-            reasons = examine_orders(request.orders, bundle, now=now)
+            reasons = examine_announced(request, bundle, now=now)
             if reasons:
                 raise Refused(tuple(reasons))
 
             def record(book: Book) -> Announced:
                 _check_present(bundle, book)
-                return Announced(sightings=remember(request.orders, bundle, book, now=max(now, book.latest)))
+                return remember(request, bundle, book, now=max(now, book.latest))
 
             return self._journal.write(record)
 

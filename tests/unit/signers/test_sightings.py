@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import pytest
 
 from policies.bundle import Breaker
 from policies.intent import Order, SignedOrder
-from policies.keys import SigningKey, sign_order
+from policies.keys import SigningKey, sign_entry, sign_order
+from policies.statements import SignedWhitelistEntry, WhitelistEntry
 from signers import sightings
-from signers.ports import Announced, AnnounceRequest, Refused, Sighting, SignRequest
+from signers.ports import Announced, AnnounceRequest, EntrySighting, Refused, Sighting, SignRequest
 from signers.wallets import BitcoinWallet
 from tests.fakes.signer import SignerBench
-from tests.fakes.signing import DAY, DESTINATION, NOW, OTHER_DESTINATION, Draft, SoftKeys, World
+from tests.fakes.signing import CHAIN, DAY, DESTINATION, NOW, OTHER_DESTINATION, Draft, SoftKeys, World
 from tests.support import policies
 
 HOUR = 3600
@@ -262,3 +264,96 @@ def test_a_caller_that_floods_leaves_the_others_their_share(
     assert codes(bench, flood[2]) == {"too-many-sightings"}
     announce(bench, world.order(caller="otc"), world.order(caller="otc"), key=second)
     assert codes(bench, world.order(caller="otc"), key=second) == {"too-many-sightings"}
+
+
+# Entries of whitelists.
+
+
+def listed(bench: SignerBench, *, key: SigningKey | None = None, **changes: Any) -> SignedWhitelistEntry:
+    fields: dict[str, Any] = {
+        "v": 1,
+        "id": str(uuid.uuid4()),
+        "caller": "exchange",
+        "owner": "alice",
+        "chain": CHAIN,
+        "address": DESTINATION,
+        "issued_at": bench.time,
+    }
+    return sign_entry(WhitelistEntry(**(fields | changes)), key or bench.world.caller)
+
+
+def show(bench: SignerBench, *entries: SignedWhitelistEntry) -> Announced:
+    return bench.service.announce(AnnounceRequest(entries=entries))
+
+
+def entry_codes(bench: SignerBench, *entries: SignedWhitelistEntry) -> set[str]:
+    before = bench.journal.write(lambda book: book.open_sights(0))
+    with pytest.raises(Refused) as refused:
+        show(bench, *entries)
+    assert bench.journal.write(lambda book: book.open_sights(0)) == before
+    return {reason.code for reason in refused.value.reasons}
+
+
+def test_the_age_of_a_destination_begins_when_its_entry_is_shown_and_never_begins_again(
+    bench: SignerBench,
+) -> None:
+    aged(bench, destination=HOUR)
+    entry = listed(bench)
+    first = show(bench, entry)
+    assert first.entries == (EntrySighting(entry=entry.entry.id, destination_since=NOW),)
+    bench.time += HOUR - 1
+    assert bench.codes(paying(bench, bench.world.order(expires_at=bench.time + 60))) == {
+        "destination-too-young"
+    }
+    assert show(bench, entry) == first
+    assert show(bench, listed(bench)).entries[0].destination_since == NOW
+    bench.restart()
+    bench.time += 1
+    assert bench.signatures(paying(bench, bench.world.order(expires_at=bench.time + 60)))
+    other = bench.world.order(destination=OTHER_DESTINATION, expires_at=bench.time + 60)
+    assert bench.codes(paying(bench, other)) == {"destination-too-young"}
+
+
+def test_what_an_entry_says_of_its_time_makes_no_destination_older(bench: SignerBench) -> None:
+    aged(bench, destination=HOUR)
+    show(bench, listed(bench, issued_at=NOW - 100 * DAY))
+    order = bench.world.order(expires_at=bench.time + 60)
+    assert bench.codes(paying(bench, order)) == {"destination-too-young"}
+
+
+def test_an_entry_is_no_order_and_delays_none_any_less(bench: SignerBench) -> None:
+    aged(bench, delay=HOUR)
+    show(bench, listed(bench))
+    bench.time += HOUR
+    order = bench.world.order(expires_at=bench.time + 60)
+    assert bench.codes(paying(bench, order)) == {"order-too-young"}
+
+
+def test_only_entries_that_a_present_caller_has_signed_as_they_are_count(bench: SignerBench) -> None:
+    good = listed(bench)
+    edited = SignedWhitelistEntry(
+        entry=msgspec.structs.replace(good.entry, address=OTHER_DESTINATION), signature=good.signature
+    )
+    assert entry_codes(bench, good, edited) == {"entry-signature"}
+    assert entry_codes(bench, listed(bench, key=SigningKey.generate())) == {"entry-signature"}
+    assert entry_codes(bench, listed(bench, caller="nobody")) == {"caller-unknown"}
+    assert entry_codes(bench, listed(bench, chain="elsewhere")) == {"wrong-chain"}
+    bench.time = bench.world.bundle().callers[0].not_after
+    assert "caller-expired" in entry_codes(bench, listed(bench))
+
+
+def test_entries_fill_the_share_of_their_caller_like_orders(
+    bench: SignerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sightings, "MAX_SIGHTINGS", 3)
+    announce(bench, bench.world.order())
+    show(bench, listed(bench), listed(bench))
+    assert entry_codes(bench, listed(bench)) == {"too-many-sightings"}
+    assert codes(bench, bench.world.order()) == {"too-many-sightings"}
+    bench.time += bench.world.bundle().longest_order_seconds
+    show(bench, listed(bench))
+
+
+def test_an_announcement_of_nothing_is_none() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        AnnounceRequest()
