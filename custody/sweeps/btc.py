@@ -20,7 +20,9 @@ from custody.sweeps import repository
 from custody.sweeps.consolidation import Means, choose, pays
 from custody.sweeps.lifecycle import SweepEvent, SweepState
 from custody.sweeps.model import Item, Reason, SweepPace
+from custody.sweeps.permission import NotPermitted, permitted, tell
 from custody.sweeps.planner import must_wait
+from policies.facts import Operation
 from policies.intent import Kind
 
 
@@ -58,8 +60,12 @@ def consolidate(db: Database, site: BtcSite, pace: SweepPace, now: int) -> int:
         if not pays(chosen, means):
             return 0
         fee_sats = merged(len(chosen), feerate, means.script, means.script).fee_sats
-        return _record(db, site, chosen, previous, fee_sats)
+        return _record(db, site, chosen, previous, fee_sats, now)
     except Raced:
+        return 0
+    except NotPermitted as denied:
+        with db.transaction() as tx:
+            tell(tx, site, Operation.CONSOLIDATION, denied)
         return 0
 
 
@@ -79,7 +85,12 @@ def shown_to_a_signer(
 
 
 def _record(
-    db: Database, site: BtcSite, chosen: Sequence[SpendableCoin], previous: dict[str, bytes], fee_sats: int
+    db: Database,
+    site: BtcSite,
+    chosen: Sequence[SpendableCoin],
+    previous: dict[str, bytes],
+    fee_sats: int,
+    now: int,
 ) -> int:
     """The one database transaction that records the sweep, its items, its transaction and its request."""
     sweep_id, transaction_id = new_id(), new_id()
@@ -91,9 +102,12 @@ def _record(
             tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, resources
         ):
             raise Raced("a coin was spent, reserved or undone meanwhile")
+        amounts = {site.asset.id: sum(coin.units for coin in chosen)}
+        decision = permitted(tx, site, Operation.CONSOLIDATION, site.keyset.id, amounts, now=now)
         change_index = change.allocate(tx, site.keyset, site.asset.id, site.account)
         built = assemble_consolidation(site, sweep_id, chosen, previous, fee_sats, change_index)
         _insert(tx, site, sweep_id, chosen)
+        repository.record_decision(tx, sweep_id, decision)
         record_first(tx, site, transaction_id, Kind.CONSOLIDATION, built, change_index=change_index)
         repository.attach(tx, sweep_id, transaction_id)
         detail = {"transaction": str(transaction_id), "coins": len(chosen)}

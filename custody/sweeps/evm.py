@@ -36,10 +36,12 @@ from custody.storage.db import Database, Tx
 from custody.sweeps import repository
 from custody.sweeps.lifecycle import SweepEvent, SweepState
 from custody.sweeps.model import Batch, Candidate, Item, SweepPace, Terms
+from custody.sweeps.permission import DEPOSITS, NotPermitted, moved_by, permitted, tell
 from custody.sweeps.planner import Market, apart, least_units, plan, singly
 from custody.sweeps.settling import gone
 from policies.bundle import Bundle
 from policies.decision import Reason
+from policies.facts import Operation
 from policies.intent import Kind
 
 NO_GAS: Final = "sweep.no_gas"
@@ -167,7 +169,11 @@ def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID
                 _lacks_gas(db, site, cost, available)
                 return None
             if _brings_more_than_it_costs(site, fitted, wei):
-                return _record(db, site, fitted, found.committed)
+                try:
+                    return _record(db, site, fitted, found.committed, now)
+                except NotPermitted as denied:
+                    with db.transaction() as tx:
+                        tell(tx, site, Operation.SWEEP, denied)
     return None
 
 
@@ -314,11 +320,12 @@ def _brings_more_than_it_costs(site: EvmSite, fitted: _Fitted, wei_per_gas: int)
     return brought > _expected(fitted.gas_limit) * wei_per_gas
 
 
-def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed) -> UUID:
+def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed, now: int) -> UUID:
     """The one database transaction that records the sweep, its items, its nonce, its transaction and its request.
 
     Raises:
         Raced: another worker was quicker, or something has changed: nothing was recorded.
+        NotPermitted: the policy says no; nothing was recorded.
     """
     used = site.node.nonce(site.sender, site.node.tip())
     sweep_id, transaction_id = new_id(), new_id()
@@ -333,14 +340,16 @@ def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed) -> UU
         addresses = [candidate.address_id for candidate in batch.candidates]
         if repository.doubtful(tx, addresses, (*batch.tokens, site.asset.id)):
             raise Raced("a deposit to one of the forwarders is held meanwhile")
+        items = batch.items(site.asset.id)
+        decision = permitted(tx, site, Operation.SWEEP, DEPOSITS, moved_by(items), now=now)
         intent = house_intent(site, Kind.SWEEP, str(sweep_id), site.keyset.address)
         built = assemble(
             site, fitted.draft, (intent,), (), nonce=nonce, gas_limit=fitted.gas_limit, offer=fitted.offer
         )
         why = ", ".join(sorted(batch.reasons))
-        items = batch.items(site.asset.id)
         if not repository.insert(tx, sweep_id, site.chain, site.keyset.id, Kind.SWEEP, why, items):
             raise Raced("another sweep has claimed one of the forwarders")
+        repository.record_decision(tx, sweep_id, decision)
         record_first(tx, site, transaction_id, Kind.SWEEP, built)
         repository.attach(tx, sweep_id, transaction_id)
         detail = {"transaction": str(transaction_id), "forwarders": len(batch.candidates)}

@@ -26,6 +26,11 @@ Claim = Literal["addresses", "coins"]
 (BTC)."""
 
 
+def record_decision(tx: Tx, sweep_id: UUID, decision: Mapping[str, Any]) -> None:
+    """Keep what the policy said, as it was decided."""
+    tx.execute("UPDATE sweeps SET decision = %s WHERE id = %s", [Jsonb(dict(decision)), sweep_id])
+
+
 def insert(
     tx: Tx,
     sweep_id: UUID,

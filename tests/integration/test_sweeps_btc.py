@@ -18,6 +18,7 @@ from custody.sweeps.model import Sweep, SweepPace
 from custody.sweeps.service import sweep
 from custody.treasury.holdings import holdings, watch_excess
 from custody.withdrawals import service
+from policies.rules import Operation, Rule, When
 from signers.ports import Reason, Refused, SignRequest, SignResponse
 from tests.fakes.till import Till
 
@@ -287,3 +288,22 @@ def test_a_worker_rewrites_no_history_of_sweeps(till: Till, sql: str) -> None:
     run(till)
     with pytest.raises(psycopg.errors.InsufficientPrivilege), till.db.transaction() as tx:
         tx.execute(sql.encode())
+
+
+def test_what_the_policy_denies_is_not_gathered_and_somebody_is_told_until_it_may(till: Till) -> None:
+    till.customer("alice", *SMALL, 5_000_000)
+    denied = Rule(id="quiet", when=When(operations=(Operation.CONSOLIDATION,)), deny="nothing moves today")
+    till.adopt(2, requirements=(denied,))
+    assert run(till) == 0
+    assert sweeps(till) == []
+    assert till.alerts() == {"sweep.denied"}
+    before = till.contents()
+    assert run(till) == 0
+    assert till.contents() == before, "again changes nothing"
+    till.adopt(3)
+    assert run(till) == 1
+    assert till.alerts() == set()
+    [row] = till.query("SELECT decision FROM sweeps")
+    [decided] = row["decision"]["decisions"]
+    assert decided["facts"]["units"] == str(sum(SMALL))
+    assert (decided["outcome"], decided["tier"], row["decision"]["bundle_version"]) == ("route", "hot", 3)

@@ -62,6 +62,11 @@ def _banded(payments: When, least: int, below: int | None) -> When:
 
 HOUSE_RULES = (
     Rule(
+        id="own-money",
+        when=When(operations=(Operation.SWEEP, Operation.CONSOLIDATION), destinations=("house",)),
+        route="hot",
+    ),
+    Rule(
         id="internal",
         about="to an address of ours: the ledger settles it",
         when=When(operations=(Operation.WITHDRAWAL,), destinations=("internal",)),
