@@ -82,10 +82,10 @@ class Engine:
         denied = list(standing(facts))
         rules = self._concerning(facts)
         routes: list[tuple[Route, Rule]] = []
-        for each in rules:
+        routing = [None if each.rule.route is None else each.scope.fits(facts, None) for each in rules]
+        for each, fits in zip(rules, routing, strict=True):
             if each.rule.route is None:
                 continue
-            fits = each.scope.fits(facts, None)
             if fits is None:
                 denied.append(_missing(each, facts, None))
             elif fits and possible(facts, each.rule.route):
@@ -94,8 +94,8 @@ class Engine:
             denied.append(Reason("no-rule-allows", "no rule of the policy allows it"))
         tier = max((route for route, _ in routes), key=COLDER.index, default=None)
         found = _Findings(facts, spent, self._told)
-        for each in rules:
-            fits = each.scope.fits(facts, tier)
+        for each, routed in zip(rules, routing, strict=True):
+            fits = routed if each.rule.route is not None else each.scope.fits(facts, tier)
             if fits:
                 found.take(each.rule, tier)
             elif fits is None and each.rule.route is None and not (tier is None and each.scope.needs_tier):
@@ -171,7 +171,11 @@ class Engine:
         key = (facts.operation, facts.chain, facts.asset)
         rules = self._concerned.get(key)
         if rules is None:
-            rules = tuple(each for each in self._rules if each.scope.may_concern(facts))
+            rules = tuple(
+                _Compiled(each.rule, each.scope.narrowed(facts))
+                for each in self._rules
+                if each.scope.may_concern(facts)
+            )
             if len(self._concerned) < _MAX_KEPT:
                 self._concerned[key] = rules
         return rules

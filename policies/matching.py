@@ -7,6 +7,7 @@ new devices says nothing of sweeps, whose device nobody knows. Scopes are compil
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from typing import Final
 
 from policies.facts import Facts, Ownership, Whitelist
@@ -66,9 +67,20 @@ class Scope:
         """Whether operation, chain and asset leave it possible that the rule fits."""
         return not any(test(facts, None) is False for name, test in self._when if name in STATIC)
 
+    def narrowed(self, facts: Facts) -> Scope:
+        """The same scope for whatever has this operation, chain and asset: what they meet is not asked again."""
+        narrow = copy(self)
+        narrow._when = tuple(_unmet(self._when, facts))
+        narrow._unless = None if self._unless is None else tuple(_unmet(self._unless, facts))
+        return narrow
+
 
 STATIC: Final = frozenset({"operation", "chain", "asset"})
 """Facts by which rules are sorted out beforehand."""
+
+
+def _unmet(conditions: Iterable[Condition], facts: Facts) -> Iterable[Condition]:
+    return (each for each in conditions if each[0] not in STATIC or each[1](facts, None) is not True)
 
 
 def _all(conditions: Iterable[Condition], facts: Facts, tier: Route | None) -> Holds:
@@ -217,6 +229,9 @@ def _hours(hours: Hours) -> _Test:
 
 def _destination(scopes: Iterable[str], groups: Mapping[str, frozenset[str]]) -> _Test:
     tests = tuple(_destination_is(scope, groups) for scope in scopes)
+    if len(tests) == 1:
+        only = tests[0]
+        return lambda facts, tier: only(facts)
 
     def test(facts: Facts, tier: Route | None) -> Holds:
         return _any(one(facts) for one in tests)
