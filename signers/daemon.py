@@ -92,7 +92,7 @@ REFRESH_SECONDS: Final = 1.0
 LAST_WORDS_SECONDS: Final = 10
 """How long the log's last entries may take at the end; what is missing then is written at the next start."""
 SWITCH_SECONDS: Final = 0.0002
-"""How long a thread may keep the interpreter while others want it. Who has verified a signature outside of it waits that
+"""How long a thread may keep the interpreter while others want it. Who has verified a signature outside of it waits so
 long to go on: with Python's 5 ms, or 1 ms, the other processor would have nothing to do meanwhile."""
 GARBAGE_OBJECTS: Final = 10_000
 """New objects before Python looks for cycles among them, of which requests leave few: a twentieth less work a signature

@@ -44,6 +44,7 @@ from policies.bundle import BitcoinKeyset, EvmKeyset
 from policies.canonical import decoder_for
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import sign_order
+from policies.rules import Rule
 from signers.book import Book
 from signers.client import SignerClient, UnixAddress
 from signers.config import JOURNAL_FILE, MARK_FILE
@@ -184,9 +185,16 @@ def _ceremony(directory: Path, token: SoftHsmToken) -> tuple[Person, BitcoinKeys
         networks=tuple(replace(network, fee_window_cap=_ENOUGH) for network in bundle.networks),
         caps=tuple(replace(cap, window_cap=_ENOUGH) for cap in bundle.caps),
         breakers=tuple(replace(breaker, value_cap=_ENOUGH) for breaker in bundle.breakers),
+        policy=replace(bundle.policy, rules=tuple(map(_unlimited, bundle.policy.rules)), cases=()),
     )
     publish(directory, quorum.sign(bundle), root)
     return caller, btc, eth
+
+
+def _unlimited(rule: Rule) -> Rule:
+    """A rule whose window is counted as ever, and never full."""
+    limit = None if rule.limit is None else msgspec.structs.replace(rule.limit, at_most=_ENOUGH)
+    return msgspec.structs.replace(rule, limit=limit)
 
 
 def _evm_keyset(record: KeysetRecord) -> EvmKeyset:
