@@ -105,9 +105,8 @@ class Explanation:
             found = [each for each in self.rules if each.fit in fits and each not in others]
             told += [heading] if found else []
             told += [f"  {each.rule.id}: {each.sentence}{_why(each)}" for each in found]
-        return told + (
-            [f"And {len(others)} rules about other operations, chains and assets."] if others else []
-        )
+        count = f"{len(others)} rule{'' if len(others) == 1 else 's'}"
+        return told + ([f"And {count} about other operations, chains and assets."] if others else [])
 
 
 def explain(bundle: Bundle, facts: Facts, spent: Spent) -> Explanation:

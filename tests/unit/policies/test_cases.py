@@ -154,7 +154,7 @@ def test_an_explanation_says_of_each_rule_whether_it_fits() -> None:
         "warm": ("units",), "two": ("tier",), "night": ("now",), "new": ("new_device",), "sweeps": ("operation",),
     }  # fmt: skip
     assert told.lines()[0] == "Paid from hot, approved by nobody:"
-    assert told.lines()[-1] == "And 1 rules about other operations, chains and assets."
+    assert told.lines()[-1] == "And 1 rule about other operations, chains and assets."
 
 
 def test_it_says_which_fact_nobody_knows_and_where_an_exception_holds() -> None:
