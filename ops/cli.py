@@ -96,7 +96,9 @@ def main() -> None:
     from custody.console.approve import approvers  # noqa: F401 - add their verbs to the app
     from custody.console.case import case_app  # noqa: F401
     from custody.console.operator import operator  # noqa: F401
+    from custody.console.policy import policy_app  # noqa: F401
     from custody.console.policy_proofs import prove_app  # noqa: F401
+    from custody.console.sealed import sealing_key  # noqa: F401
 
     for command in (up, demo, rehearse, bench):
         app.command()(command)

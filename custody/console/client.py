@@ -217,6 +217,11 @@ class ApiClient:
         body = {} if feerate is None else {"feerate": feerate}
         return self.post(f"/v1/withdrawals/{withdrawal}/bump", body, idempotency_key=idempotency_key)
 
+    def attach_travel_rule(self, withdrawal: str, ivms101: Json) -> Json:
+        """Attach originator and beneficiary data (IVMS101); the same again changes nothing."""
+        path = f"/v1/withdrawals/{withdrawal}/travel-rule"
+        return self._repeat("PUT", path, None, {"ivms101": ivms101}, None)
+
     def asset(self, asset: str) -> Json:
         """The terms of one asset.
 

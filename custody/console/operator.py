@@ -47,7 +47,7 @@ Why = Annotated[str, typer.Option("--reason", help="Why; kept in the event feed.
 def workers_database(shown: Output, *, scope: str | None = None) -> Iterator[Tx]:
     """A transaction on the workers' database; `scope`, if given, must be one that workers pay in."""
     with outcome(shown):
-        settings = _settings()
+        settings = worker_settings()
         dsn = settings.database_url.reveal()
         with Database(dsn, application="strongroom-operator", pool_size=1) as database:
             if scope is not None:
@@ -75,7 +75,8 @@ def _check_scope(scope: str, settings: Settings, database: Database) -> None:
         )
 
 
-def _settings() -> Settings:
+def worker_settings() -> Settings:
+    """The workers' settings. Raises InvalidConfiguration."""
     variables = dict(os.environ)
     if variables.get(CONFIG_VARIABLE):
         variables[FILE_VARIABLE] = variables[CONFIG_VARIABLE]
@@ -129,7 +130,7 @@ def sweep_now(
     pace = SweepPace(gather_seconds=0)
     if everything:
         pace = replace(pace, sweep_after_seconds=0, consolidate_above_coins=1)
-    with outcome(shown), wire(_settings(), pool_size=2) as services:
+    with outcome(shown), wire(worker_settings(), pool_size=2) as services:
         sites = {site.chain: site for site in services.sites()}
         if chain not in sites:
             raise InvalidValue(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from chains.errors import InvalidValue
@@ -116,6 +118,26 @@ def cancel_withdrawal(withdrawal: IdArgument, *, as_json: AsJson = False) -> Non
     shown = output(as_json=as_json)
     with connected(shown) as client:
         shown.one(client.cancel_withdrawal(uuid_text(withdrawal)), _WITHDRAWAL)
+
+
+@withdrawals.command("travel-rule")
+def attach_travel_rule(
+    withdrawal: IdArgument,
+    file: Annotated[Path, typer.Argument(help="IVMS101 as JSON.", exists=True, dir_okay=False)],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Attach originator and beneficiary data to a withdrawal that needs it."""
+    shown = output(as_json=as_json)
+    with connected(shown) as client:
+        try:
+            data = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+        except msgspec.MsgspecError:
+            raise InvalidValue(f"{file} is no JSON object") from None
+        shown.one(
+            client.attach_travel_rule(uuid_text(withdrawal), data),
+            ("withdrawal", "state", "attached_at", "delivered_at"),
+        )
 
 
 @withdrawals.command("bump")
