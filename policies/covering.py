@@ -9,6 +9,7 @@ from policies.rules import Rule, When
 
 _WITHIN: Final = {"whitelisted": "external", "one-time": "external"}
 """Kinds of destinations that are kinds of another."""
+_LISTS: Final = ("customers", "assets", "operations", "tiers", "sources", "initiators", "actions")
 
 
 def within(inner: When, outer: When, chains: Mapping[str, str]) -> bool:
@@ -81,17 +82,11 @@ def _chains(when: When, chains: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _lists_within(inner: When, outer: When, chains: Mapping[str, str]) -> bool:
-    pairs = (
-        (inner.operations, outer.operations),
-        (inner.actions, outer.actions),
-        (_chains(inner, chains), outer.chains),
-        (inner.assets, outer.assets),
-        (inner.sources, outer.sources),
-        (inner.tiers, outer.tiers),
-        (inner.customers, outer.customers),
-        (inner.initiators, outer.initiators),
-    )
-    return all(not wide or (narrow and set(narrow) <= set(wide)) for narrow, wide in pairs)
+    for name in _LISTS:
+        wide = getattr(outer, name)
+        if wide and (not (narrow := getattr(inner, name)) or not set(narrow) <= set(wide)):
+            return False
+    return not outer.chains or (bool(of := _chains(inner, chains)) and set(of) <= set(outer.chains))
 
 
 def _destinations_within(inner: Iterable[str], outer: Iterable[str]) -> bool:
