@@ -183,7 +183,8 @@ def draft(
 
     Nothing is drafted whose cases fail, or that lint finds an error in.
     """
-    from policies.bundle.changes import differences, successor_of
+    from policies.bundle.changes import successor_of
+    from policies.bundle.differences import differences
 
     shown = output(as_json=as_json)
     with readable(shown):

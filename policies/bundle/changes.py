@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import UTC, datetime
-from typing import Any, Final
-
 import msgspec
 
 from chains.errors import InvalidValue
 from policies.bundle.checks import check_consistent
 from policies.bundle.document import Bundle
 from policies.bundle.wallets import KeysetEntry, KeyState
-
-_TIMES: Final = {"issued_at", "expires_at", "not_after", "active_from", "in_force_from"}
-"""Fields that are UNIX seconds, which people read as dates."""
-_YEAR_10000: Final = 253_402_300_800
-"""Above it the calendar has no dates."""
 
 
 def successor_of(present: Bundle, *, now: int, lasts: int, in_force_from: int = 0) -> Bundle:
@@ -90,48 +81,3 @@ def _with(
     if successor is None or old not in keysets or successor.id in keysets:
         return keysets
     return (*(keyset for keyset in keysets if keyset in named), successor.id)
-
-
-def differences(before: Bundle, after: Bundle) -> list[str]:
-    """What differs between two bundles, a line for each entry, for people who are to sign the second one."""
-    return list(_differences("", before.to_object(), after.to_object()))
-
-
-def _differences(where: str, before: Any, after: Any) -> Iterator[str]:
-    if before == after:
-        return
-    if isinstance(before, dict) and isinstance(after, dict):
-        for key in sorted(before.keys() | after.keys()):
-            yield from _differences(f"{where}.{key}" if where else key, before.get(key), after.get(key))
-    elif _named(before) and _named(after):
-        old, new = ({_name(e): e for e in side} for side in (before, after))
-        for name in sorted(old.keys() | new.keys()):
-            yield from _differences(f"{where}[{name}]", old.get(name), new.get(name))
-    else:
-        timed = where.rpartition(".")[2] in _TIMES
-        yield f"{where}: {_told(before)} -> {_told(after)}{_date(after) if timed else ''}"
-
-
-def _named(value: Any) -> bool:
-    """Whether it lists entries with names of their own; others are shown whole, so that none hides another."""
-    if not isinstance(value, list | tuple) or not all(isinstance(entry, dict) for entry in value):
-        return False
-    names = [_name(entry) for entry in value]
-    return "" not in names and len(set(names)) == len(names)
-
-
-def _name(entry: dict[str, Any]) -> str:
-    """What an entry is known by: its id, or what it is about."""
-    if "id" in entry:
-        return str(entry["id"])
-    return "/".join(str(entry[key]) for key in ("tier", "chain", "asset", "role") if key in entry)
-
-
-def _date(seconds: Any) -> str:
-    if not isinstance(seconds, int) or not 0 < seconds < _YEAR_10000:
-        return ""
-    return f" ({datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC)"
-
-
-def _told(value: Any) -> str:
-    return "nothing" if value is None else msgspec.json.encode(value, order="sorted").decode()

@@ -17,8 +17,9 @@ import msgspec
 
 from chains.errors import InvalidValue
 from policies.bundle import Bundle, KeysetEntry, KeyState, SignedBundle
-from policies.bundle.changes import differences, retired, successor_of
+from policies.bundle.changes import retired, successor_of
 from policies.bundle.checks import check_consistent
+from policies.bundle.differences import differences
 from policies.bundle.document import BundleSignature
 from policies.canonical import BadSignature, verify_ed25519
 from policies.keys import SigningKey
