@@ -74,6 +74,7 @@ class HttpProvider:
         self._resting: tuple[float, str] | None = None  # until when, in clock seconds, and why
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._client: httpx.AsyncClient | None = None
         self._turns: asyncio.Semaphore | None = None
 
@@ -164,16 +165,21 @@ class HttpProvider:
         self._client = httpx.AsyncClient(
             verify=verify, timeout=None, follow_redirects=False, trust_env=False, max_redirects=0
         )
-        threading.Thread(target=self._loop.run_forever, name=f"screening {self._name}", daemon=True).start()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name=f"screening {self._name}", daemon=True
+        )
+        self._thread.start()
 
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
             loop, client, self._loop, self._client = self._loop, self._client, None, None
-        if loop is None or client is None:
+        if loop is None or client is None or self._thread is None:
             return
         asyncio.run_coroutine_threadsafe(client.aclose(), loop).result()
         loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        loop.close()
 
 
 def _question(subject: Subject) -> bytes:
