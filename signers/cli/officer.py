@@ -23,7 +23,10 @@ from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.errors import BadConfiguration
 from signers.ports import Reason, Refused, SignerStatus, SignerUnavailable
 
-_SCOPES: Final = "all, tier:hot|warm|cold, chain:ID, wallet:ID (of a key-set or vault) or asset:ID as in the bundle, or customer:ID"
+_SCOPES: Final = (
+    "all, tier:hot|warm|cold, chain:ID, wallet:ID (of a key-set or vault), asset:ID (as in the bundle), "
+    "or customer:ID"
+)
 _TARGETS: Final = (
     "cap:TIER:ASSET:payment_below|window_cap, breaker:ID:value_cap, "
     "network:CHAIN:feerate_cap|fee_cap|fee_window_cap, rule:ID:at_most, caller|approver|verifier:ID:not_after, "
@@ -267,7 +270,7 @@ _DESCRIPTIONS: Final = {
     "freeze": "Have signers sign nothing in a scope until the quorum has signed a higher bundle. One officer suffices.",
     "lower": "Have signers go by a lower number until the quorum has signed a higher bundle. One officer suffices.",
     "veto": "Have signers never adopt a bundle, though the quorum has signed it. One officer suffices, while it waits.",
-    "bundle": "Hand a bundle to signers. It comes into force, or waits, if the quorum has signed it as a higher version.",
+    "bundle": "Hand a bundle to signers. It comes into force, or waits, if the quorum has signed a higher version.",
     "clock": "Confirm that signers' clocks are right, after a jump or a long stop. Compare yours with another first.",
 }
 
