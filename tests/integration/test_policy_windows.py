@@ -12,11 +12,15 @@ import pytest
 from chains.errors import InvalidValue
 from custody.errors import Conflict
 from custody.storage.db import Tx
+from custody.withdrawals import history as histories
 from custody.withdrawals import service, windows
 from custody.withdrawals.ending import settle_internal
+from custody.withdrawals.history import history
 from policies import decision as decisions
 from policies import records
+from policies.backtest import Backtest, Change
 from policies.bundle import Bundle
+from policies.deciding import decide
 from policies.decision import LimitKey
 from policies.rules import Limit, Operation, Policy, Rule, When
 from tests.fakes.signing import DAY
@@ -156,7 +160,7 @@ def test_after_a_crash_in_between_the_rows_are_those_of_the_old_rules_and_nothin
     with monkeypatch.context() as patched:
         patched.setattr(windows, "_count_anew", dies)
         with pytest.raises(KeyboardInterrupt):
-            till.route()
+            rebuild(till)
     assert rows(till) == before
     assert till.withdrawal(waiting.id).state == "requested"
     with till.db.transaction() as tx, pytest.raises(Conflict):
@@ -217,6 +221,71 @@ def test_every_recorded_decision_is_decided_again_byte_for_byte(till: Till) -> N
     assert len(found) == 7
     assert outcomes == {"deny", "hot", "ledger"}
     assert denied == {"limit", "tier-not-available"}
+
+
+def decided_again(till: Till, bundle: Bundle) -> tuple[Backtest, list[Change]]:
+    run = Backtest(bundle.policy, lambda facts, spent: decide(bundle, facts, spent))
+    with till.db.transaction() as tx:
+        return run, list(run.run(history(tx)))
+
+
+def test_the_databases_history_under_the_same_policy_changes_nothing_and_under_another_what_it_says(
+    till: Till,
+) -> None:
+    alice, bob = till.customer("alice", 50_000_000), till.customer("bob", 1_000)
+    till.adopt(2, policy=with_rules(till.bundle.policy, limited("few", 3600, 3)))
+    till.request(alice, 1_000_000, destination=till.address(bob))
+    cancelled = till.request(alice, 2_000_000)
+    till.route()
+    assert settle_internal(till.db, till.bundle) == 1
+    cancel(till, cancelled.id)
+    for units in (3_000_000, 4_000_000, 5_000_000, 10_000_000):
+        till.request(alice, units)
+    till.route()
+    assert sorted(till.states()) == ["cancelled", "queued", "queued", "rejected", "rejected", "settled"]
+    run, changes = decided_again(till, till.bundle)
+    assert changes == []
+    assert dict(run.tally.becomes) == {"deny": 2, "hot": 3, "ledger": 1}
+
+    till.adopt(3, policy=renamed(till.bundle.policy, "few", "seldom"))
+    _, changes = decided_again(till, till.bundle)
+    assert changes == []
+
+    tighter = with_rules(till.bundle.policy, limited("two", 3600, 2))
+    _, [change] = decided_again(till, msgspec.structs.replace(till.bundle, policy=tighter))
+    assert (change.was, change.becomes) == ("hot", "deny")
+    assert change.facts.units == 4_000_000
+
+    refusing = with_rules(till.bundle.policy, Rule(id="closed", when=WITHDRAWALS, deny="closed"))
+    run, changes = decided_again(till, msgspec.structs.replace(till.bundle, policy=refusing))
+    assert dict(run.tally.moves) == {"hot -> deny": 3, "ledger -> deny": 1}
+
+
+def test_a_withdrawal_that_was_decided_twice_is_in_the_history_once(till: Till) -> None:
+    alice = till.customer("alice", 50_000_000)
+    till.request(alice, 1_000_000)
+    till.route()
+    till.adopt(2, policy=with_rules(till.bundle.policy, limited("few", 3600, 3)))
+    till.request(alice, 2_000_000)
+    till.route()
+    with till.db.transaction() as tx:
+        found = [each for each in history(tx) if isinstance(each, records.Record)]
+    assert {each.bundle_version for each in found} == {2}
+    assert sorted(each.facts.units or 0 for each in found) == [1_000_000, 2_000_000]
+    assert decided_again(till, till.bundle)[1] == []
+
+
+def test_a_history_goes_on_where_a_page_ends(till: Till, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = till.customer("alice", 50_000_000)
+    for _ in range(5):
+        till.request(alice, 1_000_000)
+    till.route()
+    with till.db.transaction() as tx:
+        whole = list(history(tx))
+        monkeypatch.setattr(histories, "_BATCH", 2)
+        assert list(history(tx)) == whole
+        assert list(history(tx, since=int(time.time()) + 60)) == []
+    assert len(whole) == 5
 
 
 def test_a_record_that_was_altered_or_belongs_to_another_bundle_is_not_confirmed(till: Till) -> None:
