@@ -157,6 +157,9 @@ class Settings:
     gather_seconds: int | None
     """How long withdrawals, and deposits to be swept, wait for others to share a transaction; null: the usual, seconds
     for the former and minutes for the latter."""
+    demo_clock_path: Path | None
+    """What a demonstration sets its clock forward by (`policies.democlock`), on test networks only; null: the clock is
+    the machine's."""
     verifier_silent_seconds: int | None
     """How long what a signer signed may wait for a verifier's word before that is an alert; null: three times what
     finality takes on its chain."""
@@ -190,6 +193,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
         sealing_keys_path=reader.value("sealing_keys_path", reader.file, None),
         travel_rule_outbox=reader.value("travel_rule_outbox", reader.directory, None),
         gather_seconds=reader.value("gather_seconds", reader.seconds, None),
+        demo_clock_path=reader.value("demo_clock_path", reader.file, None),
         verifier_silent_seconds=reader.value("verifier_silent_seconds", reader.patience, None),
     )
     if reader.problems:

@@ -26,7 +26,8 @@ from custody.signing.site import Pace, Site
 from custody.storage.db import WAIT_SECONDS, Database
 from custody.storage.sealing import KeyRing
 from custody.travelrule.ports import FileOutbox, TravelRuleExchange
-from policies.bundle import Bundle, KeysetEntry, TrustRoot
+from policies.bundle import Bundle, KeysetEntry, TrustRoot, read_bundle
+from policies.democlock import DemoClock, check_test_networks
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.ports import Signer
 
@@ -110,7 +111,7 @@ class Services:
 def wire(
     settings: Settings,
     *,
-    clock: Clock = system_clock,
+    clock: Clock | None = None,
     pool_size: int = 8,
     wait_seconds: float = WAIT_SECONDS,
     waiting_at_most: int = 0,
@@ -119,7 +120,7 @@ def wire(
 
     Args:
         settings: as `custody.config.load` gives them.
-        clock: the present, UNIX seconds.
+        clock: the present, UNIX seconds; None: as the settings say.
         pool_size: most database connections.
         wait_seconds: how long a transaction waits for one.
         waiting_at_most: how many wait for one, see `Database`.
@@ -130,6 +131,7 @@ def wire(
         UnusableKeyRing: the sealing keys cannot be used.
     """
     root = read_trust_root(settings.trust_root_path)
+    clock = _clock(settings, root) if clock is None else clock
     ring = None if settings.sealing_keys_path is None else KeyRing(settings.sealing_keys_path)
     bundle = Standing(settings.bundle_path, root, clock, lambda: database)
     database = Database(
@@ -153,6 +155,18 @@ def wire(
         exchange=_exchange(settings, ring),
         wake=CeleryBell(settings.redis_url) if settings.redis_url else wake_nobody,
     )
+
+
+def _clock(settings: Settings, root: TrustRoot) -> Clock:
+    """The machine's, or a demonstration's where no network has money of any worth."""
+    if settings.demo_clock_path is None:
+        return system_clock
+    try:
+        check_test_networks(read_bundle(settings.bundle_path.read_bytes(), root, now=system_clock()))
+    except InvalidValue as error:
+        raise InvalidConfiguration([f"demo_clock_path: {error}"]) from None
+    demo = DemoClock(settings.demo_clock_path)
+    return lambda: int(demo())
 
 
 def read_trust_root(path: Path) -> TrustRoot:

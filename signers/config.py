@@ -101,6 +101,8 @@ class SignerConfig(_Section, frozen=True):
     """Whom the keeper of the mark becomes; another one than `user`."""
     outgoing: Outgoing = "none"
     """What connections the kernel lets this process make."""
+    demo_clock: str | None = None
+    """File of a trial's clock (`policies.democlock`), on test networks only; production refuses it."""
     log_directory: str | None = None
     """For `log.jsonl`, the signed log; where it is missing, the log is in `directory`."""
 
@@ -145,6 +147,8 @@ def read_config(path: Path) -> SignerConfig:
         raise BadConfiguration(f"{path}: mark_directory must be another directory than directory")
     if config.user is not None and config.user == config.mark_user:
         raise BadConfiguration(f"{path}: mark_user must be another user than user")
+    if config.environment == "production" and config.demo_clock is not None:
+        raise BadConfiguration("demo_clock: remove it, in production the clock is the machine's")
     if config.environment == "production" and (config.user is None or config.mark_user is None):
         raise BadConfiguration(
             f"{path}: write user and mark_user, two users without privileges: whoever takes over the signer must not "

@@ -52,6 +52,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
@@ -82,7 +83,7 @@ from signers.rates import Gate
 from signers.selfcheck import check_libraries
 from signers.server import Server
 from signers.service import SignerService
-from signers.timekeeping import Timekeeper, last_note
+from signers.timekeeping import Timekeeper, TrialWall, last_note
 from signers.tls import ends
 from signers.trust import PinnedBundle
 from signers.witness import JournalWitness
@@ -192,9 +193,12 @@ class Running:
         self._journal, self._notes = journal, notes
         instruments = Instruments()
         journal.time_commits(instruments.commits.observe)
-        clock = SteadyClock(*last_note(journal))
+        wall = time.time if config.demo_clock is None else TrialWall(Path(config.demo_clock))
+        clock = SteadyClock(*last_note(journal), wall=wall)
         self._trust = PinnedBundle(Path(config.bundle_path), config.pinned_path, journal, clock)
         self._trust.refresh(_log.warning)
+        if isinstance(wall, TrialWall):
+            wall.watch(self._trust)
         self._timekeeper = Timekeeper(clock, journal)
         parts = (self._trust, journal, clock)
         service = SignerService(opened.wallets, *parts)

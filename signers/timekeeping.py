@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import Final
 
+from chains.errors import InvalidValue
+from policies.democlock import DemoClock, check_test_networks
 from signers.book import Book
 from signers.clock import ClockNote, SteadyClock
 from signers.errors import ClockUnsteady
 from signers.journal import Journal
+from signers.trust import PinnedBundle
 
 NOTE_SECONDS: Final = 60
 """How often the journal notes the time while the signer runs."""
@@ -51,3 +56,29 @@ class Timekeeper:
         note, before = self._clock.note(), book.clock_note()
         if note.suspended and (before is None or before.suspended != note.suspended):
             book.record_time(note, now=book.latest)
+
+
+class TrialWall:
+    """The wall clock of a trial that is shown to people: a demonstration may set it forward (`policies.democlock`).
+
+    The clock's own checks stay: a step forward suspends the signer until an officer confirms it. Under a bundle with a
+    network that is no local test network it is the machine's clock again, which is then behind, so nothing is signed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._demo = DemoClock(path)
+        self._trust: PinnedBundle | None = None
+
+    def watch(self, trust: PinnedBundle) -> None:
+        """Go by these networks. Raises InvalidValue if one of them is no local test network now."""
+        check_test_networks(trust.present)
+        self._trust = trust
+
+    def __call__(self) -> float:
+        """UNIX seconds."""
+        if self._trust is not None:
+            try:
+                check_test_networks(self._trust.present)
+            except InvalidValue:
+                return time.time()
+        return self._demo()

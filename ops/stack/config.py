@@ -86,6 +86,7 @@ def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]
         found["database_url"] = stack.postgres.dsn_of(role, passwords[role])
         found["bundle_path"] = str(trust.bundle_path)
         found["trust_root_path"] = str(trust.trust_root_path)
+        found["demo_clock_path"] = str(clock_file(stack.directory))
     if name in ("api", "worker", "beat"):
         found["redis_url"] = stack.redis.url
     if name == "api":
@@ -115,7 +116,16 @@ def _signer(stack: Stack, trust: Trust) -> dict[str, Any]:
         "tokens": {"main": token_section(stack.token)},
         "keys": {keyset.id: key_section(keyset) for keyset in trust.bundle.keysets},
         "listen": {"unix": str(stack.signer_socket)},
+        "demo_clock": str(clock_file(stack.directory)),
     }
+
+
+def clock_file(directory: Path) -> Path:
+    """By how many seconds a demonstration has set the trial's clock forward (`policies.democlock`)."""
+    path = directory / "demo-clock"
+    if not path.exists():
+        write_private(path, "0")
+    return path
 
 
 def _verifier(stack: Stack, trust: Trust, database_url: str) -> dict[str, Any]:
