@@ -23,9 +23,9 @@ _DECIDING: Final = (
 def history(tx: Tx, *, since: int = 0) -> Iterator[Event]:
     """Decisions with their records, and ends, from the events of withdrawals.
 
-    Decisions are made one at a time, so the order of their events is theirs. A withdrawal that was decided again, because
-    it waited or a bundle changed, has its last decision only. One whose payment left the chain again counts as paid from
-    the first time on.
+    Decisions are made one at a time, so the order of their events is theirs. A withdrawal that was decided again,
+    because it waited or a bundle changed, has its last decision only. One whose payment left the chain again counts
+    as paid from the first time on.
 
     Args:
         tx: open until the last event.
