@@ -13,7 +13,7 @@ is signed. By content we know our own transactions, even those whose signature w
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -39,6 +39,9 @@ class Receipt:
     """Token contract (EIP-55 text) for token receipts; None for the native asset."""
     coinbase: bool = False
     """True for newly mined coins (spendable after 100 blocks on BTC)."""
+    source: str | None = field(default=None, compare=False)
+    """Where it came from, in canonical form, where the block says so (EVM): the sender of the event or of the frame.
+    For screening; no part of what the receipt is."""
 
 
 @dataclass(frozen=True, slots=True)

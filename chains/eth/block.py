@@ -144,7 +144,8 @@ def token_receipts(
         units = told[key] * came // claimed[key] - before_it
         if units:
             resource = f"{hash_text(each.txid)}:log:{places[each.index]}"
-            receipts.append(Receipt(resource, TxId(hash_text(each.txid)), each.to, units, each.contract))
+            txid, source = TxId(hash_text(each.txid)), checksummed(each.sender)
+            receipts.append(Receipt(resource, txid, each.to, units, each.contract, source=source))
     return receipts
 
 
@@ -169,7 +170,7 @@ def native_receipts(traces: Iterable[Trace], scripts: Container[bytes]) -> list[
     """
     # By length of path, so that looking one up does not take longer the more frames somebody has undone in its block.
     undone: dict[str, dict[int, set[tuple[int, ...]]]] = {}
-    moved: list[tuple[Trace, bytes, str]] = []
+    moved: list[tuple[Trace, str | None, bytes, str]] = []
     for trace in traces:
         if trace.txid is None:
             continue
@@ -181,14 +182,15 @@ def native_receipts(traces: Iterable[Trace], scripts: Container[bytes]) -> list[
             continue
         target = octets(to)
         if target in scripts and (sender is None or octets(sender) not in scripts):
-            moved.append((trace, target, value))
+            moved.append((trace, sender, target, value))
     receipts = []
-    for trace, target, value in moved:
+    for trace, sender, target, value in moved:
         txid, units = hash_text(trace.txid or ""), quantity(value)
         paths = undone.get(trace.txid or "", {})
         if units and not any(tuple(trace.path[:length]) in of for length, of in paths.items()):
             resource = f"{txid}:trace:{'.'.join(map(str, trace.path))}"
-            receipts.append(Receipt(resource, TxId(txid), target, units))
+            source = None if sender is None else checksummed(octets(sender))
+            receipts.append(Receipt(resource, TxId(txid), target, units, source=source))
     return receipts
 
 

@@ -65,6 +65,8 @@ class Deposit:
     """Blocks it needs up to the anchor, its own included; fixed at first sight."""
     credits: int
     """How often it was credited; names the ledger transfer."""
+    source: str | None
+    """Where it came from, for screening; None where nobody knows."""
     created_at: datetime
     updated_at: datetime
 
@@ -85,7 +87,10 @@ class DepositFacts:
     address: str
     """Our address that was paid."""
     customer: str | None
+    source: str | None = None
+    """Where it came from, if that is known."""
 
     def subject(self) -> Subject:
         """What screening is told of it: not whose it is."""
-        return Subject(self.chain, self.address, self.txid, self.resource, units=self.units)
+        sources = () if self.source is None else (self.source,)
+        return Subject(self.chain, self.address, self.txid, self.resource, sources, self.units)

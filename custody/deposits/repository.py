@@ -19,7 +19,7 @@ _ADDRESS: Final = (
 )
 _DEPOSIT: Final = (
     "id, chain, resource, txid, address_id, customer_id, asset, units, state, height, block_hash,"
-    " confirmations, credits, created_at, updated_at"
+    " confirmations, credits, source, created_at, updated_at"
 )
 
 
@@ -154,6 +154,7 @@ class NewDeposit:
     asset: str
     units: int
     confirmations: int
+    source: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +174,20 @@ def insert_deposits(tx: Tx, deposits: Sequence[NewDeposit]) -> None:
     """Store deposits as SEEN. The database refuses a second row for one output."""
     tx.executemany(
         "INSERT INTO deposits (id, chain, resource, txid, address_id, customer_id, asset, units, state,"
-        " confirmations) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'seen', %s)",
+        " confirmations, source) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, 'seen', %s, %s)",
         [
-            (d.id, d.chain, d.resource, d.txid, d.address_id, d.customer, d.asset, d.units, d.confirmations)
+            (
+                d.id,
+                d.chain,
+                d.resource,
+                d.txid,
+                d.address_id,
+                d.customer,
+                d.asset,
+                d.units,
+                d.confirmations,
+                d.source,
+            )
             for d in deposits
         ],
     )
@@ -316,6 +328,7 @@ def _deposit(row: Row) -> Deposit:
         block_hash=row["block_hash"],
         confirmations=row["confirmations"],
         credits=row["credits"],
+        source=row["source"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

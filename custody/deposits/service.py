@@ -65,6 +65,7 @@ class Found:
             units=self.receipt.units,
             address=self.address.address,
             customer=self.address.customer,
+            source=self.receipt.source,
         )
 
 
@@ -107,6 +108,7 @@ def _facts(tx: Tx, rows: Sequence[Deposit]) -> list[DepositFacts]:
             units=row.units,
             address=addresses[row.address_id].address,
             customer=row.customer,
+            source=row.source,
         )
         for row in rows
     ]
@@ -232,6 +234,7 @@ def _stored(tx: Tx, bundle: Bundle, chain: str, found: Sequence[Found]) -> dict[
                     asset=each.asset,
                     units=each.receipt.units,
                     confirmations=confirmations_needed(bundle, each),
+                    source=each.receipt.source,
                 )
                 for each in missing
             ],

@@ -110,6 +110,22 @@ def test_a_listed_address_is_held_and_credited_when_its_case_is_released(
         desk.exact()
 
 
+@pytest.mark.parametrize(("asset", "units"), [("USDX", 5_000_000), ("ETH", ETHER)])
+def test_money_from_a_listed_sender_is_held_whichever_address_it_comes_to(
+    database: str, outside: Outside, tmp_path: Path, asset: str, units: int
+) -> None:
+    lists = Lists(tmp_path)
+    lists.write(f"{outside.payer.lower()},,sanctioned,OFAC")
+    with open_evm_desk(database, outside, screening=lists.screening) as desk:
+        alice = desk.customer("alice")
+        outside.send(asset, desk.address(alice).address, units)
+        desk.finalize()
+        assert desk.states() == ["held"]
+        with desk.admin.transaction() as tx:
+            [case] = cases.page(tx)
+        assert case.findings[0].listed == outside.payer.lower()
+
+
 def test_what_comes_to_the_keys_own_address_is_nobodys_and_goes_to_suspense(
     desk: EvmDesk, outside: Outside
 ) -> None:

@@ -33,7 +33,7 @@ END $$;
 
 ------------------------------------------------------------------------------------------------- customers
 CREATE TABLE customers (
-    id         text PRIMARY KEY CHECK (id ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
+    id         text PRIMARY KEY CHECK (id ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$' AND id <> 'house'),   -- that is us
     state      text NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'frozen')),
     reason     text NOT NULL DEFAULT '',
     created_at timestamptz NOT NULL DEFAULT now()
@@ -141,6 +141,7 @@ CREATE TABLE deposits (
     block_hash    text,
     confirmations integer NOT NULL CHECK (confirmations >= 1),   -- needed, fixed at first sight
     credits       integer NOT NULL DEFAULT 0,             -- times credited: names the ledger transfer
+    source        text,                                   -- where it came from, for screening; null: nobody knows
     created_at    timestamptz NOT NULL DEFAULT now(),
     updated_at    timestamptz NOT NULL DEFAULT now(),
     UNIQUE (chain, resource),
@@ -505,8 +506,8 @@ CREATE TABLE withdrawals (
     reason          text NOT NULL DEFAULT '',             -- why it waits, or why it ended
     tier            text,
     decision        jsonb,                                -- facts and outcome of the policy, as decided
-    policy_version  bigint,                               -- of the bundle under which it was decided
-    approvals_heard integer NOT NULL DEFAULT 0,           -- so many rows of `approvals` about it are counted
+    policy_version  bigint,                               -- of the bundle under which it was decided; 0: to be decided again
+    unheard         boolean NOT NULL DEFAULT false,       -- something was said in `approvals` that nobody has counted
     approved_until  timestamptz,                          -- then its approvals are too few; null: nobody is asked
     settlement      text CHECK (settlement IN ('chain', 'internal')),
     transaction_id  uuid REFERENCES transactions (id),    -- the one transaction that serves it
@@ -518,15 +519,23 @@ CREATE TABLE withdrawals (
     updated_at      timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX ON withdrawals (state, not_before);
+CREATE INDEX ON withdrawals (policy_version) WHERE state IN ('awaiting_approval', 'cooling', 'queued');
+CREATE INDEX ON withdrawals (approved_until) WHERE state IN ('cooling', 'queued') AND approved_until IS NOT NULL;
+CREATE INDEX ON withdrawals (created_at, id) WHERE unheard;
 CREATE INDEX ON withdrawals (customer_id, id);
 CREATE INDEX ON withdrawals (transaction_id);
+CREATE INDEX ON withdrawals (customer_id, chain, destination)
+    WHERE state IN ('awaiting_approval', 'cooling', 'queued', 'building', 'signing');
+CREATE INDEX ON withdrawals (chain, expires_at)          -- what signers may be shown early
+    WHERE state IN ('awaiting_approval', 'cooling', 'queued', 'rejected');
 CREATE TRIGGER withdrawals_lifecycle BEFORE UPDATE OF state ON withdrawals
     FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('withdrawal');
 
 -- The API asks and cancels; it neither routes nor decides. So a stolen API cannot walk a withdrawal past the policy.
 CREATE FUNCTION withdrawals_of_the_api() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
-    IF session_user = 'strongroom_api'
+    -- current_user: what happens to a withdrawal because a whitelist's entry was removed is the owner's doing.
+    IF current_user = 'strongroom_api'
        AND NEW.state <> (CASE TG_OP WHEN 'INSERT' THEN 'requested' ELSE 'cancelled' END) THEN
         RAISE EXCEPTION 'strongroom_api may request and cancel withdrawals only, not make them %', NEW.state
             USING ERRCODE = 'insufficient_privilege';
@@ -656,6 +665,15 @@ CREATE TABLE approvals (
 );
 CREATE INDEX ON approvals (withdrawal_id);
 CREATE INDEX ON approvals (intent_hash, id);
+-- Whoever adds one may not change withdrawals; so the database itself notes that somebody has to count it.
+CREATE FUNCTION approval_is_unheard() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    UPDATE withdrawals SET unheard = true WHERE id = NEW.withdrawal_id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER approvals_unheard AFTER INSERT ON approvals
+    FOR EACH ROW EXECUTE FUNCTION approval_is_unheard();
 CREATE TRIGGER approvals_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON approvals
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
@@ -743,6 +761,129 @@ BEGIN
 END $$;
 CREATE TRIGGER travel_rule_stay BEFORE UPDATE ON travel_rule FOR EACH ROW EXECUTE FUNCTION travel_rule_stays();
 CREATE TRIGGER travel_rule_kept BEFORE DELETE OR TRUNCATE ON travel_rule
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+------------------------------------------------------------------------------------------------- whitelists
+-- Destinations that customers, or the house, have listed (custody/whitelist). Callers ask, sign and remove, with the API's
+-- role. A worker verifies what was signed: only from then on an entry cools. That it may be used is in no column: it
+-- follows from listed_at, the policy, and the time at which somebody decides.
+CREATE TABLE whitelist (
+    id           uuid PRIMARY KEY,                        -- chosen by the caller
+    owner        text NOT NULL CHECK (owner ~ '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),   -- a customer, or 'house'
+    chain        text NOT NULL,
+    address      text NOT NULL,                           -- canonical
+    label        bytea,                                   -- sealed: it may name a person
+    label_key    text GENERATED ALWAYS AS
+                     (encode(substring(label FROM 3 FOR get_byte(label, 1)), 'escape')) STORED,
+    provenance   text NOT NULL CHECK (length(provenance) BETWEEN 1 AND 300),   -- how the caller came by the address
+    requested_by text NOT NULL,                           -- caller
+    state        text NOT NULL DEFAULT 'requested' CHECK (state IN ('requested', 'confirmed', 'listed', 'removed')),
+    document     text,                                    -- the signed entry, verbatim
+    signature    text,
+    listed_at    timestamptz,                             -- from then on it cools
+    removed_by   text,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    updated_at   timestamptz NOT NULL DEFAULT now(),
+    CHECK ((document IS NULL) = (signature IS NULL)),
+    CHECK (state NOT IN ('confirmed', 'listed') OR document IS NOT NULL),
+    CHECK (state <> 'listed' OR listed_at IS NOT NULL),
+    CHECK ((state = 'removed') = (removed_by IS NOT NULL))
+);
+CREATE UNIQUE INDEX ON whitelist (owner, chain, address) WHERE state <> 'removed';
+CREATE INDEX ON whitelist (owner, id);
+CREATE INDEX ON whitelist (chain, listed_at) WHERE state = 'listed';
+CREATE INDEX ON whitelist (id) WHERE state = 'confirmed';
+CREATE INDEX ON whitelist (label_key);
+CREATE TRIGGER whitelist_lifecycle BEFORE UPDATE OF state ON whitelist
+    FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('whitelist');
+-- Adding is never immediate: what was asked for and signed stays, nobody lists an entry twice, and the API lists none.
+CREATE FUNCTION whitelist_stays() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF (OLD.id, OLD.owner, OLD.chain, OLD.address, OLD.provenance, OLD.requested_by, OLD.created_at) IS DISTINCT FROM
+           (NEW.id, NEW.owner, NEW.chain, NEW.address, NEW.provenance, NEW.requested_by, NEW.created_at)
+       OR OLD.document IS NOT NULL
+           AND (OLD.document, OLD.signature) IS DISTINCT FROM (NEW.document, NEW.signature)
+       OR OLD.listed_at IS NOT NULL AND NEW.listed_at IS DISTINCT FROM OLD.listed_at
+       OR OLD.state = 'removed' AND (OLD.document, OLD.listed_at, OLD.removed_by)
+           IS DISTINCT FROM (NEW.document, NEW.listed_at, NEW.removed_by)
+       OR (OLD.label IS NULL) <> (NEW.label IS NULL) THEN
+        RAISE EXCEPTION 'entry % of a whitelist: what was said stays', OLD.id USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER whitelist_stay BEFORE UPDATE ON whitelist FOR EACH ROW EXECUTE FUNCTION whitelist_stays();
+CREATE FUNCTION whitelist_of_the_api() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF session_user = 'strongroom_api' AND NOT (
+        NEW.state = 'requested' AND TG_OP = 'INSERT' OR NEW.state IN ('confirmed', 'removed') AND TG_OP = 'UPDATE'
+    ) THEN
+        RAISE EXCEPTION 'strongroom_api may ask for entries, confirm and remove them, not make them %', NEW.state
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER whitelist_api BEFORE INSERT OR UPDATE ON whitelist
+    FOR EACH ROW EXECUTE FUNCTION whitelist_of_the_api();
+CREATE TRIGGER whitelist_kept BEFORE DELETE OR TRUNCATE ON whitelist
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+-- Removing is immediate: in the same commit what was let through to that destination, and is in no transaction that a
+-- signer may have signed, must be decided again.
+CREATE FUNCTION whitelist_removed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+    UPDATE withdrawals SET policy_version = 0
+    WHERE customer_id = NEW.owner AND chain = NEW.chain AND destination = NEW.address AND policy_version IS NOT NULL
+      AND state IN ('awaiting_approval', 'cooling', 'queued', 'building', 'signing');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER whitelist_removal AFTER UPDATE OF state ON whitelist
+    FOR EACH ROW WHEN (NEW.state = 'removed' AND OLD.state <> 'removed') EXECUTE FUNCTION whitelist_removed();
+
+-- Since when a destination is known: by the first genuine order to it, or entry of it, that a worker saw. Rows stay, so
+-- that what happens to orders and entries later makes no destination older or younger.
+CREATE TABLE destinations (
+    owner   text NOT NULL,
+    chain   text NOT NULL,
+    address text NOT NULL,
+    since   timestamptz NOT NULL,
+    PRIMARY KEY (owner, chain, address)
+);
+CREATE TRIGGER destinations_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON destinations
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What signers were shown early, so that their own clocks run: digests of orders and of whitelists' entries.
+CREATE TABLE announcements (
+    wallet text NOT NULL,
+    digest text NOT NULL CHECK (digest ~ '^[0-9a-f]{64}$'),
+    at     timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (wallet, digest)
+);
+
+-- What the key of a destination is to sign, and what it has signed. Whoever reads a row verifies it.
+CREATE TABLE ownership_proofs (
+    id         uuid PRIMARY KEY,
+    owner      text NOT NULL,
+    chain      text NOT NULL,
+    address    text NOT NULL,
+    text       text NOT NULL CHECK (length(text) <= 1000),
+    expires_at timestamptz NOT NULL,
+    signature  text CHECK (length(signature) BETWEEN 1 AND 1000),
+    proved_at  timestamptz,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    CHECK ((signature IS NULL) = (proved_at IS NULL))
+);
+CREATE INDEX ON ownership_proofs (owner, chain, address);
+CREATE FUNCTION ownership_proof_stays() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF OLD.signature IS NOT NULL OR (OLD.id, OLD.owner, OLD.chain, OLD.address, OLD.text, OLD.expires_at, OLD.created_at)
+        IS DISTINCT FROM (NEW.id, NEW.owner, NEW.chain, NEW.address, NEW.text, NEW.expires_at, NEW.created_at) THEN
+        RAISE EXCEPTION 'proof %: a challenge is answered once', OLD.id USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER ownership_proofs_stay BEFORE UPDATE ON ownership_proofs
+    FOR EACH ROW EXECUTE FUNCTION ownership_proof_stays();
+CREATE TRIGGER ownership_proofs_kept BEFORE DELETE OR TRUNCATE ON ownership_proofs
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 ------------------------------------------------------------------------------------ feed, alerts, API records
@@ -939,6 +1080,10 @@ GRANT UPDATE (next) ON address_indexes TO strongroom_api;
 GRANT UPDATE (state, reason, updated_at) ON withdrawals TO strongroom_api;
 GRANT DELETE ON token_nonces TO strongroom_api;
 GRANT INSERT ON bump_requests TO strongroom_api;
+GRANT INSERT (id, owner, chain, address, label, provenance, requested_by),
+    UPDATE (state, document, signature, removed_by, updated_at) ON whitelist TO strongroom_api;
+GRANT INSERT (id, owner, chain, address, text, expires_at), UPDATE (signature, proved_at) ON ownership_proofs
+    TO strongroom_api;
 GRANT INSERT (digest, withdrawal_id, intent_hash, document, signature) ON approvals TO strongroom_api;
 
 GRANT INSERT, UPDATE, DELETE ON blocks, cursors, receipts, consumptions TO strongroom_monitor;
@@ -965,13 +1110,16 @@ GRANT UPDATE (data, state, attempts, next_attempt_at, last_error, reference, del
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
 GRANT INSERT ON withdrawal_events, deposit_events, halts, policy_counts TO strongroom_worker;
-GRANT UPDATE (policy_version, approvals_heard, approved_until) ON withdrawals TO strongroom_worker;
+GRANT UPDATE (policy_version, unheard, approved_until) ON withdrawals TO strongroom_worker;
 GRANT DELETE ON policy_counts TO strongroom_worker;
 GRANT INSERT, UPDATE ON policy_counting TO strongroom_worker;
 -- Operators at the host lift a halt or a freeze with the workers' role; the API, which strangers reach, cannot.
 GRANT DELETE ON halts TO strongroom_worker;
 GRANT UPDATE (state, reason) ON customers TO strongroom_worker;
 GRANT INSERT, DELETE ON reservations TO strongroom_worker;
+GRANT INSERT ON destinations TO strongroom_worker;
+GRANT INSERT (wallet, digest) ON announcements TO strongroom_worker;
+GRANT UPDATE (state, listed_at, label, removed_by, updated_at) ON whitelist TO strongroom_worker;
 GRANT INSERT, UPDATE ON losses, fee_observations TO strongroom_worker;
 GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, rotations, variances TO strongroom_worker;
 GRANT UPDATE (state, reason, decision, transaction_id, updated_at) ON sweeps TO strongroom_worker;
