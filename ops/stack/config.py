@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from custody.config import FILE_VARIABLE
 from custody.console.settings import FILE_VARIABLE as CLIENT_VARIABLE
+from custody.storage.sealing import add_key
 from ops.devnet.files import write_private
 from ops.devnet.softhsm import SoftHsmToken
 from ops.devnet.tools import CHECKOUT, TOOLS, bitcoind_program
@@ -96,6 +97,10 @@ def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]
         urls = {"rpc_url": node.rpc_url, "rest_url": node.rest_url, "zmq_url": node.zmq_url}
         evm = {network.chain: {"rpc_url": anvil.rpc_url} for network, anvil in stack.chains.items()}
         found["nodes"] = {CHAIN: urls, **evm}
+    if name in ("api", "worker"):
+        found["sealing_keys_path"] = str(_sealing_keys(stack.directory))
+    if name == "worker":
+        found["travel_rule_outbox"] = str(private_directory(stack.directory / "outbox"))
     if name in ("monitor", "worker"):
         found["screening"] = {"lists": [str(_lists(stack.directory))], "lists_valid_days": 366}
     if name == "worker":
@@ -221,6 +226,14 @@ def _sections(table: Mapping[str, Any], prefix: str) -> list[str]:
                 lines += ["", f"[{path}]", *plain]
             lines += _sections(value, path + ".")
     return lines
+
+
+def _sealing_keys(directory: Path) -> Path:
+    """The key ring of a trial's personal data. In a real installation each process has a copy of its own."""
+    ring = private_directory(directory / "sealing") / "keys"
+    if not ring.exists():
+        add_key(ring, "first")
+    return ring
 
 
 def _lists(directory: Path) -> Path:
