@@ -1,0 +1,99 @@
+"""`strongroom policy explain ID`: a withdrawal's record, read with the workers' role, says why it was decided so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+from typer.testing import CliRunner, Result
+
+from custody.console.app import app
+from custody.console.policy import policy_app
+from custody.ids import new_id
+from policies.bundle import SignedBundle
+from tests.fakes.api import as_role
+from tests.fakes.till import Till
+
+
+class Explained:
+    """Runs `strongroom policy explain` with a worker's settings, by the bundle of a till."""
+
+    def __init__(self, database: str, directory: Path, till: Till) -> None:
+        assert policy_app in [group.typer_instance for group in app.registered_groups]
+        self.till, self.path = till, directory / "bundle.json"
+        root = directory / "root.json"
+        root.write_bytes(msgspec.json.encode(till.world.root))
+        node = {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}
+        self.settings = {
+            "STRONGROOM_DATABASE_URL": as_role(database, "strongroom_worker"),
+            "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
+            "STRONGROOM_BUNDLE_PATH": str(self.path),
+            "STRONGROOM_TRUST_ROOT_PATH": str(root),
+            "STRONGROOM_NODES": json.dumps({"btc": node}),
+            "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
+            "STRONGROOM_SIGNERS": json.dumps({"btc-hot": {"socket": str(directory / "signer.sock")}}),
+        }
+
+    def __call__(self, *arguments: str, version: int = 1) -> Result:
+        bundle = msgspec.structs.replace(self.till.bundle, version=version)
+        self.path.write_bytes(SignedBundle(bundle=bundle, signatures=()).encode())
+        return CliRunner().invoke(app, ["policy", "explain", *arguments], env=self.settings)
+
+
+@pytest.fixture
+def explained(database: str, tmp_path: Path, till: Till) -> Explained:
+    return Explained(database, tmp_path, till)
+
+
+def test_a_withdrawal_that_was_let_through_is_explained_by_its_record(
+    till: Till, explained: Explained
+) -> None:
+    alice = till.customer("alice", 30_000_000)
+    till.request(alice, 4_000_000)
+    till.route()
+    last = till.request(alice, 1_000_000)
+    till.route()
+    done = explained(str(last.id))
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("Paid from hot, approved by nobody:\n")
+    assert (
+        f"BTC-customer-window: 0.04 BTC of 2 BTC of {alice} are used, 1.96 BTC are left; 0.01 BTC fits"
+        in done.stdout
+    )
+    told = json.loads(explained(str(last.id), "--json").stdout)
+    [row] = till.query("SELECT decision FROM withdrawals WHERE id = %s", last.id)
+    assert {name: row["decision"][name] for name in told["decision"]} == told["decision"]
+
+
+def test_one_that_was_denied_says_which_rule_and_how_it_would_be_under_a_draft(
+    till: Till, explained: Explained, tmp_path: Path
+) -> None:
+    alice = till.customer("alice", 1_100_000_000)
+    denied = till.request(alice, 1_000_000_000)
+    till.route()
+    done = explained(str(denied.id))
+    assert done.stdout.startswith("Denied:\n  limit: ")
+    assert "10 BTC is too much" in done.stdout
+    draft = tmp_path / "policy.yaml"
+    draft.write_text("rules: [{id: all, when: {operation: withdrawal, amount_below: 20 BTC}, route: hot}]\n")
+    done = explained(str(denied.id), "--file", str(draft))
+    assert done.stdout.startswith("Paid from hot, approved by nobody:\n"), done.output
+
+
+def test_what_was_not_decided_or_decided_under_another_bundle_is_refused(
+    till: Till, explained: Explained
+) -> None:
+    alice = till.customer("alice", 3_000_000)
+    waiting = till.request(alice, 1_000_000)
+    for unknown in (str(waiting.id), str(new_id())):
+        done = explained(unknown)
+        assert done.exit_code == 2
+        assert "there is none, or nothing was decided about it yet" in done.stderr
+    till.route()
+    done = explained(str(waiting.id), version=2)
+    assert done.exit_code == 2
+    assert (
+        "it was decided under version 1 of the bundle, this is 2: name that one with --bundle" in done.stderr
+    )
