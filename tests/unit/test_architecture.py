@@ -115,7 +115,7 @@ UNWANTED = frozenset(
         "zmq",
         "web3",
     }
-    | {"eth_account", "bitcoinrpc", "bitcoinlib", "celery", "redis"}
+    | {"eth_account", "bitcoinrpc", "bitcoinlib", "celery", "redis", "yaml"}
 )
 """What nothing that signs payments loads, be it through others."""
 
