@@ -149,7 +149,7 @@ def wire(
         bundle=bundle,
         clock=clock,
         nodes=_nodes(settings, bundle),
-        signers={keyset: _signer(entry) for keyset, entry in settings.signers.items()},
+        signers={keyset: signer_client(entry) for keyset, entry in settings.signers.items()},
         screening=_screening(settings.screening, clock),
         sealing=ring,
         exchange=_exchange(settings, ring),
@@ -226,7 +226,8 @@ def _site(bundle: Bundle, keyset: KeysetEntry, node: Node, pace: Pace) -> Site:
     return btc_site(bundle, keyset.chain, node, pace=pace, keyset=keyset)
 
 
-def _signer(entry: SignerSettings) -> SignerClient:
+def signer_client(entry: SignerSettings) -> SignerClient:
+    """The client of a signer. Raises BadConfiguration: a TLS file is missing or malformed."""
     if isinstance(entry, SocketSigner):
         return SignerClient(UnixAddress(entry.socket))
     return SignerClient(

@@ -95,6 +95,7 @@ def main() -> None:
     from custody.console.app import app
     from custody.console.approve import approvers  # noqa: F401 - add their verbs to the app
     from custody.console.case import case_app  # noqa: F401
+    from custody.console.officers import publish  # noqa: F401
     from custody.console.operator import operator  # noqa: F401
     from custody.console.policy import policy_app  # noqa: F401
     from custody.console.policy_proofs import prove_app  # noqa: F401
