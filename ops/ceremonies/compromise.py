@@ -130,7 +130,7 @@ class Incident:
             str(draft),
         )
         drafted = key_command(["compromise", BTC_KEYSET, *files])
-        world.note(_line_of(drafted, "keysets"))
+        world.note(_line_of(drafted, "key-set"))
         for officer in self.stack.trust.quorum.officers[:THRESHOLD]:
             key = ["--officer", officer.id, "--key", str(officer.key_file)]
             key_command(["sign", str(draft), "--present", str(present), *key, "--yes"])
