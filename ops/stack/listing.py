@@ -138,5 +138,4 @@ def _cap(asset: str, payment_below: int) -> TierCap:
         payment_below=str(payment_below),
         window_cap=str(50 * payment_below),
         window_seconds=DAY,
-        holding_cap=str(1000 * payment_below),
     )

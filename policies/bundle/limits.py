@@ -20,9 +20,6 @@ class TierCap(Part, frozen=True):
     window_cap: Units
     """Sum of payments, fees included, signed within `window_seconds`."""
     window_seconds: Seconds
-    holding_cap: Units | None = None
-    """What the tier should hold at most; null: no limit. An excess is shown and raises an alert. No signer enforces it,
-    for what arrives cannot be refused."""
     payment_from: Units = "0"
     """A single payment must not be smaller than this. Where it is what the hotter tier's payments are below, no order
     can be paid by both tiers, whose signers don't know of each other."""

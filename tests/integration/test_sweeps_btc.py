@@ -6,6 +6,7 @@ import threading
 import time
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from chains.errors import TransientError
@@ -18,8 +19,9 @@ from custody.sweeps.model import Sweep, SweepPace
 from custody.sweeps.service import sweep
 from custody.treasury.holdings import holdings, watch_excess
 from custody.withdrawals import service
-from policies.rules import Operation, Rule, When
+from policies.rules import Holding, Operation, Policy, Rule, When
 from signers.ports import Reason, Refused, SignRequest, SignResponse
+from tests.fakes.signing import AMOUNTS
 from tests.fakes.till import Till
 
 PACE = SweepPace(consolidate_above_coins=5, small_coin_sats=100_000, max_inputs=50)
@@ -259,7 +261,12 @@ def test_halted_paying_halts_sweeping(till: Till) -> None:
     assert run(till) == 0
 
 
-def test_excess_over_a_tiers_cap_raises_one_alert_and_is_kept(till: Till) -> None:
+def holding(at_most: int, share: int | None = None) -> Policy:
+    most = (Holding(tiers=("hot",), asset="BTC", at_most=str(at_most), share=share),)
+    return msgspec.structs.replace(AMOUNTS, holdings=most)
+
+
+def test_excess_over_what_the_policy_lets_a_tier_hold_raises_one_alert_and_is_kept(till: Till) -> None:
     till.customer("alice", 5_000_000)
 
     def excess() -> list[int]:
@@ -269,13 +276,15 @@ def test_excess_over_a_tiers_cap_raises_one_alert_and_is_kept(till: Till) -> Non
 
     assert excess() == [0]
     assert "tier.excess" not in till.alerts()
-    till.adopt(2, cap_holding_cap="4000000")
+    till.adopt(2, policy=holding(4_000_000))
     assert excess() == excess() == [1_000_000]
     [alert] = till.query("SELECT data FROM alerts WHERE type = 'tier.excess'")
-    assert alert["data"]["excess_units"] == "1000000"
-    till.adopt(3, cap_holding_cap="5000000")
+    assert (alert["data"]["units"], alert["data"]["most_units"]) == ("5000000", "4000000")
+    till.adopt(3, policy=holding(5_000_000))
     assert excess() == [0]
     assert "tier.excess" not in till.alerts()
+    till.adopt(4, policy=holding(5_000_000, share=6_000))
+    assert excess() == [2_000_000], "at most six tenths of all that is held"
 
 
 @pytest.mark.parametrize(
