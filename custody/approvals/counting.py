@@ -5,8 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from chains.errors import PermanentError
-from custody.approvals import repository, service
-from custody.approvals.model import Question
+from custody.approvals import judging, repository, service
+from custody.approvals.model import Heard, Question
 from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
@@ -22,11 +22,14 @@ TAMPERED = "approval.tampered"
 EXPIRED = "approval.expired"
 
 
-def reconsider(db: Database, bundle: Bundle) -> int:
+def reconsider(db: Database, bundle: Bundle, *, now: int) -> int:
     """Have withdrawals decided again that an older bundle has let through; returns how many.
 
     Approvals of them were given under rules that are no longer in force, so they are void: what is signed about from
-    now on is another intent (FAULTS row 47).
+    now on is another intent (FAULTS row 47). A rejection that nobody has counted yet still ends it.
+
+    Args:
+        now: UNIX seconds.
     """
     with db.snapshot() as tx:
         ids = repository.outdated(tx, bundle.version, limit=BATCH)
@@ -35,6 +38,9 @@ def reconsider(db: Database, bundle: Bundle) -> int:
         with db.transaction() as tx:
             withdrawal = withdrawals.claim(tx, withdrawal_id, repository.OPEN)
             if withdrawal is None or not _older(withdrawal, bundle):
+                continue
+            if _rejected_before(tx, withdrawal, bundle, now=now):
+                done += 1
                 continue
             reason = f"policy: it is decided again under version {bundle.version} of the bundle"
             withdrawals.apply(tx, withdrawal, WithdrawalEvent.RECONSIDER, reason=reason)
@@ -45,6 +51,18 @@ def reconsider(db: Database, bundle: Bundle) -> int:
 
 def _older(withdrawal: Withdrawal, bundle: Bundle) -> bool:
     return withdrawal.policy_version is not None and withdrawal.policy_version < bundle.version
+
+
+def _rejected_before(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> bool:
+    try:
+        intent = judging.last_intent_of(withdrawal, bundle)
+    except PermanentError:
+        return False  # what is wrong with it, deciding again finds out
+    said = repository.about(tx, [intent.digest_hex()])[intent.digest_hex()]
+    heard = judging.heard(said, intent, withdrawal.signed_order.order, bundle, now=now)
+    if heard.rejected:
+        _reject(tx, withdrawal, heard)
+    return bool(heard.rejected)
 
 
 def count(db: Database, bundle: Bundle, *, now: int) -> int:
@@ -79,15 +97,7 @@ def _count_one(db: Database, withdrawal_id: UUID, bundle: Bundle, *, now: int) -
 def _follow(tx: Tx, question: Question, bundle: Bundle) -> int:
     withdrawal, heard = question.withdrawal, question.heard
     if heard.rejected:
-        who = "; ".join(
-            f"by {each.approver}" + (f" ({each.reason})" if each.reason else "") for each in heard.rejected
-        )
-        repository.mark_heard(tx, withdrawal.id, until=None)
-        moved = withdrawals.apply(
-            tx, withdrawal, WithdrawalEvent.REJECT, reason=f"approval-rejected: {who}"[:1000]
-        )
-        withdrawal_service.release(tx, moved)
-        alerts.resolve_alert(tx, EXPIRED, str(withdrawal.id))
+        _reject(tx, withdrawal, heard)
         return 1
     given = [
         ((bundle.approver(each.approval.approver), each.approval.group), each.approval.expires_at)
@@ -112,6 +122,16 @@ def _follow(tx: Tx, question: Question, bundle: Bundle) -> int:
     return 1
 
 
+def _reject(tx: Tx, withdrawal: Withdrawal, heard: Heard) -> None:
+    who = "; ".join(
+        f"by {each.approver}" + (f" ({each.reason})" if each.reason else "") for each in heard.rejected
+    )
+    repository.mark_heard(tx, withdrawal.id, until=None)
+    reason = f"approval-rejected: {who}"[:1000]
+    withdrawal_service.release(tx, withdrawals.apply(tx, withdrawal, WithdrawalEvent.REJECT, reason=reason))
+    alerts.resolve_alert(tx, EXPIRED, str(withdrawal.id))
+
+
 def lapse(db: Database, *, now: int) -> int:
     """Ask again about withdrawals whose approvals have ended before they were paid; returns how many.
 
@@ -134,7 +154,7 @@ def lapse(db: Database, *, now: int) -> int:
                 WithdrawalEvent.LAPSE,
                 reason="approval: what was given has expired before it was signed",
             )
-            repository.mark_heard(tx, withdrawal.id, until=None)
+            repository.count_again(tx, withdrawal.id)
             alerts.raise_alert(
                 tx,
                 Severity.WARNING,

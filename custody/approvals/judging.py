@@ -45,13 +45,25 @@ def intent_of(withdrawal: Withdrawal, bundle: Bundle) -> Intent:
         InvalidValue: no wallet of that tier is active.
         PermanentError: it is not what its caller has signed.
     """
-    order, version = genuine_order(withdrawal, bundle), withdrawal.policy_version
-    if version != bundle.version or withdrawal.tier is None:
+    version = withdrawal.policy_version
+    if version != bundle.version:
         detail = f"it was decided under version {version} of the bundle, in force is {bundle.version}"
         raise ApprovalRefused([Reason("approval-version", detail)])
-    return payment_intent(
-        order, _wallet(bundle, order.chain, withdrawal.tier), withdrawal.tier, bundle.version
-    )
+    return last_intent_of(withdrawal, bundle)
+
+
+def last_intent_of(withdrawal: Withdrawal, bundle: Bundle) -> Intent:
+    """The intent that people were asked about last, be it under an older bundle, if its wallet is still the same.
+
+    Raises:
+        InvalidValue: nobody was, or no wallet of that tier is active.
+        PermanentError: the withdrawal is not what its caller has signed.
+    """
+    order = genuine_order(withdrawal, bundle)
+    if withdrawal.policy_version is None or withdrawal.tier is None:
+        raise InvalidValue(f"withdrawal {withdrawal.id} is not decided")
+    wallet = _wallet(bundle, order.chain, withdrawal.tier)
+    return payment_intent(order, wallet, withdrawal.tier, withdrawal.policy_version)
 
 
 def _wallet(bundle: Bundle, chain: str, tier: str) -> str:

@@ -54,8 +54,7 @@ def about(tx: Tx, intents: Sequence[str]) -> dict[str, list[Said]]:
 def unheard(tx: Tx, *, limit: int) -> Sequence[UUID]:
     """Withdrawals about which something was said that nobody has counted yet, oldest first."""
     rows = tx.all(
-        "SELECT w.id FROM withdrawals w WHERE w.state = ANY (%s)"
-        " AND w.approvals_heard < (SELECT count(*) FROM approvals a WHERE a.withdrawal_id = w.id)"
+        "SELECT w.id FROM withdrawals w WHERE w.unheard AND w.state = ANY (%s)"
         f" AND {halts.NOT_HALTED}"
         " ORDER BY w.created_at, w.id LIMIT %s",
         [list(OPEN), limit],
@@ -64,12 +63,20 @@ def unheard(tx: Tx, *, limit: int) -> Sequence[UUID]:
 
 
 def mark_heard(tx: Tx, withdrawal_id: UUID, *, until: int | None) -> None:
-    """All that was said about it so far is counted; `until`: UNIX seconds when its approvals are no longer enough."""
+    """All that was said about it so far is counted; it was locked before that was read.
+
+    Args:
+        until: UNIX seconds, when its approvals are no longer enough; None: they are not, or nobody is asked.
+    """
     tx.execute(
-        "UPDATE withdrawals SET approvals_heard = (SELECT count(*) FROM approvals WHERE withdrawal_id = %(id)s),"
-        " approved_until = to_timestamp(%(until)s) WHERE id = %(id)s",
-        {"id": withdrawal_id, "until": until},
+        "UPDATE withdrawals SET unheard = false, approved_until = to_timestamp(%s) WHERE id = %s",
+        [until, withdrawal_id],
     )
+
+
+def count_again(tx: Tx, withdrawal_id: UUID) -> None:
+    """What was said about it is no longer enough, or not looked at yet: it is counted once more."""
+    tx.execute("UPDATE withdrawals SET unheard = true, approved_until = NULL WHERE id = %s", [withdrawal_id])
 
 
 def lapsed(tx: Tx, *, now: int, limit: int) -> Sequence[UUID]:

@@ -49,7 +49,7 @@ def run(step: Step, services: Services) -> int:
 def _route(services: Services) -> int:
     db, bundle, now = services.database, services.bundle(), services.clock()
     keys = None if services.sealing is None else services.sealing()
-    done = reconsider(db, bundle) + route(db, bundle, services.screening, now=now, keys=keys)
+    done = reconsider(db, bundle, now=now) + route(db, bundle, services.screening, now=now, keys=keys)
     return done + count(db, bundle, now=now) + lapse(db, now=now) + cool(db)
 
 

@@ -13,7 +13,7 @@ from custody.approvals.errors import ApprovalRefused
 from custody.approvals.model import Question
 from custody.withdrawals.model import Withdrawal
 from policies.intent import Approval, SignedApproval
-from policies.keys import SigningKey, sign_approval
+from policies.keys import sign_approval
 from policies.rules import Rule
 from tests.fakes.signing import ROLE
 from tests.fakes.till import Till
@@ -59,17 +59,17 @@ class Desk:
         }
         return Approval(**(fields | changes))
 
-    def give(self, withdrawal: Withdrawal, signed: SignedApproval) -> None:
+    def give(self, withdrawal: Withdrawal, signed: SignedApproval, *, now: int | None = None) -> None:
         with self.till.api.transaction() as tx:
-            service.give(tx, withdrawal.id, signed, self.till.bundle, now=int(time.time()))
+            service.give(tx, withdrawal.id, signed, self.till.bundle, now=now or int(time.time()))
 
     def approve(
-        self, withdrawal: Withdrawal, *names: str, key: SigningKey | None = None, **changes: Any
+        self, withdrawal: Withdrawal, *names: str, now: int | None = None, **changes: Any
     ) -> list[SignedApproval]:
         given = []
         for name in names:
-            signed = sign_approval(self.approval(withdrawal, name, **changes), key or self.keys[name])
-            self.give(withdrawal, signed)
+            signed = sign_approval(self.approval(withdrawal, name, **changes), self.keys[name])
+            self.give(withdrawal, signed, now=now)
             given.append(signed)
         return given
 

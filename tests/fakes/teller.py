@@ -207,7 +207,7 @@ class Teller(ABC):
     def route(self) -> int:
         """What a worker's step of that name does."""
         now = int(time.time())
-        done = reconsider(self.db, self.bundle) + route(
+        done = reconsider(self.db, self.bundle, now=now) + route(
             self.db, self.bundle, self.screening, now=now, keys=self.sealing_keys
         )
         return done + count(self.db, self.bundle, now=now) + lapse(self.db, now=now) + cool(self.db)

@@ -10,9 +10,10 @@ import time
 import msgspec
 import pytest
 
+from custody.approvals.counting import count, lapse
 from custody.signing.requests import read_request
+from custody.signing.sign import sign
 from custody.withdrawals import service as withdrawals
-from ops.devnet.process import wait_until
 from policies.intent import Approval
 from policies.keys import sign_approval
 from tests.fakes.approving import Desk
@@ -20,6 +21,8 @@ from tests.fakes.passkey import SoftPasskey, approve_by_passkey
 from tests.fakes.signing import ROLE
 from tests.fakes.till import Till
 from tests.support.policies import asked_for
+
+HOUR = 3_600
 
 
 @pytest.fixture
@@ -145,41 +148,36 @@ def test_one_organisation_counts_once_where_the_rule_says_so(desk: Desk) -> None
 
 
 def test_approvals_that_expire_before_the_payment_is_signed_are_asked_again(desk: Desk) -> None:
-    till, withdrawal = desk.till, desk.request()
-    soon = int(time.time()) + 2
-    desk.approve(withdrawal, "ada", expires_at=soon)
-    desk.approve(withdrawal, "ben")
+    till, withdrawal, later = desk.till, desk.request(), int(time.time()) + 2 * HOUR
+    desk.approve(withdrawal, "ada", expires_at=later - HOUR)
+    desk.approve(withdrawal, "ben", expires_at=later + HOUR)
     till.route()
     assert desk.state(withdrawal) == "queued"
-
-    def asked_again() -> bool:
-        till.route()
-        return desk.state(withdrawal) == "awaiting_approval"
-
-    wait_until(asked_again, timeout=30, what="the expiry")
+    assert lapse(till.db, now=later - HOUR - 1) == 0
+    assert lapse(till.db, now=later) == 1
+    assert lapse(till.db, now=later) == 0
+    count(till.db, till.bundle, now=later)
+    waiting = till.withdrawal(withdrawal.id)
+    assert (waiting.state, waiting.reason) == ("awaiting_approval", f"approval: 1 of 2 of {ROLE}")
     assert "approval.expired" in till.alerts()
     assert till.build() is None
-    desk.approve(withdrawal, "ada")
+    desk.approve(withdrawal, "ada", now=later, expires_at=later + HOUR)
     till.route()
     assert desk.state(withdrawal) == "queued"
     assert "approval.expired" not in till.alerts()
     desk.pay()
 
 
-def test_approvals_that_expire_after_it_was_built_are_refused_by_the_signer_and_asked_again(
-    desk: Desk,
-) -> None:
-    till, withdrawal = desk.till, desk.request()
-    soon = int(time.time()) + 3
-    desk.approve(withdrawal, "ada", "ben", expires_at=soon)
+def test_approvals_that_expire_after_it_was_built_are_shown_to_no_signer_and_asked_again(desk: Desk) -> None:
+    till, withdrawal, later = desk.till, desk.request(), int(time.time()) + 2 * HOUR
+    desk.approve(withdrawal, "ada", "ben", expires_at=later - HOUR)
     till.route()
     assert till.build() is not None
-    wait_until(lambda: time.time() > soon, timeout=30, what="the expiry")
-    assert till.sign() == []
+    assert sign(till.db, till.site, till.signer, clock=lambda: later) == []
     assert "approvals-missing" in till.withdrawal(withdrawal.id).reason
-    till.route()
+    assert lapse(till.db, now=later) == 1
     assert desk.state(withdrawal) == "awaiting_approval"
-    desk.approve(withdrawal, "ada", "ben")
+    desk.approve(withdrawal, "ada", "ben", now=later, expires_at=later + HOUR)
     till.route()
     desk.pay()
 

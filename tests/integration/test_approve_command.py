@@ -80,7 +80,7 @@ class Office:
     def route(self) -> None:
         now, bundle = int(time.time()), self.api.bundle
         with Database(as_role(self.api.superuser_dsn, "strongroom_worker"), application="worker") as db:
-            reconsider(db, bundle)
+            reconsider(db, bundle, now=now)
             route(db, bundle, Screening([Elsewhere("tests")]), now=now)
             count(db, bundle, now=now)
             cool(db)

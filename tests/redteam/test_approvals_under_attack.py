@@ -124,6 +124,17 @@ def test_fault_47_what_was_approved_and_waits_in_the_queue_is_decided_and_approv
     desk.pay()
 
 
+def test_fault_47_a_rejection_still_ends_it_when_the_policy_changes_before_anybody_has_counted(
+    desk: Desk,
+) -> None:
+    withdrawal = desk.request()
+    desk.approve(withdrawal, "ada", decision="reject")
+    desk.adopt(3)
+    desk.till.route()
+    assert desk.state(withdrawal) == "rejected"
+    assert desk.till.balance("alice") == 5_000_000
+
+
 def test_fault_47_what_a_new_policy_denies_is_rejected_though_it_was_approved(desk: Desk) -> None:
     till, withdrawal = desk.till, desk.request()
     desk.approve(withdrawal, "ada", "ben")
@@ -180,7 +191,7 @@ def test_the_api_can_only_add_answers_and_the_worker_none(desk: Desk) -> None:
     attempts = [
         (desk.till.api, "UPDATE approvals SET document = ''"),
         (desk.till.api, "DELETE FROM approvals"),
-        (desk.till.api, "UPDATE withdrawals SET approvals_heard = 2"),
+        (desk.till.api, "UPDATE withdrawals SET unheard = true"),
         (desk.till.api, "UPDATE withdrawals SET policy_version = 9"),
         (desk.till.db, "INSERT INTO approvals (digest, withdrawal_id) VALUES ('', NULL)"),
         (desk.till.db, "DELETE FROM approvals"),
