@@ -14,7 +14,7 @@ import msgspec
 from chains.errors import InvalidValue
 from policies.bundle.checks import check_consistent
 from policies.bundle.document import Bundle, Overlay
-from policies.rules import Limit, Rule
+from policies.rules import Limit, Policy, Rule
 from policies.statements import Lowering
 
 _LONGEST: Final = "longest_order_seconds"
@@ -80,18 +80,21 @@ def lowered(bundle: Bundle, lowerings: Iterable[Lowering]) -> Bundle:
         field: tuple(_entry(kind, name_of(entry), numbers, entry, lowest) for entry in getattr(bundle, field))
         for kind, (field, name_of, numbers) in _ENTRIES.items()
     }
-    rules = tuple(_rule(rule, lowest) for rule in bundle.policy.rules)
+    limits = {
+        rule: lowest[f"rule:{rule}:at_most"] for rule in _limited(bundle) if f"rule:{rule}:at_most" in lowest
+    }
     before = () if bundle.overlay is None else bundle.overlay.lowerings
     return msgspec.structs.replace(
         bundle,
         **changes,
-        policy=msgspec.structs.replace(bundle.policy, rules=rules),
+        policy=_with_limits(bundle.policy, limits),
         longest_order_seconds=min(
             bundle.longest_order_seconds, lowest.get(_LONGEST, bundle.longest_order_seconds)
         ),
         overlay=Overlay(
             lowerings=(*before, *(each.digest_hex() for each in applied)),
             longest_order_seconds=bundle.longest_signed_order_seconds,
+            limits=_lowest_limits(bundle, limits),
         ),
     )
 
@@ -107,8 +110,33 @@ def _entry(kind: str, name: str, numbers: Iterable[str], entry: Any, lowest: Map
     return msgspec.structs.replace(entry, **changes) if changes else entry
 
 
-def _rule(rule: Rule, lowest: Mapping[str, int]) -> Rule:
-    limit, wanted = rule.limit, lowest.get(f"rule:{rule.id}:at_most")
+def with_limits(bundle: Bundle, limits: Iterable[tuple[str, str]]) -> Bundle:
+    """The bundle with lower limits of rules, as the record of a decision names them (`Overlay.limits`)."""
+    lowest = {rule: int(most) for rule, most in limits}
+    if not lowest:
+        return bundle
+    return msgspec.structs.replace(bundle, policy=_with_limits(bundle.policy, lowest))
+
+
+def _limited(bundle: Bundle) -> list[str]:
+    return [rule.id for rule in bundle.policy.rules if rule.limit is not None]
+
+
+def _lowest_limits(bundle: Bundle, limits: Mapping[str, int]) -> tuple[tuple[str, str], ...]:
+    """All limits that are lower than the quorum signed them."""
+    known = {} if bundle.overlay is None else dict(bundle.overlay.limits)
+    for rule in bundle.policy.rules:
+        if rule.limit is not None and limits.get(rule.id, int(rule.limit.at_most)) < int(rule.limit.at_most):
+            known[rule.id] = str(limits[rule.id])
+    return tuple(sorted(known.items()))
+
+
+def _with_limits(policy: Policy, limits: Mapping[str, int]) -> Policy:
+    return msgspec.structs.replace(policy, rules=tuple(_rule(rule, limits) for rule in policy.rules))
+
+
+def _rule(rule: Rule, limits: Mapping[str, int]) -> Rule:
+    limit, wanted = rule.limit, limits.get(rule.id)
     if limit is None or wanted is None or wanted >= int(limit.at_most):
         return rule
     less: Limit = msgspec.structs.replace(limit, at_most=str(wanted))

@@ -16,6 +16,7 @@ from policies.deciding import decide
 from policies.decision import Decision, LimitKey
 from policies.engine import SpentTable
 from policies.facts import Facts
+from policies.overlays import with_limits
 
 _DECISION: Final = frozenset(
     {"outcome", "tier", "approvals", "delay_seconds", "verdict", "counts", "reasons"}
@@ -33,6 +34,8 @@ class Record:
     """What the windows held that were asked for."""
     decided: dict[str, Any]
     """The decision as `policies.decision.describe` gives it."""
+    lowered: tuple[tuple[str, str], ...] = ()
+    """Rules whose limits officers had lowered, and to what."""
 
     @property
     def outcome(self) -> str:
@@ -45,6 +48,7 @@ class Record:
             "bundle_version": self.bundle_version,
             "facts": known.describe(self.facts),
             "spent": _listed(self.spent),
+            **({"lowered": [list(each) for each in self.lowered]} if self.lowered else {}),
             **self.decided,
         }
 
@@ -55,10 +59,12 @@ def _listed(spent: Mapping[LimitKey, int]) -> list[list[str]]:
 
 def record(bundle: Bundle, facts: Facts, spent: Mapping[LimitKey, int], decision: Decision) -> dict[str, Any]:
     """A record as plain JSON values, as it is stored."""
+    lowered = () if bundle.overlay is None else bundle.overlay.limits
     return {
         "bundle_version": bundle.version,
         "facts": known.describe(facts),
         "spent": _listed(spent),
+        **({"lowered": [list(each) for each in lowered]} if lowered else {}),
         **decisions.describe(decision),
     }
 
@@ -75,10 +81,11 @@ def read(stored: Mapping[str, Any]) -> Record:
         told.pop(
             "screening", None
         )  # who said what of the destination: evidence of the fact, not part of the decision
+        lowered = tuple((str(rule), str(int(most))) for rule, most in told.pop("lowered", ()))
         told["tier" if told["outcome"] == "route" else "reasons"]
         told = {name: value for name, value in told.items() if name in _DECISION}
         table = {LimitKey(str(rule), str(bucket)): int(amount) for rule, bucket, amount in spent}
-        return Record(int(version), known.read(facts), table, told)
+        return Record(int(version), known.read(facts), table, told, lowered)
     except (KeyError, TypeError, ValueError) as error:
         raise InvalidValue(f"record of a decision: {error!r}") from None
 
@@ -93,7 +100,7 @@ def replay(stored: Record, bundle: Bundle) -> Decision:
         raise InvalidValue(
             f"decided under version {stored.bundle_version} of the bundle, not {bundle.version}"
         )
-    return decide(bundle, stored.facts, SpentTable(stored.spent))
+    return decide(with_limits(bundle, stored.lowered), stored.facts, SpentTable(stored.spent))
 
 
 def same(stored: Record, decision: Decision) -> bool:

@@ -13,7 +13,7 @@ from policies.bundle.limits import Breaker, PriceBound, TierCap
 from policies.bundle.networks import AssetEntry, NetworkEntry
 from policies.bundle.people import Approver, Attestor, Caller, Officer
 from policies.bundle.wallets import KeysetEntry, Vault, WalletEntry
-from policies.canonical import Document, Hex32, Name, Part, Seconds, Version, decoder_for
+from policies.canonical import Document, Hex32, Name, Part, Seconds, Units, Version, decoder_for
 from policies.intent import Signature
 from policies.rules import Policy
 
@@ -28,6 +28,8 @@ class Overlay(Part, frozen=True):
     """Digests of the statements that are applied."""
     longest_order_seconds: Seconds
     """As the quorum signed it."""
+    limits: tuple[tuple[Name, Units], ...] = ()
+    """Rules of which less is allowed than the quorum signed, and how much: decisions are recorded with them."""
 
 
 class Bundle(Document, frozen=True):

@@ -10,9 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
+from policies import records
 from policies.bundle import Bundle, check_consistent, read_bundle
 from policies.bundle.reading import UntrustedBundle
 from policies.canonical import decoder_for
+from policies.deciding import decide
+from policies.decision import LimitKey
+from policies.engine import SpentTable
+from policies.facts import Facts, Operation
 from policies.overlays import check_lowering, lowered, targets
 from policies.rules import Limit, Policy, Rule, When
 from policies.statements import Lowering, LoweringTarget
@@ -185,3 +190,20 @@ def test_the_pattern_of_targets_is_one_that_json_schema_and_people_can_read() ->
     [meta] = [each for each in get_args(LoweringTarget) if isinstance(each, msgspec.Meta)]
     assert meta.pattern is not None
     assert "{name}" not in meta.pattern
+
+
+def test_a_decision_under_a_lowered_limit_is_recorded_with_it_and_replayed_from_the_signed_bundle() -> None:
+    facts = Facts(operation=Operation.SWEEP, now=NOW, asset="BTC", units=500, customer="alice", halts=())
+    now = lowered(PRESENT, [lowering("rule:daily:at_most", 17), lowering("rule:daily:at_most", 20)])
+    spent = {LimitKey("daily", "alice"): 0}
+    decision = decide(now, facts, SpentTable(spent))
+    assert any(reason.rule == "daily" and "limit" in reason.code for reason in decision.reasons)
+    stored = records.read(
+        msgspec.json.decode(msgspec.json.encode(records.record(now, facts, spent, decision)))
+    )
+    assert stored.lowered == (("daily", "17"),)
+    assert records.replay(stored, PRESENT) == decision
+    assert records.read(stored.to_object()) == stored
+    plain = records.read(records.record(PRESENT, facts, spent, decide(PRESENT, facts, SpentTable(spent))))
+    assert plain.lowered == ()
+    assert records.replay(plain, PRESENT) != decision
