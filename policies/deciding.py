@@ -28,10 +28,10 @@ def decide(bundle: Bundle, facts: Facts, spent: Spent) -> Decision:
     """What the online side does: the policy's answer, unless a person has refused it after screening, which holds
     whatever the rules ask, or nobody could carry it out. What lacks nothing but its travel-rule data waits for it."""
     decision = engine_of(bundle).decide(facts, spent)
+    if isinstance(decision, Deny) and all(reason.code == TRAVEL_RULE for reason in decision.reasons):
+        decision = Wait(decision.reasons)
     if facts.screening is Screening.HIT and not isinstance(decision, Deny):
         return Deny((Reason("destination-blocked", "screening says no to the destination"),))
-    if isinstance(decision, Deny) and all(reason.code == TRAVEL_RULE for reason in decision.reasons):
-        return Wait(decision.reasons)
     if not isinstance(decision, Routed) or decision.tier == "ledger":
         return decision
     if facts.operation is not Operation.WITHDRAWAL or facts.asset is None or facts.units is None:
