@@ -23,6 +23,7 @@ _ENTRIES: Final[Mapping[str, tuple[str, Callable[[Any], str], tuple[str, ...]]]]
     "breaker": ("breakers", lambda breaker: str(breaker.id), ("value_cap",)),
     "network": ("networks", lambda network: str(network.chain), ("feerate_cap", "fee_cap", "fee_window_cap")),
     "caller": ("callers", lambda caller: str(caller.id), ("not_after",)),
+    "operator": ("operators", lambda operator: str(operator.id), ("not_after",)),
     "approver": ("approvers", lambda approver: str(approver.id), ("not_after",)),
     "verifier": ("verifiers", lambda verifier: str(verifier.id), ("not_after",)),
 }

@@ -36,7 +36,7 @@ LoweringTarget = Annotated[
     msgspec.Meta(
         pattern=r"^(longest_order_seconds|cap:(hot|warm|cold):{name}:(payment_below|window_cap)|breaker:{name}:value_cap"
         r"|network:{name}:(feerate_cap|fee_cap|fee_window_cap)|rule:{name}:at_most"
-        r"|(caller|approver|verifier):{name}:not_after)\Z".replace(
+        r"|(caller|operator|approver|verifier):{name}:not_after)\Z".replace(
             "{name}", "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
         )
     ),

@@ -39,6 +39,8 @@ from policies.bundle.people import (
     Attestor,
     Caller,
     Officer,
+    Operator,
+    OperatorRole,
     Passkey,
     ScopeName,
 )
@@ -87,6 +89,8 @@ __all__ = [
     "KeysetEntry",
     "NetworkEntry",
     "Officer",
+    "Operator",
+    "OperatorRole",
     "Origin",
     "Overlay",
     "Owner",

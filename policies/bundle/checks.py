@@ -25,6 +25,7 @@ def check_consistent(bundle: Bundle) -> None:
     """
     _check_unique(bundle)
     _check_passkeys(bundle)
+    _check_operators(bundle)
     _check_networks(bundle)
     families = {n.chain: n.family for n in bundle.networks}
     _check_assets(bundle, families)
@@ -51,6 +52,7 @@ def names_of(bundle: Bundle) -> Names:
             [
                 *(caller.id for caller in bundle.callers),
                 *(approver.id for approver in bundle.approvers),
+                *(operator.id for operator in bundle.operators),
                 *(officer.id for officer in bundle.officers),
             ]
         ),
@@ -71,6 +73,12 @@ def _check_unique(bundle: Bundle) -> None:
         ("active key-set of one chain and tier", [(k.chain, k.tier) for k in active]),
         ("caller", [c.id for c in bundle.callers]),
         ("caller key", [c.key for c in bundle.callers]),
+        # A token names one or the other, and a key is one person's or program's.
+        ("caller or operator", [*(c.id for c in bundle.callers), *(o.id for o in bundle.operators)]),
+        (
+            "key of a caller or operator",
+            [*(c.key for c in bundle.callers), *(o.key for o in bundle.operators)],
+        ),
         ("officer", [o.id for o in bundle.officers]),
         ("approver", [a.id for a in bundle.approvers]),
         ("approver key", [a.key if isinstance(a.key, str) else a.key.public_key for a in bundle.approvers]),
@@ -97,6 +105,18 @@ def _check_passkeys(bundle: Bundle) -> None:
             check_passkey(approver.key)
         except InvalidValue as error:
             raise InvalidValue(f"bundle: approver {approver.id}: {error}") from None
+
+
+def _check_operators(bundle: Bundle) -> None:
+    """An approver with an operator's name is that operator: whoever seconds actions must be somebody."""
+    operators = {operator.id: operator for operator in bundle.operators}
+    for approver in bundle.approvers:
+        same = operators.get(approver.id)
+        if same is not None and same.organisation != approver.organisation:
+            raise InvalidValue(
+                f"bundle: {approver.id} is an operator of {same.organisation} and an approver of "
+                f"{approver.organisation}: one person has one organisation"
+            )
 
 
 def _check_networks(bundle: Bundle) -> None:

@@ -25,7 +25,7 @@ _YEAR_10000: Final = 253_402_300_800
 """From then on the calendar has no dates."""
 _MONEY: Final = frozenset(
     {
-        "payment_below", "payment_from", "window_cap", "holding_cap", "minimum_deposit", "withdrawal_fee",
+        "payment_below", "payment_from", "window_cap", "minimum_deposit", "withdrawal_fee",
         "sweep_above", "fee_cap", "fee_window_cap", "from_units",
     }
 )  # fmt: skip
@@ -40,6 +40,7 @@ _ENTRIES: Final[Mapping[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     "vaults": ("vault {}", lambda e: e["id"]),
     "caps": ("{}", lambda e: f"{e['asset']} {e['tier']}"),
     "callers": ("caller {}", lambda e: e["id"]),
+    "operators": ("operator {}", lambda e: e["id"]),
     "officers": ("officer {}", lambda e: e["id"]),
     "approvers": ("approver {}", lambda e: e["id"]),
     "verifiers": ("verifier {}", lambda e: e["id"]),
@@ -53,6 +54,7 @@ _ENTRIES: Final[Mapping[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
 }
 """Lists whose entries have names of their own: what an entry is called, and its name."""
 
+_PEOPLE: Final = ("callers", "operators", "officers", "approvers", "verifiers")
 _SENTENCES: Final[Mapping[tuple[str, str], str]] = {
     ("", "version"): "version {} (was {})",
     ("", "issued_at"): "issued at {} (was {})",
@@ -64,7 +66,6 @@ _SENTENCES: Final[Mapping[tuple[str, str], str]] = {
     ("caps", "payment_from"): "a payment must be at least {} (was {})",
     ("caps", "window_cap"): "all payments within the window must stay within {} (was {})",
     ("caps", "window_seconds"): "the window is {} (was {})",
-    ("caps", "holding_cap"): "should hold at most {} (was {})",
     ("breakers", "value_cap"): "all payments and fees within the window must stay within {} (was {})",
     ("breakers", "window_seconds"): "the window is {} (was {})",
     ("networks", "fee_cap"): "one transaction may cost at most {} in fees (was {})",
@@ -77,8 +78,8 @@ _SENTENCES: Final[Mapping[tuple[str, str], str]] = {
     ("vaults", "threshold"): "now needs {} signatures (was {})",
     ("prices", "low"): "is at least {} (was {})",
     ("prices", "high"): "is at most {} (was {})",
-    **{(who, "not_after"): "may act until {} (was {})" for who in ("callers", "officers", "approvers", "verifiers")},
-    **{(who, "key"): "has another key: {} (was {})" for who in ("callers", "officers", "approvers", "verifiers")},
+    **{(who, "not_after"): "may act until {} (was {})" for who in _PEOPLE},
+    **{(who, "key"): "has another key: {} (was {})" for who in _PEOPLE},
     ("rules", "route"): "is now paid from {} (was {})",
     ("rules", "deny"): "now denies, saying {} (was {})",
     ("rules", "delay_seconds"): "now waits {} (was {})",

@@ -11,7 +11,7 @@ from chains.errors import InvalidValue
 from policies.bundle.common import Tier
 from policies.bundle.limits import Breaker, PriceBound, TierCap
 from policies.bundle.networks import AssetEntry, NetworkEntry
-from policies.bundle.people import Approver, Attestor, Caller, Officer
+from policies.bundle.people import Approver, Attestor, Caller, Officer, Operator
 from policies.bundle.wallets import KeysetEntry, Vault, WalletEntry
 from policies.canonical import Document, Hex32, Name, Part, Seconds, Units, Version, decoder_for
 from policies.intent import Signature
@@ -57,6 +57,7 @@ class Bundle(Document, frozen=True):
     """Unit of account of prices and breakers."""
     approvers: tuple[Approver, ...] = ()
     verifiers: tuple[Attestor, ...] = ()
+    operators: tuple[Operator, ...] = ()
     in_force_from: Seconds = 0
     """It waits until then, and longer where `veto_seconds` of the one before it say so (`policies.bundle.waiting`)."""
     veto_seconds: Seconds = 0

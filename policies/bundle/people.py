@@ -1,8 +1,8 @@
-"""Whose signatures count: callers, approvers, verifiers and officers, each until an end date."""
+"""Whose signatures count: callers, operators, approvers, verifiers and officers, each until an end date."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -19,6 +19,21 @@ class Caller(Part, frozen=True):
     key: Hex32
     organisation: Name
     scopes: tuple[ScopeName, ...]
+    not_after: Seconds
+
+
+OperatorRole = Literal["support", "treasury", "compliance", "security", "auditor"]
+"""What an operator may do by hand; which actions those are is in `policies.administration`."""
+
+
+class Operator(Part, frozen=True):
+    """Somebody who runs the service: signs each action with an Ed25519 key of his own, by hand."""
+
+    id: Name
+    """No caller has it. An approver who has it is the same person."""
+    key: Hex32
+    organisation: Name
+    roles: Annotated[tuple[OperatorRole, ...], msgspec.Meta(min_length=1)]
     not_after: Seconds
 
 

@@ -1,0 +1,123 @@
+"""What operators do by hand: the one table of actions, and what an operator signs for each of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, ClassVar, Final, Literal
+
+import msgspec
+
+from policies.bundle.people import Operator, OperatorRole
+from policies.canonical import Document, Hex32, Name, Seconds, decoder_for
+from policies.intent import Signature
+
+SUPPORT: Final[OperatorRole] = "support"
+TREASURY: Final[OperatorRole] = "treasury"
+COMPLIANCE: Final[OperatorRole] = "compliance"
+SECURITY: Final[OperatorRole] = "security"
+AUDITOR: Final[OperatorRole] = "auditor"
+APPROVE: Final = "approve"
+
+
+class Effect(StrEnum):
+    """What an action does to what the service would do anyway."""
+
+    STOPS = "stops"
+    """It only stops things: no rule of the policy can refuse it."""
+    CHANGES = "changes"
+    READS = "reads"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One kind of thing that operators do."""
+
+    name: str
+    """As rules say it: `when: {operation: administration, action: lift}`."""
+    roles: tuple[OperatorRole, ...]
+    """Who has one of them may do it."""
+    effect: Effect
+    about: str
+
+    def open_to(self, operator: Operator) -> bool:
+        """Whether one of the operator's roles may do it."""
+        return not set(self.roles).isdisjoint(operator.roles)
+
+
+ACTIONS: Final = {
+    action.name: action
+    for action in (
+        Action("halt", (TREASURY, SECURITY), Effect.STOPS, "stop paying in a scope"),
+        Action("lift", (TREASURY,), Effect.CHANGES, "let paying in a scope go on"),
+        Action(
+            "freeze-customer", (SUPPORT, COMPLIANCE, SECURITY), Effect.STOPS, "stop a customer's withdrawals"
+        ),
+        Action("unfreeze-customer", (COMPLIANCE,), Effect.CHANGES, "let a customer withdraw again"),
+        Action("sweep", (TREASURY,), Effect.CHANGES, "plan sweeps now"),
+        Action("bump", (TREASURY,), Effect.CHANGES, "ask for a replacement with a higher fee"),
+        Action("close-alert", (SUPPORT, TREASURY, COMPLIANCE, SECURITY), Effect.CHANGES, "close an alert"),
+        Action("release-case", (COMPLIANCE,), Effect.CHANGES, "find nothing wrong in what screening found"),
+        Action("refuse-case", (COMPLIANCE,), Effect.CHANGES, "quarantine a deposit, reject a withdrawal"),
+        Action("read-travel-rule", (COMPLIANCE,), Effect.READS, "read who pays and who is paid"),
+        Action("reseal", (SECURITY,), Effect.CHANGES, "seal personal data under the newest key"),
+        Action(
+            APPROVE,
+            (SUPPORT, TREASURY, COMPLIANCE, SECURITY),
+            Effect.CHANGES,
+            "second what another asked for",
+        ),
+    )
+}
+"""Everything that operators do, by name. What is not in it cannot be done by hand."""
+
+_READS: Final = (
+    "customers:read",
+    "deposits:read",
+    "withdrawals:read",
+    "approvals:read",
+    "ledger:read",
+    "events:read",
+)
+ACTIONS_READ: Final = "actions:read"
+"""Scope of those who may read what operators did. No caller has any use for it."""
+_MORE: Final[dict[OperatorRole, tuple[str, ...]]] = {
+    SUPPORT: ("cases:read",),
+    COMPLIANCE: ("cases:read",),
+    SECURITY: ("cases:read", ACTIONS_READ),
+    AUDITOR: ("cases:read", ACTIONS_READ),
+}
+
+
+def scopes_of(operator: Operator) -> tuple[str, ...]:
+    """What an operator may read of the API: no scope with which anything is asked for, signed or changed."""
+    return (*_READS, *dict.fromkeys(scope for role in operator.roles for scope in _MORE.get(role, ())))
+
+
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+
+
+class Act(Document, frozen=True):
+    """One action of one operator, signed before it is done. Whoever does it keeps it verbatim."""
+
+    domain: ClassVar[str] = "operator-act"
+
+    v: Literal[1]
+    operator: Name
+    action: Name
+    parameters: dict[Name, Text]
+    """What and why, without secrets and personal data."""
+    seen: Hex32
+    """Hash of the newest record of actions that the operator's program saw: nobody writes anew what is before it."""
+    issued_at: Seconds
+    nonce: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+
+
+class SignedAct(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An act and its operator's signature."""
+
+    act: Act
+    signature: Signature
+
+
+decoder_for(Act)
