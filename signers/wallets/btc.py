@@ -126,6 +126,7 @@ def _signatures(
     sighash: bytes,
 ) -> tuple[InputSignature, ...]:
     """A verified signature of each input's digest, with the sighash byte that stands behind it."""
+    # Bitcoin's keys are in this process's memory, so nothing here waits for a token.
     with turn_for(len(digests) * INPUT_BYTES):
         made = [
             keys.sign(branch, index, digest)

@@ -41,7 +41,11 @@ lock = threading.Lock()
 def release(thread):
     index = first + thread
     while True:
-        journal.write(lambda book: book.record_attestation("btc-hot", 0, index, "alice", "BTC", now=book.latest))
+        work = journal.begin(
+            lambda book: book.record_attestation("btc-hot", 0, index, "alice", "BTC", now=book.latest)
+        )
+        work.decided()  # as a signer does, which signs here
+        work.settled()
         with lock:
             print(index, flush=True)
         index += 4

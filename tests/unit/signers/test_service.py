@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -47,14 +48,15 @@ class FaultyKeys:
 
 
 class NoMarks:
-    """A second store that has gone away."""
+    """A second store that goes away, once something else has happened."""
 
     where = "nowhere"
 
-    def __init__(self, last: Mark) -> None:
-        self.last = last
+    def __init__(self, last: Mark, after: threading.Event) -> None:
+        self.last, self.after = last, after
 
     def write(self, mark: Mark) -> None:
+        assert self.after.wait(10)
         raise OSError("the second store has gone away")
 
     def close(self) -> None:
@@ -99,20 +101,21 @@ def test_fault_31_a_wrong_signature_of_the_hsm_is_caught_before_release(
 
 
 def test_a_signature_whose_record_does_not_reach_both_disks_is_not_released(bench: SignerBench) -> None:
-    signed: list[bytes] = []
+    signed = threading.Event()
 
-    def lose_the_mark(der: bytes) -> bytes:
-        signed.append(der)
+    def sign(der: bytes) -> bytes:
+        signed.set()
         return der
 
     request = bench.request()
-    bench.keys = FaultyKeys(bench.keys, ecdsa=lose_the_mark)
+    bench.keys = FaultyKeys(bench.keys, ecdsa=sign)
     bench.restart()
+    signed.clear()
     before = bench.journal._marks
-    bench.journal._marks = NoMarks(before.last)
+    bench.journal._marks = NoMarks(before.last, signed)
     with pytest.raises(JournalUnavailable):
         bench.service.sign(request)
-    assert signed, "it was signed, but nobody has seen it"
+    assert signed.is_set()
     bench.journal._marks = before
     bench.restart()
     assert bench.signatures(request) == bench.signatures(request)
