@@ -34,7 +34,7 @@ PAYMENTS: Final = "payments"
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean X?)` for a misspelt word, else nothing."""
-    found = get_close_matches(word, sorted(known), n=1, cutoff=0.6)
+    found = get_close_matches(word, sorted(known), n=1)
     return f" (did you mean {found[0]}?)" if found else ""
 
 

@@ -37,7 +37,7 @@ from policies.rules import (
 
 __all__ = ["RULE_KEYS", "WHEN_KEYS", "Unreadable", "read_policy"]
 
-_LISTS: Final = {
+LISTS: Final = {
     "operation": "operations",
     "action": "actions",
     "chain": "chains",
@@ -59,7 +59,7 @@ _AMOUNTS: Final = ("amount_from", "amount_below")
 _VALUES: Final = ("value_from", "value_below")
 _SMALL: Final = {"kyc_below": (0, 100), "mfa_fewer_than": (1, 8)}
 WHEN_KEYS: Final = (
-    *_LISTS, *_AMOUNTS, *_VALUES, *_DURATIONS, *_SMALL, "hours", "screening", "new_device", "new_ip",
+    *LISTS, *_AMOUNTS, *_VALUES, *_DURATIONS, *_SMALL, "hours", "screening", "new_device", "new_ip",
 )  # fmt: skip
 RULE_KEYS: Final = (
     "id", "about", "when", "unless", "deny", "route", "approvals", "delay", "checks", "verdict", "limit",
@@ -266,7 +266,7 @@ class _Reader(FieldReader):
     def _when(self, table: Table, asset: str | None) -> When:
         told: dict[str, Any] = {
             field: self.many(table.get(key), key, _WORDS.get(key, scalars.name))
-            for key, field in _LISTS.items()
+            for key, field in LISTS.items()
         }
         told["operations"] = tuple(Operation(each) for each in told["operations"])
         if asset is not None:

@@ -26,8 +26,8 @@ NOBODY_ASKED: Final = "nobody"
 
 _MINUTE: Final = 60
 _Parse = Callable[[str], Any]
-_BOOLS: Final = ("contract", "travel_rule", "ownership_proof", "new_device", "new_ip")
-_AGES: Final = {
+BOOLS: Final = ("contract", "travel_rule", "ownership_proof", "new_device", "new_ip")
+AGES: Final = {
     "destination_age": "destination_age_seconds",
     "password_age": "password_age_seconds",
     "mfa_age": "mfa_age_seconds",
@@ -41,7 +41,7 @@ _ONE_OF: Final[dict[str, tuple[str, ...]]] = {
     "account": tuple(AccountState),
 }
 _LISTS: Final = ("mfa_methods", "halts")
-_FIELDS: Final = {**_AGES, "amount": "units", "at": "now"}
+_FIELDS: Final = {**AGES, "amount": "units", "at": "now"}
 """Fields of `Facts` that people know under another name."""
 _FIRST: Final = ("amount", "value", "destination", "at")
 """What says more comes first, so that what says it exactly overrides it."""
@@ -104,7 +104,7 @@ class CaseReader(FieldReader):
                 continue
             field = _FIELDS.get(key, key)
             if key in _LISTS and isinstance(stated, yaml.SequenceNode):
-                words = [self.one(each, key, scalars.name) for each in stated.value]
+                words = [self.one(each, key, str) for each in stated.value]
                 told[field] = [word for word in words if word is not None]
             elif isinstance(stated, yaml.ScalarNode) and stated.value == UNKNOWN:
                 told[field] = None
@@ -198,9 +198,9 @@ def _at(text: str) -> dict[str, Any]:
 def _plain(key: str, field: str) -> _Parse:
     """Reads a fact that is one word."""
     parse: _Parse
-    if key in _BOOLS:
+    if key in BOOLS:
         parse = scalars.yes_or_no
-    elif key in _AGES:
+    elif key in AGES:
         parse = _age
     elif key in _NAMES:
         parse = str

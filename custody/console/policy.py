@@ -55,14 +55,26 @@ def default() -> None:
 
 
 @policy_app.command("show")
-def show(bundle: BundleOption, file: PolicyFile = None, *, as_json: AsJson = False) -> None:
+def show(
+    bundle: BundleOption,
+    file: PolicyFile = None,
+    *,
+    as_yaml: Annotated[
+        bool, typer.Option("--yaml", help="Write it as a policy file, to go on from; it has no comments.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """Show the whole policy in words, one sentence a rule."""
     from policies import words
+    from policies.writing import written
 
     shown = output(as_json=as_json)
     with readable(shown):
         chosen = chosen_bundle(bundle, file)
         told = chosen.told
+        if as_yaml:
+            typer.echo(written(chosen.policy, chosen), nl=False)
+            return
         if shown.form is Form.PEOPLE:
             typer.echo("\n".join(words.policy(chosen.policy, told, chosen.unit)))
             return

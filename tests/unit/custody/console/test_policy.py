@@ -66,6 +66,13 @@ def test_show_tells_the_policy_in_words_and_as_it_is(signed: Path) -> None:
     assert len(msgspec.convert(told["policy"], Policy).rules) == 2
 
 
+def test_a_policy_whose_file_is_lost_is_written_anew(signed: Path, tmp_path: Path) -> None:
+    code, text = run("show", "--bundle", signed, "--yaml")
+    assert code == 0
+    present = msgspec.json.decode(signed.read_bytes(), type=SignedBundle).bundle
+    assert read_policy(text, present, file="anew.yaml") == present.policy
+
+
 def test_the_bundle_may_be_named_once_by_a_variable(signed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STRONGROOM_BUNDLE_PATH", str(signed))
     assert run("show")[0] == 0
