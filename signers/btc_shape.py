@@ -28,6 +28,7 @@ from policies.intent import Intent, Kind
 from signers.btc_scripts import Place, WalletScripts, active_scripts
 from signers.examined import Findings, Grounds, Reach, Unreadable, Unsigned
 from signers.keyset import NetworkName
+from signers.orders import written_otherwise
 from signers.ports import Reason, SignRequest
 
 MAX_CHANGE_AHEAD: Final = 1_000
@@ -191,11 +192,12 @@ def _wanted(request: SignRequest, name: NetworkName) -> tuple[Counter[tuple[byte
         if intent.kind is not Kind.PAYMENT:
             continue
         try:
-            script = parse_address(intent.destination, NETWORKS[name], request.chain).script
+            to = parse_address(intent.destination, NETWORKS[name], request.chain)
         except InvalidValue as error:
             reasons.append(Reason("bad-destination", str(error)))
             continue
-        wanted[script, intent.units] += 1
+        reasons += written_otherwise(intent.destination, to.text)
+        wanted[to.script, intent.units] += 1
     return wanted, reasons
 
 

@@ -18,6 +18,7 @@ from chains.eth.safe import ADMINISTRATION, MULTI_SEND
 from policies.bundle import Bundle
 from policies.intent import Kind
 from signers.examined import Unreadable
+from signers.orders import written_otherwise
 from signers.ports import Reason, SignRequest
 
 ALLOWANCES: Final = (
@@ -149,6 +150,7 @@ def wanted_transfers(
         except InvalidValue as error:
             reasons.append(Reason("bad-destination", str(error)))
             continue
+        reasons += written_otherwise(intent.destination, to.text)
         if to.script == _NOBODY or to.script in tokens or to.text in ours:
             reasons.append(
                 Reason(

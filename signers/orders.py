@@ -80,6 +80,13 @@ def caller_reasons(caller: Caller, *, now: int) -> list[Reason]:
     return reasons
 
 
+def written_otherwise(destination: str, canonical: str) -> list[Reason]:
+    """Objection to a destination in another than its one form: rules and windows know addresses by their text."""
+    if destination == canonical:
+        return []
+    return [Reason("bad-destination", f"{destination}: write {canonical}")]
+
+
 def asset_reasons(asset: AssetEntry, chain: str) -> list[Reason]:
     """Whether an asset of the bundle can be paid on a chain."""
     reasons = []

@@ -13,7 +13,7 @@ from policies.intent import Context, Kind, Order
 from policies.rules import Hours, Limit, Rule, When
 from signers.ports import SignRequest
 from tests.fakes.signer import SignerBench
-from tests.fakes.signing import DAY, NOW, OTHER_DESTINATION, Draft
+from tests.fakes.signing import CHAIN, DAY, DESTINATION, NOW, OTHER_DESTINATION, Draft
 
 FAR = NOW + DAY - 60
 
@@ -154,3 +154,13 @@ def test_a_rule_that_fails_refuses(bench: SignerBench, monkeypatch: pytest.Monke
 
     monkeypatch.setattr("policies.engine.amount_of", broken)
     assert bench.codes(paying(bench, order(bench))) == {"policy-failed"}
+
+
+def test_another_way_to_write_an_address_is_no_way_past_a_rule_about_it(bench: SignerBench) -> None:
+    ruled(
+        bench,
+        Rule(id="not-there", when=When(destinations=(f"address:{CHAIN}:{DESTINATION}",)), deny="not there"),
+    )
+    assert bench.codes(paying(bench, order(bench))) == {"policy-denied"}
+    assert "bad-destination" in bench.codes(paying(bench, order(bench, destination=DESTINATION.upper())))
+    assert bench.signatures(paying(bench, order(bench, destination=OTHER_DESTINATION)))
