@@ -6,7 +6,7 @@ the cheapest set of limits so far, ask z3 for a payment that none of them counts
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Final
 
@@ -18,6 +18,9 @@ from policies.organisations import fewest
 from policies.prover import Outflow, Prover, among, may_be
 from policies.rules import Policy, Rule
 from policies.symbols import Verdict
+
+Bound = tuple[int, tuple[str, ...]]
+"""The most, and the ids of the limits that say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +70,40 @@ class Payments:
     def told(self, amount: int) -> str:
         """What the question sums up, for people."""
         asset = self.question.asset
-        return f"{amount} in value" if asset is None else self.prover.told(asset, amount)
+        return self.prover.told_value(amount) if asset is None else self.prover.told(asset, amount)
 
     def worth(self, facts: Facts) -> int:
-        """The same of one that is found."""
+        """The same of one that is found; values rounded down, so that a sum of them is not above the value of all."""
         if self.question.asset is not None:
             return facts.units or 0
+        priced = self.prover.assets.get(facts.asset or "")
+        if priced is not None and priced.high is not None:
+            return (facts.units or 0) * priced.high // priced.one
         return 0 if facts.value is None else facts.value[1]
 
     # The bound.
 
-    def bound(self) -> tuple[int, tuple[str, ...]] | None:
-        """The most that can leave, and the limits that say so."""
+    def bound(self) -> Bound | None:
+        """The most that can leave, and the limits that say so; None if none was found."""
+        found = [each for each in (self._at_once(), self._by_asset()) if each is not None]
+        return min(found, default=None, key=lambda each: each[0])
+
+    def _by_asset(self) -> Bound | None:
+        """In value: what can leave of each asset that has a price, at the highest one."""
+        if self.question.asset is not None or not self.prover.assets:
+            return None
+        total, rests_on = 0, dict[str, None]()
+        for asset, worth in self.prover.assets.items():
+            if worth.high is None:
+                continue
+            found = Payments(self.prover, replace(self.question, asset=asset))._at_once()
+            if found is None:
+                return None
+            total += -(-found[0] * worth.high // worth.one)
+            rests_on |= dict.fromkeys(found[1])
+        return total, tuple(rests_on)
+
+    def _at_once(self) -> Bound | None:
         candidates = [c for rule in self.limits if (c := self._candidate(rule)) is not None]
         verdict = self.any
         solver = self.prover.solver(*self.asked(verdict), *(s == 0 for s in verdict.spent.values()))

@@ -14,7 +14,7 @@ What is proven is proven of the policy alone. Whoever changes the policy, or tak
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
@@ -26,6 +26,7 @@ from policies.decision import Decision, Routed
 from policies.engine import Engine, Told
 from policies.facts import Facts
 from policies.mentioned import Names, Worth, names_in, worths
+from policies.notation import Money
 from policies.organisations import Distinct, TooMany, counterparts, fewest
 from policies.rules import COLDER, Policy, Route, When
 from policies.symbols import Verdict, Withdrawal
@@ -45,6 +46,11 @@ TIMEOUT_MS: Final = 30_000
 def plainly(asset: str, units: int) -> str:
     """Amounts without decimals, for reasons."""
     return f"{units} base units of {asset}"
+
+
+def in_value(value: int) -> str:
+    """Values in an unknown unit."""
+    return f"{value} in value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class Outflow:
     at_most: int
     within_seconds: int
     asset: str | None = None
-    """Of this asset, in base units; None: of all, in value at the highest prices."""
+    """Of this asset, in base units; None: of all whose value is known, in value at the highest prices."""
     tiers: tuple[Route, ...] = LEAVING
     of_one: Literal["customer", "initiator"] | None = None
     """By one customer alone, or on orders of one initiator alone; None: by all together."""
@@ -135,11 +141,14 @@ class Prover:
     timeout_ms: int = TIMEOUT_MS
     told: Told = plainly
     """Shows amounts."""
+    told_value: Callable[[int], str] = in_value
+    """Shows values."""
 
     @classmethod
     def of_bundle(cls, bundle: Bundle, *, timeout_ms: int = TIMEOUT_MS) -> Prover:
         """Of a bundle's policy, with its assets, prices and approvers."""
-        return cls(bundle.policy, worths(bundle), bundle.approvers, timeout_ms, bundle.told)
+        money = Money({}, bundle.unit)
+        return cls(bundle.policy, worths(bundle), bundle.approvers, timeout_ms, bundle.told, money.told_value)
 
     def ask(self, question: Question) -> Answer:
         """Answer one question."""

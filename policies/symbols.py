@@ -23,6 +23,9 @@ Formula = Any
 """A z3 expression; the library has no types."""
 
 _DAY: Final = 86_400
+_MONDAY: Final = 1_704_067_200
+"""2024-01-01 00:00 UTC: no withdrawal is before it. Rules know nothing of time but its place in the week, so what can
+be at any other time can be later."""
 _MOST_METHODS: Final = 8
 """No rule asks for more."""
 _OWNERSHIP: Final = ("external", "customer", "house")
@@ -87,7 +90,7 @@ class Withdrawal:
     def _sanity(self) -> list[Formula]:
         """What holds of all facts that can be told of a withdrawal."""
         sane = [variable >= 0 for variable in self.number.values()]
-        sane += [self.now >= 0, self.low >= 0, self.low <= self.high, self.number["units"] > 0]
+        sane += [self.now >= _MONDAY, self.low >= 0, self.low <= self.high, self.number["units"] > 0]
         sane += [z3.And(v >= 0, v < 3) for v in (self.ownership, self.whitelist)]
         sane += [self.ownership != 2, self.other_methods >= 0, self.other_methods <= _MOST_METHODS]
         if self._assets:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
@@ -22,7 +23,7 @@ from policies.rules import COLDER, Route, When
 
 if TYPE_CHECKING:
     from policies.backtest import Event
-    from policies.prover import Answer, Question
+    from policies.prover import Answer, Question, Step
 
 _DAY: Final = 86_400
 _SHOWN: Final = 20
@@ -281,17 +282,31 @@ def _tell(answer: Answer, bundle: Bundle) -> None:
     typer.echo(f"{answer.outcome.replace('-', ' ')}: {answer.says}")
     if answer.rests_on:
         typer.echo(f"  by the windows of {', '.join(answer.rests_on)}")
-    for step in answer.steps[:_SHOWN]:
-        facts = step.facts
-        amount = "" if facts.asset is None or facts.units is None else bundle.told(facts.asset, facts.units)
-        typer.echo(
-            f"  {_utc(facts.now)}  {amount} of {facts.customer} to {facts.chain}:{facts.destination}, ordered by"
-            f" {facts.initiator}: {'; '.join(map(str, step.decision.reasons))}"
-        )
-    if len(answer.steps) > _SHOWN:
-        typer.echo(f"  ... and {len(answer.steps) - _SHOWN} more: see all with --json")
+    lines = list(_alike(answer.steps, bundle))
+    for line in lines[:_SHOWN]:
+        typer.echo(f"  {line}")
+    if len(lines) > _SHOWN:
+        typer.echo(f"  ... and {len(lines) - _SHOWN} more: see all with --json")
     for name, organisation, group in answer.approvers:
         typer.echo(f"  approved by {name} of {organisation}, for {group}")
+
+
+def _alike(steps: Sequence[Step], bundle: Bundle) -> Iterator[str]:
+    """A line for each payment, or for several of one amount and time."""
+
+    def kind(step: Step) -> tuple[Any, ...]:
+        facts = step.facts
+        return facts.now, facts.asset, facts.units, tuple(reason.rule for reason in step.decision.reasons)
+
+    for _, found in groupby(steps, key=kind):
+        alike = list(found)
+        facts = alike[0].facts
+        amount = "" if facts.asset is None or facts.units is None else bundle.told(facts.asset, facts.units)
+        customers = sorted({str(step.facts.customer) for step in alike})
+        whose = customers[0] if len(customers) == 1 else f"{len(customers)} customers"
+        times = f"{len(alike)} payments of {amount}" if len(alike) > 1 else amount
+        why = "; ".join(dict.fromkeys(map(str, alike[0].decision.reasons)))
+        yield f"{_utc(facts.now)}  {times} by {whose}: {why}"
 
 
 def _scope(text: str, bundle: Bundle) -> When:

@@ -265,6 +265,21 @@ def test_prices_tie_amounts_to_values() -> None:
     assert ask(Ever(When(chains=("ethereum",))), HOT, assets=assets).outcome == "proven"
 
 
+def test_limits_of_all_assets_bound_the_value_of_all() -> None:
+    assets = {
+        "BTC": Worth("bitcoin", 10, 1_000, 2_000),
+        "ETH": Worth("ethereum", 100, 7, 9),
+        "X": Worth("ethereum", 1),
+    }
+    out = Rule(id="out", when=When(destinations=OUT, amount_below="80"), route="hot")
+    rules = [out, *(Rule(id=name, when=When(assets=(name,)), limit=limit(333)) for name in ("BTC", "ETH"))]
+    # 333 / 10 * 2,000 and 333 / 100 * 9, rounded up.
+    found = ask(Outflow(66_630, DAY), *rules, assets=assets)
+    assert (found.outcome, set(found.rests_on), found.most) == ("proven", {"BTC", "ETH"}, 66_630)
+    assert ask(Outflow(60_000, DAY), *rules, assets=assets).outcome == "refuted"
+    assert ask(Outflow(70_000, DAY), *rules[:2], assets=assets).outcome == "refuted"
+
+
 def test_nothing_leaves_under_a_policy_without_routes() -> None:
     assert ask(Ever(When()), NEW).outcome == "proven"
     found = ask(Outflow(0, DAY, "BTC"), NEW)
