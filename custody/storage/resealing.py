@@ -32,7 +32,10 @@ class SealedColumn:
         return f"{self.table}.{self.column}"
 
 
-COLUMNS: Final = (SealedColumn("travel_rule", "withdrawal_id", "data", "data_key"),)
+COLUMNS: Final = (
+    SealedColumn("travel_rule", "withdrawal_id", "data", "data_key"),
+    SealedColumn("whitelist", "id", "label", "label_key"),
+)
 """All sealed columns: whoever adds one names it here."""
 
 

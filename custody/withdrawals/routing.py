@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -14,7 +15,10 @@ from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
 from custody.storage.sealing import Keys
 from custody.travelrule import service as travelrule
+from custody.whitelist import service as whitelist
+from custody.whitelist.model import Destination
 from custody.withdrawals import repository, reverts, screened, service, windows
+from custody.withdrawals.code import NO_NODES, CodeSeen, look
 from custody.withdrawals.destinations import destination_of
 from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
 from custody.withdrawals.model import Withdrawal
@@ -39,7 +43,15 @@ _DATA_SECONDS: Final = 5
 _UNDECIDED = (WithdrawalState.REQUESTED, WithdrawalState.SCREENING)
 
 
-def route(db: Database, bundle: Bundle, screening: Screening, *, now: int, keys: Keys | None = None) -> int:
+def route(
+    db: Database,
+    bundle: Bundle,
+    screening: Screening,
+    *,
+    now: int,
+    keys: Keys | None = None,
+    nodes: Mapping[str, object] = NO_NODES,
+) -> int:
     """Decide about every requested withdrawal; returns about how many.
 
     While paying is halted, while screening does not answer, and while a case is open, withdrawals wait and say so.
@@ -47,6 +59,7 @@ def route(db: Database, bundle: Bundle, screening: Screening, *, now: int, keys:
     Args:
         now: UNIX seconds.
         keys: open travel-rule data; without them none counts as attached.
+        nodes: our own, by chain: tell whether a destination has code.
 
     Raises:
         DatabaseUnavailable, Conflict: the withdrawal at hand is undecided; the others are done.
@@ -55,7 +68,9 @@ def route(db: Database, bundle: Bundle, screening: Screening, *, now: int, keys:
     with db.transaction() as tx:
         repository.explain_waiting(tx)
         ids = repository.due(tx, _UNDECIDED, limit=BATCH)
-    return sum(_route_one(db, withdrawal_id, bundle, screening, keys, now=now) for withdrawal_id in ids)
+    return sum(
+        _route_one(db, withdrawal_id, bundle, screening, keys, nodes, now=now) for withdrawal_id in ids
+    )
 
 
 def cool(db: Database) -> int:
@@ -73,13 +88,21 @@ def cool(db: Database) -> int:
 
 
 def _route_one(
-    db: Database, withdrawal_id: UUID, bundle: Bundle, screening: Screening, keys: Keys | None, *, now: int
+    db: Database,
+    withdrawal_id: UUID,
+    bundle: Bundle,
+    screening: Screening,
+    keys: Keys | None,
+    nodes: Mapping[str, object],
+    *,
+    now: int,
 ) -> int:
     with db.snapshot() as tx:
         seen = repository.find(tx, withdrawal_id)
     if seen is None:
         return 0
     answer = screened.ask(screening, seen)
+    code = look(bundle, nodes, seen.chain, seen.destination)
     with db.transaction() as tx:
         # One decision at a time, so that a window counts what another is just letting through.
         repository.serialise_decisions(tx)
@@ -91,16 +114,41 @@ def _route_one(
         verdict = screened.take(tx, withdrawal, answer)
         if verdict is None:
             return 0
-        facts = gather(tx, withdrawal, bundle, verdict, keys, now=now)
+        destination = _destination(tx, withdrawal, bundle, now=now)
+        facts = gather(tx, withdrawal, bundle, verdict, keys, destination, code, now=now)
         spent = windows.Spent(tx, bundle, now=now)
         decision = decide(bundle, facts, spent)
-        record = records.record(bundle, facts, spent.asked, decision)
-        _carry_out(tx, withdrawal, decision, {**record, "screening": answer.describe()})
+        record = records.record(bundle, facts, spent.asked, decision) | {"screening": answer.describe()}
+        if code is not None:
+            record["code"] = code.describe()
+        if destination is not None and destination.lookalikes:
+            record["lookalikes"] = list(destination.lookalikes)
+        _carry_out(tx, withdrawal, decision, record)
     return 1
 
 
+def _destination(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> Destination | None:
+    """What is known of the destination; None for an order that is not genuine, which makes none known."""
+    if _examine(withdrawal, bundle, now=now) != GENUINE:
+        return None
+    place = (withdrawal.customer, withdrawal.chain, withdrawal.destination)
+    whitelist.note_destination(tx, *place, now=now)
+    found = whitelist.look_up(tx, bundle, *place, now=now)
+    if found.lookalikes:
+        whitelist.warn(tx, str(withdrawal.id), withdrawal.destination, found.lookalikes)
+    return found
+
+
 def gather(
-    tx: Tx, withdrawal: Withdrawal, bundle: Bundle, screening: Verdict, keys: Keys | None, *, now: int
+    tx: Tx,
+    withdrawal: Withdrawal,
+    bundle: Bundle,
+    screening: Verdict,
+    keys: Keys | None,
+    destination: Destination | None,
+    code: CodeSeen | None,
+    *,
+    now: int,
 ) -> Facts:
     """Everything the policy is told. What cannot be found out is None, which denies where it is asked for."""
     account = repository.customer_state(tx, withdrawal.customer)
@@ -109,6 +157,10 @@ def gather(
         _told(withdrawal, now),
         value=value_of(bundle, withdrawal.asset, withdrawal.units),
         ownership=_ownership(tx, withdrawal, bundle),
+        whitelist=None if destination is None else destination.whitelist,
+        destination_age_seconds=None if destination is None else destination.age_seconds,
+        ownership_proof=None if destination is None else destination.ownership_proof,
+        contract=None if code is None else code.there,
         screening=screening,
         travel_rule=travelrule.is_attached(tx, keys, withdrawal),
         account=None if account is None else AccountState(account),

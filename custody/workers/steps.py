@@ -26,6 +26,7 @@ from custody.sweeps.service import sweep
 from custody.travelrule.service import deliver
 from custody.treasury.fees import observe
 from custody.treasury.holdings import watch_excess
+from custody.whitelist.service import list_confirmed
 from custody.wiring import Services
 from custody.withdrawals.ending import expire, settle_internal
 from custody.withdrawals.routing import cool, route
@@ -49,7 +50,8 @@ def run(step: Step, services: Services) -> int:
 def _route(services: Services) -> int:
     db, bundle, now = services.database, services.bundle(), services.clock()
     keys = None if services.sealing is None else services.sealing()
-    done = reconsider(db, bundle, now=now) + route(db, bundle, services.screening, now=now, keys=keys)
+    done = list_confirmed(db, bundle, now=now) + reconsider(db, bundle, now=now)
+    done += route(db, bundle, services.screening, now=now, keys=keys, nodes=services.nodes)
     return done + count(db, bundle, now=now) + lapse(db, now=now) + cool(db)
 
 

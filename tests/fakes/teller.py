@@ -33,6 +33,7 @@ from custody.signing.track import track
 from custody.storage import halts
 from custody.storage.db import Database
 from custody.storage.sealing import Keys
+from custody.whitelist.service import list_confirmed
 from custody.withdrawals import service
 from custody.withdrawals.model import Withdrawal
 from custody.withdrawals.routing import cool, route
@@ -207,8 +208,14 @@ class Teller(ABC):
     def route(self) -> int:
         """What a worker's step of that name does."""
         now = int(time.time())
-        done = reconsider(self.db, self.bundle, now=now) + route(
-            self.db, self.bundle, self.screening, now=now, keys=self.sealing_keys
+        done = list_confirmed(self.db, self.bundle, now=now) + reconsider(self.db, self.bundle, now=now)
+        done += route(
+            self.db,
+            self.bundle,
+            self.screening,
+            now=now,
+            keys=self.sealing_keys,
+            nodes={self.chain: self.adapter},
         )
         return done + count(self.db, self.bundle, now=now) + lapse(self.db, now=now) + cool(self.db)
 

@@ -345,6 +345,11 @@ def _rows(connection: psycopg.Connection[Any]) -> dict[str, tuple[str, UUID]]:
         "INSERT INTO sweeps (id, chain, keyset, kind, state) VALUES (%s, 'c', 'k', 'sweep', 'planned')",
         [ids["sweep"]],
     )
+    connection.execute(
+        "INSERT INTO whitelist (id, owner, chain, address, provenance, requested_by, document, signature, listed_at)"
+        " VALUES (%s, 'alice', 'c', 'd', 'the customer', 'x', '{}', 's', now())",
+        [ids["whitelist"]],
+    )
     row = connection.execute("SELECT id FROM ledger_transfers LIMIT 1").fetchone()
     assert row is not None
     ids["hold"] = row[0]
@@ -359,6 +364,7 @@ def _rows(connection: psycopg.Connection[Any]) -> dict[str, tuple[str, UUID]]:
         "sweep": "sweeps",
         "case": "cases",
         "hold": "ledger_holds",
+        "whitelist": "whitelist",
     }
     return {name: (tables[name], id) for name, id in ids.items()}
 

@@ -193,9 +193,22 @@ class EvmNode:
             raise error
         return self._number(reply.read(_TEXT))
 
-    def code(self, address: bytes) -> bytes:
-        """The code at an address (20 bytes); empty where no contract is."""
-        return self._octets("eth_getCode", f"0x{address.hex()}", "latest")
+    def code(self, address: bytes, at: BlockRef | None = None) -> bytes:
+        """The code at an address (20 bytes) in a block, the latest if none is named; empty where no contract is.
+
+        Raises:
+            Reorganised: the node does not have this block (any more).
+            NodeUnavailable: the node cannot tell.
+        """
+        if at is None:
+            return self._octets("eth_getCode", f"0x{address.hex()}", "latest")
+        question = ("eth_getCode", [f"0x{address.hex()}", {"blockHash": f"0x{at.hash}"}])
+        [reply] = self._transport.batch([question])
+        if reply.failure is not None:
+            error = NodeUnavailable(f"node {self._chain}: {reply.failure.message[:300]}")
+            self._check_in_chain(at, error)
+            raise error
+        return _octets(reply.read(_TEXT), self._chain)
 
     def storage(self, address: bytes, slot: bytes) -> bytes:
         """The word (32 bytes) in a contract's storage slot (32 bytes)."""
