@@ -26,6 +26,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_TAKEN: Final = frozenset({"lists", "elsewhere"})
+"""Names of providers that are no HTTP ones: records tell them apart by name."""
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _HTTP_FIELDS: Final = frozenset(
     {"url", "token_path", "ca_path", "timeout_seconds", "clear_seconds", "hit_seconds"}
@@ -94,8 +96,10 @@ def read_screening(field: str, raw: Any, problem: Problem) -> ScreeningSettings 
 
 
 def _http(where: str, name: str, table: Any, troubles: list[str]) -> HttpScreening | None:
-    if not _NAME.fullmatch(name) or not isinstance(table, dict):
-        troubles.append(f"{where}: write a table whose name is 1 to 64 of A-Za-z0-9._-")
+    if not _NAME.fullmatch(name) or name in _TAKEN or not isinstance(table, dict):
+        troubles.append(
+            f"{where}: write a table whose name is 1 to 64 of A-Za-z0-9._-, not lists or elsewhere"
+        )
         return None
     unknown = table.keys() - _HTTP_FIELDS
     troubles += [f"{where}.{each} is no setting: write {', '.join(sorted(_HTTP_FIELDS))}" for each in unknown]

@@ -12,7 +12,7 @@ import asyncio
 import ssl
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, Final, Literal
@@ -29,6 +29,11 @@ MAX_KEPT: Final = 50_000
 AT_ONCE: Final = 8
 REST_SECONDS: Final = 5
 """After a failure nothing is asked for so long: thousands of deposits must not wait for one time-out each."""
+_HEADERS: Final = {
+    "content-type": "application/json",
+    "accept": "application/json",
+    "accept-encoding": "identity",
+}
 _MAX_TOKEN_BYTES: Final = 8 * 1024
 
 _Text = Annotated[str, msgspec.Meta(max_length=300)]
@@ -92,7 +97,9 @@ class HttpProvider:
             if self._resting is not None and self._clock() < self._resting[0]:
                 raise ScreeningUnavailable(self._resting[1])
         try:
-            answer = self._run(self._post(subject))
+            # One loop in one thread for all callers: only so can a question as a whole be given a time.
+            loop = self._running()
+            answer = asyncio.run_coroutine_threadsafe(self._post(subject), loop).result()
         except ScreeningUnavailable as error:
             with self._lock:
                 self._resting = (self._clock() + REST_SECONDS, str(error))
@@ -117,7 +124,7 @@ class HttpProvider:
         assert self._client is not None
         assert self._turns is not None
         try:
-            headers = {"content-type": "application/json", "accept": "application/json", **self._token()}
+            headers = {**_HEADERS, **self._token()}
             async with (
                 asyncio.timeout(self._timeout_seconds),
                 self._turns,
@@ -146,29 +153,29 @@ class HttpProvider:
             return {}
         with self._token_path.open("rb") as file:
             token = file.read(_MAX_TOKEN_BYTES).decode("ascii", "replace").strip()
-        if not token.isprintable() or not token:
+        if not token or not token.isascii() or not token.isprintable():
             raise ScreeningUnavailable(f"{self._token_path.name} holds no token")
         return {"authorization": f"Bearer {token}"}
 
-    def _run(self, work: Coroutine[Any, Any, _Answer]) -> _Answer:
-        # One loop in one thread for all callers: only so can a question as a whole be given a time.
+    def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None:
-                self._start()
-        assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+                self._loop = self._start()
+            return self._loop
 
-    def _start(self) -> None:
-        verify = ssl.create_default_context(cafile=None if self._ca_path is None else str(self._ca_path))
-        self._loop, self._turns = asyncio.new_event_loop(), asyncio.Semaphore(AT_ONCE)
+    def _start(self) -> asyncio.AbstractEventLoop:
+        try:
+            verify = ssl.create_default_context(cafile=None if self._ca_path is None else str(self._ca_path))
+        except OSError as error:
+            raise ScreeningUnavailable(f"{self._ca_path}: {error}") from None
+        loop, self._turns = asyncio.new_event_loop(), asyncio.Semaphore(AT_ONCE)
         # The environment's proxies would see what is asked.
         self._client = httpx.AsyncClient(
             verify=verify, timeout=None, follow_redirects=False, trust_env=False, max_redirects=0
         )
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name=f"screening {self._name}", daemon=True
-        )
+        self._thread = threading.Thread(target=loop.run_forever, name=f"screening {self._name}", daemon=True)
         self._thread.start()
+        return loop
 
     def close(self) -> None:
         """Close the connections."""

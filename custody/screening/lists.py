@@ -21,6 +21,7 @@ not available, as one that is too old does from the start. Deleting a file of a 
 from __future__ import annotations
 
 import csv
+import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,8 @@ class AddressList:
 
     version: str
     dated: date
+    begins: int
+    """That day, UNIX seconds."""
     entries: Mapping[str, tuple[Entry, ...]]
 
 
@@ -88,7 +91,8 @@ def parse_list(text: str, name: str) -> AddressList:
             head[found[1].lower()] = found[2]
     dated = _date(head.get("date"), name)
     entries = _entries(rows, head.get("source", "")[:_MAX_TEXT], name)
-    return AddressList(head.get("version", dated.isoformat())[:_MAX_TEXT], dated, entries)
+    begins = int(datetime(dated.year, dated.month, dated.day, tzinfo=UTC).timestamp())
+    return AddressList(head.get("version", dated.isoformat())[:_MAX_TEXT], dated, begins, entries)
 
 
 def _date(text: str | None, name: str) -> date:
@@ -133,7 +137,7 @@ class _File:
     """One list, kept until its file changes."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path, self.name = path, path.stem
         self._stamp: Stamp | None = None
         self._trouble: str | None = "it was never read"
         self._bad_since: int | None = None
@@ -150,7 +154,7 @@ class _File:
             if found is None or now - self._bad_since >= GRACE_SECONDS:
                 raise ScreeningUnavailable(self._trouble)
         assert found is not None
-        midnight = int(datetime(found.dated.year, found.dated.month, found.dated.day, tzinfo=UTC).timestamp())
+        midnight = found.begins
         if now - midnight >= valid_seconds:
             days = valid_seconds // _DAY_SECONDS
             raise ScreeningUnavailable(f"{self.path.name} is of {found.dated}: older than {days} days")
@@ -160,7 +164,7 @@ class _File:
 
     def _refresh(self) -> None:
         try:
-            status = self.path.stat()
+            status = os.stat(self.path)
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp == self._stamp:
                 return
@@ -186,8 +190,12 @@ class FileLists:
 
     def __init__(self, name: str, paths: Sequence[Path], valid_days: int, clock: Clock) -> None:
         self._name = name
-        self._paths, self._valid_seconds, self._clock = tuple(paths), valid_days * _DAY_SECONDS, clock
-        self._files: dict[Path, _File] = {}
+        self._paths, self._valid_seconds, self._clock = (
+            tuple(map(str, paths)),
+            valid_days * _DAY_SECONDS,
+            clock,
+        )
+        self._files: dict[str, _File] = {}
         self._lock = threading.Lock()
 
     @property
@@ -202,29 +210,35 @@ class FileLists:
             ScreeningUnavailable: a list is missing, cannot be read, or is too old.
         """
         now = self._clock()
+        keys = tuple(dict.fromkeys(map(normal, subject.texts())))
         with self._lock:
-            lists = [(file.path.stem, file.read(now, self._valid_seconds)) for file in self._present()]
+            lists = [(file.name, file.read(now, self._valid_seconds)) for file in self._present()]
         findings = [
-            Finding(self._name, key, entry.reason, entry.source or stem, found.version)
-            for stem, found in lists
-            for key in dict.fromkeys(normal(text) for text in subject.texts())
+            Finding(self._name, key, entry.reason, entry.source or name, found.version)
+            for name, found in lists
+            for key in keys
             for entry in found.entries.get(key, ())
             if entry.chain in ("", subject.chain)
         ]
         return Word(
-            self._name, ", ".join(f"{stem} {found.version}" for stem, found in lists), tuple(findings)
+            self._name, ", ".join(f"{name} {found.version}" for name, found in lists), tuple(findings)
         )
 
     def _present(self) -> list[_File]:
-        found: list[Path] = []
+        # Thousands of deposits are asked about in a row: no more than a listing and a look at each file.
+        found: list[str] = []
         for path in self._paths:
             try:
-                found += sorted(path.glob("*.csv")) if path.is_dir() else [path]
+                names = os.listdir(path)
+            except (NotADirectoryError, FileNotFoundError):
+                found.append(path)
             except OSError as error:
                 raise ScreeningUnavailable(f"{path}: {error}") from error
+            else:
+                found += sorted(os.path.join(path, name) for name in names if name.endswith(".csv"))
         if not found:
             raise ScreeningUnavailable("there is no list: put one into the directory")
-        self._files = {path: self._files.get(path) or _File(path) for path in found}
+        self._files = {path: self._files.get(path) or _File(Path(path)) for path in found}
         return list(self._files.values())
 
     def close(self) -> None:

@@ -202,6 +202,9 @@ def test_the_token_comes_from_its_file_each_time_and_is_in_no_error(
     with pytest.raises(ScreeningUnavailable) as caught:
         provider("/broken", token_path=path).ask(HERE)
     assert "second-secret" not in str(caught.value)
+    path.write_bytes("schlüssel".encode())
+    with pytest.raises(ScreeningUnavailable, match="holds no token"):
+        provider("/clear", token_path=path).ask(HERE)
     path.write_text("two\nlines")
     with pytest.raises(ScreeningUnavailable, match="holds no token"):
         provider("/clear", token_path=path).ask(HERE)
@@ -222,6 +225,16 @@ def test_a_server_that_goes_away_and_comes_back_is_asked_again(
     server.start()
     clock.now += REST_SECONDS
     assert one.ask(HERE) == Word("kyt", "7")
+
+
+def test_certificates_that_cannot_be_read_make_it_unavailable(
+    provider: Callable[..., HttpProvider], tmp_path: Path
+) -> None:
+    broken = tmp_path / "ca.pem"
+    broken.write_text("no certificate")
+    for _ in range(2):
+        with pytest.raises(ScreeningUnavailable):
+            provider("/clear", ca_path=broken).ask(HERE)
 
 
 def _certificate(directory: Path, name: str) -> tuple[Path, Path]:

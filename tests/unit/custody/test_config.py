@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from custody.config import Process, Settings, SocketSigner, TlsSigner, load
-from custody.config_tables import ScreeningSettings
+from custody.config_tables import HttpScreening, ScreeningSettings
 from custody.errors import InvalidConfiguration
 
 _PASSWORD = "correct-horse-battery"
@@ -88,6 +88,23 @@ def test_a_file_says_the_same_and_a_variable_wins_over_it(good: dict[str, str], 
     assert settings.signers["btc-hot"].port == 7000
 
 
+def test_who_screens_is_a_table_of_lists_and_providers(good: dict[str, str], tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    table = {
+        "lists": [str(tmp_path), str(token)],
+        "lists_valid_days": 3,
+        "http": {
+            "kyt": {"url": "https://kyt.example/v1", "token_path": str(token), "timeout_seconds": 9},
+            "local": {"url": "http://127.0.0.1:9000/x", "clear_seconds": 0},
+        },
+    }
+    found = load(Process.WORKER, good | {"STRONGROOM_SCREENING": json.dumps(table)}).screening
+    assert (found.lists, found.lists_valid_days, found.elsewhere) == ((tmp_path, token), 3, "")
+    assert found.http["kyt"] == HttpScreening("https://kyt.example/v1", token, None, 9, 900, 300)
+    assert found.http["local"].clear_seconds == 0
+
+
 def test_secrets_are_not_shown_by_repr_or_str(good: dict[str, str]) -> None:
     settings = load(Process.WORKER, good)
     for shown in (repr(settings), str(settings), f"{settings.database_url}", repr(settings.nodes)):
@@ -160,6 +177,12 @@ def _set(**changes: str) -> Callable[[dict[str, str]], dict[str, str]]:
         ),
         (_set(screening='{"http": {"k": {"url": "https://h", "timeout_seconds": 31}}}'), "1 to 30"),
         (_set(screening='{"http": {"a b": {"url": "https://h"}}}'), "whose name is"),
+        (_set(screening='{"http": {"lists": {"url": "https://h"}}}'), "whose name is"),
+        (_set(sealing_keys_path="keys"), "sealing_keys_path: write the absolute path of a file"),
+        (
+            _set(travel_rule_outbox="/nonexistent"),
+            "travel_rule_outbox: write the absolute path of a directory",
+        ),
         (_set(gather_seconds="-1"), "write a number of seconds"),
         (_set(gather_seconds="3601"), "write a number of seconds"),
         (_set(verifier_silent_seconds="59"), "write a number of seconds, 60 to 43200"),
