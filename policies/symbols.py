@@ -23,6 +23,9 @@ Formula = Any
 """A z3 expression; the library has no types."""
 
 _DAY: Final = 86_400
+_WEEK: Final = 7 * _DAY
+_MONDAYS_AFTER: Final = 3
+"""1970-01-01 was a Thursday."""
 _MONDAY: Final = 1_704_067_200
 """2024-01-01 00:00 UTC: no withdrawal is before it. Rules know nothing of time but its place in the week, so what can
 be at any other time can be later."""
@@ -194,16 +197,16 @@ class Withdrawal:
             yield self._told("mfa_methods", z3.Not(passed))
 
     def _within(self, hours: Hours) -> Formula:
-        day, minute = (self.now / _DAY + 3) % 7, self.now % _DAY / 60
-        days = [DAYS.index(each) for each in hours.days]
-
-        def one_of(shifted: int) -> Formula:
-            return z3.Or([day == (each + shifted) % 7 for each in days])
-
-        first, end = hours.from_minute, hours.to_minute
-        if first < end:
-            return z3.And(one_of(0), minute >= first, minute < end)
-        return z3.Or(z3.And(minute >= first, one_of(0)), z3.And(minute < first, minute < end, one_of(1)))
+        second = (self.now + _MONDAYS_AFTER * _DAY) % _WEEK
+        openings = []
+        for day in map(DAYS.index, hours.days):
+            # Hours that end no later than they begin end on the next day; on the last one, in the next week.
+            end_day = day if hours.from_minute < hours.to_minute else day + 1
+            opens, closes = day * _DAY + hours.from_minute * 60, end_day * _DAY + hours.to_minute * 60
+            openings.append(z3.And(second >= opens, second < closes))
+            if closes > _WEEK:
+                openings.append(second < closes - _WEEK)
+        return z3.Or(openings)
 
     def _destination(self, scope: str) -> Trit:
         kind, _, name = scope.partition(":")

@@ -106,6 +106,7 @@ UNWANTED = frozenset(
         "custody",
         "ops",
         "fastapi",
+        "z3",
         "starlette",
         "uvicorn",
         "sqlalchemy",

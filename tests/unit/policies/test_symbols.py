@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from random import Random
@@ -15,9 +17,10 @@ from policies.engine import Engine
 from policies.facts import AccountState, Facts, Operation, Ownership
 from policies.mentioned import NAMED, Names, Worth, names_in
 from policies.prover import OTHERS, plainly
-from policies.rules import COLDER, Limit, Policy, When
+from policies.rules import COLDER, DAYS, Hours, Limit, Policy, When
 from policies.symbols import Verdict, Withdrawal
 from policies.windows import Windows
+from tests.unit.policies import oracle
 from tests.unit.policies.randomly import NOON, NUMBERS, facts, policy
 
 CHUNKS, POLICIES, EACH = 5, 60, 5
@@ -143,3 +146,39 @@ def test_values_are_rounded_as_the_service_rounds_them(units: int) -> None:
     solver.add(of.sane, of.number["units"] == units)
     assert solver.check() == z3.sat
     assert solver.check(z3.Or(of.low != units * low // one, of.high != -(-units * high // one))) == z3.unsat
+
+
+def test_hours_are_those_of_the_oracle_at_every_edge() -> None:
+    random = Random("hours")
+    of = Withdrawal("w", names_in(Policy(), {}, []), Policy(), {})
+    for _ in range(300):
+        days = tuple(random.sample(DAYS, random.randrange(1, 4)))
+        first, end = (
+            random.choice((0, 1, 60, 720, 1_439, 1_440)),
+            random.choice((0, 1, 60, 720, 1_439, 1_440)),
+        )
+        hours = Hours(days=days, from_minute=first, to_minute=end)
+        formula = of.scope(When(hours=hours), None).yes
+        for _ in range(10):
+            minute = (
+                random.randrange(0, 10_080)
+                if random.random() < 0.3
+                else random.choice((first, end, 0, 1_439))
+            )
+            now = (
+                NOON
+                + random.randrange(0, 8) * 86_400
+                + (minute - 720) * 60
+                + random.choice((-1, 0, 1, 59, 60))
+            )
+            says = z3.simplify(z3.substitute(formula, (of.now, z3.IntVal(now))))
+            assert z3.is_true(says) is oracle.is_within(hours, now), (hours, now)
+
+
+def test_the_console_does_not_load_z3_before_it_is_asked_for_a_proof() -> None:
+    program = (
+        "import sys, custody.console.policy_proofs, policies.deciding, policies.backtest; print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "custody.console.policy_proofs" in loaded.stdout.split()
+    assert "z3" not in loaded.stdout.split()
