@@ -346,8 +346,8 @@ def _rows(connection: psycopg.Connection[Any]) -> dict[str, tuple[str, UUID]]:
         [ids["sweep"]],
     )
     connection.execute(
-        "INSERT INTO whitelist (id, owner, chain, address, provenance, requested_by, document, signature, listed_at)"
-        " VALUES (%s, 'alice', 'c', 'd', 'the customer', 'x', '{}', 's', now())",
+        "INSERT INTO whitelist (id, owner, chain, address, provenance, requested_by, document, signature, listed_at,"
+        " removed_by) VALUES (%s, 'alice', 'c', 'd', 'the customer', 'x', '{}', 's', now(), 'x')",
         [ids["whitelist"]],
     )
     row = connection.execute("SELECT id FROM ledger_transfers LIMIT 1").fetchone()

@@ -508,6 +508,7 @@ CREATE TABLE withdrawals (
     decision        jsonb,                                -- facts and outcome of the policy, as decided
     policy_version  bigint,                               -- of the bundle under which it was decided; 0: to be decided again
     unheard         boolean NOT NULL DEFAULT false,       -- something was said in `approvals` that nobody has counted
+    announced       boolean NOT NULL DEFAULT false,       -- its signer was shown the order before it is to sign
     approved_until  timestamptz,                          -- then its approvals are too few; null: nobody is asked
     settlement      text CHECK (settlement IN ('chain', 'internal')),
     transaction_id  uuid REFERENCES transactions (id),    -- the one transaction that serves it
@@ -522,6 +523,7 @@ CREATE INDEX ON withdrawals (state, not_before);
 CREATE INDEX ON withdrawals (policy_version) WHERE state IN ('awaiting_approval', 'cooling', 'queued');
 CREATE INDEX ON withdrawals (approved_until) WHERE state IN ('cooling', 'queued') AND approved_until IS NOT NULL;
 CREATE INDEX ON withdrawals (created_at, id) WHERE unheard;
+CREATE INDEX ON withdrawals (created_at, id) WHERE state IN ('awaiting_approval', 'cooling') AND NOT announced;
 CREATE INDEX ON withdrawals (customer_id, id);
 CREATE INDEX ON withdrawals (transaction_id);
 CREATE INDEX ON withdrawals (customer_id, chain, destination)
@@ -787,7 +789,7 @@ CREATE TABLE whitelist (
     CHECK ((document IS NULL) = (signature IS NULL)),
     CHECK (state NOT IN ('confirmed', 'listed') OR document IS NOT NULL),
     CHECK (state <> 'listed' OR listed_at IS NOT NULL),
-    CHECK ((state = 'removed') = (removed_by IS NOT NULL))
+    CHECK (state <> 'removed' OR removed_by IS NOT NULL)
 );
 CREATE UNIQUE INDEX ON whitelist (owner, chain, address) WHERE state <> 'removed';
 CREATE INDEX ON whitelist (owner, id);
@@ -1043,6 +1045,71 @@ CREATE TRIGGER withdrawal_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE
 CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
+------------------------------------------------------------------------------------------ what operators did
+-- One row for each thing that an operator did, was refused, or could not do, in the transaction of its effect (custody/audit).
+-- Each holds what the operator has signed, and the hash of the row before it: `strongroom audit verify` finds what was
+-- changed, left out or said in somebody else's name.
+CREATE TABLE operator_actions (
+    number         bigint PRIMARY KEY CHECK (number > 0), -- 1, 2, 3 ... no gaps
+    at             timestamptz NOT NULL,
+    writer         text NOT NULL,                         -- database role
+    operator       text NOT NULL,                         -- who says so; the signature proves it
+    key            text NOT NULL CHECK (key ~ '^([0-9a-f]{64})?$'),     -- of the signature; empty: nobody known
+    via            text NOT NULL CHECK (via IN ('host', 'api')),
+    origin         text NOT NULL CHECK (length(origin) <= 200),         -- user and host, or the address of the connection
+    action         text NOT NULL CHECK (length(action) <= 64),
+    parameters     text NOT NULL CHECK (length(parameters) <= 8192),    -- JSON, as the rest
+    outcome        text NOT NULL CHECK (outcome IN ('done', 'asked', 'refused', 'failed')),
+    reason         text NOT NULL CHECK (length(reason) <= 1000),        -- why not, or what it waits for
+    decision       text CHECK (length(decision) <= 65536),              -- of the policy; null: it was not asked
+    bundle_version bigint,                                -- in force; null: none could be believed
+    asked_in       bigint REFERENCES operator_actions (number),         -- the row that asked for it, or that is approved
+    document       text NOT NULL CHECK (length(document) <= 16384),     -- what was signed, verbatim
+    signature      text NOT NULL CHECK (length(signature) <= 100),
+    previous       text NOT NULL CHECK (previous ~ '^[0-9a-f]{64}$'),
+    hash           text NOT NULL UNIQUE CHECK (hash ~ '^[0-9a-f]{64}$'),
+    CHECK (outcome <> 'asked' OR asked_in IS NULL)
+);
+CREATE UNIQUE INDEX operator_actions_used_once ON operator_actions (asked_in)
+    WHERE outcome = 'done' AND action <> 'approve';       -- what was approved is done once
+CREATE UNIQUE INDEX operator_actions_signed_once ON operator_actions (signature) WHERE signature <> '';
+CREATE INDEX ON operator_actions (operator, number);
+CREATE INDEX ON operator_actions (asked_in);
+
+-- SHA-256 over all columns, each with its length before it: no two rows have the same bytes.
+CREATE FUNCTION operator_action_hash(a operator_actions) RETURNS text
+LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
+    SELECT encode(sha256(convert_to(string_agg(
+        CASE WHEN v IS NULL THEN '-' ELSE octet_length(v) || ':' || v END, ',' ORDER BY i), 'UTF8')), 'hex')
+    FROM unnest(ARRAY['strongroom:operator-action:v1', a.number::text,
+        (extract(epoch FROM a.at) * 1000000)::bigint::text, a.writer, a.operator, a.key, a.via, a.origin, a.action,
+        a.parameters, a.outcome, a.reason, a.decision, a.bundle_version::text, a.asked_in::text, a.document, a.signature,
+        a.previous]) WITH ORDINALITY f(v, i)
+$$;
+-- Number, time, writer and chain are the database's own. The API speaks of what came through it, nobody else does.
+CREATE FUNCTION operator_action_joins() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+DECLARE
+    head operator_actions;
+BEGIN
+    IF (session_user = 'strongroom_api') <> (NEW.via = 'api') THEN
+        RAISE EXCEPTION '% does not speak for what came by %', session_user, NEW.via
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('operator_actions'));
+    SELECT * INTO head FROM operator_actions ORDER BY number DESC LIMIT 1;
+    NEW.number := coalesce(head.number, 0) + 1;
+    NEW.previous := coalesce(head.hash, repeat('0', 64));
+    NEW.at := clock_timestamp();
+    NEW.writer := session_user;
+    NEW.hash := operator_action_hash(NEW);
+    RETURN NEW;
+END $$;
+CREATE TRIGGER operator_actions_join BEFORE INSERT ON operator_actions
+    FOR EACH ROW EXECUTE FUNCTION operator_action_joins();
+CREATE TRIGGER operator_actions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON operator_actions
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
 -------------------------------------------------------------------------------------------------- privileges
 -- Roles are made by the code that runs this file (CREATE ROLE has no IF NOT EXISTS); here is what each may do.
 GRANT USAGE ON SCHEMA public TO strongroom_api, strongroom_monitor, strongroom_worker, strongroom_read;
@@ -1052,6 +1119,8 @@ REVOKE SELECT ON idempotency_keys, token_nonces FROM strongroom_monitor, strongr
 -- Times, sequence numbers and transaction ids are the database's own: nobody may choose them.
 GRANT INSERT (type, subject, data) ON events TO strongroom_api, strongroom_monitor, strongroom_worker;
 GRANT INSERT (version, digest, document, seen_at) ON bundles TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT (operator, key, via, origin, action, parameters, outcome, reason, decision, bundle_version, asked_in,
+    document, signature) ON operator_actions TO strongroom_api, strongroom_worker;
 GRANT INSERT ON bundle_adoptions TO strongroom_api, strongroom_monitor, strongroom_worker;
 GRANT INSERT (kind, bundle_version, document) ON statements TO strongroom_api, strongroom_worker;
 GRANT INSERT (severity, type, subject, message, data) ON alerts
@@ -1110,7 +1179,7 @@ GRANT UPDATE (data, state, attempts, next_attempt_at, last_error, reference, del
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
 GRANT INSERT ON withdrawal_events, deposit_events, halts, policy_counts TO strongroom_worker;
-GRANT UPDATE (policy_version, unheard, approved_until) ON withdrawals TO strongroom_worker;
+GRANT UPDATE (policy_version, unheard, announced, approved_until) ON withdrawals TO strongroom_worker;
 GRANT DELETE ON policy_counts TO strongroom_worker;
 GRANT INSERT, UPDATE ON policy_counting TO strongroom_worker;
 -- Operators at the host lift a halt or a freeze with the workers' role; the API, which strangers reach, cannot.
