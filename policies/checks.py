@@ -57,9 +57,11 @@ class Names:
     wallets: frozenset[str]
     """Key-sets and vaults."""
     initiators: frozenset[str]
-    """Callers, approvers and officers."""
+    """Callers, operators, approvers and officers."""
     people: Mapping[str, frozenset[str]]
     """Roles of each approver."""
+    actions: frozenset[str]
+    """What operators do by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +206,14 @@ def _named(scope: When, names: Names, addresses: set[str]) -> Iterator[tuple[str
         ("chain", scope.chains, names.chains, "chain"),
         ("asset", scope.assets, names.assets.keys(), "asset"),
         ("source", scope.sources, names.wallets | {DEPOSITS}, "key-set or vault"),
-        ("initiator", scope.initiators, names.initiators, "caller, approver or officer"),
+        ("initiator", scope.initiators, names.initiators, "caller, operator, approver or officer"),
     ):
         for name in given:
             if name not in known:
                 yield key, _unknown(f"the bundle has no {what} {name}", name, known)
+    for name in scope.actions:
+        if name not in names.actions:
+            yield "action", _unknown(f"operators do nothing named {name}", name, names.actions)
     for destination in scope.destinations:
         kind, _, name = destination.partition(":")
         if kind == "group" and name not in addresses:

@@ -43,6 +43,9 @@ def check_consistent(bundle: Bundle) -> None:
 
 def names_of(bundle: Bundle) -> Names:
     """What the bundle's policy may name."""
+    # That module needs people of the bundle, so it comes after this one.
+    from policies.administration import ACTIONS
+
     return Names(
         assets={entry.id: entry.chain for entry in bundle.assets},
         chains=frozenset(network.chain for network in bundle.networks),
@@ -57,6 +60,7 @@ def names_of(bundle: Bundle) -> Names:
             ]
         ),
         people={approver.id: frozenset(approver.roles) for approver in bundle.approvers},
+        actions=frozenset(ACTIONS),
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from custody.console.policy import policy_app
+from custody.console.policy_proofs import prove_app
 from policies.cases import judge_all
 from policies.reading import RULE_KEYS, WHEN_KEYS, read_policy
 from policies.reading_cases import CASE_KEYS, FACT_KEYS
@@ -63,9 +64,14 @@ def test_every_code_of_lint_is_explained() -> None:
 
 
 def test_every_verb_and_option_that_it_names_is_there() -> None:
-    for verb, rest in re.findall(r"^strongroom policy ([a-z]+)(.*)$", README, re.MULTILINE):
-        shown = CliRunner().invoke(policy_app, [verb, "--help"], env={"COLUMNS": "200"})
+    assert prove_app in [group.typer_instance for group in policy_app.registered_groups]
+    proofs = {command.name for command in prove_app.registered_commands}
+    lines = re.findall(r"^strongroom policy ([a-z]+)(.*)$", README, re.MULTILINE)
+    assert len(lines) > 8
+    for verb, rest in lines:
+        more = [word for word in rest.split()[:1] if word in proofs]
+        shown = CliRunner().invoke(policy_app, [verb, *more, "--help"], env={"COLUMNS": "200"})
         assert shown.exit_code == 0, verb
         plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.output)
-        for option in re.findall(r"--[a-z]+", rest):
-            assert option in plain
+        for option in re.findall(r"--[a-z]+(?:-[a-z]+)*", rest):
+            assert option in plain, (verb, *more)

@@ -331,7 +331,7 @@ def test_what_is_no_policy_at_all_is_told(text: str, told: list[str]) -> None:
          "2:30: '1.5 payments': payments are counted in whole numbers"),
         ("{id: a, when: {asset: [BTC, ETH]}, limit: {at_most: 5 BTC, within: 24h, per: all}}",
          "2:57: `at_most` is an amount of BTC, and `asset` says BTC and ETH"),
-        ("{id: a, when: {action: lift-halt}, route: ledger}",
+        ("{id: a, when: {action: lift}, route: ledger}",
          "2:28: only administration has actions: add `operation: administration`"),
         ("{id: a, when: {asset: ETH, chain: bitcoin}, route: hot}",
          "2:39: ETH is on no such chain: nothing would ever fit"),

@@ -55,8 +55,8 @@ def sentence(text: str, sections: str = "groups: {operators: {roles: [operator]}
             "Sweeps and refills on bitcoin from deposits or btc-hot are paid from hot.",
         ),
         (
-            "when: {operation: administration, action: resolve-case, hours: mon-fri 08:00-18:00 UTC}, route: ledger",
-            "Administrative actions (resolve-case) within mon-fri 08:00-18:00 UTC are settled without a transaction.",
+            "when: {operation: administration, action: release-case, hours: mon-fri 08:00-18:00 UTC}, route: ledger",
+            "Administrative actions (release-case) within mon-fri 08:00-18:00 UTC are settled without a transaction.",
         ),
         (
             ("when: {new_device: yes, new_ip: no, password_younger_than: 2d, mfa_younger_than: 1w, mfa_fewer_than: 2,"
