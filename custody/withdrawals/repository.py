@@ -166,6 +166,11 @@ def mark_screened(tx: Tx, withdrawal_id: UUID) -> None:
     tx.execute("UPDATE withdrawals SET screened_at = now() WHERE id = %s", [withdrawal_id])
 
 
+def forget_screening(tx: Tx, withdrawal_id: UUID) -> None:
+    """Something speaks against its destination: it is screened anew before anything pays it, whatever is decided."""
+    tx.execute("UPDATE withdrawals SET screened_at = NULL WHERE id = %s", [withdrawal_id])
+
+
 def settleable(tx: Tx, *, limit: int) -> Sequence[UUID]:
     """Ids of queued withdrawals to addresses of ours, oldest first; customers not frozen, chains not halted."""
     rows = tx.all(
@@ -285,7 +290,7 @@ def record_decision(
     """Store the facts and the outcome of the policy."""
     tx.execute(
         "UPDATE withdrawals SET decision = %s, policy_version = %s, tier = %s, settlement = %s, approved_until = NULL,"
-        " updated_at = now() WHERE id = %s",
+        " announced = false, updated_at = now() WHERE id = %s",
         [Jsonb(dict(decision)), decision["bundle_version"], tier, settlement, withdrawal_id],
     )
 
@@ -305,6 +310,22 @@ def set_delay(tx: Tx, withdrawal_id: UUID, seconds: int) -> None:
         "UPDATE withdrawals SET not_before = greatest(now(), created_at + make_interval(secs => %s)) WHERE id = %s",
         [seconds, withdrawal_id],
     )
+
+
+def unannounced(tx: Tx, chain: str, tier: str, *, limit: int) -> Sequence[Withdrawal]:
+    """Withdrawals that wait out a delay, or for people before, and that their signer was not shown; oldest first."""
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM withdrawals w WHERE w.state IN ('awaiting_approval', 'cooling') AND NOT w.announced"
+        " AND w.chain = %s AND w.tier = %s AND (w.decision->>'delay_seconds')::bigint > 0"
+        " ORDER BY w.created_at, w.id LIMIT %s",
+        [chain, tier, limit],
+    )
+    return [_withdrawal(row) for row in rows]
+
+
+def mark_announced(tx: Tx, ids: Sequence[UUID]) -> None:
+    """Their signer has been shown these."""
+    tx.execute("UPDATE withdrawals SET announced = true WHERE id = ANY (%s)", [list(ids)])
 
 
 def attach(tx: Tx, withdrawal_id: UUID, transaction_id: UUID | None) -> None:

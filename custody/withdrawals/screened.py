@@ -68,6 +68,7 @@ def _open(tx: Tx, withdrawal: Withdrawal, hit: Hit) -> None:
     case = cases.open_case(
         tx, CaseKind.WITHDRAWAL, withdrawal.id, withdrawal.chain, withdrawal.destination, hit
     )
+    repository.forget_screening(tx, withdrawal.id)
     repository.wait(tx, withdrawal.id, f"screening-case: {case}: {hit.reason}"[:1000], seconds=0)
     alerts.raise_alert(
         tx,

@@ -15,6 +15,7 @@ from custody.lifecycle import ImpossibleTransition
 from custody.screening import cases
 from custody.screening.cases import Case
 from custody.screening.lifecycle import CaseEvent, CaseState
+from custody.signing.build import build
 from custody.withdrawals.ending import expire
 from custody.withdrawals.screened import screen_again
 from ops.devnet.bitcoind import Bitcoind
@@ -163,6 +164,21 @@ def test_a_case_that_is_refused_while_its_withdrawal_is_queued_rejects_it(till: 
     assert till.build() is None
     assert till.withdrawal(withdrawal.id).state == "rejected"
     assert till.balance(alice) == 5_000_000
+
+
+@pytest.mark.parametrize("event", list(CaseEvent))
+def test_a_decision_alone_pays_nothing_before_the_destination_was_screened_again(
+    till: Till, lists: Lists, event: CaseEvent
+) -> None:
+    """A worker that was about to build must not pay what a person has just refused."""
+    alice = till.customer("alice", 5_000_000)
+    withdrawal = till.request(alice, 1_000_000)
+    till.route()
+    lists.write(f"{withdrawal.destination},,stolen funds,")
+    till.execute("UPDATE withdrawals SET screened_at = screened_at - interval '2 minutes'")
+    screen_again(till.db, till.chain, till.screening)
+    resolve(till, found(till)[0].id, event)
+    assert build(till.db, till.site, now=int(time.time())) is None
 
 
 def test_nothing_is_paid_that_was_screened_long_ago_while_the_list_is_away(till: Till, lists: Lists) -> None:
