@@ -1,5 +1,8 @@
 """The bundle that the verifier believes: of the pinned quorum, and never an older one than before.
 
+A new one waits here as it does at signers (`policies.bundle.waiting`), from when the verifier first saw it. It hears of
+vetoes by the signers' logs, and checks the officers' signatures itself.
+
 All that were ever adopted are kept: what was ordered or charged in the past is judged by what was in force then.
 """
 
@@ -12,8 +15,10 @@ from pathlib import Path
 import msgspec
 
 from chains.errors import PermanentError
-from policies.bundle import Bundle, SignedBundle, TrustRoot, UntrustedBundle, read_bundle
-from policies.canonical import decoder_for
+from policies.bundle import Bundle, ReadBundle, SignedBundle, TrustRoot, UntrustedBundle, read_signed
+from policies.bundle.waiting import acts_from
+from policies.canonical import decoder_for, verify_ed25519
+from policies.statements import SignedVeto, Veto
 from signers.errors import BadConfiguration
 from signers.verifier.state import State
 
@@ -44,6 +49,8 @@ class Bundles:
             for (raw,) in state.rows("SELECT signed FROM bundles ORDER BY version")
         ]
         self._seen: tuple[int, int, int] | None = None
+        self._told = ""
+        """Digest of the bundle that waits and can't be adopted any more."""
         if self._past:
             self.refresh(lambda _: None)
         else:
@@ -61,6 +68,7 @@ class Bundles:
         """
         with self._lock:
             try:
+                self._promote()
                 if self._stamp() != self._seen:
                     self._adopt()
             except (PermanentError, OSError) as error:
@@ -93,8 +101,8 @@ class Bundles:
             raw = self._path.read_bytes()
         except OSError as error:
             raise BadConfiguration(f"bundle {self._path}: {error.strerror}; publish it there") from None
-        bundle = read_bundle(raw, self._root, now=self._now())
-        digest = bundle.digest_hex()
+        read = read_signed(raw, self._root, now=self._now())
+        bundle, digest = read.bundle, read.bundle.digest_hex()
         if self._past:
             present = self._past[-1]
             if bundle.version < present.version:
@@ -105,8 +113,56 @@ class Bundles:
                 if digest != present.digest_hex():
                     raise UntrustedBundle(f"another bundle of version {bundle.version} was adopted before")
                 return
+            if not self._is_due(read, digest, raw):
+                return
+        self._keep(bundle, digest, raw)
+
+    def _keep(self, bundle: Bundle, digest: str, raw: bytes) -> None:
         self._state.write("INSERT INTO bundles VALUES (?, ?, ?)", bundle.version, digest, raw)
         self._past = [*self._past, bundle]
+
+    def _is_due(self, read: ReadBundle, digest: str, raw: bytes) -> bool:
+        """Whether a bundle may be adopted now; else it waits from now on, if it does not already."""
+        row = self._state.row("SELECT since FROM waiting WHERE digest = ?", digest)
+        since = self._now() if row is None else int(row[0])
+        if acts_from(read, self._past[-1], first_seen=since) > self._now():
+            if row is None:
+                self._state.write(
+                    "INSERT INTO waiting (digest, signed, since) VALUES (?, ?, ?)", digest, raw, since
+                )
+            return False
+        veto = self._veto_of(digest)
+        if veto is not None:
+            raise UntrustedBundle(f"{veto.officer} has vetoed it: {veto.reason}")
+        return True
+
+    def _promote(self) -> None:
+        """Adopt the bundle that has waited long enough, unless an officer has vetoed it."""
+        row = self._state.row("SELECT digest, signed FROM waiting ORDER BY number DESC LIMIT 1")
+        if row is None or self._told == row[0]:
+            return
+        digest, raw = str(row[0]), bytes(row[1])
+        try:
+            read = read_signed(raw, self._root, now=self._now())
+            if read.bundle.version > self._past[-1].version and self._is_due(read, digest, raw):
+                self._keep(read.bundle, digest, raw)
+        except PermanentError:
+            self._told = digest  # it won't become better; said once
+            raise
+
+    def _veto_of(self, digest: str) -> Veto | None:
+        """An officer's veto of a bundle, if a signer's log tells of one."""
+        for (body,) in self._state.rows("SELECT body FROM logs WHERE what = 'veto'"):
+            try:
+                signed = decoder_for(SignedVeto).decode(body)
+                officer = self._past[-1].officer(signed.veto.officer)
+                if signed.veto.bundle != digest or self._root.keys.get(officer.id) != officer.key:
+                    continue
+                verify_ed25519(officer.key, signed.veto.digest(), signed.signature)
+                return signed.veto
+            except (msgspec.MsgspecError, PermanentError):
+                continue
+        return None
 
     def _pinned(self, path: Path) -> TrustRoot:
         row = self._state.row("SELECT root FROM roots")

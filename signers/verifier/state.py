@@ -16,6 +16,9 @@ STATE_FILE: Final = "state.sqlite"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS roots (one INTEGER PRIMARY KEY CHECK (one = 1), root BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS bundles (version INTEGER PRIMARY KEY, digest TEXT NOT NULL, signed BLOB NOT NULL);
+-- Bundles of the quorum before they are in force; the last one counts.
+CREATE TABLE IF NOT EXISTS waiting (
+    number INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, signed BLOB NOT NULL, since INTEGER NOT NULL);
 
 -- Each chain as the own node has shown it: the last blocks, and how far it was read.
 CREATE TABLE IF NOT EXISTS cursors (

@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from policies.bundle import UntrustedBundle
+from policies.keys import SigningKey, sign_veto
+from policies.statements import Veto
 from signers.errors import BadConfiguration
 from signers.verifier.bundles import Bundles
 from signers.verifier.state import State
@@ -23,13 +25,14 @@ class Installation:
         self.root, self.bundle = directory / "root.json", directory / "bundle.json"
         self.root.write_bytes(msgspec.json.encode(self.world.root))
         self.state = State(directory / "state.sqlite")
+        self.now = NOW
         self.publish(1)
 
     def publish(self, version: int, **changes: object) -> None:
         self.bundle.write_bytes(self.world.signed(self.world.bundle(version, **changes)).encode())
 
     def open(self) -> Bundles:
-        return Bundles(self.state, self.root, self.bundle, lambda: NOW)
+        return Bundles(self.state, self.root, self.bundle, lambda: self.now)
 
 
 @pytest.fixture
@@ -96,3 +99,54 @@ def test_callers_and_fees_of_the_past_are_still_known(installation: Installation
         assert known.caller_keys("exchange") == {world.caller.public_hex}
         assert known.caller_keys("reader") == frozenset()
         assert known.lowest_fee("BTC") == int(asset.withdrawal_fee)
+
+
+def test_a_new_bundle_waits_also_over_a_restart_unless_all_officers_have_signed_it(
+    installation: Installation,
+) -> None:
+    installation.publish(2, veto_seconds=3600)
+    bundles = installation.open()
+    assert bundles.present().version == 2, "the first one waits for nothing"
+    installation.publish(3)
+    assert refreshed(bundles) == []
+    assert bundles.present().version == 2
+    installation.now += 3599
+    bundles = installation.open()
+    assert refreshed(bundles) == []
+    assert bundles.present().version == 2
+    installation.now += 1
+    assert refreshed(bundles) == []
+    assert bundles.present().version == 3
+    everybody = ("olga", "felix", "sanna")
+    signed = installation.world.signed(installation.world.bundle(4, in_force_from=NOW + 9_000), everybody)
+    installation.bundle.write_bytes(signed.encode())
+    assert refreshed(bundles) == []
+    assert bundles.present().version == 4
+
+
+@pytest.mark.parametrize("officer", ["sanna", "mallory", "forged"])
+def test_it_hears_of_vetoes_by_the_signers_logs_and_believes_officers_only(
+    installation: Installation, officer: str
+) -> None:
+    installation.publish(2, veto_seconds=3600)
+    bundles, world = installation.open(), installation.world
+    installation.publish(3)
+    refreshed(bundles)
+    veto = Veto(
+        v=1,
+        officer="sanna" if officer == "forged" else officer,
+        bundle=world.bundle(3).digest_hex(),
+        reason="odd",
+        issued_at=NOW,
+    )
+    key = world.officers["sanna"] if officer == "sanna" else SigningKey.generate()
+    installation.state.write(
+        "INSERT INTO logs VALUES ('hot', 1, ?, 'veto', ?, 'ab')",
+        NOW,
+        msgspec.json.encode(sign_veto(veto, key)),
+    )
+    installation.now += 3600
+    troubles = refreshed(bundles)
+    assert bundles.present().version == (2 if officer == "sanna" else 3)
+    assert any("sanna has vetoed it: odd" in trouble for trouble in troubles) is (officer == "sanna")
+    assert installation.open().present().version == bundles.present().version
