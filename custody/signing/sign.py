@@ -7,7 +7,6 @@ version, which was then never signed, sets the withdrawals free.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from chains.errors import PermanentError
 from custody.approvals.evidence import with_approvals
 from custody.ports import Clock, system_clock
 from custody.signing import repository, reservations
+from custody.signing.announcing import announce
 from custody.signing.kinds import effects_of
 from custody.signing.lifecycle import TransactionEvent, TransactionState
 from custody.signing.model import Version
@@ -25,15 +25,13 @@ from custody.signing.watch import REFUSED
 from custody.storage import alerts, events
 from custody.storage.alerts import Severity
 from custody.storage.db import Database
-from signers.ports import AnnounceRequest, Announcing, Refused, Signer, SignerUnavailable, SignRequest
+from signers.ports import Announcing, Refused, Signer, SignerUnavailable, SignRequest
 
 _AGES: Final = frozenset({"order-too-young", "destination-too-young"})
 _COUNTED: Final = frozenset({"window-cap", "fee-window", "value-cap"})
 _HINT: Final = (
     "; what was signed counts until a verifier has told the signer what became of it: is one running?"
 )
-MAX_ANNOUNCED: Final = 500
-"""Most orders in one announcement."""
 
 
 def sign(db: Database, site: Site, signer: Signer, *, clock: Clock = system_clock) -> list[UUID]:
@@ -92,11 +90,7 @@ def _shown(db: Database, site: Site, version: Version, now: int) -> SignRequest:
 def _announce(signer: Signer, version: Version, refusal: Refused) -> None:
     """Where the signer has to know an order or a destination for a while, that while begins when it is shown to it."""
     if isinstance(signer, Announcing) and _AGES & {reason.code for reason in refusal.reasons}:
-        orders = read_request(version.request).evidence.orders
-        for start in range(0, len(orders), MAX_ANNOUNCED):
-            # Too many of them, or one that is over meanwhile: they are asked for again, and so announced again.
-            with suppress(Refused):
-                signer.announce(AnnounceRequest(orders=orders[start : start + MAX_ANNOUNCED]))
+        announce(signer, read_request(version.request).evidence.orders)
 
 
 def _record(db: Database, site: Site, version: Version, signed: bytes, txid: str) -> bool:

@@ -12,6 +12,7 @@ from custody.approvals.counting import count, lapse, reconsider
 from custody.ports import Step
 from custody.reconcile.service import enforce, reconcile
 from custody.reconcile.wallets import NotComparable
+from custody.signing.announcing import announce_waiting
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build, fill_gap
 from custody.signing.bump import bump_requested, bump_stuck
@@ -109,12 +110,12 @@ def _build(services: Services) -> int:
 
 
 def _sign(services: Services) -> int:
-    return _at_each_site(
-        _working(services),
-        lambda site: len(
-            sign(services.database, site, services.signer(site.keyset.id), clock=services.clock)
-        ),
-    )
+    def one_site(site: Site) -> int:
+        signer = services.signer(site.keyset.id)
+        announce_waiting(services.database, site, signer)
+        return len(sign(services.database, site, signer, clock=services.clock))
+
+    return _at_each_site(_working(services), one_site)
 
 
 def _broadcast(services: Services) -> int:

@@ -11,12 +11,16 @@ import msgspec
 import pytest
 
 from custody.approvals.counting import count, lapse
+from custody.signing.announcing import announce_waiting
 from custody.signing.requests import read_request
 from custody.signing.sign import sign
 from custody.withdrawals import service as withdrawals
+from custody.withdrawals.model import Withdrawal
+from ops.devnet.process import wait_until
 from policies.intent import Approval
 from policies.keys import sign_approval
-from tests.fakes.approving import Desk
+from policies.rules import Rule
+from tests.fakes.approving import TWO, Desk
 from tests.fakes.passkey import SoftPasskey, approve_by_passkey
 from tests.fakes.signing import ROLE
 from tests.fakes.till import Till
@@ -191,3 +195,46 @@ def test_a_new_bundle_with_the_same_rules_lets_what_nobody_was_asked_about_go_on
     till.route()
     assert till.withdrawal(withdrawal.id).policy_version == 2
     till.send()
+
+
+def first_sight(till: Till, withdrawal: Withdrawal) -> int | None:
+    """Since when the signer knows the order."""
+    order = withdrawal.signed_order.order.digest_hex()
+    return till.journal.write(lambda book: book.order_since(order))
+
+
+def test_the_signer_is_shown_an_order_while_its_delay_runs_and_people_are_asked(desk: Desk) -> None:
+    till, delay = desk.till, Rule(id="large", delay_seconds=1)
+    desk.adopt(3, TWO, delay)
+    withdrawal = desk.request()
+    assert first_sight(till, withdrawal) is None
+    assert announce_waiting(till.db, till.site, till.signer) == 1
+    since = first_sight(till, withdrawal)
+    assert since is not None
+    assert announce_waiting(till.db, till.site, till.signer) == 0
+    desk.approve(withdrawal, "ada", "ben")
+
+    def queued() -> bool:
+        till.route()
+        return desk.state(withdrawal) == "queued"
+
+    wait_until(queued, timeout=30, what="the delay")
+    till.signed_when_old_enough()
+    assert first_sight(till, withdrawal) == since
+
+
+def test_orders_that_wait_without_a_delay_are_not_shown_before_they_are_to_be_signed(desk: Desk) -> None:
+    desk.request()
+    assert announce_waiting(desk.till.db, desk.till.site, desk.till.signer) == 0
+
+
+def test_one_order_that_the_signer_refuses_keeps_none_of_the_others_from_it(desk: Desk) -> None:
+    till = desk.till
+    desk.adopt(3, TWO, Rule(id="large", delay_seconds=1))
+    good = desk.request()
+    broken = desk.request()
+    till.execute("UPDATE withdrawals SET order_signature = repeat('A', 86) || '==' WHERE id = %s", broken.id)
+    assert announce_waiting(till.db, till.site, till.signer) == 2
+    assert first_sight(till, good) is not None
+    assert first_sight(till, broken) is None
+    assert announce_waiting(till.db, till.site, till.signer) == 0
