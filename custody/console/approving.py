@@ -7,7 +7,6 @@ approved here, and refuse anything else.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -20,6 +19,7 @@ import typer
 from chains.errors import InvalidValue, PermanentError
 from custody.console import passphrase
 from custody.console.client import ApiClient
+from custody.console.clock import present
 from custody.console.passkey_page import sign_with_passkey
 from custody.console.pinned import pinned_bundle
 from custody.console.reviewing import NotGenuine, Review, group_for, review
@@ -95,7 +95,7 @@ class Desk:
     @classmethod
     def open(cls, client: ApiClient, bundle: Path, trust_root: Path) -> Self:
         """With the bundle of a file. Raises InvalidValue, UntrustedBundle."""
-        return cls(client, pinned_bundle(bundle, trust_root, now=int(time.time())))
+        return cls(client, pinned_bundle(bundle, trust_root, now=int(present())))
 
     def waiting(self) -> list[dict[str, Any]]:
         """All that waits, as it really is; what is not genuine says so."""
@@ -104,7 +104,7 @@ class Desk:
     def _row(self, question: Mapping[str, Any]) -> dict[str, Any]:
         row: dict[str, Any] = {"withdrawal": plain(str(question.get("withdrawal")))[:64]}
         try:
-            found = review(question, self.bundle, now=int(time.time()))
+            found = review(question, self.bundle, now=int(present()))
         except NotGenuine as error:
             return {**row, "genuine": f"NO, sign nothing: {plain(str(error))}"}
         order = found.order
@@ -130,7 +130,7 @@ class Desk:
         """
         if approver is None or way is None:
             raise InvalidValue("to answer, name yourself with --approver, and give --key FILE or --passkey")
-        now = int(time.time())
+        now = int(present())
         question = self._question(uuid_text(withdrawal))
         found = review(question, self.bundle, now=now)
         person = self.bundle.approver(approver)

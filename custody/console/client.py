@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 import httpx
 
 from chains.errors import PermanentError, TransientError
+from custody.console.clock import present
 from custody.ids import new_id
 from policies.intent import Order
 from policies.keys import SigningKey, sign_order
@@ -73,7 +74,7 @@ class ApiClient:
         *,
         retries: int = len(_BACK_OFF_SECONDS),
         transport: httpx.BaseTransport | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = present,
         pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self.caller_id = caller_id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 from chains.errors import InvalidValue
 from chains.types import Amount, Asset
 from custody.console.client import ApiClient
+from custody.console.clock import present
 from custody.console.outcome import Form, output
 from custody.console.root import (
     AsJson,
@@ -68,7 +68,7 @@ def create_withdrawal(
             destination=to,
             amount=str(units),
             fee_ceiling=str(Amount.parse(native, ceiling).units),
-            expires_at=int(time.time()) + expires_in,
+            expires_at=int(present()) + expires_in,
         )
         if shown.form is Form.PEOPLE:
             # On stderr before it is sent: if no answer comes, this is the id to ask about.

@@ -88,6 +88,10 @@ class World:
     """Runs `strongroom reconcile --json` as a process and returns what it prints."""
     examine: Callable[[str], Findings]
     """What the verifier finds in a customer's ledger now."""
+    clock: Callable[[], float]
+    """The trial's."""
+    pass_time: Callable[[int], None]
+    """Sets it forward by so many seconds."""
     note: Callable[[str], None] = lambda _: None
     outside: OutsideWallet = field(init=False)
     miner: OutsideWallet = field(init=False)
@@ -124,6 +128,8 @@ class World:
                 bundle=stack.bundle,
                 reconcile=stack.reconcile,
                 examine=verifier.audit,
+                clock=stack.clock,
+                pass_time=stack.pass_time,
             )
 
     @property
@@ -279,7 +285,7 @@ class World:
             destination=destination,
             amount=str(units),
             fee_ceiling=str(FEE_CEILINGS[native.decimals]),
-            expires_at=int(time.time()) + 3600,
+            expires_at=int(self.clock()) + 3600,
         )
 
     def signed(self, order: Order) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from custody.config import FILE_VARIABLE
+from custody.console.clock import VARIABLE as CLOCK_VARIABLE
 from custody.console.settings import FILE_VARIABLE as CLIENT_VARIABLE
 from custody.storage.sealing import add_key
 from ops.devnet.files import write_private
@@ -184,6 +185,7 @@ def _for_people(stack: Stack) -> None:
         "STRONGROOM_SIGNER": str(stack.signer_socket),
         "STRONGROOM_BUNDLE_PATH": f"{stack.directory}/bundle.json",
         "STRONGROOM_TRUST_ROOT_PATH": f"{stack.directory}/trust-root.json",
+        CLOCK_VARIABLE: str(clock_file(stack.directory)),
         **stack.token.env,
     }
     content = "".join(f'export {name}="{value}"\n' for name, value in lines.items())

@@ -21,6 +21,7 @@ from typing import Any, Final, Protocol, Self, TextIO
 import httpx
 
 from custody.console.client import ApiClient
+from custody.console.clock import VARIABLE as CLOCK_VARIABLE
 from ops.devnet.anvil import Anvil
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.errors import DevnetError
@@ -35,6 +36,7 @@ from ops.stack.clock import confirm_clock
 from ops.stack.keys import private_directory
 from ops.stack.networks import TRIAL_NETWORKS, TrialNetwork
 from policies.bundle import Bundle
+from policies.democlock import DemoClock
 from signers.client import SignerClient, UnixAddress
 from signers.verifier.client import VerifierClient
 
@@ -172,7 +174,7 @@ class Stack:
         self.await_ready()
         # Whoever goes on with an old trial has nobody else to ask.
         officer = self._trust.quorum.officers[0]
-        confirm_clock(self.signer_socket, officer, at=int(time.time()), tell=self.tell)
+        confirm_clock(self.signer_socket, officer, at=int(self.clock()), tell=self.tell)
         self.tell(f"ready after {time.monotonic() - started:.1f} s: {self.api_url}")
 
     def down(self) -> None:
@@ -311,7 +313,17 @@ class Stack:
     def client(self, caller: str) -> ApiClient:
         """A client of the API for one of the callers, `exchange` or `operator`."""
         person = self.trust.callers[caller]
-        return ApiClient(self.api_url, config.AUDIENCE, person.id, person.key)
+        return ApiClient(self.api_url, config.AUDIENCE, person.id, person.key, clock=self.clock)
+
+    @property
+    def clock(self) -> DemoClock:
+        """The trial's clock, which a demonstration may set forward."""
+        return DemoClock(config.clock_file(self.directory))
+
+    def pass_time(self, seconds: int) -> None:
+        """Set the trial's clock forward. The signer takes that for a jump, so an officer confirms the time."""
+        self.clock.set_forward(seconds)
+        confirm_clock(self.signer_socket, self.trust.quorum.officers[0], at=int(self.clock()), tell=self.tell)
 
     def verifier(self) -> VerifierClient:
         """A client of the verifier; whoever opens it closes it."""
@@ -406,6 +418,7 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
             config.FILE_VARIABLE: str(files[name]),
+            CLOCK_VARIABLE: str(config.clock_file(self.directory)),
         }
         return found | self.token.env if name == "signer" else found
 
