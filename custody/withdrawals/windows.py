@@ -36,12 +36,12 @@ class Spent:
     A withdrawal counts while it is unpaid, and for the length of the window after it was settled.
 
     Raises:
-        Conflict: the rows are for other rules than the bundle's; `rebuild` first.
+        Conflict: the rows are for another bundle; `rebuild` first.
     """
 
     def __init__(self, tx: Tx, bundle: Bundle, *, now: int) -> None:
-        if _counted_by(tx) != rules_hash(bundle.policy):
-            raise Conflict("the policy's windows are counted by the rules of another bundle")
+        if _counted_by(tx) != (rules_hash(bundle.policy), bundle.version):
+            raise Conflict("the policy's windows are counted for another version of the bundle")
         self._tx, self._now = tx, datetime.fromtimestamp(now, UTC)
         self.asked: dict[LimitKey, int] = {}
 
@@ -79,7 +79,8 @@ def rules_hash(policy: Policy) -> str:
 def rebuild(db: Database, bundle: Bundle, *, now: int) -> bool:
     """Count everything anew if the rows are for other rules than the bundle's; returns whether it did.
 
-    One transaction: the rows are for the old rules or for the new ones, whatever crashes. Again changes nothing.
+    One transaction: the rows are for the old rules or for the new ones, whatever crashes. Again changes nothing. Who
+    has an older bundle than somebody who has decided already decides nothing any more.
 
     Args:
         now: UNIX seconds.
@@ -87,29 +88,36 @@ def rebuild(db: Database, bundle: Bundle, *, now: int) -> bool:
     Raises:
         DatabaseUnavailable, Conflict: nothing was changed.
     """
-    wanted = rules_hash(bundle.policy)
+    wanted = (rules_hash(bundle.policy), bundle.version)
     with db.snapshot() as tx:
         if _counted_by(tx) == wanted:
             return False
     with db.transaction() as tx:
         repository.serialise_decisions(tx)
-        if _counted_by(tx) == wanted:
+        present = _counted_by(tx)
+        if present == wanted:
             return False
-        # What ends meanwhile waits for this, and then closes the new rows: it must not close the old ones only.
-        tx.execute("LOCK TABLE policy_counts IN SHARE ROW EXCLUSIVE MODE")
-        tx.execute("DELETE FROM policy_counts")
-        _count_anew(tx, bundle, now=now)
+        if present is not None and present[1] > bundle.version:
+            raise Conflict(
+                f"version {present[1]} of the bundle has decided already: {bundle.version} is older"
+            )
+        other_rules = present is None or present[0] != wanted[0]
+        if other_rules:
+            # What ends meanwhile waits for this, and then closes the new rows: it must not close the old ones only.
+            tx.execute("LOCK TABLE policy_counts IN SHARE ROW EXCLUSIVE MODE")
+            tx.execute("DELETE FROM policy_counts")
+            _count_anew(tx, bundle, now=now)
         tx.execute(
             "INSERT INTO policy_counting (rules, bundle_version) VALUES (%(rules)s, %(version)s)"
-            " ON CONFLICT (single) DO UPDATE SET rules = %(rules)s, bundle_version = %(version)s, rebuilt_at = now()",
-            {"rules": wanted, "version": bundle.version},
+            " ON CONFLICT (single) DO UPDATE SET rules = %(rules)s, bundle_version = %(version)s, since = now()",
+            {"rules": wanted[0], "version": bundle.version},
         )
-    return True
+    return other_rules
 
 
-def _counted_by(tx: Tx) -> str | None:
-    row = tx.optional("SELECT rules FROM policy_counting")
-    return None if row is None else str(row["rules"])
+def _counted_by(tx: Tx) -> tuple[str, int] | None:
+    row = tx.optional("SELECT rules, bundle_version FROM policy_counting")
+    return None if row is None else (str(row["rules"]), int(row["bundle_version"]))
 
 
 def _count_anew(tx: Tx, bundle: Bundle, *, now: int) -> None:

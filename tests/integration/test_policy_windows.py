@@ -97,6 +97,22 @@ def test_the_same_rules_again_change_nothing(till: Till) -> None:
     assert rows(till) == changed
 
 
+def test_who_has_an_older_bundle_than_one_that_has_decided_decides_nothing(till: Till) -> None:
+    alice = till.customer("alice", 9_000_000)
+    older = till.bundle
+    till.adopt(2)
+    rebuild(till)
+    waiting = till.request(alice, 1_000_000)
+    before = till.contents()
+    with pytest.raises(Conflict, match="version 2 of the bundle has decided already"):
+        windows.rebuild(till.db, older, now=int(time.time()))
+    with till.db.transaction() as tx, pytest.raises(Conflict):
+        windows.Spent(tx, older, now=int(time.time()))
+    assert till.contents() == before
+    till.route()
+    assert till.withdrawal(waiting.id).state == "queued"
+
+
 def test_another_amount_of_a_limit_counts_nothing_anew(till: Till) -> None:
     loosened = [
         msgspec.structs.replace(rule, limit=msgspec.structs.replace(rule.limit, at_most="7"))

@@ -641,7 +641,7 @@ CREATE TABLE policy_counting (
     single         boolean PRIMARY KEY DEFAULT true CHECK (single),
     rules          text NOT NULL CHECK (rules ~ '^[0-9a-f]{64}$'),
     bundle_version bigint NOT NULL,
-    rebuilt_at     timestamptz NOT NULL DEFAULT now()
+    since          timestamptz NOT NULL DEFAULT now()
 );
 
 CREATE TABLE withdrawal_events (
