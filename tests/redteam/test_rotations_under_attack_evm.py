@@ -111,11 +111,14 @@ def test_a_retired_keys_gap_is_filled_although_it_has_too_little_to_rotate(till:
     services = Services(
         settings=cast(Any, SimpleNamespace(gather_seconds=0)),
         database=till.db,
+        root=till.house.root,
         bundle=lambda: till.bundle,
         clock=lambda: int(time.time()),
         nodes={EVM_CHAIN: till.adapter},
         signers={keyset.id: till.signer for keyset in till.bundle.keysets},
         screening=Screening([Elsewhere("tests")]),
+        sealing=None,
+        exchange=None,
         wake=wake_nobody,
     )
     for step in (Step.SWEEP, Step.BUILD, Step.SIGN, Step.BROADCAST):
