@@ -76,9 +76,10 @@ def test_large_payments_wait_for_two_treasurers_and_who_ordered_one_is_none_of_t
             given = approve(stack, made["id"], key=keys[name])
             assert given.returncode == 0, given.stderr
     for made in (plain, own):
+        # They share a transaction, or the second waits for the change of the first.
         sent = world.await_withdrawal(made["id"], "broadcast")
         world.await_pending(*sent["txids"])
-    world.mine(CONFIRMATIONS)
+        world.mine(CONFIRMATIONS)
     settled = [world.await_withdrawal(made["id"], "settled") for made in (plain, own)]
     for found, address in zip(settled, (first, second), strict=True):
         world.paid("alice", found, address, LARGE_SATS)
