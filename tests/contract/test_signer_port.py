@@ -100,7 +100,12 @@ def test_a_payment_is_signed_and_again_changes_nothing(reached: Reached) -> None
 def test_a_refusal_arrives_with_all_its_reasons(reached: Reached) -> None:
     with pytest.raises(Refused) as refused:
         reached.signer.sign(reached.bench.request(20_000_000, locktime=5))
-    assert {reason.code for reason in refused.value.reasons} == {"payment-cap", "locktime"}
+    assert {reason.code for reason in refused.value.reasons} == {
+        "payment-cap",
+        "policy-tier",
+        "policy-no-rule",
+        "locktime",
+    }
     assert not refused.value.transient
 
 
