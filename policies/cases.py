@@ -48,7 +48,7 @@ _WITHDRAWAL: Final[dict[str, Any]] = {
     "account": "active",
     "reverts": 0,
 }
-_HOUSE: Final[dict[str, Any]] = {"id": "case", "customer": HOUSE, "ownership": "house"}
+_HOUSE: Final[dict[str, Any]] = {"id": "case", "customer": HOUSE, "initiator": HOUSE, "ownership": "house"}
 
 
 @dataclass(frozen=True, slots=True)

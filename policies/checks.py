@@ -57,7 +57,7 @@ class Names:
     wallets: frozenset[str]
     """Key-sets and vaults."""
     initiators: frozenset[str]
-    """Callers, operators, approvers and officers."""
+    """Callers, operators, approvers and officers, and the house."""
     people: Mapping[str, frozenset[str]]
     """Roles of each approver."""
     actions: frozenset[str]

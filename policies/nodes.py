@@ -18,6 +18,11 @@ from policies.notation import listed, nearest
 MAX_TEXT: Final = 1024 * 1024
 """Characters of a file."""
 _MAX_NESTING: Final = 20
+_HINTS: Final = {
+    "mapping values are not allowed here": '; put a text that has a `:` and a blank in it between quotes "..."',
+    "found character '\\t' that cannot start any token": "; write blanks, no tabs",
+}
+"""What to do about mistakes that YAML tells in words of its own."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,7 +83,8 @@ def compose(text: str, findings: Findings) -> yaml.MappingNode:
         node = yaml.compose(text, Loader=yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         said = f"{error.context}: {error.problem}" if error.context else str(error.problem)
-        findings.add_at(error.problem_mark or error.context_mark, f"this is no YAML: {said}")
+        hint = _HINTS.get(str(error.problem), "")
+        findings.add_at(error.problem_mark or error.context_mark, f"this is no YAML: {said}{hint}")
         findings.raise_any()
         raise AssertionError("unreachable") from None
     except yaml.YAMLError as error:

@@ -12,6 +12,7 @@ from policies.bundle.networks import EvmNetwork
 from policies.bundle.people import Passkey
 from policies.bundle.wallets import BitcoinVault, Cosigner, EvmKeyset, EvmVault
 from policies.checks import Names, check_policy
+from policies.rules import HOUSE
 
 MAX_VETO_SECONDS: Final = 30 * 24 * 3600
 """Longest time that the next bundle waits."""
@@ -53,6 +54,7 @@ def names_of(bundle: Bundle) -> Names:
         wallets=frozenset(wallet.id for wallet in (*bundle.keysets, *bundle.vaults)),
         initiators=frozenset(
             [
+                HOUSE,
                 *(caller.id for caller in bundle.callers),
                 *(approver.id for approver in bundle.approvers),
                 *(operator.id for operator in bundle.operators),

@@ -238,6 +238,20 @@ cases:
         ("rules: [\n  - a", [
             "policy.yaml:2:3: this is no YAML: while parsing a flow node: expected the node content, but found '-'"]),
         ("rules: " + "[" * 25 + "]" * 25, ["policy.yaml:1:27: this is nested more than 20 deep"]),
+        (
+            "rules: [{id: a, route: hot}]\nx: about: b",
+            [
+                ('policy.yaml:2:9: this is no YAML: mapping values are not allowed here; put a text that has a `:` and a'
+                ' blank in it between quotes "..."')
+            ],
+        ),
+        (
+            "rules:\n\t- a",
+            [
+                ("policy.yaml:2:1: this is no YAML: while scanning for the next token: found character '\\t' that cannot"
+                " start any token; write blanks, no tabs")
+            ],
+        ),
         ("a: \x07", [("policy.yaml:1:1: this is no YAML: unacceptable character #x0007: special characters are not"
                      ' allowed   in "<unicode string>", position 3')]),
     ],
