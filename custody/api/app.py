@@ -29,6 +29,7 @@ from custody.api.routers import (
     operations,
     statements,
     sweeps,
+    whitelist,
     withdrawals,
 )
 from custody.api.services import ApiServices
@@ -43,6 +44,7 @@ ROUTERS: Final = tuple(
         deposits,
         withdrawals,
         approvals,
+        whitelist,
         sweeps,
         catalogue,
         feed,

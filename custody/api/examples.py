@@ -100,6 +100,20 @@ _WITHDRAWAL: Final = {
     "created_at": _AT,
     "updated_at": _AT,
 }
+_ENTRY: Final = {
+    "id": "0192f0c1-5b7e-7c3a-9d2e-3f4a5b6c7d90",
+    "owner": "alice",
+    "chain": "bitcoin-regtest",
+    "address": _ADDRESS,
+    "provenance": "typed by the customer in session 4711",
+    "label": "cold wallet",
+    "requested_by": "exchange",
+    "state": "cooling",
+    "usable_at": "2026-03-03T10:15:00Z",
+    "warnings": [],
+    "created_at": _AT,
+    "updated_at": _AT,
+}
 _QUESTION: Final = {
     "withdrawal": _ORDER,
     "customer": "alice",
@@ -302,6 +316,18 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
             "resolved_at": None,
         }
     ),
+    "EntryOut": _ENTRY,
+    "Page_EntryOut_": _page(_ENTRY),
+    "ChallengeOut": {
+        "id": "0192f0c1-5b7e-7c3a-9d2e-3f4a5b6c7d91",
+        "owner": "alice",
+        "chain": "bitcoin-regtest",
+        "address": _ADDRESS,
+        "text": "strongroom: I hold the key of this address.\nowner: alice\nchain: bitcoin-regtest\n"
+        f"address: {_ADDRESS}\nnonce: 3b1f0c2e9a7d4c58b6e1a09f7d2c4e61\nuntil: 2026-03-03T10:15:00Z",
+        "expires_at": "2026-03-03T10:15:00Z",
+        "proved_at": None,
+    },
     "SweepOut": _SWEEP,
     "Page_SweepOut_": _page(_SWEEP),
     "BumpOut": {

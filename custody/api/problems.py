@@ -25,6 +25,7 @@ from custody.customers import service as customers
 from custody.deposits import attestation
 from custody.storage import sealing
 from custody.travelrule import service as travelrule
+from custody.whitelist import errors as whitelists
 from policies import bundle as bundles
 from policies import canonical, token
 from signers import ports as signer_ports
@@ -217,6 +218,21 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
     approvals.ApprovalRefused: Rule(
         "approval-refused", 409, "The approval does not count",
         "Read what waits again, with GET /v1/approvals, and sign anew if it is still to be paid.", _reasons,
+    ),
+    whitelists.DuplicateEntry: Rule("duplicate-entry", 409, "The entry's id is taken", "", _of("id")),
+    whitelists.AlreadyListed: Rule(
+        "already-listed", 409, "The address is listed already", "Use that entry, or remove it first.", _of("entry")
+    ),
+    whitelists.EntryMismatch: Rule(
+        "entry-mismatch", 400, "The signed entry does not fit", "Sign it anew.", _of("field", "expected", "found")
+    ),
+    whitelists.ProofRefused: Rule(
+        "proof-refused", 409, "The signature proves nothing",
+        "Sign the challenge's text word for word, with the key of this address.",
+    ),
+    whitelists.ChallengeUsed: Rule("challenge-used", 409, "The challenge was answered", "Ask for a new one."),
+    whitelists.ChallengeExpired: Rule(
+        "challenge-expired", 409, "The challenge has expired", "Ask for a new one.", _of("expires_at", "now")
     ),
     custody_errors.ExpiredOrder: Rule(
         "order-expired", 409, "The order has expired", "Sign a new order with a new id.",

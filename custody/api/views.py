@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel
@@ -23,6 +23,10 @@ from custody.sweeps.model import Sweep
 from custody.travelrule.repository import Attached
 from custody.treasury.fees import Suggestion
 from custody.treasury.holdings import Holding
+from custody.whitelist.lifecycle import cooling_seconds
+from custody.whitelist.model import Entry
+from custody.whitelist.proofs import Challenge
+from custody.whitelist.service import standing_of
 from custody.withdrawals.model import Withdrawal
 from policies.bundle import AssetEntry, Bundle, EvmNetwork
 from policies.engine import groups_of
@@ -96,6 +100,41 @@ def travel_rule(found: Attached) -> schemas.TravelRuleOut:
             "attached_at": found.attached_at,
             "delivered_at": found.delivered_at,
         }
+    )
+
+
+def whitelist_entry(
+    found: Entry, bundle: Bundle, alike: Sequence[str], label: str | None, *, now: int
+) -> schemas.EntryOut:
+    """An entry of a whitelist; `alike`: known addresses that it could be taken for."""
+    cooling = timedelta(seconds=cooling_seconds(bundle.policy))
+    listed = found.listed_at if found.state == "listed" else None
+    return schemas.EntryOut(
+        id=found.id,
+        owner=found.owner,
+        chain=found.chain,
+        address=found.address,
+        provenance=found.provenance,
+        label=label,
+        requested_by=found.requested_by,
+        state=standing_of(found, bundle, now=now).value,
+        usable_at=None if listed is None else listed + cooling,
+        warnings=[f"it begins and ends like {each}, which is another address" for each in alike],
+        created_at=found.created_at,
+        updated_at=found.updated_at,
+    )
+
+
+def challenge(found: Challenge) -> schemas.ChallengeOut:
+    """What the key of an address is to sign."""
+    return schemas.ChallengeOut(
+        id=found.id,
+        owner=found.owner,
+        chain=found.chain,
+        address=found.address,
+        text=found.text,
+        expires_at=found.expires_at,
+        proved_at=found.proved_at,
     )
 
 

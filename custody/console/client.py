@@ -20,7 +20,8 @@ from chains.errors import PermanentError, TransientError
 from custody.console.clock import present
 from custody.ids import new_id
 from policies.intent import Order
-from policies.keys import SigningKey, sign_order
+from policies.keys import SigningKey, sign_entry, sign_order
+from policies.statements import WhitelistEntry
 from policies.token import Request, Token, header
 
 TOKEN_SECONDS: Final = 30
@@ -119,6 +120,15 @@ class ApiClient:
         """
         return self._repeat("POST", path, None, body, idempotency_key or str(new_id()))
 
+    def put(self, path: str, body: Json) -> Json:
+        """PUT `body`; the same again changes nothing.
+
+        Raises:
+            ApiRefused: the API said no; nothing was done.
+            ApiUnavailable: no answer after all retries: repeat it.
+        """
+        return self._repeat("PUT", path, None, body, None)
+
     def items(self, path: str, query: Mapping[str, object] | None = None) -> Iterator[Json]:
         """All items of a list, page by page. Raises as `get`."""
         after: object = None
@@ -210,6 +220,30 @@ class ApiClient:
     def cancel_withdrawal(self, withdrawal: str, *, idempotency_key: str | None = None) -> Json:
         """Cancel a withdrawal that is not being paid yet."""
         return self.post(f"/v1/withdrawals/{withdrawal}/cancel", idempotency_key=idempotency_key)
+
+    def request_entry(
+        self,
+        entry: str,
+        *,
+        owner: str,
+        chain: str,
+        address: str,
+        provenance: str,
+        label: str | None = None,
+    ) -> Json:
+        """Ask for an entry of a whitelist; `entry` is an id of yours."""
+        body = {"owner": owner, "chain": chain, "address": address, "provenance": provenance}
+        return self.put(f"/v1/whitelist/{entry}", body if label is None else {**body, "label": label})
+
+    def confirm_entry(self, entry: WhitelistEntry, *, idempotency_key: str | None = None) -> Json:
+        """Sign an entry and confirm it."""
+        signed = sign_entry(entry, self._key)
+        body = {"entry": signed.entry.to_object(), "signature": signed.signature}
+        return self.post(f"/v1/whitelist/{entry.id}/confirm", body, idempotency_key=idempotency_key)
+
+    def remove_entry(self, entry: str, *, idempotency_key: str | None = None) -> Json:
+        """Remove an entry of a whitelist."""
+        return self.post(f"/v1/whitelist/{entry}/remove", idempotency_key=idempotency_key)
 
     def bump_withdrawal(
         self, withdrawal: str, *, feerate: int | None = None, idempotency_key: str | None = None

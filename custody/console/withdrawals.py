@@ -45,10 +45,24 @@ def create_withdrawal(
     ] = None,
     expires_in: Annotated[int, typer.Option(help="Seconds until the order ends.", min=60)] = 3600,
     order_id: Annotated[str | None, typer.Option("--id", help="UUID of your choice for the order.")] = None,
+    kyc_level: Annotated[int | None, typer.Option(help="How well the customer is identified.", min=0)] = None,
+    new_device: Annotated[
+        bool | None, typer.Option("--new-device/--known-device", help="Of the session.")
+    ] = None,
+    new_ip: Annotated[bool | None, typer.Option("--new-ip/--known-ip", help="Of the session.")] = None,
+    password_changed_at: Annotated[int | None, typer.Option(help="UNIX seconds.", min=0)] = None,
+    mfa_changed_at: Annotated[int | None, typer.Option(help="UNIX seconds.", min=0)] = None,
+    mfa_methods: Annotated[
+        list[str] | None,
+        typer.Option("--mfa-method", help="Second factor that was passed, such as totp; may be repeated."),
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Sign an order with your caller's key and request the withdrawal."""
+    """Sign an order with your caller's key and request the withdrawal.
+
+    What you say of customer and session is signed too; rules that ask for what you leave out deny.
+    """
     shown = output(as_json=as_json)
     with connected(shown) as client:
         terms = client.asset(asset)
@@ -70,10 +84,20 @@ def create_withdrawal(
             fee_ceiling=str(Amount.parse(native, ceiling).units),
             expires_at=int(present()) + expires_in,
         )
+        told = {
+            "kyc_level": kyc_level,
+            "new_device": new_device,
+            "new_ip": new_ip,
+            "password_changed_at": password_changed_at,
+            "mfa_changed_at": mfa_changed_at,
+            "mfa_methods": mfa_methods or None,
+        }
+        context = {name: value for name, value in told.items() if value is not None}
+        document = order.to_object() | ({"context": context} if context else {})
         if shown.form is Form.PEOPLE:
             # On stderr before it is sent: if no answer comes, this is the id to ask about.
             typer.echo(f"order {order.id}, fee ceiling {ceiling} {native.id} ({why})", err=True)
-        shown.one(client.withdraw(Order.from_object(order.to_object())), _WITHDRAWAL)
+        shown.one(client.withdraw(Order.from_object(document)), _WITHDRAWAL)
 
 
 def _ceiling(client: ApiClient, terms: dict[str, Any]) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from custody.storage.db import Row, Tx
 from custody.storage.sealing import Place
 from custody.whitelist.lifecycle import WHITELIST, EntryEvent, EntryState
 from custody.whitelist.model import Entry
+from policies.rules import HOUSE
 from policies.statements import SignedWhitelistEntry
 
 _COLUMNS: Final = (
@@ -76,8 +77,11 @@ def page(tx: Tx, *, owner: str, after: UUID | None, limit: int) -> Sequence[Entr
 
 
 def unlisted(tx: Tx, *, limit: int) -> Sequence[UUID]:
-    """Entries that a caller has signed and no worker has listed."""
-    rows = tx.all("SELECT id FROM whitelist WHERE state = 'confirmed' ORDER BY id LIMIT %s", [limit])
+    """Customers' entries that a caller has signed and no worker has listed."""
+    rows = tx.all(
+        "SELECT id FROM whitelist WHERE state = 'confirmed' AND owner <> %s ORDER BY id LIMIT %s",
+        [HOUSE, limit],
+    )
     return [row["id"] for row in rows]
 
 

@@ -14,7 +14,14 @@ from custody.storage.db import Database, Tx
 from custody.storage.sealing import Keys
 from custody.whitelist import proofs, repository
 from custody.whitelist.errors import AlreadyListed, DuplicateEntry, EntryMismatch
-from custody.whitelist.lifecycle import EntryState, Standing, cooling_seconds, standing
+from custody.whitelist.lifecycle import (
+    WHITELIST,
+    EntryEvent,
+    EntryState,
+    Standing,
+    cooling_seconds,
+    standing,
+)
 from custody.whitelist.lookalikes import ENDS, Ends, lookalikes
 from custody.whitelist.model import Destination, Entry
 from custody.withdrawals.destinations import destination_of
@@ -165,31 +172,60 @@ def similar(tx: Tx, owner: str, chain: str, address: str, ends: Ends = ENDS) -> 
 def list_confirmed(db: Database, bundle: Bundle, *, now: int) -> int:
     """List what callers have signed: from now on it cools, and its destination is known. Returns how many.
 
+    Entries of the house wait for an operator: `accept`.
+
     Args:
         db: as the workers' role.
         now: UNIX seconds.
     """
     with db.snapshot() as tx:
         ids = repository.unlisted(tx, limit=BATCH)
-    return sum(_list_one(db, entry_id, bundle, now=now) for entry_id in ids)
+    done = 0
+    for entry_id in ids:
+        with db.transaction() as tx:
+            entry = repository.lock(tx, entry_id)
+            if entry is None or entry.state is not EntryState.CONFIRMED:
+                continue
+            try:
+                _list(tx, entry, bundle, now=now)
+                done += 1
+            except PermanentError as error:
+                _report(tx, entry, error)
+    return done
 
 
-def _list_one(db: Database, entry_id: UUID, bundle: Bundle, *, now: int) -> int:
-    with db.transaction() as tx:
-        entry = repository.lock(tx, entry_id)
-        if entry is None or entry.state is not EntryState.CONFIRMED:
-            return 0
-        try:
-            signed_entry(entry, bundle)
-        except PermanentError as error:
-            _report(tx, entry, error)
-            return 0
-        repository.note(tx, entry.owner, entry.chain, entry.address, now=now)
-        alike = similar(tx, entry.owner, entry.chain, entry.address)
-        if alike:
-            warn(tx, str(entry.id), entry.address, alike)
-        _tell(tx, "whitelist.listed", repository.mark_listed(tx, entry, now=now))
-        return 1
+def accept(tx: Tx, entry_id: UUID, bundle: Bundle, *, by: str, now: int) -> Entry:
+    """List an entry of the house: an operator's decision. Again changes nothing.
+
+    Args:
+        tx: as the workers' role.
+        by: the operator.
+        now: UNIX seconds.
+
+    Raises:
+        NotFound: there is none.
+        InvalidValue: a customer's, which needs nobody.
+        ImpossibleTransition: nobody has confirmed it, or it is removed.
+        PermanentError: the stored entry is not what a caller has signed.
+    """
+    entry = _locked(tx, entry_id)
+    if entry.owner != HOUSE:
+        raise InvalidValue(f"entry {entry_id} is of customer {entry.owner}: it is listed without an operator")
+    if entry.state is EntryState.LISTED:
+        return entry
+    WHITELIST.next(entry.state, EntryEvent.LIST)
+    return _list(tx, entry, bundle, now=now, by=by)
+
+
+def _list(tx: Tx, entry: Entry, bundle: Bundle, *, now: int, **more: str) -> Entry:
+    signed_entry(entry, bundle)
+    repository.note(tx, entry.owner, entry.chain, entry.address, now=now)
+    alike = similar(tx, entry.owner, entry.chain, entry.address)
+    if alike:
+        warn(tx, str(entry.id), entry.address, alike)
+    entry = repository.mark_listed(tx, entry, now=now)
+    _tell(tx, "whitelist.listed", entry, **more)
+    return entry
 
 
 def signed_entry(entry: Entry, bundle: Bundle) -> SignedWhitelistEntry:

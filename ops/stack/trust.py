@@ -34,7 +34,16 @@ _APPROVALS: Final = ("approvals:read", "approvals:give")
 _CALLERS: Final = {
     "exchange": (
         "trading",
-        (*_READS, *_APPROVALS, "customers:write", "addresses:write", "withdrawals:write", "withdrawals:sign"),
+        (
+            *_READS,
+            *_APPROVALS,
+            "customers:write",
+            "addresses:write",
+            "withdrawals:write",
+            "withdrawals:sign",
+            "whitelist:read",
+            "whitelist:write",
+        ),
     ),
     "operator": ("operations", (*_READS, *_APPROVALS, "operator")),
     "dora": ("treasury", (*_READS, *_APPROVALS, "withdrawals:write", "withdrawals:sign")),

@@ -57,6 +57,13 @@ RULES: Final = {
     "GET /v1/cases": Scope.CASES_READ,
     "PUT /v1/withdrawals/{withdrawal}/travel-rule": Scope.WITHDRAWALS_WRITE,
     "POST /v1/statements": Scope.STATEMENTS_GIVE,
+    "PUT /v1/whitelist/{entry}": Scope.WHITELIST_WRITE,
+    "POST /v1/whitelist/{entry}/confirm": Scope.WHITELIST_WRITE,
+    "POST /v1/whitelist/{entry}/remove": Scope.WHITELIST_WRITE,
+    "GET /v1/whitelist/{entry}": Scope.WHITELIST_READ,
+    "GET /v1/whitelist": Scope.WHITELIST_READ,
+    "POST /v1/whitelist/challenges": Scope.WHITELIST_WRITE,
+    "POST /v1/whitelist/challenges/{challenge}/proof": Scope.WHITELIST_WRITE,
 }
 """What each route is to ask for, written down a second time: a scope that is taken off a route by mistake shows."""
 
@@ -73,7 +80,19 @@ GUARDED: Final = sorted(ROUTES.keys() - PUBLIC)
 def sample(api: RunningApi, name: str, caller: str) -> Request:
     """A request to a route that is good but for who sends it."""
     method, _, template = name.partition(" ")
-    path = template.format(customer="alice", deposit=new_id(), withdrawal=new_id(), sweep=new_id())
+    path = template.format(
+        customer="alice",
+        deposit=new_id(),
+        withdrawal=new_id(),
+        sweep=new_id(),
+        entry=new_id(),
+        challenge=new_id(),
+    )
+    destination = {
+        "owner": "alice",
+        "chain": "bitcoin-regtest",
+        "address": api.order(caller=caller).destination,
+    }
     bodies: dict[str, Callable[[], dict[str, Any]]] = {
         "POST /v1/customers": lambda: {"id": f"c-{new_id()}"},
         "POST /v1/customers/{customer}/addresses": lambda: {"asset": "BTC"},
@@ -92,6 +111,13 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
             },
             "signature": "A" * 86 + "==",
         },
+        "PUT /v1/whitelist/{entry}": lambda: {**destination, "provenance": "a test"},
+        "POST /v1/whitelist/{entry}/confirm": lambda: {
+            "entry": {"v": 1, "id": str(new_id()), "caller": caller, "issued_at": 1, **destination},
+            "signature": "A" * 86 + "==",
+        },
+        "POST /v1/whitelist/challenges": lambda: destination,
+        "POST /v1/whitelist/challenges/{challenge}/proof": lambda: {"signature": "AA=="},
         "POST /v1/statements": lambda: {
             "kind": "veto",
             "statement": {"v": 1, "officer": "olga", "bundle": "ab" * 32, "reason": "", "issued_at": 1},
@@ -100,7 +126,10 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
     }
     body = bodies[name]() if name in bodies else None
     raw = b"" if body is None else json.dumps(body).encode()
-    query = "asset=BTC" if template.endswith("/statement") else ""
+    query = {"/v1/customers/{customer}/statement": "asset=BTC", "/v1/whitelist": "owner=alice"}.get(
+        template, ""
+    )
+    query = "" if method != "GET" else query
     return Request(method, path, query, raw)
 
 

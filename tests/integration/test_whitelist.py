@@ -126,7 +126,9 @@ def test_an_entry_is_asked_for_signed_listed_cools_and_is_used(lister: Lister) -
 
 def test_only_the_very_address_of_a_usable_entry_is_paid(lister: Lister) -> None:
     address, other = lister.till.outside.address(), lister.till.outside.address()
-    lister.till.adopt(3, requirements=(LISTED_ONLY,))  # so that entries cool for a day, and signers ask for no age
+    lister.till.adopt(
+        3, requirements=(LISTED_ONLY,)
+    )  # so that entries cool for a day, and signers ask for no age
     lister.listed(address, ago=24 * HOUR)
     assert lister.pay(address)[0] == "queued"
     assert lister.pay(other)[0] == "rejected"
@@ -168,7 +170,11 @@ def test_a_list_is_its_owners_alone(lister: Lister) -> None:
     lister.till.enrol("bob")
     address, ours = lister.till.outside.address(), lister.till.outside.address()
     lister.listed(address, ago=HOUR, owner="bob")
-    lister.listed(ours, ago=HOUR, owner=HOUSE)
+    house = lister.listed(ours, ago=HOUR, owner=HOUSE)
+    assert lister.standing(house) is Standing.CONFIRMED
+    with lister.till.db.transaction() as tx:
+        service.accept(tx, house.id, lister.till.bundle, by="olga", now=lister.now() - HOUR)
+    assert lister.standing(house) is Standing.USABLE
     assert lister.pay(address)[0] == "rejected"
     assert lister.pay(ours)[0] == "rejected"
 

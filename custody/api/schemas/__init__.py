@@ -60,6 +60,15 @@ from custody.api.schemas.operations import (
     WaitingOut,
 )
 from custody.api.schemas.statements import NewStatement, StatementOut
+from custody.api.schemas.whitelist import (
+    ChallengeOut,
+    EntryIn,
+    EntryOut,
+    NewChallenge,
+    NewConfirmation,
+    NewEntry,
+    NewProof,
+)
 from custody.api.schemas.withdrawals import (
     BumpOut,
     NewBump,
@@ -84,11 +93,14 @@ __all__ = [
     "BumpOut",
     "CaseOut",
     "ChainStatusOut",
+    "ChallengeOut",
     "ConfirmationsOut",
     "CustomerOut",
     "DecimalText",
     "DepositOut",
     "Empty",
+    "EntryIn",
+    "EntryOut",
     "EventOut",
     "FeeOut",
     "Fees",
@@ -104,7 +116,11 @@ __all__ = [
     "NewAddress",
     "NewApproval",
     "NewBump",
+    "NewChallenge",
+    "NewConfirmation",
     "NewCustomer",
+    "NewEntry",
+    "NewProof",
     "NewStatement",
     "NewTravelRule",
     "NewWithdrawal",
