@@ -241,15 +241,15 @@ cases:
         (
             "rules: [{id: a, route: hot}]\nx: about: b",
             [
-                ('policy.yaml:2:9: this is no YAML: mapping values are not allowed here; put a text that has a `:` and a'
-                ' blank in it between quotes "..."')
+                ('policy.yaml:2:9: this is no YAML: mapping values are not allowed here; put a text that has a `:` and'
+                ' a blank in it between quotes "..."')
             ],
         ),
         (
             "rules:\n\t- a",
             [
-                ("policy.yaml:2:1: this is no YAML: while scanning for the next token: found character '\\t' that cannot"
-                " start any token; write blanks, no tabs")
+                ("policy.yaml:2:1: this is no YAML: while scanning for the next token: found character '\\t' that"
+                " cannot start any token; write blanks, no tabs")
             ],
         ),
         ("a: \x07", [("policy.yaml:1:1: this is no YAML: unacceptable character #x0007: special characters are not"
