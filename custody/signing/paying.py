@@ -73,7 +73,8 @@ def payee_of(withdrawal: Withdrawal, site: Site) -> Payee:
 
 
 def payees(db: Database, site: Site, payable: Sequence[Withdrawal]) -> list[Payee]:
-    """What they ask to be paid; those that are not what their callers signed wait, with an alert."""
+    """What they ask to be paid now. Those that are not what their callers signed wait, with an alert; so do those that
+    are above what the tier pays since officers have lowered it."""
     genuine, broken = [], []
     for withdrawal in payable:
         try:
@@ -82,7 +83,27 @@ def payees(db: Database, site: Site, payable: Sequence[Withdrawal]) -> list[Paye
             broken.append((withdrawal, error))
     if broken:
         _report_broken(db, site, broken)
-    return genuine
+    return _within_caps(db, site, genuine)
+
+
+def _within_caps(db: Database, site: Site, genuine: list[Payee]) -> list[Payee]:
+    """Without the payments that no signer of this tier would sign: they wait, and belong to no other tier by that."""
+    if site.bundle.overlay is None:
+        return genuine  # the policy routes nothing above what its quorum lets the tier pay
+    below = {cap.asset: int(cap.payment_below) for cap in site.bundle.caps if cap.tier == site.keyset.tier}
+    beyond = [each for each in genuine if each.units >= below.get(each.signed.order.asset, 0)]
+    if beyond:
+        with db.transaction() as tx:
+            for payee in beyond:
+                asset = payee.signed.order.asset
+                told = f"a payment must stay below {site.bundle.told(asset, below.get(asset, 0))} now"
+                withdrawals.wait(
+                    tx,
+                    UUID(payee.signed.order.id),
+                    f"payment-cap: {told}",
+                    seconds=site.pace.refused_seconds,
+                )
+    return [payee for payee in genuine if payee not in beyond]
 
 
 def _report_broken(db: Database, site: Site, broken: Sequence[tuple[Withdrawal, PermanentError]]) -> None:

@@ -244,10 +244,11 @@ def last_trouble(tx: Tx, chain: str, keyset: str, kind: Kind) -> tuple[int, int]
 
 
 def doubtful(tx: Tx, addresses: Iterable[int], assets: Iterable[str]) -> bool:
-    """Whether one of the addresses has a held deposit of one of the assets."""
+    """Whether one of the addresses has a held deposit of one of the assets, or an officer has frozen either."""
     row = tx.one(
-        "SELECT EXISTS (SELECT 1 FROM deposits"
-        " WHERE address_id = ANY (%s) AND asset = ANY (%s) AND state = 'held') AS found",
+        "SELECT EXISTS (SELECT 1 FROM deposits d JOIN addresses a ON a.id = d.address_id"
+        " WHERE d.address_id = ANY (%s) AND d.asset = ANY (%s)"
+        " AND (d.state = 'held' OR frozen('asset:' || d.asset, 'customer:' || a.customer_id))) AS found",
         [sorted(set(addresses)), sorted(set(assets))],
     )
     return bool(row["found"])
@@ -288,7 +289,8 @@ _CANDIDATES: Final = """
     FROM worthy w JOIN addresses a ON a.id = w.address_id JOIN piles p ON p.address_id = w.address_id
     CROSS JOIN LATERAL (
         SELECT ARRAY(SELECT DISTINCT x.asset FROM deposits x
-                     WHERE x.address_id = p.address_id AND x.state = 'held') AS doubtful,
+                     WHERE x.address_id = p.address_id
+                     AND (x.state = 'held' OR frozen('asset:' || x.asset))) AS doubtful,
                coalesce(bool_or(s.state = 'confirmed'), false) AS deployed,
                -- What went wrong counts until a later sweep of the same went well.
                count(*) FILTER (WHERE b.blamed AND s.updated_at > g.well) AS failures,
@@ -309,7 +311,7 @@ _CANDIDATES: Final = """
                            SELECT 1 FROM sweep_items o WHERE o.sweep_id = i.sweep_id AND o.address_id = i.address_id
                            AND o.asset <> p.asset AND o.units > 0)) AS blamed) b
         WHERE i.address_id = p.address_id) h
-    WHERE a.keyset = %(keyset)s AND a.purpose = 'deposit'
+    WHERE a.keyset = %(keyset)s AND a.purpose = 'deposit' AND NOT frozen('customer:' || a.customer_id)
       AND NOT EXISTS (SELECT 1 FROM sweep_items o WHERE o.address_id = p.address_id AND o.open)
     ORDER BY a.index, p.asset
 """

@@ -21,6 +21,8 @@ _SPENDABLE = """
                       WHERE v.chain = r.chain AND v.resource = r.resource
                         -- A rescue takes what payments have reserved. What another rescue has is as good as moved.
                         AND (t.kind = 'rotation' OR NOT %(rescue)s))
+      -- What an officer has frozen stays where it came in, for whoever asks; a thief must not have it either.
+      AND (%(rescue)s OR NOT frozen('customer:' || a.customer_id))
       AND (NOT r.coinbase OR c.height - r.height + 1 >= %(maturity)s)
       AND ((d.state = 'credited' OR %(rescue)s AND d.id IS NOT NULL)
            AND c.anchor - r.height + 1 >= %(settle_blocks)s
