@@ -214,6 +214,10 @@ def _carry_out(tx: Tx, withdrawal: Withdrawal, decision: Decision, record: dict[
         why = "; ".join(map(str, decision.reasons))[:1000]
         repository.record_decision(tx, withdrawal.id, record, tier=None, settlement=None)
         wanted = all(reason.code == TRAVEL_RULE for reason in decision.reasons)
+        if wanted:
+            repository.explain(
+                tx, withdrawal.id, why
+            )  # its caller has to do something: the feed says so, once
         repository.wait(tx, withdrawal.id, why, seconds=_DATA_SECONDS if wanted else _WAIT_SECONDS)
         return
     if isinstance(decision, Deny):

@@ -76,6 +76,10 @@ def test_a_withdrawal_that_needs_data_waits_for_it_and_goes_on_once_it_is_there(
     till.route()
     waiting = till.withdrawal(withdrawal.id)
     assert (waiting.state, waiting.reason.split(":")[0]) == ("screening", "travel-rule")
+    now_due(till)
+    till.route()
+    told = till.query("SELECT data FROM events WHERE type = 'withdrawal.screening' ORDER BY id")
+    assert [row["data"]["reason"].split(":")[0] for row in told] == ["", "travel-rule"], "once"
     attach(till, withdrawal.id, data(withdrawal))
     now_due(till)
     till.route()
