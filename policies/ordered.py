@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from msgspec import UNSET, UnsetType
 
 from policies.facts import Facts, Operation
 from policies.intent import Context, Order
 
 
-def facts_of(order: Order, *, now: int) -> Facts:
-    """The facts of a withdrawal that its order gives; all others are unknown.
+def facts_of(order: Order, *, now: int, **known: Any) -> Facts:
+    """The facts of a withdrawal that its order gives; all others are unknown, but those that the caller knows.
 
     Args:
         order: genuine, or not: that is for the caller to find out.
         now: UNIX seconds; what was changed after it was changed just now.
+        known: more facts by their names, none that an order gives.
     """
     context = Context() if isinstance(order.context, UnsetType) else order.context
     methods = context.mfa_methods
@@ -34,6 +37,7 @@ def facts_of(order: Order, *, now: int) -> Facts:
         password_age_seconds=_age(context.password_changed_at, now),
         mfa_age_seconds=_age(context.mfa_changed_at, now),
         mfa_methods=None if isinstance(methods, UnsetType) else frozenset(methods),
+        **known,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from policies.approvals import Given, lacking, objections
@@ -83,8 +83,9 @@ def judge(examined: Examined[Any], view: JournalView, *, now: int) -> Judged:
 def known_facts(order: Order, bundle: Bundle, wallet: str, view: JournalView, *, now: int) -> Facts:
     """What a signer knows of a payment."""
     since = view.destination_since(order.chain, order.destination)
-    return replace(
-        facts_of(order, now=now),
+    return facts_of(
+        order,
+        now=now,
         value=value_of(bundle, order.asset, order.units),
         source=wallet,
         ownership=Ownership.EXTERNAL,  # what it signs leaves us, wherever it goes
