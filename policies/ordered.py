@@ -10,7 +10,7 @@ from policies.facts import Facts, Operation
 from policies.intent import Context, Order
 
 
-def facts_of(order: Order, *, now: int, **known: Any) -> Facts:
+def facts_of(order: Order, /, *, now: int, **known: Any) -> Facts:
     """The facts of a withdrawal that its order gives; all others are unknown, but those that the caller knows.
 
     Args:
