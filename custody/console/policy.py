@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from uuid import UUID
 
 import msgspec
@@ -21,6 +21,9 @@ from chains.errors import InvalidValue
 from custody.console.outcome import Exit, Form, Output, outcome, output
 from custody.console.root import AsJson, app, uuid_text
 from policies.bundle import Bundle, SignedBundle
+
+if TYPE_CHECKING:
+    from policies.explaining import Explanation
 
 BUNDLE_VARIABLE: Final = "STRONGROOM_BUNDLE_PATH"
 _DAY: Final = 86_400
@@ -110,14 +113,22 @@ def explain(
         if (withdrawal is None) is (given is None):
             raise InvalidValue("name a withdrawal, or facts with --given, and not both")
         chosen = chosen_bundle(bundle, file)
+        recorded: Mapping[str, Any] | None = None
         if given is not None:
             explanation = _of_facts(chosen, given, spent)
         else:
-            explanation = _of_record(chosen, _recorded(shown, str(withdrawal)), drafted=file is not None)
+            stored = _recorded(shown, str(withdrawal))
+            explanation, recorded = _of_record(chosen, stored, drafted=file is not None)
         if shown.form is Form.PROGRAMS:
-            _print(explanation.describe())
-        else:
-            typer.echo("\n".join(explanation.lines()))
+            _print({**explanation.describe(), "recorded": recorded})
+            return
+        if recorded is not None:
+            what = recorded.get("tier") or recorded["outcome"]
+            typer.echo(
+                f"The record says {what}, and not the same as this: an officer's lower numbers were in force, or it was"
+                " edited."
+            )
+        typer.echo("\n".join(explanation.lines()))
 
 
 @policy_app.command("test")
@@ -270,7 +281,7 @@ def _text(path: Path) -> str:
         raise InvalidValue(f"{path} is no text in UTF-8") from None
 
 
-def _of_facts(bundle: Bundle, given: str, spent: str) -> Any:
+def _of_facts(bundle: Bundle, given: str, spent: str) -> Explanation:
     from policies.explaining import explain as explained
     from policies.reading_cases import read_facts
 
@@ -282,10 +293,13 @@ def _of_facts(bundle: Bundle, given: str, spent: str) -> Any:
     return explained(bundle, facts, lambda key, limit: filled.get(key.rule, 0))
 
 
-def _of_record(bundle: Bundle, stored: Mapping[str, Any], *, drafted: bool) -> Any:
+def _of_record(
+    bundle: Bundle, stored: Mapping[str, Any], *, drafted: bool
+) -> tuple[Explanation, Mapping[str, Any] | None]:
+    """Why it was decided so; and what the record says, where that is not the same."""
     from policies.engine import SpentTable
     from policies.explaining import explain as explained
-    from policies.records import read
+    from policies.records import read, same
 
     record = read(stored)
     if record.bundle_version != bundle.version:
@@ -293,11 +307,11 @@ def _of_record(bundle: Bundle, stored: Mapping[str, Any], *, drafted: bool) -> A
             f"it was decided under version {record.bundle_version} of the bundle, this is {bundle.version}: name that"
             " one with --bundle"
         )
-    # A draft has windows of its own, which the record knows nothing of.
-    table = SpentTable(record.spent)
-    return explained(
-        bundle, record.facts, (lambda key, limit: record.spent.get(key, 0)) if drafted else table
-    )
+    if drafted:
+        # A draft has windows of its own, which the record knows nothing of.
+        return explained(bundle, record.facts, lambda key, limit: record.spent.get(key, 0)), None
+    explanation = explained(bundle, record.facts, SpentTable(record.spent))
+    return explanation, None if same(record, explanation.decision) else record.decided
 
 
 def _recorded(shown: Output, withdrawal: str) -> Mapping[str, Any]:

@@ -65,6 +65,21 @@ def test_a_withdrawal_that_was_let_through_is_explained_by_its_record(
     told = json.loads(explained(str(last.id), "--json").stdout)
     [row] = till.query("SELECT decision FROM withdrawals WHERE id = %s", last.id)
     assert {name: row["decision"][name] for name in told["decision"]} == told["decision"]
+    assert told["recorded"] is None
+
+
+def test_a_record_that_says_otherwise_is_told(till: Till, explained: Explained) -> None:
+    alice = till.customer("alice", 30_000_000)
+    paid = till.request(alice, 1_000_000)
+    till.route()
+    with till.admin.transaction() as tx:
+        tx.execute(
+            "UPDATE withdrawals SET decision = jsonb_set(decision, '{tier}', '\"cold\"') WHERE id = %s",
+            [paid.id],
+        )
+    done = explained(str(paid.id))
+    assert done.stdout.startswith("The record says cold, and not the same as this: ")
+    assert json.loads(explained(str(paid.id), "--json").stdout)["recorded"]["tier"] == "cold"
 
 
 def test_one_that_was_denied_says_which_rule_and_how_it_would_be_under_a_draft(
