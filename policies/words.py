@@ -258,7 +258,7 @@ def policy(given: Policy, told: Told, unit: str = _UNIT) -> Iterator[str]:
     yield "Rules"
     for each in given.rules:
         yield f"  {each.id}: {rule(each, told, unit)}"
-        if each.about:
+        if each.about.strip():
             yield f"      {each.about}"
     yield "  Whatever no rule allows is denied; the strictest of all that fit wins."
     for heading, lines in (

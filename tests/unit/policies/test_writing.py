@@ -11,8 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
+from policies import words
 from policies.bundle.checks import names_of
+from policies.cases import facts_of, judge_all
 from policies.checks import problems_of
+from policies.explaining import explain
+from policies.lint import lint
 from policies.reading import read_policy
 from policies.rules import (
     COLDER,
@@ -233,6 +237,18 @@ def test_what_is_written_is_read_as_the_same(policy: Policy) -> None:
     text = written(policy, HOUSE)
     assert read_policy(text, HOUSE, file="written.yaml") == policy
     assert written(policy, HOUSE) == text
+
+
+@settings(max_examples=100, deadline=None)
+@given(policies().map(parts))
+def test_every_policy_that_a_bundle_can_carry_is_examined_told_and_asked_its_cases(policy: Policy) -> None:
+    ruled = bundle(policy)
+    assert all(found.says and found.severity in ("error", "warning", "note") for found in lint(ruled))
+    for told in words.policy(policy, ruled.told, ruled.unit):
+        assert told.strip()
+    for outcome in judge_all(ruled):
+        explanation = explain(ruled, facts_of(outcome.case), lambda key, limit: 0)
+        assert explanation.lines()
 
 
 def test_the_shipped_policy_and_the_written_one_are_the_same() -> None:
