@@ -271,7 +271,9 @@ def test_a_payment_in_a_block_says_what_it_paid_and_counts_from_the_finalised_bl
             [transaction, "d" * 64, [f"0x{'1' * 40}:0"], txid, 90_000 * 30 * 10**9, 30 * 10**9],
         )
         for state in ("screening", "queued", "building", "signing", "broadcast"):
-            connection.execute("UPDATE withdrawals SET state = %s WHERE id = %s", [state, made["id"]])
+            connection.execute(
+                "UPDATE withdrawals SET state = %s, screened_at = now() WHERE id = %s", [state, made["id"]]
+            )
         connection.execute(
             "UPDATE withdrawals SET transaction_id = %s WHERE id = %s", [transaction, made["id"]]
         )

@@ -269,7 +269,9 @@ def test_a_bump_is_recorded_once_for_the_worker(api: RunningApi) -> None:
             [transaction],
         )
         for state in ("screening", "queued", "building", "signing", "broadcast"):
-            connection.execute("UPDATE withdrawals SET state = %s WHERE id = %s", [state, order.id])
+            connection.execute(
+                "UPDATE withdrawals SET state = %s, screened_at = now() WHERE id = %s", [state, order.id]
+            )
         connection.execute("UPDATE withdrawals SET transaction_id = %s", [transaction])
     first = client.bump_withdrawal(order.id, feerate=25_000)
     assert first["transaction"] == str(transaction)
