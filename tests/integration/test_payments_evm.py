@@ -221,6 +221,7 @@ def test_nonces_are_taken_in_a_row_and_one_that_a_signer_refused_is_taken_again(
     assert till.sign() == []
     assert {till.transaction(each).state for each in ids if each is not None} == {"refused"}
     assert till.query("SELECT * FROM reservations") == []
+    till.route()  # decided again, under the new one
     again = []
     while (built := till.build()) is not None:
         again.append(built)

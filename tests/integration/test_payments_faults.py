@@ -187,9 +187,7 @@ def test_a_refusal_frees_the_withdrawals_the_coins_and_the_change_address_and_ea
     till.route()
     first = till.build()
     assert first is not None
-    # A bundle of another version comes in between: the signer refuses intents of the old one.
-    till.adopt(2)
-    assert till.sign() == []
+    till.refuse(first)
     assert till.transaction(first).state == "refused"
     assert [till.withdrawal(w.id).state for w in (good, bad)] == ["queued", "queued"]
     assert till.query("SELECT * FROM reservations") == []
@@ -204,6 +202,20 @@ def test_a_refusal_frees_the_withdrawals_the_coins_and_the_change_address_and_ea
         till.track()
     assert len(built) == 2
     assert till.transaction(built[0]).change_index == till.transaction(first).change_index
+    till.settle()
+    assert till.states() == ["settled", "settled"]
+
+
+def test_what_a_signer_refuses_because_of_another_bundle_is_decided_again_and_paid(till: Till) -> None:
+    alice = till.customer("alice", 9_000_000)
+    paid = [till.request(alice, units) for units in (1_000_000, 2_000_000)]
+    till.route()
+    assert till.build() is not None
+    till.adopt(2)
+    assert till.sign() == []
+    assert [till.withdrawal(each.id).state for each in paid] == ["queued", "queued"]
+    assert till.build() is None, "what another policy has let through is not built"
+    till.send()
     till.settle()
     assert till.states() == ["settled", "settled"]
 
