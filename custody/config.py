@@ -21,6 +21,8 @@ rpc_url = "http://user:...@127.0.0.1:8545"
 [signers.btc-hot]
 socket = "/run/strongroom/signer.sock"
 
+operator_networks = ["127.0.0.0/8", "::1/128"]   # of the API: from where operators may come
+
 [screening]                       # see custody.config_tables
 lists = ["/etc/strongroom/lists"]
 ```
@@ -43,7 +45,14 @@ from urllib.parse import urlsplit
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
-from custody.config_tables import NOT_SCREENED, ScreeningSettings, read_screening
+from custody.config_tables import (
+    LOOPBACK,
+    NOT_SCREENED,
+    Network,
+    ScreeningSettings,
+    read_networks,
+    read_screening,
+)
 from custody.errors import InvalidConfiguration
 
 FILE_VARIABLE: Final = "STRONGROOM_CONFIG"
@@ -160,6 +169,10 @@ class Settings:
     demo_clock_path: Path | None
     """What a demonstration sets its clock forward by (`policies.democlock`), on test networks only; null: the clock is
     the machine's."""
+    operator_networks: tuple[Network, ...]
+    """From where operators may use the API: addresses of connections, or what a trusted proxy says of them."""
+    trusted_proxies: tuple[Network, ...]
+    """Whose `X-Forwarded-For` is believed."""
     verifier_silent_seconds: int | None
     """How long what a signer signed may wait for a verifier's word before that is an alert; null: three times what
     finality takes on its chain."""
@@ -194,6 +207,8 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
         travel_rule_outbox=reader.value("travel_rule_outbox", reader.directory, None),
         gather_seconds=reader.value("gather_seconds", reader.seconds, None),
         demo_clock_path=reader.value("demo_clock_path", reader.file, None),
+        operator_networks=reader.value("operator_networks", reader.networks, LOOPBACK),
+        trusted_proxies=reader.value("trusted_proxies", reader.networks, ()),
         verifier_silent_seconds=reader.value("verifier_silent_seconds", reader.patience, None),
     )
     if reader.problems:
@@ -202,7 +217,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
 
 
 _FIELDS: Final = frozenset(Settings.__dataclass_fields__) - {"process"}
-_TABLES: Final = frozenset({"nodes", "signers", "screening"})
+_TABLES: Final = frozenset({"nodes", "signers", "screening", "operator_networks", "trusted_proxies"})
 _NUMBERS: Final = frozenset({"api_port", "gather_seconds", "verifier_silent_seconds"})
 
 
@@ -278,6 +293,9 @@ class _Reader:
             self.problem(f"{field}: write redis://:PASSWORD@HOST:PORT/0")
             return None
         return Secret(raw)
+
+    def networks(self, field: str, raw: Any) -> tuple[Network, ...] | None:
+        return read_networks(field, raw, self.problem)
 
     def screening(self, field: str, raw: Any) -> ScreeningSettings | None:
         return read_screening(field, raw, self.problem)

@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -33,6 +34,8 @@ _HTTP_FIELDS: Final = frozenset(
     {"url", "token_path", "ca_path", "timeout_seconds", "clear_seconds", "hit_seconds"}
 )
 Problem = Callable[[str], None]
+Network = IPv4Network | IPv6Network
+LOOPBACK: Final[tuple[Network, ...]] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,20 @@ class ScreeningSettings:
 
 NOT_SCREENED: Final = ScreeningSettings((), 0, {}, "")
 """Of a process that screens nothing."""
+
+
+def read_networks(field: str, raw: Any, problem: Problem) -> tuple[Network, ...] | None:
+    """Networks such as `10.1.0.0/16`, or None after telling every `problem` of them."""
+    if not isinstance(raw, list) or not all(isinstance(each, str) for each in raw):
+        problem(f'{field}: write a list of networks, such as ["127.0.0.0/8", "10.1.2.3/32"]')
+        return None
+    found: list[Network] = []
+    for text in raw:
+        try:
+            found.append(ip_network(text))
+        except ValueError as error:
+            problem(f"{field}: {text[:64]!r}: {error}")
+    return None if len(found) != len(raw) else tuple(found)
 
 
 def read_screening(field: str, raw: Any, problem: Problem) -> ScreeningSettings | None:

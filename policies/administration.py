@@ -71,7 +71,13 @@ ACTIONS: Final = {
 }
 """Everything that operators do, by name. What is not in it cannot be done by hand."""
 
+OPERATOR: Final = "operator"
+CASES_READ: Final = "cases:read"
+ACTIONS_READ: Final = "actions:read"
+OPERATORS_ONLY: Final = frozenset({OPERATOR, CASES_READ, ACTIONS_READ})
+"""Scopes of the API that no caller has, whatever the bundle says."""
 _READS: Final = (
+    OPERATOR,
     "customers:read",
     "deposits:read",
     "withdrawals:read",
@@ -79,19 +85,20 @@ _READS: Final = (
     "ledger:read",
     "events:read",
 )
-ACTIONS_READ: Final = "actions:read"
-"""Scope of those who may read what operators did. No caller has any use for it."""
+_HANDED_IN: Final = ("approvals:give", "statements:give")
+"""What others have signed counts whoever hands it in."""
 _MORE: Final[dict[OperatorRole, tuple[str, ...]]] = {
-    SUPPORT: ("cases:read",),
-    COMPLIANCE: ("cases:read",),
-    SECURITY: ("cases:read", ACTIONS_READ),
-    AUDITOR: ("cases:read", ACTIONS_READ),
+    SUPPORT: (CASES_READ, *_HANDED_IN),
+    TREASURY: _HANDED_IN,
+    COMPLIANCE: (CASES_READ, *_HANDED_IN),
+    SECURITY: (CASES_READ, ACTIONS_READ, *_HANDED_IN),
+    AUDITOR: (CASES_READ, ACTIONS_READ),
 }
 
 
 def scopes_of(operator: Operator) -> tuple[str, ...]:
-    """What an operator may read of the API: no scope with which anything is asked for, signed or changed."""
-    return (*_READS, *dict.fromkeys(scope for role in operator.roles for scope in _MORE.get(role, ())))
+    """What an operator may do through the API beside actions: read, and hand in what others have signed."""
+    return (*_READS, *dict.fromkeys(scope for role in operator.roles for scope in _MORE[role]))
 
 
 Text = Annotated[str, msgspec.Meta(max_length=500)]

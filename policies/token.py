@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar, Final, Literal
 import msgspec
 
 from chains.errors import InvalidValue, PermanentError
-from policies.bundle import Bundle, Caller
+from policies.bundle import Bundle, Caller, Operator
 from policies.canonical import Document, Hex32, Name, Seconds, encode_signature, verify_ed25519
 from policies.keys import SigningKey
 
@@ -40,7 +40,7 @@ class MalformedToken(Unauthenticated):
 
 
 class UnknownCaller(Unauthenticated):
-    """The bundle names no such caller, or its time is over."""
+    """The bundle names no such caller or operator, or its time is over."""
 
 
 class WrongTokenSignature(Unauthenticated):
@@ -78,7 +78,7 @@ class Token(Document, frozen=True):
 
     v: Literal[1]
     caller: Name
-    """Id of the caller in the bundle; its key there verifies the signature."""
+    """Id of the caller or operator in the bundle; its key there verifies the signature."""
     audience: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
     """The service that is to accept it, as its operator configured it."""
     issued_at: Seconds
@@ -118,18 +118,18 @@ def header(token: Token, key: SigningKey) -> str:
 
 def authenticate(
     authorization: str | None, request: Request, *, bundle: Bundle, audience: str, now: int
-) -> tuple[Token, Caller]:
+) -> tuple[Token, Caller | Operator]:
     """Check everything about a token but its nonce, which the database remembers.
 
     Args:
         authorization: the header's value, if there was one.
         request: the request as it arrived.
-        bundle: names the callers and their keys.
+        bundle: names the callers and operators, and their keys.
         audience: our own name.
         now: our clock, UNIX seconds.
 
     Returns:
-        The token and the caller that signed it.
+        The token and the caller, or the operator, that signed it.
 
     Raises:
         Unauthenticated: one of its subclasses, by what is wrong.
@@ -139,7 +139,8 @@ def authenticate(
         token = Token.from_canonical(payload)
     except InvalidValue as error:
         raise MalformedToken(str(error)) from None
-    caller = next((entry for entry in bundle.callers if entry.id == token.caller), None)
+    everybody: tuple[Caller | Operator, ...] = (*bundle.callers, *bundle.operators)
+    caller = next((entry for entry in everybody if entry.id == token.caller), None)
     if caller is None:
         raise UnknownCaller(f"the bundle names no caller {token.caller!r}")
     if now >= caller.not_after:
@@ -160,6 +161,15 @@ def authenticate(
         if said != is_:
             raise TokenForAnotherRequest(part)
     return token, caller
+
+
+def signature_of(authorization: str) -> str:
+    """The signature of a header that `authenticate` has accepted, as base64.
+
+    Raises:
+        Unauthenticated: it is no such header.
+    """
+    return encode_signature(_split(authorization)[1])
 
 
 def _check_time(token: Token, now: int) -> None:

@@ -34,6 +34,8 @@ def api_services(services: Services) -> ApiServices:
         broker=lambda: answers(services.settings.redis_url),
         clock=services.clock,
         sealing=services.sealing,
+        operator_networks=services.settings.operator_networks,
+        trusted_proxies=services.settings.trusted_proxies,
         verifier_silent_seconds=services.settings.verifier_silent_seconds,
     )
 

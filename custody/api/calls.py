@@ -29,13 +29,15 @@ from custody.api.errors import (
     IdempotencyKeyReused,
     InvalidRequest,
     MissingScope,
+    OperatorsOnly,
 )
 from custody.api.problems import MEDIA_TYPE as PROBLEM_TYPE
 from custody.api.problems import describe
 from custody.api.services import ApiServices
 from custody.ports import Step
 from custody.storage.db import Tx
-from policies.bundle import Bundle, Caller
+from policies import administration
+from policies.bundle import Bundle, Caller, Operator
 from policies.token import Request, Token, TokenReplayed
 
 P = TypeVar("P")
@@ -67,8 +69,10 @@ class Scope(StrEnum):
     WHITELIST_READ = "whitelist:read"
     LEDGER_READ = "ledger:read"
     EVENTS_READ = "events:read"
-    CASES_READ = "cases:read"
-    OPERATOR = "operator"
+    CASES_READ = administration.CASES_READ
+    ACTIONS_READ = administration.ACTIONS_READ
+    OPERATOR = administration.OPERATOR
+    """Every operator has this one; for what they do, roles count."""
 
 
 class _Nonce(Enum):
@@ -93,6 +97,12 @@ class Call:
     idempotency_key: str | None
     now: int
     """UNIX seconds."""
+    operator: Operator | None
+    """Who asks, if that is no program but an operator; then `caller` stands for what he may read."""
+    origin: str
+    """Network address that it comes from."""
+    signature: str
+    """Of the token, base64."""
 
     def __repr__(self) -> str:
         return f"Call({self.caller.id!r}, {self.request.method} {self.request.path})"
@@ -245,6 +255,19 @@ class Call:
         return hashlib.sha256(head.encode() + body).digest()
 
 
+def caller_of(who: Caller | Operator) -> Caller:
+    """Who asks, as a caller; an operator may read what his roles read, and asks for no payments."""
+    if isinstance(who, Caller):
+        return who
+    return Caller(
+        id=who.id,
+        key=who.key,
+        organisation=who.organisation,
+        scopes=administration.scopes_of(who),
+        not_after=who.not_after,
+    )
+
+
 def _response(answer: repository.StoredAnswer, *, replayed: str) -> Response:
     media_type = PROBLEM_TYPE if answer.status >= 400 else "application/json"
     return Response(answer.body, answer.status, {REPLAYED: replayed}, media_type)
@@ -255,6 +278,8 @@ def needs(scope: Scope) -> Callable[[HttpRequest], Any]:
 
     async def check(request: HttpRequest) -> Call:
         call: Call = request.state.call
+        if scope in administration.OPERATORS_ONLY and call.operator is None:
+            raise OperatorsOnly(call.caller.id)
         if scope not in call.caller.scopes:
             raise MissingScope(call.caller.id, scope)
         known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}

@@ -9,6 +9,8 @@ PermanentError
     ├── MalformedRequest      no HTTP, or a header that is there twice
     ├── InvalidRequest        fields missing, unknown or of the wrong form
     ├── MissingScope
+    ├── OperatorsOnly
+    ├── AddressNotAllowed
     ├── IdempotencyKeyMissing
     ├── IdempotencyKeyReused
     ├── InvalidCursor
@@ -85,6 +87,24 @@ class MissingScope(RequestError):
     def __init__(self, caller: str, scope: str) -> None:
         super().__init__(f"caller {caller!r} has no scope {str(scope)!r} in the bundle")
         self.caller, self.scope = caller, scope
+
+
+class OperatorsOnly(RequestError):
+    """Only people of the bundle's operators do this, whatever scopes a caller has."""
+
+    def __init__(self, caller: str) -> None:
+        super().__init__(f"{caller!r} is a caller of the bundle, and this is for its operators")
+        self.caller = caller
+
+
+class AddressNotAllowed(RequestError):
+    """An operator who comes from an address that is in none of the networks of operators."""
+
+    def __init__(self, operator: str, address: str) -> None:
+        super().__init__(
+            f"operator {operator!r} comes from {address or 'nowhere'}, which is no network of operators"
+        )
+        self.operator, self.address = operator, address
 
 
 class IdempotencyKeyMissing(RequestError):

@@ -12,10 +12,12 @@ import traceback
 from typing import Final
 
 import structlog
+from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chains.errors import StrongroomError
-from custody.api.calls import Call
+from custody.api import acting
+from custody.api.calls import Call, caller_of
 from custody.api.connections import MAX_HEAD_BYTES
 from custody.api.errors import (
     AnswerTooLate,
@@ -28,11 +30,13 @@ from custody.api.errors import (
 )
 from custody.api.limits import RateLimit, Strangers
 from custody.api.metrics import ApiMetrics
+from custody.api.peers import among, origin, peer
 from custody.api.problems import describe
 from custody.api.services import ApiServices
 from custody.api.strictjson import read_object
 from custody.ids import new_id
-from policies.token import Request, Unauthenticated, authenticate
+from policies.bundle import Operator
+from policies.token import Request, Unauthenticated, authenticate, signature_of
 
 MAX_BODY_BYTES: Final = 64 * 1024
 BODY_SECONDS: Final = 10
@@ -73,7 +77,7 @@ class Gate:
                 scope.setdefault("state", {})["call"] = call
                 receive = _again(call.request.body, receive)
             elif scope["path"] != ALWAYS_ANSWERED:
-                self._strangers.take(_address(scope))
+                self._strangers.take(peer(scope))
             await self._work(scope, receive, answer)
         except _Gone:
             return
@@ -134,7 +138,7 @@ class Gate:
             task.exception()  # looked at: asyncio would log that of a task nobody waits for, message and all
 
     async def _admit(self, scope: Scope, receive: Receive) -> Call:
-        address = _address(scope)
+        address = peer(scope)
         self._strangers.check(address)
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         try:
@@ -151,7 +155,7 @@ class Gate:
         now = self._services.clock()
         bundle = self._services.bundle()
         try:
-            token, caller = authenticate(
+            token, who = authenticate(
                 headers.get(b"authorization"),
                 request,
                 bundle=bundle,
@@ -162,15 +166,28 @@ class Gate:
             self._strangers.take(address)
             raise
         self._strangers.vouch(address)
-        self._limit.take(caller.id)
+        self._limit.take(who.id)
         document = None
         if body:
             if headers.get(b"content-type", "").partition(";")[0].strip().lower() != "application/json":
                 raise MalformedBody("send the body as Content-Type: application/json")
             document = read_object(body)
-        return Call(
-            self._services, bundle, caller, token, request, document, headers.get(b"idempotency-key"), now
+        call = Call(
+            self._services,
+            bundle,
+            caller_of(who),
+            token,
+            request,
+            document,
+            headers.get(b"idempotency-key"),
+            now,
+            who if isinstance(who, Operator) else None,
+            origin(scope, self._services.trusted_proxies),
+            signature_of(headers[b"authorization"]),
         )
+        if call.operator is not None and not among(call.origin, self._services.operator_networks):
+            await run_in_threadpool(acting.keep_out, call)
+        return call
 
 
 class _Answer:
@@ -229,11 +246,6 @@ def _check_head(scope: Scope) -> None:
             seen.add(name)
     if size > MAX_HEAD_BYTES:
         raise HeadTooLarge(MAX_HEAD_BYTES)
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else ""
 
 
 async def _read(receive: Receive, declared: str | None) -> bytes:

@@ -21,6 +21,7 @@ from custody import errors as custody_errors
 from custody import lifecycle
 from custody.api import errors as api_errors
 from custody.approvals import errors as approvals
+from custody.audit import errors as audit
 from custody.customers import service as customers
 from custody.deposits import attestation
 from custody.storage import sealing
@@ -161,6 +162,22 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
     api_errors.MissingScope: Rule(
         "missing-scope", 403, "The caller may not do this",
         "Have the policy quorum sign a bundle that gives it this scope.", _of("caller", "scope"),
+    ),
+    api_errors.OperatorsOnly: Rule(
+        "operators-only", 403, "This is for operators", "Use an operator's own key.", _of("caller")
+    ),
+    api_errors.AddressNotAllowed: Rule(
+        "address-not-allowed", 403, "Operators do not come from there",
+        "Come from a network of the setting operator_networks. This is recorded.", _of("operator", "address"),
+    ),
+    audit.NotAnOperator: Rule(
+        "not-an-operator", 403, "This is no operator", "This is recorded.", _of("operator", "action")
+    ),
+    audit.ActionRefused: Rule(
+        "action-refused", 403, "The operator may not do this", "This is recorded.", _of("operator", "action")
+    ),
+    audit.ActionAsked: Rule(
+        "action-asked", 403, "Other operators must approve it", "", _of("operator", "action", "number", "lacking")
     ),
     # What is wrong with the request.
     api_errors.RequestError: Rule("bad-request", 400, "The request is wrong"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from custody.config_tables import LOOPBACK, Network
 from custody.ports import Clock, Wake, system_clock, wake_nobody
 from custody.storage.db import Database
 from custody.storage.sealing import Keys
@@ -41,5 +42,9 @@ class ApiServices:
     """`/readyz` says no when a chain's monitor has not been heard of for longer."""
     sealing: Callable[[], Keys] | None = None
     """The keys of sealed columns; without them no personal data is taken in."""
+    operator_networks: tuple[Network, ...] = LOOPBACK
+    """From where operators may come."""
+    trusted_proxies: tuple[Network, ...] = ()
+    """Whose `X-Forwarded-For` is believed."""
     verifier_silent_seconds: int | None = None
     """The same when what a signer signed waits for a verifier's word for longer, see `custody.config`."""

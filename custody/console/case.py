@@ -1,17 +1,16 @@
 """The verbs of `strongroom case`: what screening found, and what a person decides about it.
 
-As with `strongroom operator`, the workers' settings and database role are used, not the API.
+Deciding is an action of an operator, as those of `strongroom operator` are.
 """
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 import typer
 
-from custody.console.operator import utc_text, workers_database
+from custody.console.operator import acting, utc_text, workers_database
 from custody.console.outcome import output
 from custody.console.root import AsJson, IdArgument, app, uuid_text
 from custody.screening import cases
@@ -74,8 +73,21 @@ def refuse_case(case: IdArgument, reason: Why, *, as_json: AsJson = False) -> No
 
 def _resolve(case: str, event: CaseEvent, reason: str, *, as_json: bool) -> None:
     shown = output(as_json=as_json)
-    with workers_database(shown) as tx:
-        found = cases.resolve(tx, UUID(uuid_text(case)), event, reason, by=getpass.getuser())
+    with acting(shown) as at:
+        id = UUID(uuid_text(case))
+        with at.database.snapshot() as tx:
+            about = cases.find(tx, id)
+        found = at.do(
+            f"{event}-case",
+            {
+                "case": str(id),
+                "about": about.kind,
+                "subject": str(about.subject),
+                "chain": about.chain,
+                "reason": reason,
+            },
+            lambda tx: cases.resolve(tx, id, event, reason, by=at.person.id),
+        )
     shown.one(_told(found), _LONG)
 
 

@@ -19,7 +19,7 @@ import typer
 
 from chains.errors import InvalidValue, PermanentError, StrongroomError
 from custody.config import Settings
-from custody.console.operator import worker_settings
+from custody.console.acting import worker_settings
 from custody.console.outcome import Exit, Output, outcome, output
 from custody.console.policy import policy_app
 from custody.console.root import AsJson, app

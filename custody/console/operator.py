@@ -1,37 +1,32 @@
-"""The verbs of an operator at the host: the brake, and customers that the service froze.
+"""The verbs of an operator at the host: the brake, customers that are frozen, and what others ask for.
 
-They use the workers' settings and database role, not the API: whoever takes the API can ask for payments, but
-can lift neither a halt nor a freeze. `STRONGROOM_OPERATOR_CONFIG` names the workers' settings file where
-`STRONGROOM_CONFIG` is another process's. Every change is an event with a reason and the operator's login name.
+Each is an action of `policies.administration`: signed by the operator, asked of the policy, recorded (`acting`).
 """
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
 from chains.errors import InvalidValue
-from custody.config import FILE_VARIABLE, Process, Settings, load
+from custody.audit import repository, seconding
+from custody.console.acting import CONFIG_VARIABLE, Session, opened, session, worker_settings
 from custody.console.outcome import Output, outcome, output
 from custody.console.root import AsJson, CustomerArgument, app
 from custody.customers import service as customers
-from custody.errors import InvalidConfiguration
-from custody.officers.standing import Standing
-from custody.ports import Step, system_clock
+from custody.errors import NotFound
+from custody.ports import Step
 from custody.storage import alerts, events, halts
-from custody.storage.db import Database, Tx
+from custody.storage.db import Tx
 from custody.sweeps.model import SweepPace
 from custody.sweeps.service import sweep
-from custody.wiring import read_trust_root, wire
-
-CONFIG_VARIABLE: Final = "STRONGROOM_OPERATOR_CONFIG"
+from custody.wiring import wire
+from policies.administration import APPROVE
 
 operator = typer.Typer(
     help=f"What only an operator at the host may do. {CONFIG_VARIABLE} names the workers' settings file.",
@@ -44,16 +39,24 @@ Why = Annotated[str, typer.Option("--reason", help="Why; kept in the event feed.
 
 
 @contextmanager
-def workers_database(shown: Output, *, scope: str | None = None) -> Iterator[Tx]:
-    """A transaction on the workers' database; `scope`, if given, must be one that workers pay in."""
-    with outcome(shown):
-        settings = worker_settings()
-        dsn = settings.database_url.reveal()
-        with Database(dsn, application="strongroom-operator", pool_size=1) as database:
-            if scope is not None:
-                _check_scope(scope, settings, database)
-            with database.transaction() as tx:
-                yield tx
+def acting(shown: Output) -> Iterator[Session]:
+    """The operator at work; errors become exit codes."""
+    with outcome(shown), session() as found:
+        yield found
+
+
+@contextmanager
+def workers_database(shown: Output) -> Iterator[Tx]:
+    """A look at the workers' database; errors become exit codes."""
+    with outcome(shown), opened(worker_settings()) as database, database.transaction() as tx:
+        yield tx
+
+
+def _scoped(scope: str) -> dict[str, str]:
+    """The scope, and what of it rules can see."""
+    kind, _, name = scope.rpartition(":")
+    seen = {} if scope == halts.ALL else {"asset": name} if kind else {"chain": scope}
+    return {"scope": scope, **seen}
 
 
 def utc_text(at: datetime) -> str:
@@ -61,30 +64,16 @@ def utc_text(at: datetime) -> str:
     return f"{at.astimezone(UTC).replace(tzinfo=None).isoformat()}Z"
 
 
-def _check_scope(scope: str, settings: Settings, database: Database) -> None:
+def _check_scope(scope: str, at: Session) -> None:
     """Refuse a brake where nobody looks: it would be believed to hold."""
-    known = [halts.ALL, *sorted(settings.nodes)]
-    if scope.startswith(halts.of_asset("")):
-        # Only here is the bundle needed: without one that is valid, the wider brakes can still be put on.
-        root = read_trust_root(settings.trust_root_path)
-        bundle = Standing(settings.bundle_path, root, system_clock, lambda: database)()
-        known += [halts.of_asset(entry.id) for entry in bundle.assets if entry.chain in settings.nodes]
+    known = [halts.ALL, *sorted(at.settings.nodes)]
+    # Only for these the bundle is needed: without one that is valid, the wider brakes can still be put on.
+    assets = () if at.bundle is None else at.bundle.assets
+    known += [halts.of_asset(entry.id) for entry in assets if entry.chain in at.settings.nodes]
     if scope not in known:
         raise InvalidValue(
             f"scope {scope!r}: write one of {', '.join(known)}, or asset:ID; nothing was changed"
         )
-
-
-def worker_settings() -> Settings:
-    """The workers' settings. Raises InvalidConfiguration."""
-    variables = dict(os.environ)
-    if variables.get(CONFIG_VARIABLE):
-        variables[FILE_VARIABLE] = variables[CONFIG_VARIABLE]
-    try:
-        return load(Process.WORKER, variables)
-    except InvalidConfiguration as error:
-        hint = f"an operator uses the workers' settings: let {CONFIG_VARIABLE} name their file"
-        raise InvalidConfiguration([*error.problems, hint]) from None
 
 
 @operator.command("halts")
@@ -99,8 +88,13 @@ def show_halts(*, as_json: AsJson = False) -> None:
 def halt(scope: Scope, reason: Why, *, as_json: AsJson = False) -> None:
     """Stop paying: nothing is built, signed or broadcast in this scope until it is lifted."""
     shown = output(as_json=as_json)
-    with workers_database(shown, scope=scope) as tx:
-        halts.halt(tx, scope, f"{reason} (by {getpass.getuser()})")
+    with acting(shown) as at:
+        _check_scope(scope, at)
+        at.do(
+            "halt",
+            {**_scoped(scope), "reason": reason},
+            lambda tx: halts.halt(tx, scope, f"{reason} (by {at.person.id})"),
+        )
     shown.line({"scope": scope, "halted": True}, f"paying is halted for {scope}")
 
 
@@ -108,10 +102,15 @@ def halt(scope: Scope, reason: Why, *, as_json: AsJson = False) -> None:
 def lift(scope: Scope, reason: Why, *, as_json: AsJson = False) -> None:
     """Let paying go on. First find out why it was halted: reconcile halts again while a difference is there."""
     shown = output(as_json=as_json)
-    with workers_database(shown) as tx:
-        lifted = halts.lift(tx, scope)
-        if lifted:
-            events.emit(tx, "operator.lifted_halt", scope, {"reason": reason, "by": getpass.getuser()})
+
+    def effect(tx: Tx) -> bool:
+        found = halts.lift(tx, scope)
+        if found:
+            events.emit(tx, "operator.lifted_halt", scope, {"reason": reason, "by": at.person.id})
+        return found
+
+    with acting(shown) as at:
+        lifted = at.do("lift", {**_scoped(scope), "reason": reason}, effect)
     text = f"the halt of {scope} is lifted" if lifted else f"there was no halt of {scope}"
     shown.line({"scope": scope, "halted": False, "lifted": lifted}, text)
 
@@ -130,15 +129,19 @@ def sweep_now(
     pace = SweepPace(gather_seconds=0)
     if everything:
         pace = replace(pace, sweep_after_seconds=0, consolidate_above_coins=1)
-    with outcome(shown), wire(worker_settings(), pool_size=2) as services:
+    with acting(shown) as at, wire(at.settings, pool_size=2) as services:
         sites = {site.chain: site for site in services.sites()}
         if chain not in sites:
             raise InvalidValue(
                 f"chain {chain!r}: write one of {', '.join(sorted(sites))}; nothing was planned"
             )
+        # Recorded before it is planned: each sweep has transactions of its own.
+        at.do(
+            "sweep",
+            {"chain": chain, "which": "everything" if everything else "usual"},
+            lambda tx: events.emit(tx, "operator.swept", chain, {"by": at.person.id}),
+        )
         done = sweep(services.database, sites[chain], pace, now=services.clock())
-        with services.database.transaction() as tx:
-            events.emit(tx, "operator.swept", chain, {"by": getpass.getuser(), "count": done})
         if done:
             services.wake(Step.SIGN)
     text = (
@@ -153,8 +156,12 @@ def sweep_now(
 def freeze(customer: CustomerArgument, reason: Why, *, as_json: AsJson = False) -> None:
     """Stop a customer's withdrawals."""
     shown = output(as_json=as_json)
-    with workers_database(shown) as tx:
-        customers.freeze(tx, customer, reason, by=getpass.getuser())
+    with acting(shown) as at:
+        at.do(
+            "freeze-customer",
+            {"customer": customer, "reason": reason},
+            lambda tx: customers.freeze(tx, customer, reason, by=at.person.id),
+        )
     shown.line({"customer": customer, "state": "frozen"}, f"{customer} is frozen")
 
 
@@ -162,8 +169,12 @@ def freeze(customer: CustomerArgument, reason: Why, *, as_json: AsJson = False) 
 def unfreeze(customer: CustomerArgument, reason: Why, *, as_json: AsJson = False) -> None:
     """Let a frozen customer withdraw again."""
     shown = output(as_json=as_json)
-    with workers_database(shown) as tx:
-        customers.unfreeze(tx, customer, reason, by=getpass.getuser())
+    with acting(shown) as at:
+        at.do(
+            "unfreeze-customer",
+            {"customer": customer, "reason": reason},
+            lambda tx: customers.unfreeze(tx, customer, reason, by=at.person.id),
+        )
     shown.line({"customer": customer, "state": "active"}, f"{customer} is active")
 
 
@@ -177,11 +188,54 @@ def resolve(
 ) -> None:
     """Close an alert that somebody has looked at."""
     shown = output(as_json=as_json)
-    with workers_database(shown) as tx:
-        closed = alerts.resolve_alert(tx, type_, subject)
-        if closed:
-            detail = {"type": type_, "reason": reason, "by": getpass.getuser()}
+
+    def effect(tx: Tx) -> bool:
+        found = alerts.resolve_alert(tx, type_, subject)
+        if found:
+            detail = {"type": type_, "reason": reason, "by": at.person.id}
             events.emit(tx, "operator.resolved_alert", subject, detail)
+        return found
+
+    with acting(shown) as at:
+        closed = at.do("close-alert", {"type": type_, "subject": subject, "reason": reason}, effect)
     about = f"alert {type_} about {subject}"
     text = f"the {about} is closed" if closed else f"there was no open {about}"
     shown.line({"type": type_, "subject": subject, "closed": closed}, text)
+
+
+@operator.command("waiting")
+def show_waiting(*, as_json: AsJson = False) -> None:
+    """Show what operators have asked for and others must approve."""
+    shown = output(as_json=as_json)
+    with workers_database(shown) as tx:
+        rows = [row.told() for row in repository.waiting(tx, valid_seconds=seconding.VALID_SECONDS)]
+    shown.many(rows, ("number", "operator", "action", "parameters", "reason", "at"), none="Nothing waits.")
+
+
+@operator.command("approve")
+def approve_action(
+    number: Annotated[int, typer.Argument(help="Of the row, as `strongroom operator waiting` shows it.")],
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="Of the policy, for which you approve, if you are in several."),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Approve what another operator has asked for; he then repeats it."""
+    shown = output(as_json=as_json)
+    with acting(shown) as at:
+        with at.database.snapshot() as tx:
+            asked = repository.find(tx, number)
+        if asked is None:
+            raise NotFound("row", str(number))
+        typer.echo(f"{asked.operator} asks for {asked.action} {asked.parameters}", err=True)
+        said = {
+            "number": str(number),
+            "hash": asked.hash,
+            "group": seconding.group_of(at.person.id, group, at.bundle),
+        }
+        at.do(APPROVE, said, lambda tx: None)
+    shown.line(
+        {"number": number, "approved": True}, f"row {number} has your approval: {asked.operator} repeats it"
+    )

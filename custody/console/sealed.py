@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -13,27 +10,24 @@ from uuid import UUID
 import msgspec
 import typer
 
-from custody.console.operator import operator, worker_settings
+from custody.config import Settings
+from custody.console.operator import acting, operator
 from custody.console.outcome import Exit, Form, outcome, output
 from custody.console.root import AsJson, IdArgument, uuid_text
 from custody.errors import InvalidConfiguration, NotFound
 from custody.storage import events
-from custody.storage.db import Database
+from custody.storage.db import Tx
 from custody.storage.resealing import COLUMNS, reseal, under
 from custody.storage.sealing import KeyRing, Keys, add_key
 from custody.travelrule import service as travelrule
 from custody.withdrawals import service as withdrawals
 
 
-@contextmanager
-def _opened() -> Iterator[tuple[Database, Keys]]:
-    """The workers' database and the sealing keys."""
-    settings = worker_settings()
+def _keys(settings: Settings) -> Keys:
+    """The sealing keys."""
     if settings.sealing_keys_path is None:
         raise InvalidConfiguration(["sealing_keys_path is missing: write it into the workers' settings"])
-    keys = KeyRing(settings.sealing_keys_path)()
-    with Database(settings.database_url.reveal(), application="strongroom-operator", pool_size=1) as database:
-        yield database, keys
+    return KeyRing(settings.sealing_keys_path)()
 
 
 @operator.command("sealing-key")
@@ -58,7 +52,10 @@ def reseal_all(*, as_json: AsJson = False) -> None:
     Exit 1: something could not be opened; it is as it was.
     """
     shown = output(as_json=as_json)
-    with outcome(shown), _opened() as (database, keys):
+    with acting(shown) as at:
+        database, keys = at.database, _keys(at.settings)
+        # Recorded before it is begun: each row is sealed in a transaction of its own.
+        at.do("reseal", {"key": keys.newest}, lambda tx: None)
         done = [reseal(database, keys, column) for column in COLUMNS]
         with database.snapshot() as tx:
             left = {column.name: under(tx, column) for column in COLUMNS}
@@ -89,14 +86,19 @@ def show_travel_rule(
 ) -> None:
     """Show who pays and who is paid by a withdrawal. That it was looked at, by whom and why, is an event."""
     shown = output(as_json=as_json)
-    with outcome(shown), _opened() as (database, keys), database.transaction() as tx:
-        found = withdrawals.get(tx, UUID(uuid_text(withdrawal)))
-        data = travelrule.data_of(tx, keys, found)
-        if data is None:
-            raise NotFound("travel-rule data of withdrawal", str(found.id))
-        detail = {"reason": reason, "by": getpass.getuser()}
-        events.emit(tx, "operator.read_travel_rule", str(found.id), detail)
-    text = data.canonical()
+    id = uuid_text(withdrawal)
+    with acting(shown) as at:
+        keys = _keys(at.settings)
+
+        def effect(tx: Tx) -> bytes:
+            found = withdrawals.get(tx, UUID(id))
+            data = travelrule.data_of(tx, keys, found)
+            if data is None:
+                raise NotFound("travel-rule data of withdrawal", id)
+            events.emit(tx, "operator.read_travel_rule", id, {"reason": reason, "by": at.person.id})
+            return data.canonical()
+
+        text = at.do("read-travel-rule", {"withdrawal": id, "reason": reason}, effect)
     if shown.form is Form.PEOPLE:
         text = msgspec.json.format(text, indent=2)
     typer.echo(text.decode())

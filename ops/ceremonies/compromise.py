@@ -263,6 +263,7 @@ class Incident:
             env={
                 **os.environ,
                 "STRONGROOM_OPERATOR_CONFIG": str(config.files(self.stack.directory)["worker"]),
+                "STRONGROOM_OPERATOR": str(config.client_file(self.stack.directory, "operator")),
             },
             capture_output=True,
             text=True,

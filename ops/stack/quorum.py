@@ -17,7 +17,18 @@ from ops.devnet.files import write_private
 from ops.stack.keys import Person, person
 from ops.stack.listing import DAY, Listing
 from ops.stack.policy import trial_policy
-from policies.bundle import Approver, Attestor, Breaker, Bundle, Caller, Officer, SignedBundle, TrustRoot
+from policies.bundle import (
+    Approver,
+    Attestor,
+    Breaker,
+    Bundle,
+    Caller,
+    Officer,
+    Operator,
+    OperatorRole,
+    SignedBundle,
+    TrustRoot,
+)
 from policies.keys import sign_bundle
 from policies.rules import Policy
 
@@ -25,6 +36,7 @@ _YEAR: Final = 365 * DAY
 _OFFICERS: Final = (("olga", "operations"), ("felix", "finance"), ("sanna", "security"))
 _APPROVERS: Final = (("ada", "treasury"), ("ben", "treasury"), ("cleo", "risk"))
 APPROVER_ROLE: Final = "treasurer"
+OPERATOR_ROLES: Final[tuple[OperatorRole, ...]] = ("support", "treasury", "compliance", "security", "auditor")
 THRESHOLD: Final = 2
 HOT_VALUE_CAP: Final = str(2_000_000_00)
 """Of all hot key-sets together in a day, in cents of a dollar, every asset at its highest believable price."""
@@ -79,6 +91,7 @@ def make_bundle(
     callers: Sequence[CallerGrant],
     quorum: Quorum,
     verifiers: Sequence[Person] = (),
+    operators: Sequence[Person] = (),
 ) -> Bundle:
     """The bundle of a trial installation.
 
@@ -88,6 +101,7 @@ def make_bundle(
         callers: who may call the API.
         quorum: whose officers and approvers are listed.
         verifiers: who signs verdicts and what became of transactions.
+        operators: who runs it, each with all roles; a real installation gives each person as few as will do.
     """
     now = int(time.time())
     made = Bundle(
@@ -126,6 +140,16 @@ def make_bundle(
                 not_after=now + _YEAR,
             )
             for verifier in verifiers
+        ),
+        operators=tuple(
+            Operator(
+                id=operator.id,
+                key=operator.key.public_hex,
+                organisation=operator.organisation,
+                roles=OPERATOR_ROLES,
+                not_after=now + _YEAR,
+            )
+            for operator in operators
         ),
         approvers=tuple(
             Approver(

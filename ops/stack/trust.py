@@ -28,7 +28,6 @@ _READS: Final = (
     "withdrawals:read",
     "ledger:read",
     "events:read",
-    "cases:read",
 )
 _APPROVALS: Final = ("approvals:read", "approvals:give")
 _CALLERS: Final = {
@@ -45,9 +44,10 @@ _CALLERS: Final = {
             "whitelist:write",
         ),
     ),
-    "operator": ("operations", (*_READS, *_APPROVALS, "operator")),
     "dora": ("treasury", (*_READS, *_APPROVALS, "withdrawals:write", "withdrawals:sign")),
 }
+_OPERATOR: Final = "operator"
+"""Whoever runs a trial; has all roles."""
 _ALSO_APPROVES: Final = "dora"
 """A treasurer who gives orders as well: for her own ones she never counts."""
 
@@ -58,6 +58,7 @@ class Trust:
 
     quorum: Quorum
     callers: Mapping[str, Person]
+    """Who calls the API: programs, and the operator."""
     verifier: Person
     bundle: Bundle
     bundle_path: Path
@@ -81,6 +82,7 @@ def prepare(directory: Path, token: SoftHsmToken, chains: Mapping[TrialNetwork, 
         name: person(directory / "callers", name, organisation=organisation)
         for name, (organisation, _) in _CALLERS.items()
     }
+    operator = person(directory / "callers", _OPERATOR, organisation="operations")
     quorum = make_quorum(officers)
     quorum = replace(quorum, approvers=(*quorum.approvers, callers[_ALSO_APPROVES]))
     verifier = person(directory / "verifiers", "verifier", organisation="audit")
@@ -90,12 +92,19 @@ def prepare(directory: Path, token: SoftHsmToken, chains: Mapping[TrialNetwork, 
         grants = [CallerGrant(callers[name], scopes) for name, (_, scopes) in _CALLERS.items()]
         pinned = quorum.trust_root(minimum_version=1)
         listings = _listings(directory, token, pinned, chains, admin=admin)
-        made = make_bundle(version=1, listings=listings, callers=grants, quorum=quorum, verifiers=[verifier])
+        made = make_bundle(
+            version=1,
+            listings=listings,
+            callers=grants,
+            quorum=quorum,
+            verifiers=[verifier],
+            operators=[operator],
+        )
         publish(directory, quorum.sign(made), pinned)
     root = msgspec.json.decode(root_path.read_bytes(), type=TrustRoot)
     bundle = read_bundle(bundle_path.read_bytes(), root, now=int(time.time()))
     _check_chains(bundle, chains, admin=admin)
-    return Trust(quorum, callers, verifier, bundle, bundle_path, root_path)
+    return Trust(quorum, {**callers, _OPERATOR: operator}, verifier, bundle, bundle_path, root_path)
 
 
 def _listings(

@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from custody.console.app import app
-from custody.console.operator import operator
 from custody.storage import halts
 from custody.storage.db import Database
-from custody.storage.migrate import set_role_password
-from tests.fakes.signing import CHAIN, SoftKeys, World
+from tests.fakes.operators import Office
+from tests.fakes.signing import CHAIN
 
 Run = Callable[..., Result]
 
 
 @pytest.fixture
 def run(database: str, tmp_path: Path) -> Run:
-    """Runs `strongroom operator ...` with a worker's settings."""
-    assert operator in [group.typer_instance for group in app.registered_groups]
-    set_role_password(database, "strongroom_worker", "of-this-test")
-    settings = {
-        "STRONGROOM_DATABASE_URL": make_conninfo(database, user="strongroom_worker", password="of-this-test"),
-        "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
-        "STRONGROOM_BUNDLE_PATH": str(tmp_path / "bundle.json"),
-        "STRONGROOM_TRUST_ROOT_PATH": str(tmp_path / "root.json"),
-        "STRONGROOM_NODES": json.dumps(
-            {"btc": {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}}
-        ),
-        "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
-        "STRONGROOM_SIGNERS": json.dumps({"btc-hot": {"socket": str(tmp_path / "signer.sock")}}),
-    }
-    for name in ("bundle.json", "root.json"):
-        (tmp_path / name).write_text("{}")
-    return lambda *arguments, **more: CliRunner().invoke(
-        app, ["operator", *arguments], env={**settings, **more}
-    )
+    """Runs `strongroom operator ...` as an operator with all roles, with a worker's settings."""
+    office = Office(database, tmp_path)
+    return lambda *arguments, **more: office.run("operator", *arguments, **more)
 
 
 def test_a_halt_is_placed_shown_and_lifted_and_the_feed_says_by_whom(run: Run, database: str) -> None:
@@ -59,28 +38,23 @@ def test_a_halt_is_placed_shown_and_lifted_and_the_feed_says_by_whom(run: Run, d
 
 
 def test_a_brake_is_put_on_only_where_workers_look(run: Run, database: str) -> None:
-    assert run("halt", "btc", "--reason", "x").exit_code == 0
+    assert run("halt", CHAIN, "--reason", "x").exit_code == 0
     result = run("halt", "btcc", "--reason", "x")
-    assert (result.exit_code, "btcc" in result.stderr, "all, btc" in result.stderr) == (2, True, True)
-    assert [row["scope"] for row in json.loads(run("halts", "--json").stdout)] == ["btc"]
+    assert (result.exit_code, "btcc" in result.stderr, f"all, {CHAIN}" in result.stderr) == (2, True, True)
+    assert [row["scope"] for row in json.loads(run("halts", "--json").stdout)] == [CHAIN]
 
 
 def test_one_asset_is_halted_and_lifted_by_itself_if_workers_pay_it(
     run: Run, database: str, tmp_path: Path
 ) -> None:
-    refused = run("halt", "asset:BTC", "--reason", "x")
-    assert refused.exit_code != 0, "nobody knows its assets without a bundle that can be believed"
-    world = World(SoftKeys.make().record, now=int(time.time()))
-    (tmp_path / "bundle.json").write_bytes(world.signed(world.bundle()).encode())
-    (tmp_path / "root.json").write_bytes(msgspec.json.encode(world.root))
-    nodes = json.dumps({CHAIN: {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}})
-    result = run("halt", "asset:BTCC", "--reason", "x", STRONGROOM_NODES=nodes)
+    nodes = json.dumps({"btc": {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}})
+    result = run("halt", "asset:BTCC", "--reason", "x")
     assert (result.exit_code, "asset:BTC," in result.stderr) == (2, True)
-    assert run("halt", "asset:BTC", "--reason", "x").exit_code == 2, (
+    assert run("halt", "asset:BTC", "--reason", "x", STRONGROOM_NODES=nodes).exit_code == 2, (
         "these workers have no node for its chain"
     )
     assert json.loads(run("halts", "--json").stdout) == []
-    assert run("halt", "asset:BTC", "--reason", "odd transfers", STRONGROOM_NODES=nodes).exit_code == 0
+    assert run("halt", "asset:BTC", "--reason", "odd transfers").exit_code == 0
     with Database(database, application="test", pool_size=1) as db, db.snapshot() as tx:
         assert str(halts.halted(tx, CHAIN, "BTC")).startswith("odd transfers (by ")
         assert halts.halted(tx, CHAIN) is None

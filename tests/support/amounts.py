@@ -73,6 +73,12 @@ HOUSE_RULES = (
         route="ledger",
     ),
     Rule(
+        id="by-hand",
+        about="what operators do, one of them alone",
+        when=When(operations=(Operation.ADMINISTRATION,)),
+        route="ledger",
+    ),
+    Rule(
         id="screened",
         when=When(operations=(Operation.WITHDRAWAL,), destinations=("external",)),
         checks=("screening",),

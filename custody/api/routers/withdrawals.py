@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from custody.api import paging, readmodel, repository, schemas, views
+from custody.api import acting, paging, readmodel, repository, schemas, views
 from custody.api.calls import Call, Scope, needs
 from custody.api.errors import BumpPending, NotBumpable
 from custody.errors import InvalidConfiguration
@@ -104,7 +104,8 @@ def bump_withdrawal(call: Operator, withdrawal: schemas.UuidText, body: schemas.
             id=request_id, withdrawal=found.id, transaction=found.transaction_id, feerate=body.feerate
         )
 
-    return call.ring(Step.BUMP, call.write(202, effect))
+    asked = {"withdrawal": withdrawal, "feerate": "" if body.feerate is None else str(body.feerate)}
+    return call.ring(Step.BUMP, acting.write(call, "bump", asked, 202, effect))
 
 
 def _render(tx: Tx, call: Call, found: Sequence[Withdrawal]) -> list[schemas.WithdrawalOut]:
