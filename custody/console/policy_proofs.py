@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
@@ -22,6 +23,7 @@ from policies.bundle import Bundle
 from policies.rules import COLDER, Route, When
 
 if TYPE_CHECKING:
+    from custody.storage.db import Tx
     from policies.backtest import Event
     from policies.prover import Answer, Question, Step
 
@@ -84,7 +86,7 @@ def backtest(
             lambda facts, spent: decide(chosen, facts, spent),
             paid="at-once" if paid_at_once else "as-recorded",
         )
-        with _events(shown, history, days) as events:
+        with _events(shown, history, days) as (events, _):
             changes.extend(run.run(events))
     if shown.form is Form.PROGRAMS:
         shown.one({**run.tally.to_object(), "changes": [change.to_object() for change in changes]}, ())
@@ -112,47 +114,87 @@ def _tell_changes(changes: list[Any], bundle: Bundle) -> None:
 
 @policy_app.command("replay")
 def replay(
-    bundle: BundleOption, history: History = None, days: Days = 90, *, as_json: AsJson = False
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            help="Only records of this bundle's version, by it; without it each by the bundle that was in force.",
+            dir_okay=False,
+        ),
+    ] = None,
+    history: History = None,
+    days: Days = 90,
+    *,
+    as_json: AsJson = False,
 ) -> None:
-    """Decide every record of this version of the bundle again; ends with 1 if one decision is not the recorded one."""
+    """Decide every record again by the bundle it names; ends with 1 if one decision is not the recorded one."""
     from policies.decision import describe
     from policies.records import Record, same
     from policies.records import replay as decide_again
 
     shown = output(as_json=as_json)
-    again, elsewhere, different = 0, 0, list[dict[str, Any]]()
+    versions, elsewhere, different = Counter[int](), Counter[int](), list[dict[str, Any]]()
     with readable(shown):
-        chosen = chosen_bundle(bundle, None)
-        with _events(shown, history, days) as events:
+        if bundle is None and history is not None:
+            raise InvalidValue("name the signed bundle of a history in a file: --bundle FILE")
+        with _events(shown, history, days) as (events, tx):
+            by_version = _bundles(bundle, tx)
             for record in events:
                 if not isinstance(record, Record):
                     continue
-                if record.bundle_version != chosen.version:
-                    elsewhere += 1
+                found = by_version(record.bundle_version)
+                if found is None:
+                    elsewhere[record.bundle_version] += 1
                     continue
-                again += 1
-                decision = decide_again(record, chosen)
+                versions[record.bundle_version] += 1
+                decision = decide_again(record, found)
                 if not same(record, decision):
                     now = describe(decision)
                     different.append({"id": record.facts.id, "recorded": record.decided, "again": now})
     if shown.form is Form.PROGRAMS:
-        shown.one(
-            {
-                "version": chosen.version,
-                "replayed": again,
-                "of_other_versions": elsewhere,
-                "different": different,
-            },
-            (),
-        )
+        told = {
+            "replayed": _by_version(versions),
+            "no_bundle": _by_version(elsewhere),
+            "different": different,
+        }
+        shown.one(told, ())
     else:
         for each in different[:_SHOWN]:
             typer.echo(
-                f"{each['id']}: recorded {each['recorded']['outcome']}, again {each['again']['outcome']}"
+                f"{each['id']}: recorded {_outcome(each['recorded'])}, again {_outcome(each['again'])}"
             )
-        told = f"{again} records of version {chosen.version} decided again, {len(different)} differ"
-        typer.echo(told + (f"; {elsewhere} are of other versions" if elsewhere else ""))
+        told_text = f"{versions.total()} records decided again, {len(different)} differ"
+        skipped = f"; {elsewhere.total()} of other versions" if elsewhere else ""
+        typer.echo(told_text + skipped)
     raise typer.Exit(int(Exit.REFUSED if different else Exit.OK))
+
+
+def _outcome(described: Mapping[str, Any]) -> str:
+    return str(described["tier"] if described["outcome"] == "route" else described["outcome"])
+
+
+def _by_version(counts: Counter[int]) -> dict[str, int]:
+    return {str(version): counts[version] for version in sorted(counts)}
+
+
+def _bundles(bundle: Path | None, tx: Tx | None) -> Callable[[int], Bundle | None]:
+    """The bundle of a version: the one that is named, or what was in force once by the quorum's signatures."""
+    if bundle is not None or tx is None:
+        chosen = chosen_bundle(cast(Path, bundle), None)
+        return lambda version: chosen if version == chosen.version else None
+    from custody.console.acting import worker_settings
+    from custody.officers.service import once_in_force
+    from custody.wiring import read_trust_root
+
+    root = read_trust_root(worker_settings().trust_root_path)
+    known: dict[int, Bundle | None] = {}
+
+    def of_version(version: int) -> Bundle | None:
+        if version not in known:
+            known[version] = once_in_force(tx, version, root)
+        return known[version]
+
+    return of_version
 
 
 @prove_app.command("never")
@@ -329,14 +371,14 @@ def _tiers(tiers: list[str] | None) -> tuple[Route, ...]:
 
 
 @contextmanager
-def _events(shown: Output, file: Path | None, days: int) -> Iterator[Iterator[Event]]:
-    """The history, of the file or the workers' database, with a bar that shows how far it is."""
+def _events(shown: Output, file: Path | None, days: int) -> Iterator[tuple[Iterator[Event], Tx | None]]:
+    """The history, of the file or the workers' database, with a bar that shows how far it is; and the database."""
     from policies.backtest import read_history
 
     if file is not None:
         try:
             with file.open("rb") as lines:
-                yield _counted(read_history(lines))
+                yield _counted(read_history(lines)), None
         except OSError as error:
             raise InvalidValue(f"{file}: {error.strerror}") from None
         return
@@ -344,7 +386,7 @@ def _events(shown: Output, file: Path | None, days: int) -> Iterator[Iterator[Ev
     from custody.withdrawals.history import history
 
     with workers_database(shown) as tx:
-        yield _counted(history(tx, since=int(time.time()) - days * _DAY))
+        yield _counted(history(tx, since=int(time.time()) - days * _DAY)), tx
 
 
 def _counted(events: Iterator[Event]) -> Iterator[Event]:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from chains.errors import InvalidValue
+from custody.console.policy import policy_app
+from custody.console.policy_proofs import prove_app
 from custody.errors import Conflict
+from custody.officers.repository import note_adoption, note_bundle
 from custody.storage.db import Tx
 from custody.withdrawals import history as histories
 from custody.withdrawals import service, windows
@@ -23,9 +29,11 @@ from policies.bundle import Bundle
 from policies.deciding import decide
 from policies.decision import LimitKey
 from policies.rules import Limit, Operation, Policy, Rule, When
+from tests.fakes.api import as_role
 from tests.fakes.signing import DAY
 from tests.fakes.till import Till
 
+assert prove_app in [group.typer_instance for group in policy_app.registered_groups]
 WITHDRAWALS = When(operations=(Operation.WITHDRAWAL,))
 
 
@@ -302,6 +310,56 @@ def test_a_history_goes_on_where_a_page_ends(till: Till, monkeypatch: pytest.Mon
         assert list(history(tx)) == whole
         assert list(history(tx, since=int(time.time()) + 60)) == []
     assert len(whole) == 5
+
+
+def test_the_console_replays_the_database_by_the_bundles_that_were_in_force_and_tries_a_draft_on_it(
+    till: Till, database: str, tmp_path: Path
+) -> None:
+    alice = till.customer("alice", 50_000_000)
+    root = tmp_path / "root.json"
+    root.write_bytes(msgspec.json.encode(till.house.root))
+    settings = {
+        "STRONGROOM_DATABASE_URL": as_role(database, "strongroom_worker"),
+        "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
+        "STRONGROOM_BUNDLE_PATH": str(till.bundle_path),
+        "STRONGROOM_TRUST_ROOT_PATH": str(root),
+        "STRONGROOM_NODES": json.dumps(
+            {"btc": {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}}
+        ),
+        "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
+        "STRONGROOM_SIGNERS": json.dumps({"btc-hot": {"socket": str(tmp_path / "signer.sock")}}),
+    }
+
+    def run(*arguments: str) -> tuple[int, str]:
+        done = CliRunner().invoke(policy_app, [*arguments], env=settings)
+        return done.exit_code, done.output
+
+    for version, more in ((1, 0), (2, 9)):
+        if more:
+            till.adopt(version, policy=with_rules(till.bundle.policy, limited("few", 3600, more)))
+        raw = till.house.signed(till.bundle).encode()
+        with till.admin.transaction() as tx:
+            note_bundle(tx, till.bundle, raw, seen_at=1)
+            note_adoption(tx, raw, adopted_at=1)
+        cancelled = till.request(alice, 1_000_000)
+        till.route()
+        cancel(till, cancelled.id)
+    code, text = run("replay")
+    assert (code, text) == (0, "2 records decided again, 0 differ\n")
+    code, text = run("replay", "--bundle", str(till.bundle_path))
+    assert (code, text) == (0, "1 records decided again, 0 differ; 1 of other versions\n")
+    code, text = run("backtest", "--unchanged")
+    assert (code, text) == (0, "2 decisions, 0 would change\n")
+    draft = tmp_path / "draft.yaml"
+    draft.write_text("rules:\n  - {id: closed, when: {operation: withdrawal}, deny: closed}\n")
+    code, text = run("backtest", "--file", str(draft), "--unchanged")
+    assert code == 1
+    assert text.endswith("2 decisions, 2 would change: 2 hot -> deny\n")
+    with till.admin.transaction() as tx:
+        tx.execute("UPDATE withdrawals SET decision = jsonb_set(decision, '{tier}', '\"cold\"')")
+    code, text = run("replay")
+    assert code == 1
+    assert "recorded cold, again hot" in text
 
 
 def test_a_record_that_was_altered_or_belongs_to_another_bundle_is_not_confirmed(till: Till) -> None:
