@@ -6,18 +6,20 @@ Database, node, monitor, guard and journal are real.
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import msgspec
 import pytest
 
 from custody.approvals.counting import count, lapse
-from custody.signing.announcing import announce_waiting
+from custody.approvals.errors import ApprovalRefused
 from custody.signing.requests import read_request
 from custody.signing.sign import sign
 from custody.withdrawals import service as withdrawals
 from custody.withdrawals.model import Withdrawal
 from ops.devnet.process import wait_until
-from policies.intent import Approval
+from policies.intent import Approval, SignedApproval
 from policies.keys import sign_approval
 from policies.rules import Rule
 from tests.fakes.approving import TWO, Desk
@@ -208,10 +210,10 @@ def test_the_signer_is_shown_an_order_while_its_delay_runs_and_people_are_asked(
     desk.adopt(3, TWO, delay)
     withdrawal = desk.request()
     assert first_sight(till, withdrawal) is None
-    assert announce_waiting(till.db, till.site, till.signer) == 1
+    assert till.announce() == 1
     since = first_sight(till, withdrawal)
     assert since is not None
-    assert announce_waiting(till.db, till.site, till.signer) == 0
+    assert till.announce() == 0
     desk.approve(withdrawal, "ada", "ben")
 
     def queued() -> bool:
@@ -225,7 +227,7 @@ def test_the_signer_is_shown_an_order_while_its_delay_runs_and_people_are_asked(
 
 def test_orders_that_wait_without_a_delay_are_not_shown_before_they_are_to_be_signed(desk: Desk) -> None:
     desk.request()
-    assert announce_waiting(desk.till.db, desk.till.site, desk.till.signer) == 0
+    assert desk.till.announce() == 0
 
 
 def test_one_order_that_the_signer_refuses_keeps_none_of_the_others_from_it(desk: Desk) -> None:
@@ -234,7 +236,39 @@ def test_one_order_that_the_signer_refuses_keeps_none_of_the_others_from_it(desk
     good = desk.request()
     broken = desk.request()
     till.execute("UPDATE withdrawals SET order_signature = repeat('A', 86) || '==' WHERE id = %s", broken.id)
-    assert announce_waiting(till.db, till.site, till.signer) == 2
+    assert till.announce() == 2
     assert first_sight(till, good) is not None
     assert first_sight(till, broken) is None
-    assert announce_waiting(till.db, till.site, till.signer) == 0
+    assert till.announce() == 0
+
+
+def test_of_many_workers_that_count_at_once_one_lets_it_through(desk: Desk) -> None:
+    till, withdrawal = desk.till, desk.request()
+    desk.approve(withdrawal, "ada", "ben")
+    with ThreadPoolExecutor(4) as workers:
+        done = list(workers.map(lambda _: count(till.db, till.bundle, now=int(time.time())), range(8)))
+    assert sum(done) == 1
+    events = till.query("SELECT 1 FROM withdrawal_events WHERE event = 'approve'")
+    assert len(events) == 1
+
+
+def test_an_answer_that_comes_while_others_are_counted_is_counted_later(desk: Desk) -> None:
+    till, withdrawal = desk.till, desk.request()
+    signed = [
+        sign_approval(desk.approval(withdrawal, name), desk.keys[name]) for name in ("ada", "ben", "cem")
+    ]
+
+    def hand_in(each: SignedApproval) -> None:
+        with suppress(ApprovalRefused):  # too late, if two were counted before
+            desk.give(withdrawal, each)
+
+    with ThreadPoolExecutor(4) as people:
+        given = [people.submit(hand_in, each) for each in signed]
+        while not all(each.done() for each in given):
+            count(till.db, till.bundle, now=int(time.time()))
+    for each in given:
+        each.result()
+    count(till.db, till.bundle, now=int(time.time()))
+    assert desk.state(withdrawal) == "cooling"
+    till.route()
+    desk.pay()
