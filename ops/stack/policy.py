@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from ops.stack.listing import ASSET
 from ops.stack.networks import TRIAL_NETWORKS
 from policies.bundle import AssetEntry, Bundle, Confirmations
 from policies.reading import read_policy
@@ -17,7 +18,7 @@ FILE: Final = "trial-policy.yaml"
 
 
 def trial_policy(bundle: Bundle) -> Policy:
-    """The trial's policy, without the rules and cases about assets that the bundle does not list.
+    """The trial's policy, without what is about assets that the bundle does not list.
 
     Args:
         bundle: the trial's, of some of its networks; its own policy is not looked at.
@@ -25,6 +26,7 @@ def trial_policy(bundle: Bundle) -> Policy:
     text = resources.files("ops.stack").joinpath(FILE).read_text()
     listed = {entry.id for entry in bundle.assets}
     every = {
+        ASSET: 8,
         **{network.native: 18 for network in TRIAL_NETWORKS},
         **{token.asset: token.decimals for network in TRIAL_NETWORKS for token in network.tokens},
     }
@@ -47,6 +49,7 @@ def trial_policy(bundle: Bundle) -> Policy:
     return msgspec.structs.replace(
         policy,
         rules=tuple(rule for rule in policy.rules if _about(rule, listed)),
+        holdings=tuple(holding for holding in policy.holdings if holding.asset in listed),
         cases=tuple(case for case in policy.cases if _asks(case, listed)),
     )
 

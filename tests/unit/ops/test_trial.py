@@ -26,6 +26,7 @@ from ops.stack.listing import ASSET, CHAIN, bitcoin, evm
 from ops.stack.networks import TRIAL_NETWORKS
 from ops.stack.quorum import CallerGrant, Quorum, make_bundle, make_quorum, publish
 from policies.bundle import BitcoinKeyset, Bundle, EvmKeyset, TrustRoot, UntrustedBundle, read_bundle
+from policies.bundle.checks import check_consistent
 from policies.cases import judge_all
 from policies.lint import lint
 from policies.rules import Rule
@@ -135,7 +136,15 @@ def test_a_trial_of_bitcoin_alone_has_rules_about_nothing_else(tmp_path: Path) -
     quorum = make_quorum(tmp_path / "officers")
     made = make_bundle(version=1, listings=LISTINGS[:1], callers=[], quorum=quorum)
     assert {asset for rule in made.policy.rules for asset in rule.when.assets} == {ASSET}
+    check_consistent(made)
     assert [outcome.wrong for outcome in judge_all(made) if outcome.wrong] == []
+
+
+def test_a_trial_without_bitcoin_has_rules_about_the_others(tmp_path: Path) -> None:
+    quorum = make_quorum(tmp_path / "officers")
+    made = make_bundle(version=1, listings=LISTINGS[1:], callers=[], quorum=quorum)
+    assert {asset for rule in made.policy.rules for asset in rule.when.assets} == {"ETH", "USDX", "XETH"}
+    check_consistent(made)
 
 
 def test_the_factorys_admin_is_somebody_whose_private_key_is_kept(tmp_path: Path) -> None:
