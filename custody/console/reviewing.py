@@ -108,6 +108,11 @@ def review(question: Mapping[str, Any], bundle: Bundle, *, now: int) -> Review:
         names = [
             name for name in claimed.__struct_fields__ if getattr(claimed, name) != getattr(intent, name)
         ]
+        if names == ["policy_version"]:
+            raise NotGenuine(
+                f"it was decided under version {claimed.policy_version}, the bundle here is version {bundle.version}:"
+                " get the newest bundle from the officers, or wait until it is decided again"
+            )
         raise NotGenuine(f"the intent differs from what order and bundle say, in {', '.join(names)}")
     if question.get("intent_digest") != intent.digest_hex() or question.get("withdrawal") != order.id:
         raise NotGenuine("the digest or the id that is asked about is another one's")

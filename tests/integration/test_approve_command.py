@@ -234,6 +234,14 @@ def test_fault_44_a_destination_or_amount_that_was_edited_is_shown_as_not_genuin
         review(question, bundle, now=now + 7_200)
 
 
+def test_who_has_an_old_bundle_is_told_to_get_the_newest(office: Office) -> None:
+    office.request()
+    [question] = office.api.client().items("/v1/approvals")
+    other = msgspec.structs.replace(office.api.bundle, version=office.api.bundle.version + 1)
+    with pytest.raises(NotGenuine, match="get the newest bundle"):
+        review(question, other, now=int(time.time()))
+
+
 def test_a_bundle_without_its_quorum_is_not_used(office: Office) -> None:
     withdrawal = office.request()
     raw = json.loads((office.folder / "bundle.json").read_text())
