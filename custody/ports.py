@@ -104,6 +104,8 @@ class Step(StrEnum):
     ROUTE = "route"
     EXPIRE = "expire"
     SETTLE_INTERNAL = "settle_internal"
+    ANNOUNCE = "announce"
+    """Signers are shown what they have to know for a while before they pay."""
     BUILD = "build"
     SIGN = "sign"
     BROADCAST = "broadcast"

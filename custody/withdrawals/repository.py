@@ -290,7 +290,7 @@ def record_decision(
     """Store the facts and the outcome of the policy."""
     tx.execute(
         "UPDATE withdrawals SET decision = %s, policy_version = %s, tier = %s, settlement = %s, approved_until = NULL,"
-        " announced = false, updated_at = now() WHERE id = %s",
+        " updated_at = now() WHERE id = %s",
         [Jsonb(dict(decision)), decision["bundle_version"], tier, settlement, withdrawal_id],
     )
 
@@ -310,22 +310,6 @@ def set_delay(tx: Tx, withdrawal_id: UUID, seconds: int) -> None:
         "UPDATE withdrawals SET not_before = greatest(now(), created_at + make_interval(secs => %s)) WHERE id = %s",
         [seconds, withdrawal_id],
     )
-
-
-def unannounced(tx: Tx, chain: str, tier: str, *, limit: int) -> Sequence[Withdrawal]:
-    """Withdrawals that wait out a delay, or for people before, and that their signer was not shown; oldest first."""
-    rows = tx.all(
-        f"SELECT {_COLUMNS} FROM withdrawals w WHERE w.state IN ('awaiting_approval', 'cooling') AND NOT w.announced"
-        " AND w.chain = %s AND w.tier = %s AND (w.decision->>'delay_seconds')::bigint > 0"
-        " ORDER BY w.created_at, w.id LIMIT %s",
-        [chain, tier, limit],
-    )
-    return [_withdrawal(row) for row in rows]
-
-
-def mark_announced(tx: Tx, ids: Sequence[UUID]) -> None:
-    """Their signer has been shown these."""
-    tx.execute("UPDATE withdrawals SET announced = true WHERE id = ANY (%s)", [list(ids)])
 
 
 def attach(tx: Tx, withdrawal_id: UUID, transaction_id: UUID | None) -> None:

@@ -25,6 +25,7 @@ from custody.workers import steps
 BEAT_SECONDS: Final[Mapping[Step, float]] = {  # seconds of a timer, no money
     Step.ROUTE: 1.0,
     Step.SETTLE_INTERNAL: 1.0,
+    Step.ANNOUNCE: 5.0,
     Step.BUILD: 1.0,
     Step.SIGN: 1.0,
     Step.BROADCAST: 2.0,

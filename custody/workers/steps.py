@@ -109,13 +109,22 @@ def _build(services: Services) -> int:
     return _at_each_site(services.wallets(), one_site)
 
 
-def _sign(services: Services) -> int:
-    def one_site(site: Site) -> int:
-        signer = services.signer(site.keyset.id)
-        announce_waiting(services.database, site, signer)
-        return len(sign(services.database, site, signer, clock=services.clock))
+def _announce(services: Services) -> int:
+    return _at_each_site(
+        _working(services),
+        lambda site: announce_waiting(
+            services.database, site, services.signer(site.keyset.id), now=services.clock()
+        ),
+    )
 
-    return _at_each_site(_working(services), one_site)
+
+def _sign(services: Services) -> int:
+    return _at_each_site(
+        _working(services),
+        lambda site: len(
+            sign(services.database, site, services.signer(site.keyset.id), clock=services.clock)
+        ),
+    )
 
 
 def _broadcast(services: Services) -> int:
@@ -175,6 +184,7 @@ _STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
     Step.ROUTE: _route,
     Step.EXPIRE: _expire,
     Step.SETTLE_INTERNAL: _settle_internal,
+    Step.ANNOUNCE: _announce,
     Step.BUILD: _build,
     Step.SIGN: _sign,
     Step.BROADCAST: _broadcast,
@@ -188,7 +198,7 @@ _STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
 }
 
 FOLLOWED_BY: Final[Mapping[Step, tuple[Step, ...]]] = {
-    Step.ROUTE: (Step.BUILD, Step.SETTLE_INTERNAL),
+    Step.ROUTE: (Step.ANNOUNCE, Step.BUILD, Step.SETTLE_INTERNAL),
     Step.BUILD: (Step.SIGN,),
     Step.SIGN: (Step.BROADCAST,),
     Step.BUMP: (Step.SIGN,),

@@ -21,6 +21,7 @@ from custody.reconcile.model import Report
 from custody.reconcile.service import enforce, reconcile
 from custody.screening.ports import Elsewhere, Screening
 from custody.signing import repository as transactions
+from custody.signing.announcing import announce_waiting
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build, fill_gap
 from custody.signing.bump import bump, bump_stuck
@@ -218,6 +219,9 @@ class Teller(ABC):
             nodes={self.chain: self.adapter},
         )
         return done + count(self.db, self.bundle, now=now) + lapse(self.db, now=now) + cool(self.db)
+
+    def announce(self) -> int:
+        return announce_waiting(self.db, self.site, self.signer, now=int(time.time()))
 
     def build(self) -> UUID | None:
         screen_again(self.db, self.chain, self.screening)

@@ -137,6 +137,54 @@ def test_only_the_very_address_of_a_usable_entry_is_paid(lister: Lister) -> None
     assert lister.till.paid_to(address) == 1_000_000
 
 
+def test_the_signers_own_clock_for_a_destination_starts_with_its_entry(lister: Lister) -> None:
+    till, address = lister.till, lister.till.outside.address()
+    brief = Rule(id="young", when=When(destination_younger_than=2), deny="the destination is too new")
+    till.adopt(3, requirements=(LISTED_ONLY, brief))
+    entry = lister.listed(address)
+    assert till.announce() == 1
+    [seen] = sights(till, address)
+    assert till.announce() == 0
+    wait_until(lambda: lister.standing(entry) is Standing.USABLE, timeout=20, what="a usable entry")
+    withdrawal = till.request("alice", 1_000_000, destination=address)
+    till.send()  # the signer has known it for as long as we have: it is not refused
+    till.settle()
+    assert till.withdrawal(withdrawal.id).state == "settled"
+    assert sights(till, address) == [seen]
+
+
+def test_an_order_that_was_too_early_starts_the_signers_clock_too(lister: Lister) -> None:
+    address = lister.till.outside.address()
+    lister.till.adopt(3, requirements=(YOUNG,))
+    assert lister.pay(address)[0] == "rejected"
+    assert lister.till.announce() == 1
+    assert len(sights(lister.till, address)) == 1
+
+
+def test_no_edit_of_the_database_makes_a_signer_pay_before_its_own_first_sight_is_old_enough(
+    lister: Lister,
+) -> None:
+    """All of the online side's SQL is the attacker's; the caller's key is not."""
+    till, address = lister.till, lister.till.outside.address()
+    entry = lister.listed(address)
+    till.announce()
+    with till.admin.transaction() as tx:
+        tx.execute("SET LOCAL session_replication_role = replica")
+        tx.execute("UPDATE whitelist SET listed_at = now() - interval '9 days' WHERE id = %s", [entry.id])
+        tx.execute("UPDATE destinations SET since = now() - interval '9 days'")
+    assert lister.pay(address)[0] == "queued"
+    assert till.build() is not None
+    assert till.sign() == []
+    [row] = till.query("SELECT reason, state FROM withdrawals")
+    assert (row["state"], "destination-too-young" in row["reason"]) == ("queued", True)
+
+
+def sights(till: Till, address: str) -> list[int]:
+    """Since when the signer knows a destination."""
+    since = till.journal.write(lambda book: book.destination_since(CHAIN, address))
+    return [] if since is None else [since]
+
+
 def test_who_lists_anew_what_was_removed_waits_anew(lister: Lister) -> None:
     address = lister.till.outside.address()
     lister.remove(lister.listed(address, ago=HOUR))

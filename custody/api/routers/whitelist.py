@@ -46,8 +46,8 @@ def request_entry(call: Writer, entry: schemas.UuidText, body: schemas.NewEntry)
 
 @router.post("/{entry}/confirm", response_model=schemas.EntryOut)
 def confirm_entry(call: Writer, entry: schemas.UuidText, body: schemas.NewConfirmation) -> Response:
-    """Confirm an entry with your signature. From the moment a worker has verified it, it cools; of the house: from when an
-    operator has accepted it."""
+    """Confirm an entry with your signature. It cools from the moment a worker has verified it; an entry of the house:
+    from the moment an operator has accepted it."""
     signed = SignedWhitelistEntry(WhitelistEntry.from_object(body.entry.model_dump()), body.signature)
 
     def effect(tx: Tx) -> schemas.EntryOut:

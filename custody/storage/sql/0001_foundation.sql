@@ -508,7 +508,6 @@ CREATE TABLE withdrawals (
     decision        jsonb,                                -- facts and outcome of the policy, as decided
     policy_version  bigint,                               -- of the bundle under which it was decided; 0: to be decided again
     unheard         boolean NOT NULL DEFAULT false,       -- something was said in `approvals` that nobody has counted
-    announced       boolean NOT NULL DEFAULT false,       -- its signer was shown the order before it is to sign
     approved_until  timestamptz,                          -- then its approvals are too few; null: nobody is asked
     settlement      text CHECK (settlement IN ('chain', 'internal')),
     transaction_id  uuid REFERENCES transactions (id),    -- the one transaction that serves it
@@ -523,7 +522,6 @@ CREATE INDEX ON withdrawals (state, not_before);
 CREATE INDEX ON withdrawals (policy_version) WHERE state IN ('awaiting_approval', 'cooling', 'queued');
 CREATE INDEX ON withdrawals (approved_until) WHERE state IN ('cooling', 'queued') AND approved_until IS NOT NULL;
 CREATE INDEX ON withdrawals (created_at, id) WHERE unheard;
-CREATE INDEX ON withdrawals (created_at, id) WHERE state IN ('awaiting_approval', 'cooling') AND NOT announced;
 CREATE INDEX ON withdrawals (customer_id, id);
 CREATE INDEX ON withdrawals (transaction_id);
 CREATE INDEX ON withdrawals (customer_id, chain, destination)
@@ -853,12 +851,12 @@ CREATE TABLE destinations (
 CREATE TRIGGER destinations_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON destinations
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
--- What signers were shown early, so that their own clocks run: digests of orders and of whitelists' entries.
+-- What signers were shown early, so that their own clocks run: withdrawals' orders, and entries of whitelists.
 CREATE TABLE announcements (
-    wallet text NOT NULL,
-    digest text NOT NULL CHECK (digest ~ '^[0-9a-f]{64}$'),
-    at     timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (wallet, digest)
+    wallet  text NOT NULL,
+    subject uuid NOT NULL,
+    at      timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (wallet, subject)
 );
 
 -- What the key of a destination is to sign, and what it has signed. Whoever reads a row verifies it.
@@ -1179,7 +1177,7 @@ GRANT UPDATE (data, state, attempts, next_attempt_at, last_error, reference, del
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
 GRANT INSERT ON withdrawal_events, deposit_events, halts, policy_counts TO strongroom_worker;
-GRANT UPDATE (policy_version, unheard, announced, approved_until) ON withdrawals TO strongroom_worker;
+GRANT UPDATE (policy_version, unheard, approved_until) ON withdrawals TO strongroom_worker;
 GRANT DELETE ON policy_counts TO strongroom_worker;
 GRANT INSERT, UPDATE ON policy_counting TO strongroom_worker;
 -- Operators at the host lift a halt or a freeze with the workers' role; the API, which strangers reach, cannot.
@@ -1187,7 +1185,7 @@ GRANT DELETE ON halts TO strongroom_worker;
 GRANT UPDATE (state, reason) ON customers TO strongroom_worker;
 GRANT INSERT, DELETE ON reservations TO strongroom_worker;
 GRANT INSERT ON destinations TO strongroom_worker;
-GRANT INSERT (wallet, digest) ON announcements TO strongroom_worker;
+GRANT INSERT (wallet, subject) ON announcements TO strongroom_worker;
 GRANT UPDATE (state, listed_at, label, removed_by, updated_at) ON whitelist TO strongroom_worker;
 GRANT INSERT, UPDATE ON losses, fee_observations TO strongroom_worker;
 GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, rotations, variances TO strongroom_worker;
