@@ -123,6 +123,7 @@ class Processes(Teller):
             "TRUST_ROOT_PATH": str(self.root_path),
             "NODES": msgspec.json.encode({self.chain: self._node_settings()}).decode(),
             "GATHER_SECONDS": "0",
+            "SCREENING": '{"elsewhere": "tests"}',
             "SIGNERS": msgspec.json.encode({self.site.keyset.id: {"socket": str(self.socket)}}).decode(),
         }
         process = ManagedProcess(
