@@ -43,6 +43,7 @@ DEPOSITS: Final = "deposits"
 """The source of sweeps: deposit addresses."""
 
 _SHOWN: Final = 5
+_HIDDEN: Final = "it has characters that don't show, such as line breaks or terminal controls: remove them"
 _FACTS: Final = frozenset(field.name for field in fields(Facts))
 
 
@@ -130,10 +131,18 @@ def _sizes(policy: Policy) -> Iterator[Problem]:
             yield Problem(section, "", "", f"there are {count}, at most {most} are allowed")
 
 
+def _hidden(text: str) -> bool:
+    """Whether it has characters that don't show: who reads it before signing could be made to see something else."""
+    return not text.isprintable()
+
+
 def _rule(rule: Rule, names: Names, groups: set[str], addresses: set[str]) -> Iterator[Problem]:
     def problem(key: str, says: str) -> Problem:
         return Problem("rules", rule.id, key, says)
 
+    for key, text in (("about", rule.about), ("deny", rule.deny or "")):
+        if _hidden(text):
+            yield problem(key, _HIDDEN)
     does = {
         "route": rule.route is not None,
         "approvals": rule.approvals is not None,
@@ -310,7 +319,16 @@ def _holdings(policy: Policy, names: Names) -> Iterator[Problem]:
             yield Problem("holdings", name, "", "what may hold nothing is never refilled")
 
 
+def _texts(value: object) -> list[str]:
+    if isinstance(value, list):
+        return [text for each in value for text in _texts(each)]
+    return [value] if isinstance(value, str) else []
+
+
 def _case(case: Case, limited: set[str], groups: set[str]) -> Iterator[Problem]:
+    for text in (case.given, *case.because):
+        if _hidden(text):
+            yield Problem("cases", case.id, "because", _HIDDEN)
     try:
         told = json.loads(case.given)
         if not isinstance(told, dict):
@@ -318,6 +336,8 @@ def _case(case: Case, limited: set[str], groups: set[str]) -> Iterator[Problem]:
         unheard = sorted(told.keys() - _FACTS)
         if unheard:
             raise InvalidValue(_unknown(f"there is no fact {unheard[0]}", unheard[0], _FACTS))
+        if any(_hidden(text) for value in told.values() for text in _texts(value)):
+            raise InvalidValue(_HIDDEN)
         known = {key: value for key, value in told.items() if value is not None}
         read({"operation": Operation.WITHDRAWAL, "now": 0, **known})
     except (ValueError, InvalidValue) as error:

@@ -45,12 +45,20 @@ def level(text: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """At most 300 characters."""
-    if len(text) > _LONGEST:
+    """One line of at most 300 characters that show what they are; blanks and line breaks are one blank each."""
+    found = " ".join(text.split())
+    if not found:
+        raise InvalidValue("this is empty: write a sentence, or remove the key")
+    if len(found) > _LONGEST:
         raise InvalidValue(
-            f"this has {len(text)} characters, at most {_LONGEST} are kept: put the rest in a comment"
+            f"this has {len(found)} characters, at most {_LONGEST} are kept: put the rest in a comment"
         )
-    return text
+    if not found.isprintable():
+        hidden = next(character for character in found if not character.isprintable())
+        raise InvalidValue(
+            f"remove the character U+{ord(hidden):04X}: it doesn't show, and could hide what does"
+        )
+    return found
 
 
 def choice(what: str, allowed: Sequence[str]) -> Callable[[str], str]:

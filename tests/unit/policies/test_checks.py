@@ -204,6 +204,19 @@ def test_a_case_whose_facts_cannot_be_read_is_refused(given: str) -> None:
     assert problems(cases=(Case(id="a", given='{"units": null}', expect="deny"),)) == []
 
 
+@pytest.mark.parametrize("hidden", ["\x1b[2K", "\n", "\r", "\u202e", "\u200b", "\x00", "\ufeff"])
+def test_what_officers_read_before_they_sign_hides_nothing(hidden: str) -> None:
+    text = f"Small{hidden}payments"
+    for found in (
+        of_rule(route="hot", about=text),
+        of_rule(deny=text),
+        problems(cases=(Case(id="a", given="{}", expect="deny", because=(text,)),)),
+        problems(cases=(Case(id="a", given=json.dumps({"id": text}, ensure_ascii=False), expect="deny"),)),
+    ):
+        assert any("characters that don't show" in problem for problem in found)
+    assert of_rule(route="hot", about="Größere Beträge: 小额 ✓") == []
+
+
 def test_a_case_fills_windows_that_there_are() -> None:
     case = Case(id="a", given="{}", expect="deny", spent=(Filled(rule="hot", amount="1"),))
     assert problems(rules=(HOT,), cases=(case,)) == ["case a, spent: no rule hot has a limit; there are none"]

@@ -128,6 +128,11 @@ def test_words_stay_words_whatever_yaml_makes_of_them() -> None:
     assert rule.when.customers == ("no", "2026-01-01", "0x10", "1e3", "null", "1.5")
 
 
+def test_a_sentence_may_be_folded_over_lines() -> None:
+    [rule] = rules("  - id: a\n    about: >\n      Small payments,\n      paid   at once.\n    route: hot\n")
+    assert rule.about == "Small payments, paid at once."
+
+
 def test_an_amount_says_which_asset_is_meant() -> None:
     band, window = rules(
         """
@@ -356,6 +361,15 @@ def test_what_is_no_policy_at_all_is_told(text: str, told: list[str]) -> None:
          " customer, initiator, mfa_without, amount_from, amount_below, value_from, value_below,"
          " destination_younger_than, password_younger_than, mfa_younger_than, kyc_below, mfa_fewer_than, hours,"
          " screening, new_device or new_ip")),
+        (
+            '{id: a, about: "all \\u202E is well", route: hot}',
+            "2:20: remove the character U+202E: it doesn't show, and could hide what does",
+        ),
+        (
+            '{id: a, deny: "\\e[2KNo.", route: hot}',
+            "2:19: remove the character U+001B: it doesn't show, and could hide what does",
+        ),
+        ("{id: a, about: ' ', route: hot}", "2:20: this is empty: write a sentence, or remove the key"),
         ("{id: a, about: " + "x" * 301 + ", route: hot}",
          "2:20: this has 301 characters, at most 300 are kept: put the rest in a comment"),
     ],

@@ -49,7 +49,11 @@ GROUPS = (
 )
 ADDRESSES = (AddressGroup(id="friends", addresses=("bitcoin:bc1q", "bitcoin:no")),)
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+TEXT = (
+    st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), min_size=1, max_size=40)
+    .map(lambda text: " ".join(text.split()))
+    .filter(lambda text: text != "" and text.isprintable())
+)
 UNITS = st.integers(0, 10**24).map(str)
 SECONDS = st.integers(1, 10**8)
 
