@@ -99,10 +99,11 @@ def _follow(tx: Tx, question: Question, bundle: Bundle) -> int:
     if heard.rejected:
         _reject(tx, withdrawal, heard)
         return 1
-    given = [
-        ((bundle.approver(each.approval.approver), each.approval.group), each.approval.expires_at)
-        for each in heard.approved
-    ]
+    given = []
+    for each in heard.approved:
+        approver = bundle.approver(each.approval.approver)
+        end = min(each.approval.expires_at, approver.not_after)
+        given.append(((approver, each.approval.group), end))
     until = lasts_until(question.asked, given)
     repository.mark_heard(tx, withdrawal.id, until=until)
     if withdrawal.state is not WithdrawalState.AWAITING_APPROVAL:

@@ -174,6 +174,17 @@ def test_approvals_that_expire_before_the_payment_is_signed_are_asked_again(desk
     desk.pay()
 
 
+def test_an_approval_holds_no_longer_than_its_approvers_own_time(desk: Desk) -> None:
+    till, house, later = desk.till, desk.till.house, int(time.time()) + 2 * HOUR
+    ada = house.approver_entry("ada", not_after=later - HOUR)
+    desk.adopt(3, approvers=(ada, house.approver_entry("ben")))
+    withdrawal = desk.request()
+    desk.approve(withdrawal, "ada", "ben", expires_at=later + HOUR)
+    till.route()
+    assert desk.state(withdrawal) == "queued"
+    assert lapse(till.db, now=later) == 1
+
+
 def test_approvals_that_expire_after_it_was_built_are_shown_to_no_signer_and_asked_again(desk: Desk) -> None:
     till, withdrawal, later = desk.till, desk.request(), int(time.time()) + 2 * HOUR
     desk.approve(withdrawal, "ada", "ben", expires_at=later - HOUR)
