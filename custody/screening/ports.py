@@ -35,7 +35,9 @@ class Screening:
 
     def ask(self, subject: Subject) -> Answer:
         """What all of them say; who does not answer is named in `missing`."""
-        words, missing = [], []
+        words: list[Word] = []
+        # Nobody is not somebody who finds nothing.
+        missing = [] if self._providers else [("screening", "no provider is configured")]
         for provider in self._providers:
             try:
                 words.append(provider.ask(subject))

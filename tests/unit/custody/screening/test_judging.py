@@ -47,6 +47,10 @@ def test_a_hit_of_any_provider_is_a_hit_and_all_must_answer_for_clear() -> None:
     assert judge(nobody, Screening([silent, clear, bad]).ask(SUBJECT)) == Hit((finding("b"),))
 
 
+def test_where_nobody_is_asked_nothing_is_clear() -> None:
+    assert judge(Standing(), Screening([]).ask(SUBJECT)) == Unknown("screening: no provider is configured")
+
+
 def test_what_was_released_is_clear_in_a_newer_version_and_other_words_are_not() -> None:
     released = Standing(released=frozenset({finding().what}))
     assert judge(released, answer(finding(version="2"))) == Cleared()
