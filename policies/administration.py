@@ -84,6 +84,7 @@ _READS: Final = (
     "approvals:read",
     "ledger:read",
     "events:read",
+    "whitelist:read",
 )
 _HANDED_IN: Final = ("approvals:give", "statements:give")
 """What others have signed counts whoever hands it in."""

@@ -293,6 +293,24 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "QuestionOut": _QUESTION,
     "Page_QuestionOut_": _page(_QUESTION),
     "TravelRuleOut": {"withdrawal": _ORDER, "state": "pending", "attached_at": _AT, "delivered_at": None},
+    "Page_ActionOut_": _page(
+        {
+            "number": 17,
+            "at": "2026-11-20T09:30:00Z",
+            "operator": "tess",
+            "key": "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29",
+            "via": "host",
+            "origin": "tess@ops-1",
+            "action": "lift",
+            "parameters": {"scope": "all", "reason": "explained"},
+            "outcome": "asked",
+            "reason": "1 of operators",
+            "decision": None,
+            "bundle_version": 7,
+            "asked_in": None,
+            "hash": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+        }
+    ),
     "Page_CaseOut_": _page(
         {
             "id": "0192f0c1-9d40-7c33-8e5f-7a8b9c0d1e2f",

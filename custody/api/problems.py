@@ -170,6 +170,7 @@ RULES: Final[Mapping[type[Exception], Rule]] = {
         "address-not-allowed", 403, "Operators do not come from there",
         "Come from a network of the setting operator_networks. This is recorded.", _of("operator", "address"),
     ),
+    audit.NotDone: Rule("action-not-done", 403, "It was not done", "", _of("operator", "action")),
     audit.NotAnOperator: Rule(
         "not-an-operator", 403, "This is no operator", "This is recorded.", _of("operator", "action")
     ),

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from chains.types import Amount
 from custody.api import paging, readmodel, schemas
 from custody.approvals.model import Question
+from custody.audit.model import Record
 from custody.customers.repository import Customer
 from custody.deposits.model import AddressRow, Deposit
 from custody.ledger.statements import Balances, StatementPage
@@ -89,6 +90,11 @@ def case(found: Case) -> schemas.CaseOut:
         opened_at=found.opened_at,
         resolved_at=found.resolved_at,
     )
+
+
+def action(found: Record) -> schemas.ActionOut:
+    """What an operator did."""
+    return schemas.ActionOut.model_validate(found.told())
 
 
 def travel_rule(found: Attached) -> schemas.TravelRuleOut:

@@ -29,8 +29,8 @@ from custody.ledger import service as ledger
 from custody.ledger.bookings import credit_deposit
 from custody.ports import Step
 from custody.storage.db import Database
-from custody.storage.sealing import Keys
 from custody.storage.migrate import set_role_password
+from custody.storage.sealing import Keys
 from ops.devnet.process import wait_until
 from policies.bundle import (
     AssetEntry,
@@ -40,6 +40,8 @@ from policies.bundle import (
     Caller,
     Confirmations,
     Officer,
+    Operator,
+    OperatorRole,
     TierCap,
     TrustRoot,
     UntrustedBundle,
@@ -54,6 +56,13 @@ from tests.support.amounts import AmountRules, policy_of
 AUDIENCE = "strongroom-test"
 PASSWORD = "a password for tests"
 BTC = 100_000_000
+OPERATORS: dict[str, tuple[OperatorRole, ...]] = {
+    "otto": ("support", "treasury", "compliance", "security", "auditor"),
+    "sue": ("support",),
+    "tess": ("treasury",),
+    "aud": ("auditor",),
+}
+"""Who may act by hand in every bundle of `running_api`."""
 GENESIS = "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206"
 FOREIGN_ADDRESS = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 """BIP173's example key on regtest: not ours."""
@@ -271,7 +280,7 @@ def running_api(
     Args:
         superuser_dsn: of the database.
         callers: further callers with their scopes, beside `exchange`, `other` (all scopes), `reader` (customers only)
-            and `past` (all scopes, whose time is over).
+            and `past` (all scopes, whose time is over); and `OPERATORS`.
         extend: adds to the bundle.
         signers: further signers by key-set.
         changes: of the `ApiServices`.
@@ -280,11 +289,17 @@ def running_api(
     every = tuple(str(scope) for scope in Scope)
     scopes = {"exchange": every, "other": every, "past": every, "reader": (str(Scope.CUSTOMERS_READ),)}
     scopes |= callers or {}
-    keys = {name: SigningKey.generate() for name in scopes}
+    keys = {name: SigningKey.generate() for name in (*scopes, *OPERATORS)}
     signer = AttestingSigner()
     bundle = make_bundle({name: (keys[name], scopes[name]) for name in scopes}, signer)
     past = tuple(msgspec.structs.replace(c, not_after=1) if c.id == "past" else c for c in bundle.callers)
-    bundle = extend(msgspec.structs.replace(bundle, callers=past))
+    operators = tuple(
+        Operator(
+            id=name, key=keys[name].public_hex, organisation="acme", roles=roles, not_after=bundle.expires_at
+        )
+        for name, roles in OPERATORS.items()
+    )
+    bundle = extend(msgspec.structs.replace(bundle, callers=past, operators=operators))
     officer = SigningKey.generate()
     olga = Officer(
         id="olga", key=officer.public_hex, organisation="board", not_after=int(time.time()) + 86_400

@@ -20,6 +20,7 @@ from custody.api.calls import Scope
 from custody.api.openapi import scope_of
 from custody.ids import new_id
 from ops.devnet.postgres import EmbeddedPostgres
+from policies.administration import OPERATORS_ONLY
 from policies.keys import SigningKey
 from policies.token import MAX_CLOCK_AHEAD_SECONDS, MAX_LIFETIME_SECONDS, Request
 from tests.fakes.api import BTC, RunningApi, authorization, kind, running_api
@@ -55,6 +56,7 @@ RULES: Final = {
     "GET /v1/alerts": Scope.EVENTS_READ,
     "GET /v1/status": Scope.EVENTS_READ,
     "GET /v1/cases": Scope.CASES_READ,
+    "GET /v1/operator-actions": Scope.ACTIONS_READ,
     "PUT /v1/withdrawals/{withdrawal}/travel-rule": Scope.WITHDRAWALS_WRITE,
     "POST /v1/statements": Scope.STATEMENTS_GIVE,
     "PUT /v1/whitelist/{entry}": Scope.WHITELIST_WRITE,
@@ -75,6 +77,13 @@ ROUTES: Final = {
     for method in route.methods or ()
 }
 GUARDED: Final = sorted(ROUTES.keys() - PUBLIC)
+BY_HAND: Final = sorted(name for name, scope in RULES.items() if scope in OPERATORS_ONLY)
+"""Operators' routes: no caller has them, whatever its scopes."""
+
+
+def sender(name: str) -> str:
+    """Somebody who may use a route."""
+    return "otto" if name in BY_HAND else "exchange"
 
 
 def sample(api: RunningApi, name: str, caller: str) -> Request:
@@ -173,7 +182,17 @@ def test_only_what_is_below_v1_asks_for_a_token_and_all_of_it_does() -> None:
     assert {name for name in ROUTES if not name.split(" ")[1].startswith("/v1/")} == PUBLIC
 
 
-@pytest.mark.parametrize("name", GUARDED)
+@pytest.mark.parametrize("name", BY_HAND)
+def test_a_route_of_operators_is_open_to_no_caller_whatever_its_scopes(api: RunningApi, name: str) -> None:
+    before = api.contents()
+    for caller in ("exchange", *(caller.id for caller in api.bundle.callers if "only-" in caller.id)):
+        answer = answer_to(api, name, caller)
+        assert (answer.status_code, kind(answer)) == (403, "operators-only"), f"{name} as {caller}"
+    assert api.contents() == before
+    assert answer_to(api, name, "otto").status_code in (200, 404)
+
+
+@pytest.mark.parametrize("name", sorted(set(GUARDED) - set(BY_HAND)))
 def test_a_route_is_open_to_its_scope_alone(api: RunningApi, name: str) -> None:
     every = list(enumerate(Scope))
     barred = [f"only-{n}" for n, scope in every if scope is not RULES[name]]
@@ -200,11 +219,11 @@ def answer_to(api: RunningApi, name: str, caller: str) -> httpx.Response:
     return send(api, good, authorization(api, good, caller=caller, key=api.keys[caller]))
 
 
-def wrong_tokens(api: RunningApi, request: Request) -> Iterator[tuple[str, int, str, str | None]]:
+def wrong_tokens(api: RunningApi, request: Request, who: str) -> Iterator[tuple[str, int, str, str | None]]:
     """What is wrong, the status and the kind of the answer to it, and the token."""
 
     def signed(**changes: Any) -> str:
-        return authorization(api, request, **changes)
+        return authorization(api, request, **{"caller": who, "key": api.keys[who], **changes})
 
     def issued(seconds: int, lifetime: int = 30) -> str:
         now = api.now()
@@ -229,14 +248,21 @@ def wrong_tokens(api: RunningApi, request: Request) -> Iterator[tuple[str, int, 
     yield "another query", 401, "token-mismatch", signed(query="limit=1")
     yield "another body", 401, "token-mismatch", signed(body_sha256="0" * 64)
     yield "an unknown caller", 401, "unknown-caller", signed(caller="nobody")
+    yield (
+        "an operator's name by a caller",
+        401,
+        "bad-token-signature",
+        signed(caller="otto", key=api.keys["exchange"]),
+    )
     yield "a caller whose time is over", 401, "unknown-caller", signed(caller="past", key=api.keys["past"])
 
 
 @pytest.mark.parametrize("name", GUARDED)
 def test_no_route_takes_a_token_that_is_wrong_in_any_way(api: RunningApi, name: str) -> None:
-    good = sample(api, name, "exchange")
+    who = sender(name)
+    good = sample(api, name, who)
     before = api.contents()
-    for what, status, expected, token in wrong_tokens(api, good):
+    for what, status, expected, token in wrong_tokens(api, good, who):
         answer = send(api, good, token)
         assert (answer.status_code, kind(answer)) == (status, expected), f"{name}: {what}: {answer.text}"
         assert answer.headers["www-authenticate"] == "Strongroom"
@@ -245,15 +271,16 @@ def test_no_route_takes_a_token_that_is_wrong_in_any_way(api: RunningApi, name: 
         replace(good, query="limit=2"),
         replace(good, body=good.body + b" "),
     ):
-        answer = send(api, other, authorization(api, good))
+        answer = send(api, other, authorization(api, good, caller=who, key=api.keys[who]))
         assert (answer.status_code, kind(answer)) == (401, "token-mismatch"), f"{name}: {other}"
     assert api.contents() == before
 
 
 @pytest.mark.parametrize("name", GUARDED)
 def test_a_token_that_was_used_is_refused_everywhere(api: RunningApi, name: str) -> None:
-    good = sample(api, name, "exchange")
-    token = authorization(api, good)
+    who = sender(name)
+    good = sample(api, name, who)
+    token = authorization(api, good, caller=who, key=api.keys[who])
     first = send(api, good, token)
     assert first.status_code in (200, 201, 202, 404, 409), first.text
     before = api.contents()

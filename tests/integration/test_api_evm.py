@@ -295,7 +295,7 @@ def test_a_payment_in_a_block_says_what_it_paid_and_counts_from_the_finalised_bl
     shown = client.withdrawal(made["id"])
     assert shown["network_fee"] == {"asset": "ETH", "amount": "0.001071000000000000"}
     assert shown["confirmations"] == 2
-    bump = client.bump_withdrawal(made["id"], feerate=45 * 10**9)
+    bump = api.client("otto").bump_withdrawal(made["id"], feerate=45 * 10**9)
     assert bump["feerate"] == 45 * 10**9
     (chain,) = [each for each in client.status()["chains"] if each["chain"] == CHAIN]
     assert (chain["family"], chain["height"], chain["final_height"]) == ("evm", 12, 10)

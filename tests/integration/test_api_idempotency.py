@@ -253,7 +253,9 @@ def test_another_caller_cannot_cancel(api: RunningApi) -> None:
 def test_a_withdrawal_without_a_transaction_has_nothing_to_bump(api: RunningApi) -> None:
     order = api.order()
     api.client().withdraw(order)
-    answer = api.client().send("POST", f"/v1/withdrawals/{order.id}/bump", None, {}, idempotency_key="k")
+    answer = api.client("otto").send(
+        "POST", f"/v1/withdrawals/{order.id}/bump", None, {}, idempotency_key="k"
+    )
     assert (answer.status_code, kind(answer)) == (409, "not-bumpable")
 
 
@@ -273,11 +275,10 @@ def test_a_bump_is_recorded_once_for_the_worker(api: RunningApi) -> None:
                 "UPDATE withdrawals SET state = %s, screened_at = now() WHERE id = %s", [state, order.id]
             )
         connection.execute("UPDATE withdrawals SET transaction_id = %s", [transaction])
+    client = api.client("otto")
     first = client.bump_withdrawal(order.id, feerate=25_000)
     assert first["transaction"] == str(transaction)
     wait_until(lambda: Step.BUMP in api.woken, timeout=5, what="the bell")
     again = client.send("POST", f"/v1/withdrawals/{order.id}/bump", None, {}, idempotency_key="k")
     assert (again.status_code, kind(again)) == (409, "bump-pending")
-    assert api.query("SELECT feerate, requested_by, done_at FROM bump_requests") == [
-        (25_000, "exchange", None)
-    ]
+    assert api.query("SELECT feerate, requested_by, done_at FROM bump_requests") == [(25_000, "otto", None)]

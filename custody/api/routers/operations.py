@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from custody.api import paging, parts, schemas, statusview, views
 from custody.api.calls import Call, Scope, needs
+from custody.audit import repository as actions
 from custody.screening import cases
 from custody.screening.cases import CaseKind
 from custody.screening.lifecycle import CaseState
@@ -15,6 +16,7 @@ from custody.screening.lifecycle import CaseState
 router = APIRouter(prefix="/v1", tags=["operations"])
 
 CaseReader = Annotated[Call, Depends(needs(Scope.CASES_READ))]
+ActionReader = Annotated[Call, Depends(needs(Scope.ACTIONS_READ))]
 Reader = Annotated[Call, Depends(needs(Scope.EVENTS_READ))]
 
 
@@ -39,3 +41,17 @@ def list_cases(
     with call.reading() as tx:
         found = cases.page(tx, state=state, kind=kind, after=position, limit=limit + 1)
     return views.page("cases", found, limit, views.case, lambda item: str(item.id))
+
+
+@router.get("/operator-actions", response_model=schemas.Page[schemas.ActionOut])
+def list_actions(
+    call: ActionReader,
+    operator: Annotated[schemas.NameText | None, Query()] = None,
+    after: paging.After = None,
+    limit: paging.Limit = 100,
+) -> Response:
+    """What operators did, were refused and asked for, oldest first. `strongroom audit verify` proves it whole."""
+    position = paging.decode_int("operator-actions", after) or 0
+    with call.reading() as tx:
+        found = actions.page(tx, after=position, limit=limit + 1, operator=operator)
+    return views.page("operator-actions", found, limit, views.action, lambda item: str(item.number))

@@ -46,6 +46,7 @@ from custody.api.schemas.customers import (
     NewCustomer,
 )
 from custody.api.schemas.operations import (
+    ActionOut,
     AlertOut,
     CaseOut,
     ChainStatusOut,
@@ -81,6 +82,7 @@ from custody.api.schemas.withdrawals import (
 )
 
 __all__ = [
+    "ActionOut",
     "AddressOut",
     "AlertOut",
     "ApprovalIn",

@@ -59,6 +59,25 @@ class CaseOut(Out):
     resolved_at: datetime | None
 
 
+class ActionOut(Out):
+    """What an operator did, was refused, or asked for: one row of a record in which nothing is ever changed."""
+
+    number: int = Field(description="1, 2, 3 ... without gaps.")
+    at: datetime
+    operator: str = Field(description="Who says so, by the signature with this key.")
+    key: str = Field(description="Ed25519 public key, hex.")
+    via: Literal["host", "api"]
+    origin: str = Field(description="User and host, or the address of the connection.")
+    action: str
+    parameters: dict[str, str]
+    outcome: Literal["done", "asked", "refused", "failed"]
+    reason: str = Field(description="Why it was not done, or what it waits for.")
+    decision: dict[str, Any] | None = Field(description="Of the policy; null: it was not asked.")
+    bundle_version: int | None
+    asked_in: int | None = Field(description="The row that asked for it, or that this one approves.")
+    hash: str = Field(description="Of this row and of all before it, hex.")
+
+
 class PartOut(Out):
     """One part of the service."""
 
