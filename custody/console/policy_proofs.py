@@ -104,10 +104,10 @@ def _tell_changes(changes: list[Any], bundle: Bundle) -> None:
     for change in changes[:_SHOWN]:
         facts = change.facts
         amount = "" if facts.asset is None or facts.units is None else bundle.told(facts.asset, facts.units)
-        typer.echo(f"{_utc(change.at)}  {change.payment}  {facts.customer or '-'}  {amount}")
-        typer.echo(f"    was {change.was}; becomes {change.becomes}")
+        typer.echo(_plain(f"{_utc(change.at)}  {change.payment}  {facts.customer or '-'}  {amount}"))
+        typer.echo(_plain(f"    was {change.was}; becomes {change.becomes}"))
         for reason in change.reasons_now:
-            typer.echo(f"    {reason}")
+            typer.echo(_plain(f"    {reason}"))
     if len(changes) > _SHOWN:
         typer.echo(f"... and {len(changes) - _SHOWN} more: see all with --json")
 
@@ -399,6 +399,11 @@ def _counted(events: Iterator[Event]) -> Iterator[Event]:
             if count % 1_000 == 0:
                 bar.update(task, completed=count)
             yield event
+
+
+def _plain(text: str) -> str:
+    """Without what a terminal would obey: records in a file are anybody's."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _utc(at: int) -> str:

@@ -124,6 +124,18 @@ def test_replay_confirms_records_and_finds_an_altered_one(signed: Path, history:
     assert "--bundle FILE" in text
 
 
+def test_what_a_record_says_reaches_no_terminal_as_a_command(
+    signed: Path, history: Path, tmp_path: Path
+) -> None:
+    history.write_text(history.read_text().replace('"w3"', '"w3\\u001b[2J"'))
+    code, text = run(
+        "backtest", "--bundle", signed, "--file", written(tmp_path, STRICTER), "--history", history
+    )
+    assert code == 0
+    assert "w3\ufffd[2J" in text
+    assert text.replace("\n", "").isprintable()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [
