@@ -67,12 +67,15 @@ def _segwit(address: Address, tx: Transaction, signature: bytes, pubkey: bytes) 
 
 
 def _taproot(address: Address, tx: Transaction, signature: bytes) -> bool:
-    # 64 bytes: SIGHASH_DEFAULT, which covers everything.
-    if len(signature) != 64:
+    # Both hash types cover everything; the first one has no byte in the signature.
+    if len(signature) == 64:
+        digests = TaprootDigests(tx, [TxOut(0, address.script)])
+    elif len(signature) == 65 and signature[64] == SIGHASH_ALL:
+        digests = TaprootDigests(tx, [TxOut(0, address.script)], SIGHASH_ALL)
+    else:
         return False
-    digest = TaprootDigests(tx, [TxOut(0, address.script)]).key_path(0)
     try:
-        return coincurve.PublicKeyXOnly(address.script[2:]).verify(signature, digest)
+        return coincurve.PublicKeyXOnly(address.script[2:]).verify(signature[:64], digests.key_path(0))
     except ValueError:
         return False
 

@@ -9,7 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 
 from chains.btc.codec import Reader, compact_size, with_size
 from chains.btc.script import hash160, hash256, tagged_hash
@@ -289,7 +289,7 @@ class SegwitDigests:
 
 
 class TaprootDigests:
-    """The signature digests of one transaction's taproot inputs, spent by key path (BIP341, SIGHASH_DEFAULT).
+    """The signature digests of one transaction's taproot inputs, spent by key path (BIP341).
 
     They cover amount and script of every output that the transaction spends, so one that lies about another
     input's amount signs nothing that is valid.
@@ -297,6 +297,7 @@ class TaprootDigests:
     Args:
         tx: unsigned or signed.
         spent: the outputs that it spends, one for each input.
+        sighash: `SIGHASH_DEFAULT`, as we sign, or `SIGHASH_ALL`, which covers the same.
 
     Raises:
         InvalidValue: not one output for each input.
@@ -304,13 +305,15 @@ class TaprootDigests:
 
     __slots__ = ("_common", "_inputs")
 
-    def __init__(self, tx: Transaction, spent: Sequence[TxOut]) -> None:
+    def __init__(
+        self, tx: Transaction, spent: Sequence[TxOut], sighash: Literal[0, 1] = SIGHASH_DEFAULT
+    ) -> None:
         if len(spent) != len(tx.inputs):
             raise InvalidValue(f"{len(spent)} outputs spent by {len(tx.inputs)} inputs")
         self._inputs = len(tx.inputs)
         self._common = (
             b"\x00"  # epoch
-            + bytes([SIGHASH_DEFAULT])  # hash_type
+            + bytes([sighash])  # hash_type
             + tx.version.to_bytes(4, "little")  # nVersion
             + tx.locktime.to_bytes(4, "little")  # nLockTime
             + _sha256(txin.outpoint.raw for txin in tx.inputs)  # sha_prevouts
