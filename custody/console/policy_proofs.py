@@ -160,9 +160,8 @@ def replay(
         shown.one(told, ())
     else:
         for each in different[:_SHOWN]:
-            typer.echo(
-                f"{each['id']}: recorded {_outcome(each['recorded'])}, again {_outcome(each['again'])}"
-            )
+            then, today = _outcome(each["recorded"]), _outcome(each["again"])
+            typer.echo(_plain(f"{each['id']}: recorded {then}, again {today}"))
         told_text = f"{versions.total()} records decided again, {len(different)} differ"
         skipped = f"; {elsewhere.total()} of other versions" if elsewhere else ""
         typer.echo(told_text + skipped)
