@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 from uuid import UUID
 
 import msgspec
@@ -13,7 +14,9 @@ from custody.storage.db import Row, Tx
 from custody.withdrawals.lifecycle import WithdrawalState
 from policies.intent import SignedApproval
 
-OPEN = (WithdrawalState.AWAITING_APPROVAL, WithdrawalState.COOLING, WithdrawalState.QUEUED)
+MAX_ANSWERS: Final = 500
+"""About one intent: whoever has the API's database role can write more, and must not keep workers busy with it."""
+OPEN: Final = (WithdrawalState.AWAITING_APPROVAL, WithdrawalState.COOLING, WithdrawalState.QUEUED)
 """States in which an answer can still change something: no transaction pays the withdrawal."""
 
 
@@ -41,11 +44,13 @@ def known(tx: Tx, signed: SignedApproval) -> UUID | None:
 
 
 def about(tx: Tx, intents: Sequence[str]) -> dict[str, list[Said]]:
-    """All answers about intents (digests, 64 hex digits), oldest first."""
+    """The answers about intents (digests, 64 hex digits), oldest first: so many of each as people could ever give."""
     found: dict[str, list[Said]] = {intent: [] for intent in intents}
     for row in tx.all(
-        "SELECT id, intent_hash, document, signature, at FROM approvals WHERE intent_hash = ANY (%s) ORDER BY id",
-        [list(intents)],
+        "SELECT * FROM (SELECT id, intent_hash, document, signature, at,"
+        "  row_number() OVER (PARTITION BY intent_hash ORDER BY id) AS place"
+        "  FROM approvals WHERE intent_hash = ANY (%s)) said WHERE place <= %s ORDER BY id",
+        [list(intents), MAX_ANSWERS],
     ):
         found[row["intent_hash"]].append(_said(row))
     return found

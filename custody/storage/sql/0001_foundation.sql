@@ -659,8 +659,8 @@ CREATE TABLE approvals (
     digest        text NOT NULL UNIQUE CHECK (digest ~ '^[0-9a-f]{64}$'),    -- of the document: once for ever
     withdrawal_id uuid NOT NULL REFERENCES withdrawals (id),
     intent_hash   text NOT NULL CHECK (intent_hash ~ '^[0-9a-f]{64}$'),
-    document      text NOT NULL,                          -- the approval, verbatim
-    signature     text NOT NULL,                          -- JSON of its signature or assertion
+    document      text NOT NULL CHECK (length(document) <= 1500),       -- the approval, verbatim
+    signature     text NOT NULL CHECK (length(signature) <= 2500),      -- JSON of its signature or assertion
     at            timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX ON approvals (withdrawal_id);
