@@ -249,8 +249,11 @@ def online_only(bundle: Bundle) -> Iterator[Finding]:
             yield Finding("online-only", rule.id, says, "note")
             continue
         asked = list(dict.fromkeys(_unseen(rule)))
-        if asked and rule.route is None:
+        # What the ledger settles, nobody signs.
+        if asked and rule.route != "ledger":
             says = f"checked by the online side only: signers can't know {listed(asked)}"
+            if rule.route is not None:
+                says += f", and those of {rule.route} sign as if the rule fitted"
             yield Finding("online-only", rule.id, says, "note")
 
 

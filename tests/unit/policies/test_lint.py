@@ -198,6 +198,14 @@ def test_a_group_whose_member_also_asks_is_too_small_for_what_that_one_asks() ->
     assert "group-without-initiator" not in codes(rules, changed(callers=(caller,)), about="warm")
 
 
+def test_a_route_for_whitelisted_destinations_is_one_for_all_to_signers() -> None:
+    rules = "  - {id: a, when: {operation: withdrawal, destination: whitelisted, asset: BTC}, route: hot}"
+    [told] = online_only(policy_of(rules))
+    assert told.says == (
+        "checked by the online side only: signers can't know the whitelist, and those of hot sign as if the rule fitted"
+    )
+
+
 def test_what_only_the_online_side_checks_is_listed_with_the_fact() -> None:
     told = online_only(
         policy_of(SOUND + "  - {id: a, when: {operation: withdrawal}, checks: [screening, travel-rule]}")
