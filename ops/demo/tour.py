@@ -9,7 +9,7 @@ from typing import Any, Final
 from bitcoinrpc.authproxy import JSONRPCException
 
 from chains.errors import StrongroomError
-from ops.demo import arrivals, ethereum, evm_payments, payments
+from ops.demo import arrivals, ethereum, evm_payments, payments, policy
 from ops.demo.record import Record, StepFailed, StepRecord
 from ops.demo.show import Show
 from ops.demo.world import World
@@ -76,6 +76,17 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
         "A second EVM network beside the first: a deposit, a payment",
         evm_payments.second_network,
     ),
+    (
+        "policy-new-destination",
+        "A large payment to a new destination: refused until it is known for a day",
+        policy.new_destination,
+    ),
+    (
+        "policy-approvals",
+        "A payment that two must approve: who ordered it is none of them",
+        policy.approvals,
+    ),
+    ("policy-freeze", "One officer freezes everything, the quorum lets it go on", policy.freeze),
     ("statements", "Statements replayed from zero", payments.statements),
     ("reconcile", "Ledger against chains, to the satoshi, wei and token unit", payments.reconcile),
     ("verify", "The verifier replays every ledger and finds every deposit", payments.verify),

@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from subprocess import CompletedProcess
 from typing import Any, Final, Self, TypeVar
+
+import msgspec
 
 from chains.types import Amount, Asset
 from custody.console.client import ApiClient, ApiUnavailable
 from ops.demo.evm import EvmSide
 from ops.demo.record import StepFailed, expect
+from ops.demo.terminal import Terminal
 from ops.devnet.bitcoind import Bitcoind, OutsideWallet, btc_to_sats, sats_to_btc
 from ops.stack.keys import Person
 from ops.stack.listing import ASSET, CHAIN
@@ -88,6 +92,10 @@ class World:
     """Runs `strongroom reconcile --json` as a process and returns what it prints."""
     examine: Callable[[str], Findings]
     """What the verifier finds in a customer's ledger now."""
+    terminal: Terminal
+    """Runs the commands that people type."""
+    clients: Callable[[str], ApiClient]
+    """Opens a client of the API for another caller."""
     clock: Callable[[], float]
     """The trial's."""
     pass_time: Callable[[int], None]
@@ -98,6 +106,8 @@ class World:
     books: dict[str, Books] = field(init=False)
     addresses: dict[str, str] = field(default_factory=dict)
     """Bitcoin deposit address of each customer."""
+    large_destination: str = ""
+    """Where large payments may go: it is known for a day."""
     known_alerts: set[int] = field(default_factory=set)
     """Critical alerts that the tour has provoked, and understood."""
 
@@ -128,6 +138,8 @@ class World:
                 bundle=stack.bundle,
                 reconcile=stack.reconcile,
                 examine=verifier.audit,
+                terminal=Terminal(stack),
+                clients=stack.client,
                 clock=stack.clock,
                 pass_time=stack.pass_time,
             )
@@ -295,6 +307,16 @@ class World:
     def withdraw(self, customer: str, destination: str, units: int, asset: str = ASSET) -> dict[str, Any]:
         """Orders a withdrawal and returns it as accepted."""
         return self.api.withdraw(self.order(customer, destination, units, asset))
+
+    def withdraw_as(self, caller: str, order: Order) -> dict[str, Any]:
+        """Orders a withdrawal as another caller."""
+        with self.clients(caller) as client:
+            return client.withdraw(msgspec.structs.replace(order, caller=caller))
+
+    def approve(self, withdrawal: str, name: str) -> CompletedProcess[str]:
+        """`strongroom approve` as one of the approvers."""
+        key = str(self.terminal.approver_key(name))
+        return self.terminal.run("approve", withdrawal, "--approver", name, "--key", key, "--yes")
 
     def await_pending(self, *txids: str) -> None:
         """Waits until the node has these transactions in its mempool."""

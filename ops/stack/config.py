@@ -176,8 +176,14 @@ def _for_people(stack: Stack) -> None:
     ):
         (scripts / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         (scripts / name).chmod(0o700)
-    lines = {
-        "PATH": f"{Path(sys.executable).parent}:{scripts}:$PATH",
+    content = "".join(f'export {name}="{value}"\n' for name, value in variables(stack).items())
+    write_private(shell_file(stack.directory), content)
+
+
+def variables(stack: Stack) -> dict[str, str]:
+    """What the shell of a person at the host has set."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}:{stack.directory}/bin:$PATH",
         CLIENT_VARIABLE: str(client_file(stack.directory, "exchange")),
         "STRONGROOM_OPERATOR": str(client_file(stack.directory, "operator")),
         FILE_VARIABLE: str(files(stack.directory)["reconcile"]),
@@ -188,8 +194,6 @@ def _for_people(stack: Stack) -> None:
         CLOCK_VARIABLE: str(clock_file(stack.directory)),
         **stack.token.env,
     }
-    content = "".join(f'export {name}="{value}"\n' for name, value in lines.items())
-    write_private(shell_file(stack.directory), content)
 
 
 def shell_file(directory: Path) -> Path:

@@ -12,8 +12,10 @@ from typing import Any
 import msgspec
 
 from ops.demo import arrivals
+from ops.demo.policy import list_destination
 from ops.demo.world import CONFIRMATIONS, World
-from ops.stack.config import client_file
+from ops.stack.config import client_file, clock_file
+from ops.stack.listing import DAY
 from ops.stack.stack import Stack
 from policies.keys import sign_order
 
@@ -27,6 +29,7 @@ def approve(stack: Stack, *arguments: str, key: Path | None = None) -> subproces
         "STRONGROOM_CLIENT": str(client_file(stack.directory, "operator")),
         "STRONGROOM_BUNDLE_PATH": str(stack.directory / "bundle.json"),
         "STRONGROOM_TRUST_ROOT_PATH": str(stack.directory / "trust-root.json"),
+        "STRONGROOM_DEMO_CLOCK": str(clock_file(stack.directory)),
     }
     name = [] if key is None else ["--approver", key.stem, "--key", str(key), "--yes"]
     return subprocess.run(
@@ -58,6 +61,9 @@ def test_large_payments_wait_for_two_treasurers_and_who_ordered_one_is_none_of_t
     }
     keys["dora"] = stack.trust.callers["dora"].key_file
     first, second = world.outside.address(), world.outside.address()
+    for address in (first, second):
+        list_destination(world, "alice", address)
+    world.pass_time(DAY)
     plain = world.withdraw("alice", first, LARGE_SATS)
     own = by_dora(world, stack, second)
     for made in (plain, own):
