@@ -59,6 +59,7 @@ ACTIONS: Final = {
         Action("close-alert", (SUPPORT, TREASURY, COMPLIANCE, SECURITY), Effect.CHANGES, "close an alert"),
         Action("release-case", (COMPLIANCE,), Effect.CHANGES, "find nothing wrong in what screening found"),
         Action("refuse-case", (COMPLIANCE,), Effect.CHANGES, "quarantine a deposit, reject a withdrawal"),
+        Action("accept-entry", (TREASURY,), Effect.CHANGES, "list a destination of the house"),
         Action("read-travel-rule", (COMPLIANCE,), Effect.READS, "read who pays and who is paid"),
         Action("reseal", (SECURITY,), Effect.CHANGES, "seal personal data under the newest key"),
         Action(
@@ -82,6 +83,7 @@ _READS: Final = (
     "deposits:read",
     "withdrawals:read",
     "approvals:read",
+    "whitelist:read",
     "ledger:read",
     "events:read",
     "whitelist:read",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import time
 from typing import Annotated, Any, Final
+from uuid import UUID
 
 import typer
 
+from chains.errors import InvalidValue
+from custody.console.operator import acting
 from custody.console.outcome import Form, output
 from custody.console.root import AsJson, IdArgument, app, connected, uuid_text
 from custody.ids import new_id
+from custody.whitelist import service
 from policies.statements import WhitelistEntry
 
 whitelist_app = typer.Typer(
@@ -105,6 +109,32 @@ def remove_entry(entry: IdArgument, *, as_json: AsJson = False) -> None:
     shown = output(as_json=as_json)
     with connected(shown) as client:
         shown.one(client.remove_entry(uuid_text(entry)), _ENTRY)
+
+
+@whitelist_app.command("accept")
+def accept_entry(
+    entry: IdArgument,
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; kept with what operators did.", prompt="Reason")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Accept a confirmed entry of the house, as an operator at the host: from now on it cools."""
+    shown = output(as_json=as_json)
+    with acting(shown) as at:
+        id, bundle = UUID(uuid_text(entry)), at.bundle
+        if bundle is None:
+            raise InvalidValue("no bundle can be believed now: nothing is listed")
+        with at.database.snapshot() as tx:
+            about = service.get(tx, id)
+        accepted = at.do(
+            "accept-entry",
+            {"entry": str(id), "chain": about.chain, "address": about.address, "reason": reason},
+            lambda tx: service.accept(tx, id, bundle, by=at.person.id, now=at.clock()),
+        )
+    told = {"id": str(id), "owner": accepted.owner, "chain": accepted.chain, "address": accepted.address}
+    shown.one({**told, "state": str(accepted.state)}, ("id", "owner", "chain", "address", "state"))
 
 
 @whitelist_app.command("challenge")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chains.errors import PermanentError
+from chains.errors import InvalidValue, PermanentError
 from custody.customers import repository
 from custody.customers.repository import Customer
 from custody.errors import UnknownCustomer
 from custody.storage import events
 from custody.storage.db import Tx
+from policies.rules import HOUSE
 
 
 class CustomerExists(PermanentError):
@@ -25,7 +26,10 @@ def create(tx: Tx, customer_id: str) -> Customer:
 
     Raises:
         CustomerExists: the id is taken; nothing is changed.
+        InvalidValue: that id is the house's own.
     """
+    if customer_id == HOUSE:
+        raise InvalidValue(f"customer id {HOUSE!r}: that is the house itself; choose another one")
     customer = repository.insert(tx, customer_id)
     if customer is None:
         raise CustomerExists(customer_id)

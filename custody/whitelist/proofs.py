@@ -141,11 +141,12 @@ def _signed(bundle: Bundle, found: Challenge, signature: str) -> bool:
     except PermanentError:
         return False
     if address.kind == "evm":
-        return _evm_signed(address, found.text, signature)
+        return evm_signed(address, found.text, signature)
     return address.kind in btc_message.SUPPORTED and btc_message.verifies(address, found.text, signature)
 
 
-def _evm_signed(address: Address, text: str, signature: str) -> bool:
+def evm_signed(address: Address, text: str, signature: str) -> bool:
+    """Whether the key of an EVM address has signed a text (EIP-191, version 0x45); `signature`: 65 bytes as hex."""
     # Heavy, and only needed here.
     from eth_account import Account
     from eth_account.messages import encode_defunct

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chains.btc.address import address_text, parse_address
-from chains.btc.message import to_sign, verifies
+from chains.btc.message import verifies
 from chains.btc.network import NETWORKS
 from chains.btc.script import p2wpkh_script
-from chains.btc.tx import sighash_p2wpkh
 from chains.errors import InvalidValue
 from chains.types import Address
+from tests.support.messages import signed_by
 
 MAIN = NETWORKS["main"]
 SEGWIT = "bc1q9vza2e8x573nczrlzms0wvx3gsqjx7vavgkx0l"
@@ -55,9 +55,7 @@ def signed(key: coincurve.PrivateKey, message: str) -> tuple[Address, str]:
     """A P2WPKH address of a key, and its signature of a message."""
     pubkey = key.public_key.format()
     ours = address(address_text(p2wpkh_script(pubkey), MAIN))
-    der = key.sign(sighash_p2wpkh(to_sign(ours, message), 0, pubkey, 0), hasher=None) + b"\x01"
-    stack = bytes([2, len(der)]) + der + bytes([len(pubkey)]) + pubkey
-    return ours, base64.b64encode(stack).decode()
+    return ours, signed_by(key, ours, message)
 
 
 def agrees(text: str, message: str, signature: str) -> bool:

@@ -53,7 +53,7 @@ def test_a_step_that_did_something_rings_for_the_next_ones(monkeypatch: pytest.M
     services: Any = Rung()
     monkeypatch.setattr(steps, "run", lambda step, _: 1)
     assert perform(Step.ROUTE, services) == 1
-    assert services.rung == [Step.BUILD, Step.SETTLE_INTERNAL]
+    assert services.rung == [Step.ANNOUNCE, Step.BUILD, Step.SETTLE_INTERNAL]
 
 
 def test_a_step_that_found_nothing_rings_for_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
