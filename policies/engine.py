@@ -33,6 +33,19 @@ PAYMENTS_REVERTED: Final = "payments-reverted"
 MAX_REVERTS: Final = 3
 """So many failed payments of one customer within a day stop the next ones."""
 
+TOLD: Final = frozenset(
+    {
+        "value",
+        "kyc_level",
+        "new_device",
+        "new_ip",
+        "password_age_seconds",
+        "mfa_age_seconds",
+        "mfa_methods",
+    }
+)
+"""Facts that only order and bundle tell: what a signer does not find there, the online side does not know either."""
+
 Spent = Callable[[LimitKey, Limit], int | None]
 """What a window holds already, without the operation at hand; None if that is not known."""
 Told = Callable[[str, int], str]
@@ -122,7 +135,7 @@ class Engine:
 
         A rule whose scope it cannot judge neither stops it nor demands anything, except that a payment which no rule
         can allow is refused. So what rests on the online side alone is: rules about facts that only it can know
-        (`policies.lint` lists them).
+        (`policies.lint` lists them). What order and bundle don't tell nobody can judge: it is refused here as there.
 
         Raises:
             Exception: whatever a rule fails with; the caller refuses.
@@ -133,6 +146,9 @@ class Engine:
         for each in self._concerning(facts):
             fits = each.scope.fits(facts, tier)
             if fits is False:
+                continue
+            if fits is None and TOLD.issuperset(each.scope.unknown(facts, tier)):
+                refusals.append(Reason("policy-unknown", _missing(each, facts, tier).detail, each.rule.id))
                 continue
             route = each.rule.route
             if route == tier:

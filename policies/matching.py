@@ -56,7 +56,9 @@ class Scope:
 
     def unknown(self, facts: Facts, tier: Route | None) -> tuple[str, ...]:
         """Names of the facts that keep it from being known whether the rule fits."""
-        conditions = (*self._when, *(self._unless or ()))
+        conditions = self._when
+        if self._unless is not None and _all(self._unless, facts, tier) is None:
+            conditions += self._unless
         return tuple(sorted({name for name, test in conditions if test(facts, tier) is None}))
 
     def against(self, facts: Facts, tier: Route | None) -> tuple[str, ...]:

@@ -236,7 +236,7 @@ def test_a_signer_insists_on_what_it_knows() -> None:
                     approvals=need,
                     delay_seconds=9,
                 ),
-                Rule(id="unknown", when=When(kyc_below=3), deny="cannot be judged here"),
+                Rule(id="unknown", when=When(destinations=("one-time",)), deny="cannot be judged here"),
                 limited(1_000_000),
             )
         ),
