@@ -9,6 +9,8 @@ import msgspec
 import pytest
 from typer.testing import CliRunner
 
+from custody.console.app import app
+from custody.console.officers import publish
 from custody.console.policy import policy_app
 from custody.console.policy_proofs import prove_app
 from policies.cases import judge_all
@@ -64,14 +66,19 @@ def test_every_code_of_lint_is_explained() -> None:
 
 
 def test_every_verb_and_option_that_it_names_is_there() -> None:
-    assert prove_app in [group.typer_instance for group in policy_app.registered_groups]
+    assert {policy_app, prove_app} <= {
+        group.typer_instance for root in (app, policy_app) for group in root.registered_groups
+    }
+    assert publish in {command.callback for command in policy_app.registered_commands}
     proofs = {command.name for command in prove_app.registered_commands}
-    lines = re.findall(r"^strongroom policy ([a-z]+)(.*)$", README, re.MULTILINE)
+    lines = re.findall(r"^strongroom ([a-z]+)(.*)$", README, re.MULTILINE)
     assert len(lines) > 8
-    for verb, rest in lines:
-        more = [word for word in rest.split()[:1] if word in proofs]
-        shown = CliRunner().invoke(policy_app, [verb, *more, "--help"], env={"COLUMNS": "200"})
-        assert shown.exit_code == 0, verb
+    for first, rest in lines:
+        words = rest.split()
+        verbs = [first, *(words[:1] if first == "policy" else [])]
+        verbs += [word for word in words[1:2] if verbs[-1] == "prove" and word in proofs]
+        shown = CliRunner().invoke(app, [*verbs, "--help"], env={"COLUMNS": "200"})
+        assert shown.exit_code == 0, verbs
         plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.output)
         for option in re.findall(r"--[a-z]+(?:-[a-z]+)*", rest):
-            assert option in plain, (verb, *more)
+            assert option in plain, verbs
