@@ -121,7 +121,10 @@ class Standing:
             self._lock.release()
 
     def _look(self, stamp: tuple[int, int, int] | None) -> None:
-        offered = None if stamp is None or stamp == self._stamp else self._path.read_bytes()
+        offered = None
+        if stamp is not None and stamp != self._stamp:
+            with suppress(OSError):  # it has gone since: looked for again
+                offered = self._path.read_bytes()
         self._looked = time.monotonic()
         try:
             with self._database().transaction() as tx:
@@ -131,6 +134,7 @@ class Standing:
             if self._state is None and offered is not None:
                 signed = self._first(offered)
                 self._state = _State(signed, (), signed, (), None)
+            self._looked = time.monotonic()  # waiting for it took its time
             return
         self._stamp = stamp
 

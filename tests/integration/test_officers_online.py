@@ -164,6 +164,20 @@ def test_an_older_bundle_in_the_file_changes_nothing(here: Installation) -> None
     assert here.process()[0]().version == 3
 
 
+def test_a_file_that_cannot_be_believed_or_is_gone_leaves_the_bundle_in_force(here: Installation) -> None:
+    worker, _ = here.process()
+    before = worker()
+    here.publish(2, ("olga",))
+    assert worker() is before
+    here.path.write_text("{}")
+    assert worker() is before
+    here.path.unlink()
+    assert worker() is before
+    assert here.process()[0]() == before, "the database still knows it"
+    here.publish(2, ALL)
+    assert worker().version == 2
+
+
 def test_without_a_database_a_process_starts_with_what_the_file_says(here: Installation) -> None:
     def away() -> Database:
         raise DatabaseUnavailable("away")

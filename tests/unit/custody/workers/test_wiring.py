@@ -1,4 +1,4 @@
-"""Wiring: a bundle that only rises, and settings that must fit together. And prices that are fresh or none."""
+"""Wiring: settings that must fit together, also while the database is away. And prices that are fresh or none."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from chains.errors import InvalidValue
 from custody.config import Process, Settings, load
 from custody.errors import InvalidConfiguration
 from custody.ports import FixedPrices, FreshPrices, Price, PriceUnavailable
-from custody.wiring import BundleFile, read_trust_root, wire
-from policies.bundle import UntrustedBundle
+from custody.wiring import Services, read_trust_root
+from custody.wiring import wire as wired
 from tests.fakes.evm_signing import (
     EVM_CHAIN,
     EVM_KEYSET,
@@ -26,6 +26,11 @@ from tests.fakes.evm_signing import (
 from tests.fakes.signing import CHAIN, KEYSET, NOW, SoftKeys, World
 
 
+def wire(settings: Settings) -> Services:
+    """The services of a process whose database is away, for which it does not wait long."""
+    return wired(settings, clock=lambda: NOW, wait_seconds=0.1)
+
+
 @pytest.fixture
 def world() -> World:
     return World(SoftKeys.make().record)
@@ -35,36 +40,6 @@ def publish(world: World, path: Path, version: int, names: tuple[str, ...] = ("o
     beside = path.with_suffix(".new")
     beside.write_bytes(world.signed(world.bundle(version), names).encode())
     os.replace(beside, path)
-
-
-def test_a_newer_bundle_is_taken_an_older_or_untrusted_one_is_not(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "bundle.json"
-    publish(world, path, 2)
-    bundle = BundleFile(path, world.root, lambda: NOW)
-    assert bundle().version == 2
-    publish(world, path, 3)
-    assert bundle().version == 3
-    publish(world, path, 1)
-    assert bundle().version == 3
-    publish(world, path, 4, ("olga",))
-    assert bundle().version == 3
-    path.write_text("{}")
-    assert bundle().version == 3
-    path.unlink()
-    assert bundle().version == 3
-    publish(world, path, 5)
-    assert bundle().version == 5
-
-
-def test_an_expired_bundle_is_no_bundle(world: World, tmp_path: Path) -> None:
-    path = tmp_path / "bundle.json"
-    publish(world, path, 1)
-    now = NOW
-    bundle = BundleFile(path, world.root, lambda: now)
-    assert bundle().version == 1
-    now = world.bundle().expires_at
-    with pytest.raises(UntrustedBundle, match="expired"):
-        bundle()
 
 
 def environment(world: World, tmp_path: Path, **changes: str) -> dict[str, str]:
@@ -87,7 +62,7 @@ def environment(world: World, tmp_path: Path, **changes: str) -> dict[str, str]:
 
 def test_a_worker_is_wired_without_connecting_to_anything(world: World, tmp_path: Path) -> None:
     settings = load(Process.WORKER, environment(world, tmp_path))
-    with wire(settings, clock=lambda: NOW) as services:
+    with wire(settings) as services:
         [site] = services.sites()
         assert (site.chain, site.keyset.id) == (CHAIN, KEYSET)
         assert services.node(CHAIN).chain == CHAIN
@@ -100,7 +75,7 @@ def test_a_worker_is_wired_without_connecting_to_anything(world: World, tmp_path
 def test_a_wallet_whose_signer_is_not_configured_is_not_paid_from(world: World, tmp_path: Path) -> None:
     other = msgspec.json.encode({"other": {"socket": str(tmp_path / "signer.sock")}}).decode()
     settings = load(Process.WORKER, environment(world, tmp_path, STRONGROOM_SIGNERS=other))
-    with wire(settings, clock=lambda: NOW) as services:
+    with wire(settings) as services:
         assert services.sites() == ()
 
 
@@ -111,7 +86,7 @@ def test_a_node_for_an_unknown_chain_or_a_broken_trust_root_stops_the_start(
     nodes = msgspec.json.encode({"dogecoin": node}).decode()
     settings = load(Process.WORKER, environment(world, tmp_path, STRONGROOM_NODES=nodes))
     with pytest.raises(InvalidConfiguration, match="dogecoin"):
-        wire(settings, clock=lambda: NOW)
+        wire(settings)
     (tmp_path / "root.json").write_text("[]")
     with pytest.raises(InvalidConfiguration, match="trust_root_path"):
         read_trust_root(tmp_path / "root.json")
@@ -161,18 +136,18 @@ def test_nodes_and_wallets_of_both_families_are_wired_from_the_bundle_alone(tmp_
             },
         )
 
-    with wire(settings(), clock=lambda: NOW) as services:
+    with wire(settings()) as services:
         assert [(site.chain, site.keyset.id) for site in services.sites()] == [
             (EVM_CHAIN, EVM_KEYSET),
             (OTHER_EVM_CHAIN, "xeth-hot"),
         ]
     btc = {"rpc_url": "http://127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}
     with pytest.raises(InvalidConfiguration, match=f"{EVM_CHAIN}: .* leave rest_url and zmq_url out"):
-        wire(settings(**{EVM_CHAIN: btc}), clock=lambda: NOW)
+        wire(settings(**{EVM_CHAIN: btc}))
 
 
 def test_a_btc_node_needs_its_rest_address(world: World, tmp_path: Path) -> None:
     nodes = msgspec.json.encode({CHAIN: {"rpc_url": "http://u:p@127.0.0.1:1"}}).decode()
     settings = load(Process.WORKER, environment(world, tmp_path, STRONGROOM_NODES=nodes))
     with pytest.raises(InvalidConfiguration, match="write rest_url"):
-        wire(settings, clock=lambda: NOW)
+        wire(settings)
