@@ -26,7 +26,7 @@ from custody.console.reviewing import NotGenuine, review
 from custody.screening.ports import Elsewhere, Screening
 from custody.storage.db import Database
 from custody.withdrawals.routing import cool, route
-from ops.devnet.process import free_port
+from ops.devnet.process import free_port, release_port
 from policies.bundle import Approver, Bundle
 from policies.keys import SigningKey
 from policies.passkeys import decode
@@ -333,8 +333,14 @@ def challenge_of(url: str) -> bytes:
     return decode(found[1])
 
 
-def test_somebody_enrols_a_passkey_and_approves_with_it(office: Office) -> None:
-    port = free_port()
+@pytest.fixture
+def port() -> Iterator[int]:
+    found = free_port()
+    yield found
+    release_port(found)
+
+
+def test_somebody_enrols_a_passkey_and_approves_with_it(office: Office, port: int) -> None:
     soft = SoftPasskey(origin=f"http://localhost:{port}")
     running, url = process(
         office, "approver", "enrol", "ada", "--organisation", "house", "--role", "operator", "--not-after",

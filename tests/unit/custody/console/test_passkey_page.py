@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import unescape
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 
 from chains.errors import InvalidValue
 from custody.console.passkey_page import NobodySigned, make_passkey, origin_of, sign_with_passkey
-from ops.devnet.process import free_port
+from ops.devnet.process import free_port, release_port
 from policies.bundle import Passkey
 from policies.intent import Assertion
 from policies.passkeys import check_passkey, verify_assertion
@@ -70,8 +70,15 @@ class Browser:
 
 
 @pytest.fixture
-def soft() -> SoftPasskey:
-    return SoftPasskey(origin=origin_of(free_port()))
+def port() -> Iterator[int]:
+    found = free_port()
+    yield found
+    release_port(found)
+
+
+@pytest.fixture
+def soft(port: int) -> SoftPasskey:
+    return SoftPasskey(origin=origin_of(port))
 
 
 @pytest.fixture
@@ -193,9 +200,8 @@ def test_nobody_signs_in_time_or_the_port_is_taken_or_the_page_is_elsewhere(soft
         sign(soft.entry(rp_id="example.com", origin="https://example.com"))
 
 
-def test_a_passkey_is_made_and_only_a_good_one() -> None:
-    port = free_port()
-    soft, browser = SoftPasskey(origin=origin_of(port)), Browser(port)
+def test_a_passkey_is_made_and_only_a_good_one(port: int, soft: SoftPasskey) -> None:
+    browser = Browser(port)
     browser.serve(lambda tell: make_passkey("ada", port=port, tell=tell, wait_seconds=60))
     asked = browser.asked()
     challenge = base64.urlsafe_b64decode(asked["challenge"] + "=")
@@ -282,9 +288,8 @@ def test_the_script_asks_for_this_challenge_with_verification_and_posts_what_was
     assert browser.request("POST", content=posted).status_code == 200
 
 
-def test_the_script_makes_a_passkey_without_attestation() -> None:
-    port = free_port()
-    soft, browser = SoftPasskey(origin=origin_of(port)), Browser(port)
+def test_the_script_makes_a_passkey_without_attestation(port: int, soft: SoftPasskey) -> None:
+    browser = Browser(port)
     browser.serve(lambda tell: make_passkey("ada", port=port, tell=tell, wait_seconds=60))
     asked = browser.asked()
     made = soft.create(base64.urlsafe_b64decode(asked["challenge"] + "="))
