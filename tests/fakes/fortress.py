@@ -16,15 +16,16 @@ import msgspec
 from chains.errors import TransientError
 from ops.stack.listing import bitcoin, evm
 from ops.stack.networks import ETHEREUM
+from ops.stack.policy import trial_policy
 from ops.stack.quorum import HOT_VALUE_CAP
 from policies.bundle import Breaker, Bundle, EvmKeyset
 from policies.intent import Kind
+from policies.rules import Policy
 from signers.ports import Refused, SignRequest
 from signers.wallets import BitcoinWallet, EvmWallet, Wallet
 from tests.fakes.evm_signing import EVM_CHAIN, USDX, EvmDraft, EvmWorld, SoftEvmKeys, named_address
 from tests.fakes.signer import Bench
 from tests.fakes.signing import DAY, Draft, SoftKeys, World
-from tests.support.amounts import policy_of, rules_of
 
 THIEF = {
     "BTC": "bcrt1qcr8te4kr609gcawutmrza0j4xv80jy8zeqchgx",
@@ -58,7 +59,7 @@ class TrialWorld(EvmWorld):
             "assets": tuple(asset for each in listings for asset in each.assets),
             "keysets": tuple(each.keyset for each in listings),
             "caps": tuple(cap for each in listings for cap in each.caps),
-            "policy": policy_of(rules_of(cap) for each in listings for cap in each.caps),
+            "policy": Policy(),
             "prices": tuple(price for each in listings for price in each.prices),
             "breakers": (
                 Breaker(
@@ -70,7 +71,8 @@ class TrialWorld(EvmWorld):
             ),
             **self.people(),
         }
-        return Bundle(**(fields | changes))
+        made = Bundle(**(fields | changes))
+        return made if "policy" in changes else msgspec.structs.replace(made, policy=trial_policy(made))
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ class Thief:
         world = self.fortress.world.btc
         honest = [
             world.request(
-                Draft([world.coin(10_000_000)], [world.order(9_000_000, expires_at=self.now + HOUR)])
+                Draft([world.coin(10_000_000)], [world.order(4_000_000, expires_at=self.now + HOUR)])
             )
             for _ in range(3)
         ]
@@ -235,7 +237,7 @@ class Thief:
     def tamper(self) -> Iterator[tuple[str, SignRequest]]:
         """Genuine orders of honest people, turned to his own use in every way he thinks of."""
         world = self.fortress.world
-        order = world.btc.order(9_000_000, expires_at=self.now + HOUR)
+        order = world.btc.order(4_000_000, expires_at=self.now + HOUR)
         honest = world.btc.request(Draft([world.btc.coin(10_000_000)], [order]))
         stolen = msgspec.structs.replace(order, destination=THIEF["BTC"])
         mine = world.btc.request(Draft([world.btc.coin(10_000_000)], [stolen]))
