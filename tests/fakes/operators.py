@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from psycopg.conninfo import make_conninfo
 from typer.testing import CliRunner, Result
 
 from custody.console import audit, case, operator, sealed
 from custody.console.app import app
-from custody.storage.migrate import set_role_password
 from policies.bundle import Bundle, Operator
 from policies.keys import SigningKey
+from tests.fakes.api import as_role
 from tests.fakes.signing import APPROVERS, CHAIN, DAY, SoftKeys, World
 
 VERBS = (audit.audit_app, case.case_app, operator.operator, sealed.sealing_key)
@@ -47,7 +46,6 @@ class Office:
     )
 
     def __post_init__(self) -> None:
-        set_role_password(self.database, "strongroom_worker", "of-this-test")
         for name in ROLES:
             self.client_file(name, self.keys[name])
         (self.directory / "root.json").write_bytes(msgspec.json.encode(self.world.root))
@@ -90,9 +88,7 @@ class Office:
         socket = {"btc-hot": {"socket": str(self.directory / "signer.sock")}}
         return {
             "STRONGROOM_OPERATOR": str(self.directory / f"{name}.toml"),
-            "STRONGROOM_DATABASE_URL": make_conninfo(
-                self.database, user="strongroom_worker", password="of-this-test"
-            ),
+            "STRONGROOM_DATABASE_URL": as_role(self.database, "strongroom_worker"),
             "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
             "STRONGROOM_BUNDLE_PATH": str(self.directory / "bundle.json"),
             "STRONGROOM_TRUST_ROOT_PATH": str(self.directory / "root.json"),

@@ -336,7 +336,7 @@ class Teller(ABC):
 
     def lift_halt(self) -> None:
         """An operator has found out why."""
-        with self.db.transaction() as tx:
+        with self.admin.transaction() as tx:
             halts.lift(tx, halts.ALL)
 
     def broken_rules(self) -> set[int]:

@@ -33,7 +33,7 @@ def test_a_coin_that_a_stranger_spends_halts_all_paying_at_once_and_is_booked_as
     assert till.contents() == before
 
     # An operator who has found out why lifts the halt, and it stays lifted. The alert stays open.
-    with till.db.transaction() as tx:
+    with till.admin.transaction() as tx:
         halts.lift(tx, halts.ALL)
     assert till.book_losses() == 0
     assert till.halted() is None

@@ -159,14 +159,14 @@ def test_what_is_halted_for_one_token_is_paid_in_all_others(evm_till: EvmTill) -
     assert till.build() is None
     assert till.withdrawal(paid.id).state == "settled"
     assert till.withdrawal(stopped.id).state == "requested"
-    with till.db.transaction() as tx:
+    with till.admin.transaction() as tx:
         assert halts.lift(tx, halts.of_asset("USDX"))
     till.route()
     with till.db.transaction() as tx:
         halts.halt(tx, halts.of_asset("USDX"), "a test")
     assert till.withdrawal(stopped.id).state == "queued"
     assert till.build() is None
-    with till.db.transaction() as tx:
+    with till.admin.transaction() as tx:
         halts.lift(tx, halts.of_asset("USDX"))
     till.send()
     till.settle()

@@ -32,6 +32,6 @@ def test_while_paying_is_halted_no_order_expires_and_no_hold_is_released(till: T
         halts.halt(tx, halts.ALL, "restored from a backup")
     assert expire(till.db, now=later) == 0
     assert till.balance(alice, "frozen") == 1_050_000
-    with till.db.transaction() as tx:
+    with till.admin.transaction() as tx:
         halts.lift(tx, halts.ALL)
     assert expire(till.db, now=later) == 1

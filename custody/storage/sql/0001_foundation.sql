@@ -1066,8 +1066,10 @@ CREATE TABLE operator_actions (
     signature      text NOT NULL CHECK (length(signature) <= 100),
     previous       text NOT NULL CHECK (previous ~ '^[0-9a-f]{64}$'),
     hash           text NOT NULL UNIQUE CHECK (hash ~ '^[0-9a-f]{64}$'),
+    xid            xid8 NOT NULL,                         -- of the transaction that did it
     CHECK (outcome <> 'asked' OR asked_in IS NULL)
 );
+CREATE INDEX ON operator_actions (xid);
 CREATE UNIQUE INDEX operator_actions_used_once ON operator_actions (asked_in)
     WHERE outcome = 'done' AND action <> 'approve';       -- what was approved is done once
 CREATE UNIQUE INDEX operator_actions_signed_once ON operator_actions (signature) WHERE signature <> '';
@@ -1100,11 +1102,28 @@ BEGIN
     NEW.previous := coalesce(head.hash, repeat('0', 64));
     NEW.at := clock_timestamp();
     NEW.writer := session_user;
+    NEW.xid := pg_current_xact_id();
     NEW.hash := operator_action_hash(NEW);
     RETURN NEW;
 END $$;
 CREATE TRIGGER operator_actions_join BEFORE INSERT ON operator_actions
     FOR EACH ROW EXECUTE FUNCTION operator_action_joins();
+-- With our roles no brake is lifted and no customer unfrozen but in a transaction that has such a row.
+CREATE FUNCTION done_by_an_operator() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF session_user IN ('strongroom_api', 'strongroom_monitor', 'strongroom_worker') AND NOT EXISTS (
+        SELECT 1 FROM operator_actions
+        WHERE xid = pg_current_xact_id() AND action = TG_ARGV[0] AND outcome = 'done'
+    ) THEN
+        RAISE EXCEPTION '% without a record of who did it', TG_ARGV[0] USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER halts_lifted AFTER DELETE ON halts DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION done_by_an_operator('lift');
+CREATE CONSTRAINT TRIGGER customers_unfrozen AFTER UPDATE ON customers DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (OLD.state = 'frozen' AND NEW.state <> 'frozen')
+    EXECUTE FUNCTION done_by_an_operator('unfreeze-customer');
 CREATE TRIGGER operator_actions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON operator_actions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
