@@ -163,6 +163,10 @@ class Settings:
     """The key ring of sealed columns, see `custody.storage.sealing`; null: no personal data is taken in."""
     travel_rule_outbox: Path | None
     """A directory from which a gateway takes travel-rule data; null: none is delivered."""
+    prices_path: Path | None
+    """A file of present prices (`custody.pricing`); null: values are known between the bundle's bounds only."""
+    prices_valid_seconds: int
+    """Older prices are none."""
     gather_seconds: int | None
     """How long withdrawals, and deposits to be swept, wait for others to share a transaction; null: the usual, seconds
     for the former and minutes for the latter."""
@@ -205,6 +209,8 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
         screening=reader.value("screening", reader.screening, NOT_SCREENED),
         sealing_keys_path=reader.value("sealing_keys_path", reader.file, None),
         travel_rule_outbox=reader.value("travel_rule_outbox", reader.directory, None),
+        prices_path=reader.value("prices_path", reader.file, None),
+        prices_valid_seconds=reader.value("prices_valid_seconds", reader.seconds, 300),
         gather_seconds=reader.value("gather_seconds", reader.seconds, None),
         demo_clock_path=reader.value("demo_clock_path", reader.file, None),
         operator_networks=reader.value("operator_networks", reader.networks, LOOPBACK),
@@ -218,7 +224,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
 
 _FIELDS: Final = frozenset(Settings.__dataclass_fields__) - {"process"}
 _TABLES: Final = frozenset({"nodes", "signers", "screening", "operator_networks", "trusted_proxies"})
-_NUMBERS: Final = frozenset({"api_port", "gather_seconds", "verifier_silent_seconds"})
+_NUMBERS: Final = frozenset({"api_port", "gather_seconds", "prices_valid_seconds", "verifier_silent_seconds"})
 
 
 class _Reader:

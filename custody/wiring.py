@@ -18,6 +18,7 @@ from custody.errors import InvalidConfiguration
 from custody.nodes import Node, open_node
 from custody.officers.standing import Standing
 from custody.ports import Clock, Wake, system_clock, wake_nobody
+from custody.pricing import PriceFile, Prices
 from custody.screening.lists import FileLists
 from custody.screening.ports import Elsewhere, Provider, Screening
 from custody.signing.btc.site import btc_site
@@ -56,6 +57,8 @@ class Services:
     """The keys of sealed columns; None where no personal data is taken in."""
     exchange: TravelRuleExchange | None
     """Carries travel-rule data to other services; None where nobody does."""
+    prices: Prices | None
+    """Present ones; None: the bundle's bounds are all that is known."""
     wake: Wake
 
     def node(self, chain: str) -> Node:
@@ -142,6 +145,11 @@ def wire(
         waiting_at_most=waiting_at_most,
         frozen=bundle.frozen,
     )
+    try:
+        bundle()  # who has nothing to go by must not start
+    except BaseException:
+        database.close()
+        raise
     return Services(
         settings=settings,
         database=database,
@@ -153,6 +161,9 @@ def wire(
         screening=_screening(settings.screening, clock),
         sealing=ring,
         exchange=_exchange(settings, ring),
+        prices=None
+        if settings.prices_path is None
+        else PriceFile(settings.prices_path, clock, valid_seconds=settings.prices_valid_seconds),
         wake=CeleryBell(settings.redis_url) if settings.redis_url else wake_nobody,
     )
 

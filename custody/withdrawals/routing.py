@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from chains.errors import InvalidValue, PermanentError
+from custody.pricing import Prices, worth
 from custody.screening.ports import Screening
 from custody.storage import alerts
 from custody.storage.alerts import Severity
@@ -32,7 +33,6 @@ from policies.engine import PAYMENTS_REVERTED, nobody_asked
 from policies.facts import GENUINE, AccountState, Facts, Operation, Ownership
 from policies.facts import Screening as Verdict
 from policies.ordered import facts_of
-from policies.values import value_of
 from policies.words import needed
 
 BATCH = 200
@@ -51,6 +51,7 @@ def route(
     now: int,
     keys: Keys | None = None,
     nodes: Mapping[str, object] = NO_NODES,
+    prices: Prices | None = None,
 ) -> int:
     """Decide about every requested withdrawal; returns about how many.
 
@@ -60,6 +61,7 @@ def route(
         now: UNIX seconds.
         keys: open travel-rule data; without them none counts as attached.
         nodes: our own, by chain: tell whether a destination has code.
+        prices: present ones, for rules about values.
 
     Raises:
         DatabaseUnavailable, Conflict: the withdrawal at hand is undecided; the others are done.
@@ -69,7 +71,8 @@ def route(
         repository.explain_waiting(tx)
         ids = repository.due(tx, _UNDECIDED, limit=BATCH)
     return sum(
-        _route_one(db, withdrawal_id, bundle, screening, keys, nodes, now=now) for withdrawal_id in ids
+        _route_one(db, withdrawal_id, bundle, screening, keys, nodes, prices, now=now)
+        for withdrawal_id in ids
     )
 
 
@@ -94,6 +97,7 @@ def _route_one(
     screening: Screening,
     keys: Keys | None,
     nodes: Mapping[str, object],
+    prices: Prices | None,
     *,
     now: int,
 ) -> int:
@@ -115,7 +119,7 @@ def _route_one(
         if verdict is None:
             return 0
         destination = _destination(tx, withdrawal, bundle, now=now)
-        facts = gather(tx, withdrawal, bundle, verdict, keys, destination, code, now=now)
+        facts = gather(tx, withdrawal, bundle, verdict, keys, destination, code, prices, now=now)
         spent = windows.Spent(tx, bundle, now=now)
         decision = decide(bundle, facts, spent)
         record = records.record(bundle, facts, spent.asked, decision) | {"screening": answer.describe()}
@@ -147,6 +151,7 @@ def gather(
     keys: Keys | None,
     destination: Destination | None,
     code: CodeSeen | None,
+    prices: Prices | None,
     *,
     now: int,
 ) -> Facts:
@@ -155,7 +160,7 @@ def gather(
     since = datetime.fromtimestamp(now, UTC) - timedelta(days=1)
     return replace(
         _told(withdrawal, now),
-        value=value_of(bundle, withdrawal.asset, withdrawal.units),
+        value=worth(bundle, prices, withdrawal.asset, withdrawal.units),
         ownership=_ownership(tx, withdrawal, bundle),
         whitelist=None if destination is None else destination.whitelist,
         destination_age_seconds=None if destination is None else destination.age_seconds,

@@ -12,7 +12,6 @@ import pytest
 from chains.errors import InvalidValue
 from custody.config import Process, Settings, load
 from custody.errors import InvalidConfiguration
-from custody.ports import FixedPrices, FreshPrices, Price, PriceUnavailable
 from custody.wiring import Services, read_trust_root
 from custody.wiring import wire as wired
 from tests.fakes.evm_signing import (
@@ -90,29 +89,6 @@ def test_a_node_for_an_unknown_chain_or_a_broken_trust_root_stops_the_start(
     (tmp_path / "root.json").write_text("[]")
     with pytest.raises(InvalidConfiguration, match="trust_root_path"):
         read_trust_root(tmp_path / "root.json")
-
-
-def test_a_stale_price_or_one_from_the_future_is_none() -> None:
-    now = 1_000
-    quoted = FixedPrices({"BTC": ("EUR", 9_000_000, 100_000_000)}, lambda: 940)
-    fresh = FreshPrices(quoted, lambda: now, max_age_seconds=60)
-    assert fresh.price("BTC").value(1) == 1
-    now = 1_001
-    with pytest.raises(PriceUnavailable):
-        fresh.price("BTC")
-    now = 939
-    with pytest.raises(PriceUnavailable):
-        fresh.price("BTC")
-    with pytest.raises(PriceUnavailable):
-        quoted.price("ETH")
-
-
-def test_a_value_is_rounded_up_and_a_price_is_positive() -> None:
-    price = Price("BTC", "EUR", 9_000_000, 100_000_000, 0)
-    assert [price.value(units) for units in (0, 1, 11, 12, 100_000_000)] == [0, 1, 1, 2, 9_000_000]
-    for numerator, denominator in ((0, 1), (1, 0), (-1, 1)):
-        with pytest.raises(InvalidValue):
-            Price("BTC", "EUR", numerator, denominator, 0)
 
 
 def test_nodes_and_wallets_of_both_families_are_wired_from_the_bundle_alone(tmp_path: Path) -> None:
