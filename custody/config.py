@@ -180,6 +180,10 @@ class Settings:
     verifier_silent_seconds: int | None
     """How long what a signer signed may wait for a verifier's word before that is an alert; null: three times what
     finality takes on its chain."""
+    lookalike_head: int
+    """So many first characters, and ..."""
+    lookalike_tail: int
+    """... so many last ones in common make an address look like a known one."""
 
 
 def load(process: Process, environment: Mapping[str, str] | None = None) -> Settings:
@@ -216,6 +220,8 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
         operator_networks=reader.value("operator_networks", reader.networks, LOOPBACK),
         trusted_proxies=reader.value("trusted_proxies", reader.networks, ()),
         verifier_silent_seconds=reader.value("verifier_silent_seconds", reader.patience, None),
+        lookalike_head=reader.value("lookalike_head", reader.characters, 4),
+        lookalike_tail=reader.value("lookalike_tail", reader.characters, 4),
     )
     if reader.problems:
         raise InvalidConfiguration(reader.problems)
@@ -224,7 +230,16 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
 
 _FIELDS: Final = frozenset(Settings.__dataclass_fields__) - {"process"}
 _TABLES: Final = frozenset({"nodes", "signers", "screening", "operator_networks", "trusted_proxies"})
-_NUMBERS: Final = frozenset({"api_port", "gather_seconds", "prices_valid_seconds", "verifier_silent_seconds"})
+_NUMBERS: Final = frozenset(
+    {
+        "api_port",
+        "gather_seconds",
+        "prices_valid_seconds",
+        "verifier_silent_seconds",
+        "lookalike_head",
+        "lookalike_tail",
+    }
+)
 
 
 class _Reader:
@@ -342,6 +357,12 @@ class _Reader:
     def seconds(self, field: str, raw: Any) -> int | None:
         if type(raw) is not int or not 0 <= raw <= 3600:
             self.problem(f"{field}: write a number of seconds, 0 to 3600")
+            return None
+        return raw
+
+    def characters(self, field: str, raw: Any) -> int | None:
+        if type(raw) is not int or not 2 <= raw <= 16:
+            self.problem(f"{field}: write a number of characters, 2 to 16")
             return None
         return raw
 

@@ -27,6 +27,7 @@ from custody.signing.site import Pace, Site
 from custody.storage.db import WAIT_SECONDS, Database
 from custody.storage.sealing import KeyRing
 from custody.travelrule.ports import FileOutbox, TravelRuleExchange
+from custody.whitelist.lookalikes import Ends
 from policies.bundle import Bundle, KeysetEntry, TrustRoot, read_bundle
 from policies.democlock import DemoClock, check_test_networks
 from signers.client import SignerClient, TlsAddress, UnixAddress
@@ -60,6 +61,11 @@ class Services:
     prices: Prices | None
     """Present ones; None: the bundle's bounds are all that is known."""
     wake: Wake
+
+    @property
+    def ends(self) -> Ends:
+        """How much of an address people look at."""
+        return Ends(self.settings.lookalike_head, self.settings.lookalike_tail)
 
     def node(self, chain: str) -> Node:
         """The node of a chain. Raises InvalidValue if none is configured."""

@@ -37,6 +37,7 @@ def api_services(services: Services) -> ApiServices:
         operator_networks=services.settings.operator_networks,
         trusted_proxies=services.settings.trusted_proxies,
         verifier_silent_seconds=services.settings.verifier_silent_seconds,
+        ends=services.ends,
     )
 
 

@@ -96,6 +96,7 @@ _WITHDRAWAL: Final = {
     "confirmed_txid": _TXID,
     "network_fee": {"asset": "BTC", "amount": "0.00002840"},
     "confirmations": 1,
+    "warnings": [],
     "expires_at": "2026-03-02T11:15:00Z",
     "created_at": _AT,
     "updated_at": _AT,

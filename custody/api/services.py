@@ -9,6 +9,7 @@ from custody.config_tables import LOOPBACK, Network
 from custody.ports import Clock, Wake, system_clock, wake_nobody
 from custody.storage.db import Database
 from custody.storage.sealing import Keys
+from custody.whitelist.lookalikes import ENDS, Ends
 from policies.bundle import Bundle, TrustRoot
 from signers.ports import Signer
 
@@ -46,5 +47,7 @@ class ApiServices:
     """From where operators may come."""
     trusted_proxies: tuple[Network, ...] = ()
     """Whose `X-Forwarded-For` is believed."""
+    ends: Ends = ENDS
+    """How much of an address people look at."""
     verifier_silent_seconds: int | None = None
     """The same when what a signer signed waits for a verifier's word for longer, see `custody.config`."""

@@ -109,6 +109,11 @@ def travel_rule(found: Attached) -> schemas.TravelRuleOut:
     )
 
 
+def warnings(alike: Sequence[str]) -> list[str]:
+    """What is said of known addresses that one could be taken for."""
+    return [f"it begins and ends like {each}, which is another address" for each in alike]
+
+
 def whitelist_entry(
     found: Entry, bundle: Bundle, alike: Sequence[str], label: str | None, *, now: int
 ) -> schemas.EntryOut:
@@ -125,7 +130,7 @@ def whitelist_entry(
         requested_by=found.requested_by,
         state=standing_of(found, bundle, now=now).value,
         usable_at=None if listed is None else listed + cooling,
-        warnings=[f"it begins and ends like {each}, which is another address" for each in alike],
+        warnings=warnings(alike),
         created_at=found.created_at,
         updated_at=found.updated_at,
     )

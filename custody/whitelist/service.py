@@ -169,7 +169,7 @@ def similar(tx: Tx, owner: str, chain: str, address: str, ends: Ends = ENDS) -> 
     return lookalikes(address, repository.known(tx, owner, chain, address[-ends.tail :]), ends)
 
 
-def list_confirmed(db: Database, bundle: Bundle, *, now: int) -> int:
+def list_confirmed(db: Database, bundle: Bundle, *, now: int, ends: Ends = ENDS) -> int:
     """List what callers have signed: from now on it cools, and its destination is known. Returns how many.
 
     Entries of the house wait for an operator: `accept`.
@@ -177,6 +177,7 @@ def list_confirmed(db: Database, bundle: Bundle, *, now: int) -> int:
     Args:
         db: as the workers' role.
         now: UNIX seconds.
+        ends: how much of an address people look at.
     """
     with db.snapshot() as tx:
         ids = repository.unlisted(tx, limit=BATCH)
@@ -187,7 +188,7 @@ def list_confirmed(db: Database, bundle: Bundle, *, now: int) -> int:
             if entry is None or entry.state is not EntryState.CONFIRMED:
                 continue
             try:
-                _list(tx, entry, bundle, now=now)
+                _list(tx, entry, bundle, now=now, ends=ends)
                 done += 1
             except PermanentError as error:
                 _report(tx, entry, error)
@@ -217,10 +218,10 @@ def accept(tx: Tx, entry_id: UUID, bundle: Bundle, *, by: str, now: int) -> Entr
     return _list(tx, entry, bundle, now=now, by=by)
 
 
-def _list(tx: Tx, entry: Entry, bundle: Bundle, *, now: int, **more: str) -> Entry:
+def _list(tx: Tx, entry: Entry, bundle: Bundle, *, now: int, ends: Ends = ENDS, **more: str) -> Entry:
     signed_entry(entry, bundle)
     repository.note(tx, entry.owner, entry.chain, entry.address, now=now)
-    alike = similar(tx, entry.owner, entry.chain, entry.address)
+    alike = similar(tx, entry.owner, entry.chain, entry.address, ends)
     if alike:
         warn(tx, str(entry.id), entry.address, alike)
     entry = repository.mark_listed(tx, entry, now=now)
@@ -270,13 +271,16 @@ def note_destination(tx: Tx, owner: str, chain: str, address: str, *, now: int) 
     repository.note(tx, owner, chain, address, now=now)
 
 
-def look_up(tx: Tx, bundle: Bundle, owner: str, chain: str, address: str, *, now: int) -> Destination:
+def look_up(
+    tx: Tx, bundle: Bundle, owner: str, chain: str, address: str, *, now: int, ends: Ends = ENDS
+) -> Destination:
     """What is known of a destination. An entry that is not what a caller signed counts as none, with an alert.
 
     Args:
         owner: who pays.
         address: exactly this text.
         now: UNIX seconds.
+        ends: how much of an address people look at.
     """
     entry = repository.present(tx, owner, chain, address)
     listed = Whitelist.ABSENT
@@ -293,7 +297,7 @@ def look_up(tx: Tx, bundle: Bundle, owner: str, chain: str, address: str, *, now
         whitelist=listed,
         age_seconds=0 if since is None else max(0, now - since),
         ownership_proof=proofs.is_proved(tx, bundle, owner, chain, address),
-        lookalikes=() if listed is Whitelist.USABLE else similar(tx, owner, chain, address),
+        lookalikes=() if listed is Whitelist.USABLE else similar(tx, owner, chain, address, ends),
     )
 
 

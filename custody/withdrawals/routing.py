@@ -17,6 +17,7 @@ from custody.storage.db import Database, Tx
 from custody.storage.sealing import Keys
 from custody.travelrule import service as travelrule
 from custody.whitelist import service as whitelist
+from custody.whitelist.lookalikes import ENDS, Ends
 from custody.whitelist.model import Destination
 from custody.withdrawals import repository, reverts, screened, service, windows
 from custody.withdrawals.code import NO_NODES, CodeSeen, look
@@ -51,6 +52,7 @@ def route(
     now: int,
     keys: Keys | None = None,
     nodes: Mapping[str, object] = NO_NODES,
+    ends: Ends = ENDS,
     prices: Prices | None = None,
 ) -> int:
     """Decide about every requested withdrawal; returns about how many.
@@ -61,6 +63,7 @@ def route(
         now: UNIX seconds.
         keys: open travel-rule data; without them none counts as attached.
         nodes: our own, by chain: tell whether a destination has code.
+        ends: how much of an address people look at.
         prices: present ones, for rules about values.
 
     Raises:
@@ -71,7 +74,7 @@ def route(
         repository.explain_waiting(tx)
         ids = repository.due(tx, _UNDECIDED, limit=BATCH)
     return sum(
-        _route_one(db, withdrawal_id, bundle, screening, keys, nodes, prices, now=now)
+        _route_one(db, withdrawal_id, bundle, screening, keys, nodes, ends, prices, now=now)
         for withdrawal_id in ids
     )
 
@@ -97,6 +100,7 @@ def _route_one(
     screening: Screening,
     keys: Keys | None,
     nodes: Mapping[str, object],
+    ends: Ends,
     prices: Prices | None,
     *,
     now: int,
@@ -118,7 +122,7 @@ def _route_one(
         verdict = screened.take(tx, withdrawal, answer)
         if verdict is None:
             return 0
-        destination = _destination(tx, withdrawal, bundle, now=now)
+        destination = _destination(tx, withdrawal, bundle, ends, now=now)
         facts = gather(tx, withdrawal, bundle, verdict, keys, destination, code, prices, now=now)
         spent = windows.Spent(tx, bundle, now=now)
         decision = decide(bundle, facts, spent)
@@ -131,13 +135,15 @@ def _route_one(
     return 1
 
 
-def _destination(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> Destination | None:
+def _destination(
+    tx: Tx, withdrawal: Withdrawal, bundle: Bundle, ends: Ends, *, now: int
+) -> Destination | None:
     """What is known of the destination; None for an order that is not genuine, which makes none known."""
     if _examine(withdrawal, bundle, now=now) != GENUINE:
         return None
     place = (withdrawal.customer, withdrawal.chain, withdrawal.destination)
     whitelist.note_destination(tx, *place, now=now)
-    found = whitelist.look_up(tx, bundle, *place, now=now)
+    found = whitelist.look_up(tx, bundle, *place, now=now, ends=ends)
     if found.lookalikes:
         whitelist.warn(tx, str(withdrawal.id), withdrawal.destination, found.lookalikes)
     return found

@@ -51,9 +51,16 @@ def run(step: Step, services: Services) -> int:
 def _route(services: Services) -> int:
     db, bundle, now = services.database, services.bundle(), services.clock()
     keys = None if services.sealing is None else services.sealing()
-    done = list_confirmed(db, bundle, now=now) + reconsider(db, bundle, now=now)
+    done = list_confirmed(db, bundle, now=now, ends=services.ends) + reconsider(db, bundle, now=now)
     done += route(
-        db, bundle, services.screening, now=now, keys=keys, nodes=services.nodes, prices=services.prices
+        db,
+        bundle,
+        services.screening,
+        now=now,
+        keys=keys,
+        nodes=services.nodes,
+        prices=services.prices,
+        ends=services.ends,
     )
     return done + count(db, bundle, now=now) + lapse(db, now=now) + cool(db)
 

@@ -29,7 +29,7 @@ from custody.screening.ports import Elsewhere, Screening
 from custody.storage.db import Database
 from custody.whitelist import proofs
 from custody.whitelist.errors import ChallengeExpired
-from custody.whitelist.service import list_confirmed
+from custody.whitelist.service import list_confirmed, note_destination
 from custody.withdrawals.routing import route
 from policies.bundle import Bundle
 from policies.intent import Order
@@ -157,6 +157,21 @@ def test_the_house_waits_for_an_operator_and_is_no_customer(api: RunningApi) -> 
     work(api)
     assert client.get(f"/v1/whitelist/{entry['id']}")["state"] == "confirmed"
     assert refused(lambda: client.create_customer("house")) == (400, "invalid-value")
+
+
+def test_fault_43_who_asks_for_or_pays_to_a_lookalike_is_warned(api: RunningApi) -> None:
+    body = FOREIGN_ADDRESS[len("bcrt1q") :]
+    known = f"bcrt1q{body[:4]}{'q' * 30}{body[-4:]}"
+    with Database(api.superuser_dsn, application="tests") as db, db.transaction() as tx:
+        note_destination(tx, "alice", CHAIN, known, now=api.now())
+    entry = asked(api)
+    assert [known in warning for warning in entry["warnings"]] == [True]
+    made = api.client().withdraw(api.order())
+    assert [known in warning for warning in made["warnings"]] == [True]
+    work(api)
+    with api.database.snapshot() as tx:
+        [row] = tx.all("SELECT decision->'lookalikes' AS found FROM withdrawals")
+    assert row["found"] == [known]
 
 
 # Whose a destination is.

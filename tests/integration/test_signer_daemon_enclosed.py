@@ -24,11 +24,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from ops.devnet.files import part_directory
 from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
+from policies.keys import sign_entry
 from policies.statements import (
     ClockConfirmation,
     Freeze,
     SignedClockConfirmation,
     SignedFreeze,
+    WhitelistEntry,
 )
 from signers.cli.root import main as key_command
 from signers.client import SignerClient, TlsAddress, UnixAddress
@@ -336,6 +338,17 @@ def test_every_call_is_answered(daemon: BitcoinDaemon) -> None:
     order = daemon.request().evidence.orders[0]
     (sighting,) = client.announce(AnnounceRequest(orders=(order,))).sightings
     assert sighting.order == order.order.id
+    entry = WhitelistEntry(
+        v=1,
+        id=order.order.id,
+        caller=order.order.caller,
+        owner="alice",
+        chain=CHAIN,
+        address=order.order.destination,
+        issued_at=world.now,
+    )
+    (listed,) = client.announce(AnnounceRequest(entries=(sign_entry(entry, world.caller),))).entries
+    assert (listed.entry, listed.destination_since) == (entry.id, sighting.destination_since)
     client.sign(daemon.request())
     (waiting,) = client.open(OpenRequest()).transactions
     assert waiting.chain == CHAIN

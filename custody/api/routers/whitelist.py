@@ -127,5 +127,5 @@ def _label(call: Call, entry: Entry) -> str | None:
 
 def _shown(tx: Tx, call: Call, entry: Entry, *, label: str | None = None) -> schemas.EntryOut:
     # Answers to POST are kept for repetitions: no label is in them.
-    alike = service.similar(tx, entry.owner, entry.chain, entry.address)
+    alike = service.similar(tx, entry.owner, entry.chain, entry.address, call.services.ends)
     return views.whitelist_entry(entry, call.bundle, alike, label, now=call.now)

@@ -17,6 +17,7 @@ from custody.ports import Step
 from custody.storage.db import Tx
 from custody.travelrule import ivms101
 from custody.travelrule import service as travelrule
+from custody.whitelist import service as whitelist
 from custody.withdrawals import service
 from custody.withdrawals.lifecycle import WithdrawalState
 from custody.withdrawals.model import Withdrawal
@@ -35,7 +36,12 @@ def request_withdrawal(call: Writer, body: schemas.NewWithdrawal) -> Response:
     signed = SignedOrder(Order.from_object(body.order.model_dump(exclude_unset=True)), body.signature)
 
     def effect(tx: Tx) -> schemas.WithdrawalOut:
-        return _render(tx, call, [service.request(tx, signed, call.caller, call.bundle, now=call.now)])[0]
+        requested = service.request(tx, signed, call.caller, call.bundle, now=call.now)
+        alike = whitelist.similar(
+            tx, requested.customer, requested.chain, requested.destination, call.services.ends
+        )
+        shown = _render(tx, call, [requested])[0]
+        return shown.model_copy(update={"warnings": views.warnings(alike)})
 
     return call.ring(Step.ROUTE, call.write(201, effect))
 

@@ -128,6 +128,10 @@ class WithdrawalOut(Out):
         description="What the confirmed transaction paid, for all that it serves; null while it is in no block."
     )
     confirmations: int
+    warnings: list[str] = Field(
+        default=[],
+        description="Answer to the request only: known destinations of the customer that this one could be taken for.",
+    )
     expires_at: datetime
     created_at: datetime
     updated_at: datetime

@@ -61,6 +61,8 @@ def test_a_worker_is_configured_by_variables(good: dict[str, str]) -> None:
     assert settings.screening == ScreeningSettings((), 7, {}, "the exchange")
     assert settings.gather_seconds is None
     assert settings.verifier_silent_seconds is None
+    assert (settings.lookalike_head, settings.lookalike_tail) == (4, 4)
+    assert load(Process.WORKER, _set(lookalike_tail="6")(good)).lookalike_tail == 6
     assert load(Process.WORKER, _set(verifier_silent_seconds="7200")(good)).verifier_silent_seconds == 7200
 
 
@@ -185,6 +187,7 @@ def _set(**changes: str) -> Callable[[dict[str, str]], dict[str, str]]:
         ),
         (_set(gather_seconds="-1"), "write a number of seconds"),
         (_set(gather_seconds="3601"), "write a number of seconds"),
+        (_set(lookalike_head="1"), "write a number of characters, 2 to 16"),
         (_set(verifier_silent_seconds="59"), "write a number of seconds, 60 to 43200"),
         (_set(verifier_silent_seconds="43201"), "write a number of seconds, 60 to 43200"),
         (_set(verifier_silent_seconds="1h"), "write a number of seconds, 60 to 43200"),
