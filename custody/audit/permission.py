@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from chains.errors import InvalidValue
 from custody.audit.errors import ActionRefused, NotAnOperator
 from custody.audit.model import Attempt, Record, as_json, signed_by
@@ -41,8 +43,8 @@ def action_of(name: str) -> Action:
     return action
 
 
-def permit(attempt: Attempt, bundle: Bundle | None, *, now: int) -> Permission:
-    """Find out whether an attempt may go on, and what it needs.
+def permit(attempt: Attempt | Record, bundle: Bundle | None, *, now: int) -> Permission:
+    """Find out whether an attempt may go on, and what it needs; or whether, and with what, a recorded one might. Pure.
 
     Args:
         attempt: with its signature, which is checked.
@@ -73,14 +75,15 @@ def permit(attempt: Attempt, bundle: Bundle | None, *, now: int) -> Permission:
         )
     if action.name == APPROVE:
         return Permission(action, operator)
+    told: dict[str, str] = msgspec.json.decode(attempt.parameters_json)
     facts = Facts(
         operation=Operation.ADMINISTRATION,
         now=now,
         action=action.name,
         initiator=operator.id,
-        customer=attempt.parameters.get("customer"),
-        asset=attempt.parameters.get("asset"),
-        chain=attempt.parameters.get("chain"),
+        customer=told.get("customer"),
+        asset=told.get("asset"),
+        chain=told.get("chain"),
         halts=(),
     )
     decision = engine_of(bundle).decide(facts, _no_window)

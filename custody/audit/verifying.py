@@ -13,18 +13,24 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from custody.audit import repository
+import msgspec
+
+from chains.errors import InvalidValue
+from custody.audit import repository, seconding
+from custody.audit.errors import NotDone
 from custody.audit.model import BEGINNING, Outcome, Record, Via, signed_by
-from custody.audit.permission import misrepresented
+from custody.audit.permission import misrepresented, permit
 from custody.officers import repository as bundles
 from custody.officers import service as officers
 from custody.storage.db import Tx
-from policies.administration import ACTIONS, Act, Effect
+from policies.administration import Act
 from policies.bundle import Bundle, TrustRoot
 
 _PAGE: Final = 500
 _RACE_SECONDS: Final = 60
 """Between an operator's look at an empty record and his own row in it."""
+_SLOW_SECONDS: Final = 24 * 3600
+"""Between clocks of processes and the database's."""
 _BY_API: Final = {"bump": re.compile(r"/v1/withdrawals/[0-9a-f-]{36}/bump")}
 """Paths of what is done through the API."""
 
@@ -117,24 +123,34 @@ def _out_of_place(walk: _Walk, row: Record) -> Iterator[str]:
 
 
 def _not_allowed(walk: _Walk, row: Record) -> Iterator[str]:
-    """Whether the bundle of that time let this person do it."""
-    action = ACTIONS.get(row.action)
-    if action is None:
-        yield f"there is no action {row.action}"
+    """Whether the bundle of that time let this person do it: roles, the policy, and the approvals it asked for."""
+    bundle = None
+    if row.bundle_version is not None:
+        bundle = _bundle(walk, row.bundle_version)
+        if bundle is None:
+            yield f"bundle {row.bundle_version}, by which it was done, was never in force here"
+            return
+    now = _decided_at(row)
+    if abs(now - row.at.timestamp()) > _SLOW_SECONDS:
+        yield "it was decided long before, or after, it was done"
+    try:
+        permission = permit(row, bundle, now=now)
+    except (NotDone, InvalidValue) as error:
+        yield f"it was not allowed: {error}"
         return
-    if row.bundle_version is None:
-        if action.effect is not Effect.STOPS:
-            yield "it was done while nobody was known to be an operator"
-        return
-    bundle = _bundle(walk, row.bundle_version)
-    if bundle is None:
-        yield f"bundle {row.bundle_version}, by which it was done, was never in force here"
-        return
-    operator = next((each for each in bundle.operators if each.id == row.operator), None)
-    if operator is None or operator.key != row.key or row.at.timestamp() >= operator.not_after:
-        yield f"{row.operator} was no operator with this key under bundle {row.bundle_version}"
-    elif not action.open_to(operator):
-        yield f"{row.operator} had no role that may {row.action}"
+    if row.outcome == Outcome.DONE and bundle is not None and seconding.needed(permission):
+        asked = None if row.asked_in is None else repository.find(walk.tx, row.asked_in)
+        lacking = seconding.lacking_of(walk.tx, asked, permission, bundle, now=int(row.at.timestamp()))
+        same = asked is not None and (asked.action, asked.parameters) == (row.action, row.parameters)
+        if lacking or not same:
+            yield f"it was done without {lacking or 'having been asked for'}"
+
+
+def _decided_at(row: Record) -> int:
+    """When the policy was asked, UNIX seconds; for what it was not asked about, when it was done."""
+    decision = {} if row.decision is None else msgspec.json.decode(row.decision)
+    found = decision.get("facts", {}).get("now")
+    return found if isinstance(found, int) else int(row.at.timestamp())
 
 
 def _bundle(walk: _Walk, version: int) -> Bundle | None:

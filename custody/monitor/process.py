@@ -1,4 +1,4 @@
-"""The process `strongroom monitor`: settings, one thread per chain, and the two operator's commands."""
+"""The process `strongroom monitor`: settings, one thread per chain, and a command for the operator."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from uuid import UUID
 
 import structlog
 
@@ -18,7 +17,6 @@ from chains.errors import InvalidValue, StrongroomError
 from chains.eth.watch import WatchedSenders
 from custody.config import Process, load
 from custody.deposits.addresses import evm_keysets
-from custody.deposits.service import quarantine
 from custody.errors import Conflict, InvalidConfiguration
 from custody.logs import log_to_stderr
 from custody.monitor.lead import Chain, lead, lock_name
@@ -45,10 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_to_stderr()
     try:
         with wire(load(Process.MONITOR)) as services:
-            if arguments.quarantine is not None:
-                with services.database.transaction() as tx:
-                    quarantine(tx, arguments.quarantine, arguments.reason)
-            elif arguments.rescan_from is not None:
+            if arguments.rescan_from is not None:
                 _rescan(services, arguments)
             else:
                 _run(services, arguments.start_height)
@@ -74,8 +69,6 @@ def _parser() -> argparse.ArgumentParser:
         "--rescan-from", type=int, metavar="HEIGHT", help="add what is missing since then, and end"
     )
     parser.add_argument("--chain", help="the chain to rescan, if there are several")
-    parser.add_argument("--quarantine", type=UUID, metavar="DEPOSIT", help="keep a held deposit out for good")
-    parser.add_argument("--reason", default="", help="why, for --quarantine")
     return parser
 
 

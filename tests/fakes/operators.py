@@ -34,6 +34,17 @@ ROLES: dict[str, Sequence[str]] = {
 """Who is an operator of `Office`; ada is an approver, too."""
 
 
+def client_file(directory: Path, name: str, key: SigningKey) -> Path:
+    """What `STRONGROOM_OPERATOR` names for somebody who signs with `key`."""
+    path, pem = directory / f"{name}.toml", directory / f"{name}-{key.public_hex[:8]}.pem"
+    if not pem.exists():
+        key.save(pem)
+    path.write_text(
+        f'api_url = "http://127.0.0.1:1"\naudience = "tests"\ncaller = "{name}"\ncaller_key = "{pem}"\n'
+    )
+    return path
+
+
 @dataclass
 class Office:
     """A database, a signed bundle that names operators, and their client files."""
@@ -47,7 +58,7 @@ class Office:
 
     def __post_init__(self) -> None:
         for name in ROLES:
-            self.client_file(name, self.keys[name])
+            client_file(self.directory, name, self.keys[name])
         (self.directory / "root.json").write_bytes(msgspec.json.encode(self.world.root))
         self.publish(self.bundle())
 
@@ -72,16 +83,6 @@ class Office:
         """Make it the one that processes read, signed by all officers: it is in force at once."""
         signed = self.world.signed(bundle, tuple(self.world.officers))
         (self.directory / "bundle.json").write_bytes(signed.encode())
-
-    def client_file(self, name: str, key: SigningKey) -> Path:
-        """What `STRONGROOM_OPERATOR` names for somebody who signs with `key`."""
-        path, pem = self.directory / f"{name}.toml", self.directory / f"{name}-{key.public_hex[:8]}.pem"
-        if not pem.exists():
-            key.save(pem)
-        path.write_text(
-            f'api_url = "http://127.0.0.1:1"\naudience = "tests"\ncaller = "{name}"\ncaller_key = "{pem}"\n'
-        )
-        return path
 
     def settings(self, name: str) -> dict[str, str]:
         """Variables of an operator's shell."""

@@ -29,6 +29,7 @@ from policies.bundle import (
     Confirmations,
     KeysetEntry,
     Officer,
+    Operator,
     PriceBound,
     SignedBundle,
     TierCap,
@@ -170,6 +171,7 @@ class House:
     caller: SigningKey = field(default_factory=SigningKey.generate)
     stranger: SigningKey = field(default_factory=SigningKey.generate)
     verifier: SigningKey = field(default_factory=SigningKey.generate)
+    operator: SigningKey = field(default_factory=SigningKey.generate)
     approvers: dict[str, SigningKey] = field(
         default_factory=lambda: {name: SigningKey.generate() for name in APPROVERS}
     )
@@ -207,7 +209,18 @@ class House:
             ),
             "approvers": tuple(self.approver_entry(name) for name in self.approvers),
             "verifiers": (self.verifier_entry(),),
+            "operators": (self.operator_entry(),),
         }
+
+    def operator_entry(self) -> Operator:
+        """Otto, who may do everything by hand."""
+        return Operator(
+            id="otto",
+            key=self.operator.public_hex,
+            organisation="house",
+            roles=("support", "treasury", "compliance", "security", "auditor"),
+            not_after=self.now + 365 * DAY,
+        )
 
     def approver_entry(self, name: str, **changes: Any) -> Approver:
         fields: dict[str, Any] = {

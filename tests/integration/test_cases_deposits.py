@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from chains.btc.tx import TxOut
 from custody.console.app import app
@@ -20,8 +19,9 @@ from custody.screening.cases import Case
 from custody.screening.lifecycle import CaseEvent, CaseState
 from custody.signing.btc.coins import spendable
 from tests.fakes.chain import FakeChain
-from tests.fakes.desk import CHAIN, KEYSET, Desk, as_role, open_desk
+from tests.fakes.desk import CHAIN, KEYSET, Desk, open_desk
 from tests.fakes.lists import Lists
+from tests.fakes.operators import Office
 
 START = Options(start_height=0, held_again_seconds=0, heartbeat_seconds=0, mempool_seconds=0)
 UNITS = 1_234_567
@@ -169,23 +169,10 @@ def test_an_operator_lists_shows_and_decides_cases_and_must_say_why(
 ) -> None:
     assert case_app in [group.typer_instance for group in app.registered_groups]
     held(desk, chain, lists)
-    for name in ("bundle.json", "root.json"):
-        (tmp_path / name).write_text("{}")
-    settings = {
-        "STRONGROOM_DATABASE_URL": as_role(desk.dsn, "strongroom_worker"),
-        "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
-        "STRONGROOM_BUNDLE_PATH": str(tmp_path / "bundle.json"),
-        "STRONGROOM_TRUST_ROOT_PATH": str(tmp_path / "root.json"),
-        "STRONGROOM_NODES": json.dumps(
-            {"b": {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}}
-        ),
-        "STRONGROOM_SCREENING": json.dumps({"lists": [str(lists.path)]}),
-        "STRONGROOM_SIGNERS": json.dumps({"b": {"socket": str(tmp_path / "signer.sock")}}),
-    }
-    assert conninfo_to_dict(settings["STRONGROOM_DATABASE_URL"])["user"] == "strongroom_worker"
+    office = Office(desk.dsn, tmp_path)
 
     def run(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["case", *arguments], env=settings)
+        return office.run("case", *arguments)
 
     [listed] = json.loads(run("list", "--json").stdout)
     assert (listed["kind"], listed["state"]) == ("deposit", "open")
@@ -202,5 +189,5 @@ def test_an_operator_lists_shows_and_decides_cases_and_must_say_why(
     assert desk.balance("alice") == UNITS
     with desk.admin.snapshot() as tx:
         [event] = tx.all("SELECT data FROM events WHERE type = 'case.released'")
-    assert event["data"]["by"]
+    assert event["data"]["by"] == "otto"
     assert event["data"]["reason"] == "settled"

@@ -202,7 +202,7 @@ def test_a_node_that_restarts_is_waited_for(
     desk.check()
 
 
-def test_the_commands_rescan_and_quarantine(
+def test_the_command_rescans(
     desk: Desk, node: Bitcoind, payer: OutsideWallet, monitors: Processes
 ) -> None:
     alice = desk.customer("alice")
@@ -219,8 +219,4 @@ def test_the_commands_rescan_and_quarantine(
     assert done.returncode == 0, done.stderr
     assert "1 receipts, 0 consumptions, 1 deposits" in done.stdout
     assert desk.balance(alice) == UNITS
-    [deposit] = desk.deposits()
-    impossible = monitors.run("--quarantine", str(deposit.id))
-    assert impossible.returncode == 1
-    assert "'quarantine' cannot happen in state 'credited'" in impossible.stderr
     desk.check()

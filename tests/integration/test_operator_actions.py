@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from policies.rules import Need, Operation, Policy, Rule, When
-from tests.fakes.operators import Office
+from tests.fakes.operators import Office, client_file
 from tests.fakes.signing import ROLE
 
 BY_HAND = When(operations=(Operation.ADMINISTRATION,))
@@ -76,7 +76,7 @@ def test_what_fails_is_recorded_with_its_reason_and_changes_nothing(office: Offi
 
 
 def test_a_stranger_s_key_is_refused_whatever_name_it_takes(office: Office) -> None:
-    office.client_file("otto", office.world.stranger)
+    client_file(office.directory, "otto", office.world.stranger)
     result = office.run("operator", "lift", "all", "--reason", "x")
     assert (result.exit_code, "not the key" in result.stderr) == (1, True)
     assert outcomes(office) == [("otto", "lift", "refused")]

@@ -12,10 +12,9 @@ import psycopg
 import pytest
 from psycopg import errors as pg
 from psycopg.sql import SQL, Identifier
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from custody.console import sealed
-from custody.console.app import app
 from custody.console.operator import operator
 from custody.ids import new_id
 from custody.storage.db import Database
@@ -24,6 +23,7 @@ from custody.storage.sealing import CannotOpen, Keys, add_key, read_ring
 from custody.travelrule.ivms101 import read
 from custody.travelrule.repository import place_of
 from tests.fakes.api import as_role
+from tests.fakes.operators import Office
 from tests.support.ivms import travel_rule
 
 [COLUMN] = [each for each in COLUMNS if each.table == "travel_rule"]
@@ -181,23 +181,10 @@ def test_an_operator_adds_a_key_seals_anew_and_reads_with_a_reason(
 ) -> None:
     assert sealed.sealing_key in [command.callback for command in operator.registered_commands]
     ring = tmp_path / "ring"
-    for name in ("bundle.json", "root.json"):
-        (tmp_path / name).write_text("{}")
-    settings = {
-        "STRONGROOM_DATABASE_URL": as_role(database, "strongroom_worker"),
-        "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
-        "STRONGROOM_BUNDLE_PATH": str(tmp_path / "bundle.json"),
-        "STRONGROOM_TRUST_ROOT_PATH": str(tmp_path / "root.json"),
-        "STRONGROOM_NODES": json.dumps(
-            {"b": {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}}
-        ),
-        "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
-        "STRONGROOM_SIGNERS": json.dumps({"b": {"socket": str(tmp_path / "signer.sock")}}),
-        "STRONGROOM_SEALING_KEYS_PATH": str(ring),
-    }
+    office = Office(database, tmp_path)
 
     def run(*arguments: str) -> Result:
-        return CliRunner().invoke(app, ["operator", *arguments], env=settings)
+        return office.run("operator", *arguments, STRONGROOM_SEALING_KEYS_PATH=str(ring))
 
     assert run("reseal").exit_code == 2, "there is no ring yet"
     assert run("sealing-key", str(ring), "--id", "first").exit_code == 0
@@ -211,7 +198,7 @@ def test_an_operator_adds_a_key_seals_anew_and_reads_with_a_reason(
     assert SECRET in shown.stdout
     [(data,)] = owner.execute("SELECT data FROM events WHERE type = 'operator.read_travel_rule'").fetchall()
     assert data["reason"] == "a request of the court"
-    assert data["by"]
+    assert data["by"] == "otto"
     assert run("travel-rule", str(new_id()), "--reason", "x").exit_code == 1
     owner.execute(
         "UPDATE travel_rule SET data = set_byte(data, length(data) - 1, get_byte(data, length(data) - 1) # 1)"

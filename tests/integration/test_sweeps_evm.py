@@ -30,6 +30,7 @@ from ops.devnet.anvil import Anvil
 from signers.ports import Reason, Refused, SignRequest, SignResponse
 from tests.fakes.desk import as_role
 from tests.fakes.evm_signing import ETHER, EVM_CHAIN, GWEI
+from tests.fakes.operators import client_file
 from tests.fakes.sweep_till import AT_ONCE, USDX, SweepOutside, SweepTill, open_sweep_till
 
 GOOD = ("USDX", 60 * USDX)
@@ -819,6 +820,7 @@ def test_an_operator_plans_a_sweep_at_once_and_everything_that_is_worth_its_fee(
     root = tmp_path / "root.json"
     root.write_bytes(msgspec.json.encode(till.world.root))
     settings = {
+        "STRONGROOM_OPERATOR": str(client_file(tmp_path, "otto", till.world.operator)),
         "STRONGROOM_DATABASE_URL": as_role(database, "strongroom_worker"),
         "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
         "STRONGROOM_BUNDLE_PATH": str(till.bundle_path),

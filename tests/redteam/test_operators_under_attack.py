@@ -246,3 +246,23 @@ def test_an_operator_without_the_role_is_refused_by_the_api_and_recorded(databas
         ]
         seen = api.client("aud").get("/v1/operator-actions")["items"]
         assert [row["outcome"] for row in seen] == ["refused", "failed"]
+
+
+def test_what_was_done_past_its_approvals_is_found(office: Office) -> None:
+    """Who has the workers' role and one operator's key writes a row as if nobody else had been asked."""
+    two = Rule(
+        id="two",
+        when=When(operations=(Operation.ADMINISTRATION,)),
+        route="ledger",
+        approvals=Need(group=ROLE, count=1),
+    )
+    office.publish(office.bundle(2, policy=Policy(rules=(two,), groups=office.bundle().policy.groups)))
+    assert office.run("operator", "unfreeze", "alice", "--reason", "x", by="carl").exit_code == 1
+    assert office.verified()["findings"] == []
+    owner(
+        office,
+        "UPDATE operator_actions SET outcome = 'done', reason = '' WHERE number = 4",
+        "UPDATE operator_actions a SET hash = operator_action_hash(a) WHERE number = 4",
+    )
+    [finding] = office.verified()["findings"]
+    assert (finding["number"], "without" in finding["finding"]) == (4, True)
