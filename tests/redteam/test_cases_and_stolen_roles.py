@@ -59,7 +59,8 @@ def test_who_cannot_find_anything_opens_no_case(database: str, role: str) -> Non
         "UPDATE cases SET subject = gen_random_uuid()",
         "DELETE FROM cases",
         (
-            "INSERT INTO cases (id, kind, subject, chain, address, findings, state, resolution, resolved_by, resolved_at)"
+            "INSERT INTO cases"
+            " (id, kind, subject, chain, address, findings, state, resolution, resolved_by, resolved_at)"
             " SELECT gen_random_uuid(), kind, subject, chain, address, findings, 'released', 'x', 'x', now() FROM cases"
         ),
     ],

@@ -119,6 +119,7 @@ def test_a_retired_keys_gap_is_filled_although_it_has_too_little_to_rotate(till:
         screening=Screening([Elsewhere("tests")]),
         sealing=None,
         exchange=None,
+        prices=None,
         wake=wake_nobody,
     )
     for step in (Step.SWEEP, Step.BUILD, Step.SIGN, Step.BROADCAST):
