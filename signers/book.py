@@ -25,6 +25,7 @@ from signers.counter import Counter
 from signers.errors import SignerStopped
 from signers.examined import Examined, Exposure
 from signers.exposures import Exposures
+from signers.history import Past, past_of
 from signers.logchain import FIRST_HEAD, next_head
 from signers.officers import Officers, Waiting
 from signers.policy import Count
@@ -67,7 +68,7 @@ class Book:
         self._exposures = Exposures(connection)
         self.officers = Officers(connection, self.bundle[0])
         """What officers have handed over."""
-        self._active_since: dict[str, int | None] = {}
+        self._history: tuple[Past, ...] | None = None
         self._high_marks: dict[str, int] = {}
 
     def _row(self, sql: str, otherwise: tuple[Any, Any] = (0, 0)) -> tuple[Any, Any]:
@@ -121,21 +122,16 @@ class Book:
         ).fetchone()
         return None if row is None else (row[0], str(row[1]))
 
-    def active_since(self, wallet: str) -> int | None:
-        """When this signer adopted the bundle in which a wallet last became active; None if it never was."""
-        if wallet not in self._active_since:
-            self._active_since[wallet] = self._became_active(wallet)
-        return self._active_since[wallet]
-
-    def _became_active(self, wallet: str) -> int | None:
-        found: int | None = None
-        for signed, at in self._sql.execute("SELECT signed, at FROM bundles ORDER BY version DESC"):
-            bundle = decoder_for(SignedBundle).decode(signed).bundle
-            if any(w.id == wallet and w.state == "active" for w in (*bundle.keysets, *bundle.vaults)):
-                found = int(at)
-            elif found is not None:
-                break
-        return found
+    def history(self) -> tuple[Past, ...]:
+        """The bundles that this signer has adopted, oldest first."""
+        if self._history is None:
+            rows = self._sql.execute("SELECT signed, at FROM bundles ORDER BY version").fetchall()
+            ends = [*(int(at) for _, at in rows[1:]), None]
+            self._history = tuple(
+                past_of(decoder_for(SignedBundle).decode(signed).bundle, since=int(at), until=end)
+                for (signed, at), end in zip(rows, ends, strict=True)
+            )
+        return self._history
 
     def order_since(self, order_digest: str) -> int | None:
         """When this signer first saw an order, by its own clock; None if it never did."""
@@ -329,7 +325,7 @@ class Book:
         self._sql.execute("INSERT INTO bundles VALUES (?, ?, ?, ?)", (version, digest, signed, now))
         self.bundle = (version, digest)
         self.officers.turn_to(version)
-        self._active_since.clear()
+        self._history = None
 
     def record_freeze(self, signed: SignedFreeze, *, now: int) -> None:
         """Record an officer's freeze, whose signature was checked, unless that officer has said the same before."""

@@ -12,6 +12,7 @@ from chains.errors import PermanentError
 from policies.bundle import Breaker, Bundle, NetworkEntry, TierCap, WalletEntry
 from policies.intent import Approval, Intent, Kind, Order, Verdict
 from policies.statements import Freeze
+from signers.history import Past
 from signers.ports import Reason, SignRequest
 
 
@@ -72,8 +73,8 @@ class JournalView(Protocol):
     def attested(self, keyset: str, branch: int, index: int) -> tuple[str | None, str] | None:
         """Customer and asset for whom a path was attested, None if it was not."""
 
-    def active_since(self, wallet: str) -> int | None:
-        """When this signer heard, by its own clock, that a wallet is active, the last time that it became so."""
+    def history(self) -> tuple[Past, ...]:
+        """The bundles that this signer has adopted, oldest first, by its own clock."""
 
     def order_since(self, order_digest: str) -> int | None:
         """When this signer first saw an order, by its own clock; None if it never did."""

@@ -30,7 +30,7 @@ from signers.examined import (
     payments_of,
 )
 from signers.limits import cap_reasons, fee_reasons, value_of, window_reasons
-from signers.orders import handover_reasons, intent_reasons
+from signers.orders import handover_reasons, intent_reasons, moved_reasons
 from signers.policy import Count, judge
 from signers.ports import Reason, SignRequest
 from signers.states import Freezes, freeze_reasons, state_reasons, withheld
@@ -154,6 +154,7 @@ def admit(
     reasons += freeze_reasons(request, examined.unsigned, bundle, view)
     reasons += _journal_reasons(examined, view)
     reasons += handover_reasons(request, examined.grounds, view)
+    reasons += moved_reasons(request, examined.grounds, view)
     judged = judge(examined, view, now=now)
     reasons += judged.reasons
     reasons += window_reasons(examined, view, now)

@@ -5,12 +5,13 @@ Signatures are looked at last, by `evidence.signature_reasons`: they cost more t
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from typing import Final
 
 from policies.bundle import AssetEntry, Bundle, Caller, WalletEntry
 from policies.intent import Intent, Kind, Order, SignedOrder
 from signers.examined import Grounds, JournalView
+from signers.history import active_since, orders_end, payable_elsewhere
 from signers.ports import Reason, SignRequest
 
 ORDER_SCOPE: Final = "withdrawals:sign"
@@ -142,8 +143,9 @@ def _oldest_expiry(grounds: Grounds) -> int:
     """Until when orders expire that keys before these may have signed elsewhere; -1 if there were none.
 
     Each journal knows its own signatures only. What another signer could have been asked for before these keys were
-    active had to expire within the longest time that an order may have. Keys before these that this signer holds, too,
-    have signed into its own journal: then what they could not pay, these can't.
+    active had to expire within the longest time that an order may have. Key-sets before these that this signer holds,
+    too, have signed into its own journal: then what they could not pay, these can't. Of a vault it knows its own
+    signatures only, and others may have been enough.
     """
     began = max((each.active_from for each in _following_others(grounds)), default=0)
     return began + grounds.bundle.longest_signed_order_seconds if began else -1
@@ -159,7 +161,8 @@ def _following_others(grounds: Grounds) -> list[WalletEntry]:
         and each.id != wallet.id
         and each.state != "pre-active"
     ]
-    here = before and {each.id for each in before} <= set(grounds.held)
+    vaults = {vault.id for vault in bundle.vaults}
+    here = before and {each.id for each in before} <= set(grounds.held) - vaults
     return [each for each in (before if here else [wallet]) if wallet.active_from and each.active_from]
 
 
@@ -171,16 +174,31 @@ def handover_reasons(request: SignRequest, grounds: Grounds, view: JournalView) 
     """
     if not request.evidence.orders:
         return []
-    since = (view.active_since(each.id) for each in _following_others(grounds))
+    followed, history = _following_others(grounds), view.history()
+    since = (active_since(history, each.id) for each in followed)
     heard = max((at for at in since if at is not None), default=None)
     if heard is None:
         return []
-    oldest = heard + grounds.bundle.longest_signed_order_seconds
+    # What was taken until then ends as late as a bundle of that time let it, whatever later ones say.
+    began = max(heard, *(each.active_from for each in followed))
+    oldest = max(orders_end(history, began), began + grounds.bundle.longest_signed_order_seconds)
     return [
         Reason(
             "order-too-old",
-            f"order {signed.order.id} expires by {oldest}: keys elsewhere could have paid it before {heard}",
+            f"order {signed.order.id} expires by {oldest}: keys elsewhere could have paid it before {began}",
         )
         for signed in request.evidence.orders
         if signed.order.expires_at <= oldest
     ]
+
+
+def moved_reasons(request: SignRequest, grounds: Grounds, view: JournalView) -> Iterator[Reason]:
+    """Objections to orders that were another tier's under a bundle before: its signer may have paid them then."""
+    for signed in request.evidence.orders:
+        order = signed.order
+        if view.intent_digest(order.id) is not None:
+            continue  # paid here first, so nowhere else
+        moved = payable_elsewhere(order, grounds.wallet.tier, grounds.held, view.history())
+        if moved is not None:
+            told = f"order {order.id} was another tier's until {moved}, which could have paid it"
+            yield Reason("order-moved", f"{told}: let it expire, and have a new one signed")

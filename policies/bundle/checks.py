@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Final
 
 from chains.errors import InvalidValue
@@ -37,6 +38,7 @@ def check_consistent(bundle: Bundle) -> None:
             raise InvalidValue(f"bundle: {entry.id} is on an unlisted network {entry.chain}")
     _check_windows(bundle)
     _check_named_assets(bundle)
+    _check_bands(bundle)
     _check_limits(bundle)
     _check_successors(bundle)
     check_policy(bundle.policy, names_of(bundle))
@@ -103,14 +105,20 @@ def _check_passkeys(bundle: Bundle) -> None:
     if not passkeys:
         return
     # Slow to load, and most that read a bundle never check an approval.
-    from policies.passkeys import check_passkey
+    from policies.passkeys import check_passkey, raw_key
 
+    keys = {approver.key for approver in bundle.approvers if isinstance(approver.key, str)}
     for approver in passkeys:
         assert isinstance(approver.key, Passkey)
         try:
             check_passkey(approver.key)
+            raw = raw_key(approver.key)
         except InvalidValue as error:
             raise InvalidValue(f"bundle: approver {approver.id}: {error}") from None
+        if raw in keys:
+            raise InvalidValue(
+                f"bundle: the key behind the passkey of {approver.id} is another approver's, too"
+            )
 
 
 def _check_operators(bundle: Bundle) -> None:
@@ -176,6 +184,20 @@ def _check_named_assets(bundle: Bundle) -> None:
     for listed in named:
         if listed not in assets:
             raise InvalidValue(f"bundle: a cap or price names an unlisted asset {listed}")
+
+
+def _check_bands(bundle: Bundle) -> None:
+    """Tiers don't know of each other's signatures, so no amount may belong to two of them."""
+    chains = {asset.id: asset.chain for asset in bundle.assets}
+    wallets = {(wallet.chain, wallet.tier) for wallet in (*bundle.keysets, *bundle.vaults)}
+    caps = [cap for cap in bundle.caps if (chains[cap.asset], cap.tier) in wallets]
+    for one, other in combinations(caps, 2):
+        lowest = max(int(one.payment_from), int(other.payment_from))
+        if one.asset == other.asset and lowest < min(int(one.payment_below), int(other.payment_below)):
+            raise InvalidValue(
+                f"bundle: {one.tier} and {other.tier} could both pay one order of {lowest} {one.asset}: let "
+                "payment_from of the colder one be payment_below of the hotter one"
+            )
 
 
 def _check_successors(bundle: Bundle) -> None:

@@ -87,7 +87,14 @@ class SafeWorld(EvmWorld):
             "requirements": (self.requirement(asset="ETH"), self.requirement(asset="USDX")),
         }
         bundle = super().bundle(version, **(fields | plain))
-        return bundle if "caps" in changes else msgspec.structs.replace(bundle, caps=(*bundle.caps, *caps))
+        if "caps" in changes:
+            return bundle
+        paid = {cap.asset for cap in caps}
+        # The Safe pays nearly all there is, so the hot tier pays next to nothing.
+        hot = (
+            msgspec.structs.replace(c, payment_below="1000") if c.asset in paid else c for c in bundle.caps
+        )
+        return msgspec.structs.replace(bundle, caps=(*hot, *caps))
 
     def vault_entry(self, **changes: Any) -> EvmVault:
         """The Safe as the bundle has it."""
@@ -105,10 +112,11 @@ class SafeWorld(EvmWorld):
         return EvmVault(**(fields | changes))
 
     def warm_cap(self, asset: str, one: int, **changes: Any) -> TierCap:
-        """What the warm tier may pay: less than 100, 1,000 a day."""
+        """What the warm tier may pay: nearly anything below 100, 1,000 a day."""
         fields: dict[str, Any] = {
             "tier": "warm",
             "asset": asset,
+            "payment_from": "1000",
             "payment_below": str(100 * one),
             "window_cap": str(1000 * one),
             "window_seconds": DAY,

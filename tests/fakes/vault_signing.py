@@ -102,8 +102,10 @@ class VaultWorld(World):
         return BitcoinVault(**fields)
 
     def bundle(self, version: int = 1, **changes: Any) -> Bundle:
-        hot: dict[str, Any] = {"tier": "hot", "payment_below": "10000000", "window_cap": "500000000"}
-        warm: dict[str, Any] = {"tier": "warm", "payment_below": "1000000000", "window_cap": "10000000000"}
+        # The vault pays whatever there is, so the hot tier pays nothing.
+        hot: dict[str, Any] = {"tier": "hot", "payment_below": "1", "window_cap": "500000000"}
+        warm: dict[str, Any] = {"tier": "warm", "payment_from": "1"}
+        warm |= {"payment_below": "1000000000", "window_cap": "10000000000"}
         fields: dict[str, Any] = {
             "vaults": (self.vault_entry(),),
             "caps": tuple(TierCap(asset="BTC", window_seconds=DAY, **cap) for cap in (hot, warm)),

@@ -27,8 +27,8 @@ class NothingSigned:
     def attested(self, keyset: str, branch: int, index: int) -> tuple[str | None, str] | None:
         return None
 
-    def active_since(self, wallet: str) -> int | None:
-        return None
+    def history(self) -> tuple[()]:
+        return ()
 
     def order_since(self, order_digest: str) -> int | None:
         return None

@@ -150,6 +150,9 @@ class Desk(Bench[World]):
     def wallets(self) -> Mapping[str, Wallet[Any]]:
         return {self.keys.record.id: BitcoinWallet(self.keys)}
 
+    def publish(self, bundle: Bundle) -> None:
+        super().publish(msgspec.structs.replace(bundle, longest_order_seconds=LONGEST))
+
     def hand(self, bundle: Bundle) -> None:
         self.desk.deliver(self.world.signed(bundle))
 
@@ -203,3 +206,120 @@ def test_no_order_is_good_enough_for_two_tiers_whose_caps_meet(units: int) -> No
         for world, keys in ((HOUSE, OLD), (FOLLOWER, NEW))
     ]
     assert sorted(map(sorted, found)) in ([[], ["payment-cap"]], [[], ["payment-floor"]])
+
+
+def waits(bundle: Bundle, **changes: Any) -> Bundle:
+    """The bundle in which the follower's keys are not active yet."""
+    waiting = msgspec.structs.replace(bundle.keysets[1], state="pre-active")
+    return msgspec.structs.replace(bundle, keysets=(bundle.keysets[0], waiting), **changes)
+
+
+def test_a_shorter_life_of_orders_does_not_make_old_ones_young_for_the_keys_that_follow(
+    tmp_path: Path,
+) -> None:
+    """The old keys paid it while orders could last a week; an hour after the handover only new ones seem possible."""
+    old, new = Desk(tmp_path / "old", HOUSE, OLD), Desk(tmp_path / "new", FOLLOWER, NEW)
+    long = 24 * LONGEST
+    for signer in (old, new):
+        signer.hand(waits(of_both(2, 0), longest_order_seconds=long))
+    order = HOUSE.order(100_000, expires_at=old.time + long)
+    assert old.signatures(old.payment(order))
+    after = msgspec.structs.replace(of_both(3, NOW, state="deactivated"), longest_order_seconds=long)
+    new.hand(after)
+    new.time += 60
+    new.hand(msgspec.structs.replace(after, version=4, longest_order_seconds=LONGEST))
+    for _ in range(23):
+        new.time += LONGEST
+        new.timekeeper.tick()
+    assert new.codes(new.payment(order)) == {"order-too-old"}
+    new.restart()
+    assert new.codes(new.payment(order)) == {"order-too-old"}
+    new.time += LONGEST
+    later = HOUSE.order(100_000, expires_at=new.time + LONGEST)
+    assert new.signatures(new.payment(later))
+    for signer in (old, new):
+        signer.journal.close()
+
+
+def of_two_tiers(version: int, boundary: int) -> Bundle:
+    """The old keys are the hot tier, the follower's the warm one; each has a signer of its own."""
+    hot = HOUSE.bundle().caps[0]
+    hot = msgspec.structs.replace(hot, payment_below=str(boundary))
+    warm = msgspec.structs.replace(
+        hot, tier="warm", payment_from=str(boundary), payment_below=str(10**9), window_cap=str(10**12)
+    )
+    return HOUSE.bundle(
+        version,
+        keysets=(HOUSE.keyset_entry(), FOLLOWER.keyset_entry(tier="warm")),
+        caps=(hot, warm),
+        breakers=(Breaker(id="b", keysets=(OLD.record.id,), value_cap=str(10**30), window_seconds=60),),
+        requirements=(HOUSE.requirement(),),
+        longest_order_seconds=LONGEST,
+    )
+
+
+def warm_payment(warm: Desk, order: Order) -> SignRequest:
+    intent = FOLLOWER.intent(order, policy_version=warm.trust.present.version, tier="warm")
+    request = FOLLOWER.request(Draft([FOLLOWER.coin(2_000_000_000)], [order], intents=[intent]))
+    return FOLLOWER.evidence(
+        request,
+        approvals=tuple(FOLLOWER.approval(intent, n, expires_at=warm.time + 60) for n in ("ada", "ben")),
+        verdicts=(FOLLOWER.verdict(intent, expires_at=warm.time + 60),),
+    )
+
+
+@pytest.mark.parametrize(("before", "after"), [(1_000_000, 2_000_000), (2_000_000, 1_000_000)])
+def test_a_bound_between_tiers_that_moves_over_an_order_lets_no_second_signer_pay_it(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    hot, warm = Desk(tmp_path / "hot", HOUSE, OLD), Desk(tmp_path / "warm", FOLLOWER, NEW)
+    for signer in (hot, warm):
+        signer.hand(of_two_tiers(2, before))
+    order = HOUSE.order(1_500_000, expires_at=hot.time + LONGEST)
+
+    def paid(signer: Desk, wanted: Order) -> SignRequest:
+        return signer.payment(wanted) if signer is hot else warm_payment(warm, wanted)
+
+    first, second = (warm, hot) if before < after else (hot, warm)
+    assert first.signatures(paid(first, order))
+    for signer in (hot, warm):
+        signer.time += 60
+        signer.hand(of_two_tiers(3, after))
+    assert second.codes(paid(second, order)) == {"order-moved"}
+    second.restart()
+    assert second.codes(paid(second, order)) == {"order-moved"}
+    # What was on its side all the time it pays as ever, and the rest once all old orders have ended.
+    beside = HOUSE.order(500_000 if second is hot else 3_000_000, expires_at=second.time + 60)
+    assert second.signatures(paid(second, beside))
+    second.time += LONGEST
+    assert second.signatures(paid(second, HOUSE.order(1_500_000, expires_at=second.time + 60)))
+    for signer in (hot, warm):
+        signer.journal.close()
+
+
+def test_what_one_signer_keeps_for_both_tiers_it_pays_whoever_it_belongs_to_now(tmp_path: Path) -> None:
+    """Its own journal knows what it has signed."""
+
+    class Both(Desk):
+        def wallets(self) -> Mapping[str, Wallet[Any]]:
+            return {keys.record.id: BitcoinWallet(keys) for keys in (OLD, NEW)}
+
+    both = Both(tmp_path / "both", HOUSE, OLD)
+    both.hand(of_two_tiers(2, 1_000_000))
+    order = HOUSE.order(1_500_000, expires_at=both.time + LONGEST)
+    paid = HOUSE.order(1_500_000, expires_at=both.time + LONGEST)
+    assert both.signatures(warm_payment(both, paid))
+    both.hand(of_two_tiers(3, 2_000_000))
+    assert both.signatures(both.payment(order))
+    assert "intent-reused" in both.codes(both.payment(paid))
+    both.journal.close()
+
+
+@pytest.mark.parametrize("floor", ["0", "9999999"])
+def test_a_bundle_whose_tiers_overlap_is_not_believed(floor: str) -> None:
+    good = of_two_tiers(2, 10_000_000)
+    check_consistent(good)
+    hot, warm = good.caps
+    overlapping = msgspec.structs.replace(warm, payment_from=floor)
+    with pytest.raises(InvalidValue, match="both pay one order"):
+        check_consistent(msgspec.structs.replace(good, caps=(hot, overlapping)))

@@ -16,10 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
+from policies.bundle.checks import check_consistent
 from policies.canonical import BadSignature
 from policies.intent import Assertion
+from policies.keys import SigningKey
 from policies.passkeys import check_passkey, decode, encode, raw_key, verify_assertion
 from tests.fakes.passkey import PRESENT, VERIFIED, SoftPasskey
+from tests.fakes.signing import SoftKeys, World
 
 CHALLENGE = hashlib.sha256(b"an approval").digest()
 KINDS = [SoftPasskey(), SoftPasskey(Ed25519PrivateKey.generate())]
@@ -183,3 +186,17 @@ def test_the_ed25519_key_behind_a_passkey_is_told() -> None:
     assert isinstance(key, Ed25519PrivateKey)
     assert raw_key(KINDS[1].entry()) == key.public_key().public_bytes_raw().hex()
     assert raw_key(KINDS[0].entry()) is None
+
+
+def test_one_key_is_no_two_approvers_not_even_as_a_passkey_and_bare() -> None:
+    """Whoever held both entries of a bundle would approve for two people with one key."""
+    world = World(SoftKeys.make().record)
+    bare, passkey = SigningKey(KINDS[1].key), KINDS[1].entry()  # type: ignore[arg-type]
+    entries = (
+        world.approver_entry("ada", key=bare.public_hex),
+        world.approver_entry("ben", key=passkey),
+        world.approver_entry("cem", key=KINDS[0].entry()),
+    )
+    check_consistent(world.bundle(approvers=entries[1:]))
+    with pytest.raises(InvalidValue, match="another approver's"):
+        check_consistent(world.bundle(approvers=entries))

@@ -158,7 +158,7 @@ def test_the_nonce_of_the_safe_comes_with_executions_only(bench: ExecutorBench) 
 
 def test_a_payment_can_not_be_an_execution(bench: ExecutorBench) -> None:
     world, draft = bench.world, bench.world.execution(bench.message())
-    order = world.order()
+    order = world.order(999)
     as_payment = replace(draft, orders=[order], intents=[world.intent(order)], safe_nonce=None)
     assert bench.codes(world.request(as_payment)) == {"unlisted-contract"}
     as_fill = replace(draft, intents=[world.house_intent(Kind.NONCE_FILL)], safe_nonce=None)
