@@ -52,6 +52,15 @@ def toml(path: Path, settings: str) -> dict[str, str]:
     return {"STRONGROOM_CONFIG": str(path)}
 
 
+def test_operators_come_from_this_host_unless_their_networks_are_named(good: dict[str, str]) -> None:
+    settings = load(Process.WORKER, good)
+    assert [str(each) for each in settings.operator_networks] == ["127.0.0.0/8", "::1/128"]
+    assert settings.trusted_proxies == ()
+    named = load(Process.WORKER, _set(operator_networks='["10.1.0.0/16", "fd00::/8"]')(good))
+    assert [str(each) for each in named.operator_networks] == ["10.1.0.0/16", "fd00::/8"]
+    assert load(Process.WORKER, _set(operator_networks="[]")(good)).operator_networks == ()
+
+
 def test_a_worker_is_configured_by_variables(good: dict[str, str]) -> None:
     settings = load(Process.WORKER, good)
     assert settings.database_url.reveal() == good["STRONGROOM_DATABASE_URL"]
@@ -187,6 +196,9 @@ def _set(**changes: str) -> Callable[[dict[str, str]], dict[str, str]]:
         ),
         (_set(gather_seconds="-1"), "write a number of seconds"),
         (_set(gather_seconds="3601"), "write a number of seconds"),
+        (_set(operator_networks="127.0.0.1"), "operator_networks: write a list of networks"),
+        (_set(operator_networks='["10.1.2.3/8"]'), "has host bits set"),
+        (_set(trusted_proxies='["proxy.example"]'), "trusted_proxies: 'proxy.example'"),
         (_set(lookalike_head="1"), "write a number of characters, 2 to 16"),
         (_set(verifier_silent_seconds="59"), "write a number of seconds, 60 to 43200"),
         (_set(verifier_silent_seconds="43201"), "write a number of seconds, 60 to 43200"),
