@@ -7,6 +7,7 @@ that nobody has. What is only unwise is for `policies.lint`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Final
@@ -38,6 +39,7 @@ MAX_LIST: Final = 200
 MAX_NEEDS: Final = 32
 """Groups that one rule's approvals ask for."""
 MAX_NESTING: Final = 4
+_SEGWIT: Final = re.compile("(bc|tb|bcrt)1", re.IGNORECASE)
 """Of approvals."""
 DEPOSITS: Final = "deposits"
 """The source of sweeps: deposit addresses."""
@@ -258,6 +260,9 @@ def _address(text: str, names: Names) -> Iterator[str]:
         yield _unknown(f"the bundle has no chain {chain}", chain, names.chains)
     elif chain in names.evm_chains and not is_checksummed(address):
         yield f"{address} is no address with its checksum (EIP-55): write it as wallets show it"
+    elif chain not in names.evm_chains and _SEGWIT.match(address) and address != address.lower():
+        # Addresses are compared as texts, and BIP173 allows two forms.
+        yield f"{address} would fit no payment: write it in lower case, as {address.lower()}"
 
 
 def _approvals(approvals: Approvals, groups: set[str]) -> Iterator[str]:

@@ -116,6 +116,7 @@ def test_a_denial_stands_alone_and_everything_else_is_enough_for_a_rule(other: d
         ({"destinations": ("group:friends",)}, "no address group friends"),
         ({"destinations": ("address:dogecoin:D1",)}, "no chain dogecoin"),
         ({"destinations": ("address:ethereum:0xab",)}, "no address with its checksum"),
+        ({"destinations": ("address:bitcoin:BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4",)}, "write it in lower case"),
         ({"actions": ("lift",)}, "only administration has actions"),
         ({"actions": ("lift-off",), "operations": (Operation.ADMINISTRATION,)}, "nothing named lift-off"),
         ({"customers": tuple(f"c{n}" for n in range(201))}, "201 names, at most 200"),
