@@ -12,7 +12,7 @@ import typer
 from chains.errors import InvalidValue
 from custody.console import passphrase
 from custody.console.passkey_page import make_passkey
-from policies.bundle import Approver, Passkey
+from policies.bundle import Approver, Operator, Passkey
 from policies.canonical import decoder_for
 from policies.keys import SigningKey
 
@@ -85,12 +85,33 @@ def _from_file(path: Path, passphrase_fd: int | None) -> str | Passkey:
     return made.public_hex
 
 
-def shown(record: Approver) -> str:
+def enrolled_operator(person: Person, place: Path, passphrase_fd: int | None) -> Operator:
+    """An operator's record, with a key that is made now, or read if the file is there.
+
+    Raises:
+        InvalidValue: a name or a role of another form than a bundle takes.
+        UnusableKey: there is no key.
+    """
+    fields = {
+        "id": person.id,
+        "organisation": person.organisation,
+        "roles": person.roles,
+        "not_after": person.not_after,
+        "key": "0" * 64,
+    }
+    try:
+        record = msgspec.convert(fields, Operator)
+    except msgspec.ValidationError as error:
+        raise InvalidValue(f"the operator: {error}") from None
+    return msgspec.structs.replace(record, key=_from_file(place, passphrase_fd))
+
+
+def shown(record: Approver | Operator) -> str:
     """The record as JSON for people."""
     return msgspec.json.format(msgspec.json.encode(record), indent=2).decode()
 
 
-def fingerprint(record: Approver) -> str:
-    """Eight groups of four hex digits, to be read out: what officers enter is what the approver has made."""
+def fingerprint(record: Approver | Operator) -> str:
+    """Eight groups of four hex digits, to be read out: what officers enter is what that person has made."""
     digest = hashlib.sha256(msgspec.json.encode(record, order="sorted")).hexdigest()
     return " ".join(digest[i : i + 4] for i in range(0, 32, 4))

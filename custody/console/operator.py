@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from chains.errors import InvalidValue
 from custody.audit import repository, seconding
 from custody.console.acting import CONFIG_VARIABLE, Session, opened, session, worker_settings
 from custody.console.outcome import Output, outcome, output
+from custody.console.passphrase import PassphraseOption
 from custody.console.root import AsJson, CustomerArgument, app
 from custody.customers import service as customers
 from custody.errors import NotFound
@@ -239,3 +241,32 @@ def approve_action(
     shown.line(
         {"number": number, "approved": True}, f"row {number} has your approval: {asked.operator} repeats it"
     )
+
+
+@operator.command("enrol")
+def enrol(
+    name: Annotated[str, typer.Argument(help="The id that the bundle will have for you.")],
+    *,
+    organisation: Annotated[str, typer.Option(help="To which you belong.")],
+    role: Annotated[
+        list[str], typer.Option("--role", help="support, treasury, compliance, security or auditor; again.")
+    ],
+    not_after: Annotated[
+        datetime,
+        typer.Option(help="When your grant ends (UTC).", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"]),
+    ],
+    key: Annotated[
+        Path, typer.Option("--key", help="A file: made, and encrypted, if it is not there.", dir_okay=False)
+    ],
+    passphrase_fd: PassphraseOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make your key, and print the record (JSON) that officers put into the next bundle, under `operators`."""
+    from custody.console import enrolling  # loads passkeys, which no other verb here needs
+
+    with outcome(output(as_json=as_json)):
+        ends = int(not_after.replace(tzinfo=UTC).timestamp())
+        person = enrolling.Person(name, organisation, tuple(role), ends)
+        record = enrolling.enrolled_operator(person, key, passphrase_fd)
+        typer.echo(enrolling.shown(record))
+        typer.echo(f"Officers who enter it hear from you: {enrolling.fingerprint(record)}", err=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 
+from policies.bundle import Operator
+from policies.keys import SigningKey
 from policies.rules import Need, Operation, Policy, Rule, When
 from tests.fakes.operators import Office, client_file
 from tests.fakes.signing import ROLE
@@ -141,3 +144,15 @@ def test_without_a_bundle_that_can_be_believed_paying_is_stopped_and_nothing_els
     assert (result.exit_code, "no bundle" in result.stderr) == (1, True)
     assert [row["outcome"] for row in office.actions()] == ["done", "refused"]
     assert office.actions()[0]["bundle_version"] is None
+
+
+def test_a_new_operator_s_record_is_what_a_bundle_takes(office: Office) -> None:
+    made = office.directory / "new.pem"
+    SigningKey.generate().save(made)
+    enrol = ("operator", "enrol", "nina", "--organisation", "house", "--not-after", "2030-01-01")
+    result = office.run(*enrol, "--role", "support", "--key", str(made))
+    assert result.exit_code == 0, result.output
+    record = msgspec.json.decode(result.stdout, type=Operator)
+    assert (record.id, record.roles, record.key) == ("nina", ("support",), SigningKey.load(made).public_hex)
+    wrong = office.run(*enrol, "--role", "root", "--key", str(made))
+    assert (wrong.exit_code, "roles" in wrong.stderr) == (2, True)
