@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
 from uuid import UUID
 
 from chains.errors import PermanentError
@@ -45,6 +47,9 @@ def reconsider(db: Database, bundle: Bundle, *, now: int) -> int:
             reason = f"policy: it is decided again under version {bundle.version} of the bundle"
             withdrawals.apply(tx, withdrawal, WithdrawalEvent.RECONSIDER, reason=reason)
             withdrawals.set_delay(tx, withdrawal.id, 0)
+            if withdrawal.policy_version == 0:
+                # Under the same bundle it is the same intent, whose answers somebody has counted already.
+                repository.count_again(tx, withdrawal.id)
             done += 1
     return done
 
@@ -54,8 +59,11 @@ def _older(withdrawal: Withdrawal, bundle: Bundle) -> bool:
 
 
 def _rejected_before(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> bool:
+    decision = repository.decisions(tx, [withdrawal.id])[withdrawal.id]
     try:
-        intent = judging.last_intent_of(withdrawal, bundle)
+        # The column no longer says it where the withdrawal is to be decided again under the same bundle.
+        last = replace(withdrawal, policy_version=judging.version_of(decision))
+        intent = judging.last_intent_of(last, bundle)
     except PermanentError:
         return False  # what is wrong with it, deciding again finds out
     said = repository.about(tx, [intent.digest_hex()])[intent.digest_hex()]
@@ -149,23 +157,71 @@ def lapse(db: Database, *, now: int) -> int:
             )
             if withdrawal is None:
                 continue
-            withdrawals.apply(
-                tx,
-                withdrawal,
-                WithdrawalEvent.LAPSE,
-                reason="approval: what was given has expired before it was signed",
-            )
-            repository.count_again(tx, withdrawal.id)
-            alerts.raise_alert(
-                tx,
-                Severity.WARNING,
-                EXPIRED,
-                str(withdrawal.id),
-                "its approvals have expired before it was signed: it waits for new ones",
-                {},
-            )
+            _lapse(tx, withdrawal)
             done += 1
     return done
+
+
+def end_with_approvers(db: Database, bundle: Bundle, *, now: int) -> int:
+    """Ask again about withdrawals that were approved by people whom an officer has ended since; returns how many.
+
+    Args:
+        now: UNIX seconds.
+    """
+    ended = [approver.id for approver in bundle.approvers if now >= approver.not_after]
+    if bundle.overlay is None or not ended:
+        return 0
+    with db.snapshot() as tx:
+        ids = repository.approved_by(tx, ended)
+    done = 0
+    for withdrawal_id in ids:
+        with db.transaction() as tx:
+            withdrawal = withdrawals.claim(
+                tx, withdrawal_id, [WithdrawalState.COOLING, WithdrawalState.QUEUED]
+            )
+            if withdrawal is None or withdrawal.policy_version != bundle.version:
+                continue
+            with suppress(PermanentError):  # what is wrong with it, whoever pays it finds out
+                done += not is_approved(tx, withdrawal, bundle, now=now)
+    return done
+
+
+def is_approved(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> bool:
+    """Whether a claimed withdrawal that waits to be paid has its approvals still. Else it waits for people, or ends.
+
+    Args:
+        now: UNIX seconds.
+
+    Raises:
+        ApprovalRefused: it is being decided again.
+        PermanentError: it is not what its caller has signed, or no wallet could pay it.
+    """
+    question = service.question(tx, withdrawal, bundle, now=now)
+    if question.heard.rejected:
+        _reject(tx, withdrawal, question.heard)
+        return False
+    if question.lacking:
+        _lapse(tx, withdrawal)
+        return False
+    return True
+
+
+def _lapse(tx: Tx, withdrawal: Withdrawal) -> None:
+    withdrawals.apply(
+        tx,
+        withdrawal,
+        WithdrawalEvent.LAPSE,
+        reason="approval: what was given has expired before it was signed",
+    )
+    repository.count_again(tx, withdrawal.id)
+    alerts.raise_alert(
+        tx,
+        Severity.WARNING,
+        EXPIRED,
+        str(withdrawal.id),
+        "its approvals have expired before it was signed: it waits for new ones",
+        {},
+    )
 
 
 def _report(tx: Tx, withdrawal: Withdrawal, problem: str) -> None:

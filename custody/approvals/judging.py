@@ -87,8 +87,24 @@ def asked_of(decision: object) -> Approvals:
         raise InvalidValue(f"record of a decision: {error}") from None
 
 
+def version_of(decision: object) -> int:
+    """The version of the bundle by which a recorded decision was made.
+
+    Raises:
+        InvalidValue: there is no decision.
+    """
+    try:
+        return msgspec.convert(decision, _Decided).bundle_version
+    except msgspec.ValidationError as error:
+        raise InvalidValue(f"record of a decision: {error}") from None
+
+
 class _Asked(msgspec.Struct, frozen=True):
     approvals: Approvals
+
+
+class _Decided(msgspec.Struct, frozen=True):
+    bundle_version: int
 
 
 decoder_for(_Asked)

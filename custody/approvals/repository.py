@@ -25,22 +25,30 @@ def insert(tx: Tx, withdrawal_id: UUID, signed: SignedApproval) -> bool:
     return bool(
         tx.execute(
             "INSERT INTO approvals (digest, withdrawal_id, intent_hash, document, signature)"
-            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (digest) DO NOTHING",
-            [
-                signed.approval.digest_hex(),
-                withdrawal_id,
-                signed.approval.intent,
-                signed.approval.canonical().decode(),
-                msgspec.json.encode(signed.signature).decode(),
-            ],
+            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (content) DO NOTHING",
+            _row(withdrawal_id, signed),
         )
     )
 
 
-def known(tx: Tx, signed: SignedApproval) -> UUID | None:
-    """The withdrawal that this very answer was given about; None if it is new."""
-    row = tx.optional("SELECT withdrawal_id FROM approvals WHERE digest = %s", [signed.approval.digest_hex()])
-    return None if row is None else row["withdrawal_id"]
+def known(tx: Tx, withdrawal_id: UUID, signed: SignedApproval) -> bool:
+    """Whether this very answer was given about a withdrawal. A row that only looks like it is another."""
+    row = tx.one(
+        "SELECT EXISTS (SELECT 1 FROM approvals WHERE digest = %s AND withdrawal_id = %s AND intent_hash = %s"
+        " AND document = %s AND signature = %s) AS found",
+        _row(withdrawal_id, signed),
+    )
+    return bool(row["found"])
+
+
+def _row(withdrawal_id: UUID, signed: SignedApproval) -> list[object]:
+    return [
+        signed.approval.digest_hex(),
+        withdrawal_id,
+        signed.approval.intent,
+        signed.approval.canonical().decode(),
+        msgspec.json.encode(signed.signature).decode(),
+    ]
 
 
 def about(tx: Tx, intents: Sequence[str]) -> dict[str, list[Said]]:
@@ -90,6 +98,17 @@ def lapsed(tx: Tx, *, now: int, limit: int) -> Sequence[UUID]:
         "SELECT id FROM withdrawals WHERE state IN ('cooling', 'queued') AND approved_until <= to_timestamp(%s)"
         " ORDER BY approved_until, id LIMIT %s",
         [now, limit],
+    )
+    return [row["id"] for row in rows]
+
+
+def approved_by(tx: Tx, approvers: Sequence[str]) -> Sequence[UUID]:
+    """Approved withdrawals that no transaction pays, about which one of these people has said something."""
+    rows = tx.all(
+        "SELECT w.id FROM withdrawals w WHERE w.state IN ('cooling', 'queued') AND w.approved_until IS NOT NULL"
+        " AND EXISTS (SELECT 1 FROM approvals a, unnest(%s::text[]) who WHERE a.withdrawal_id = w.id"
+        "  AND position('\"approver\":\"' || who || '\"' IN a.document) > 0) ORDER BY w.created_at, w.id",
+        [list(approvers)],
     )
     return [row["id"] for row in rows]
 

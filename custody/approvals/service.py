@@ -86,7 +86,7 @@ def give(tx: Tx, withdrawal_id: UUID, signed: SignedApproval, bundle: Bundle, *,
         PermanentError: the withdrawal is not what its caller has signed, or no wallet could pay it.
     """
     withdrawal = withdrawal_service.get(tx, withdrawal_id)
-    if repository.known(tx, signed) == withdrawal_id:
+    if repository.known(tx, withdrawal_id, signed):
         return withdrawal
     approval = signed.approval
     open_for = (WithdrawalState.AWAITING_APPROVAL,) if approval.decision == "approve" else repository.OPEN

@@ -28,7 +28,7 @@ class PaymentEffects:
         for withdrawal in withdrawals.of_transaction(tx, transaction.id):
             moved = withdrawals.apply(tx, withdrawal, WithdrawalEvent.REFUSE, reason=reason)
             withdrawals.attach(tx, moved.id, None)
-            withdrawals.set_delay(tx, moved.id, seconds)
+            withdrawals.wait(tx, moved.id, reason, seconds=seconds)
 
     def contested(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
         """The holds stay: it may be paid all the same."""

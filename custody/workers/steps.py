@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from chains.errors import StrongroomError
-from custody.approvals.counting import count, lapse, reconsider
+from custody.approvals.counting import count, end_with_approvers, lapse, reconsider
 from custody.ports import Step
 from custody.reconcile.service import enforce, reconcile
 from custody.reconcile.wallets import NotComparable
@@ -62,7 +62,8 @@ def _route(services: Services) -> int:
         prices=services.prices,
         ends=services.ends,
     )
-    return done + count(db, bundle, now=now) + lapse(db, now=now) + cool(db)
+    done += count(db, bundle, now=now) + lapse(db, now=now) + end_with_approvers(db, bundle, now=now)
+    return done + cool(db)
 
 
 def _expire(services: Services) -> int:
@@ -70,7 +71,7 @@ def _expire(services: Services) -> int:
 
 
 def _settle_internal(services: Services) -> int:
-    return settle_internal(services.database, services.bundle())
+    return settle_internal(services.database, services.bundle(), clock=services.clock)
 
 
 def _working(services: Services) -> Sequence[Site]:

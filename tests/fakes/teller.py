@@ -13,7 +13,7 @@ from uuid import UUID
 
 from chains.btc.node import BitcoinNode
 from chains.eth.node import EvmNode
-from custody.approvals.counting import count, lapse, reconsider
+from custody.approvals.counting import count, end_with_approvers, lapse, reconsider
 from custody.ledger.audit import audit
 from custody.monitor.monitor import Monitor, Options
 from custody.monitor.watch import ResourceSet
@@ -218,7 +218,8 @@ class Teller(ABC):
             keys=self.sealing_keys,
             nodes={self.chain: self.adapter},
         )
-        return done + count(self.db, self.bundle, now=now) + lapse(self.db, now=now) + cool(self.db)
+        done += count(self.db, self.bundle, now=now) + lapse(self.db, now=now)
+        return done + end_with_approvers(self.db, self.bundle, now=now) + cool(self.db)
 
     def announce(self) -> int:
         return announce_waiting(self.db, self.site, self.signer, now=int(time.time()))

@@ -28,7 +28,7 @@ def every_wallet_pays(wallets: Iterable[Any]) -> Policy:
 
 def asked_for(
     *,
-    tier: Literal["hot", "warm", "cold"] = "warm",
+    tier: Literal["ledger", "hot", "warm", "cold"] = "warm",
     asset: str = "BTC",
     approvals: int = 2,
     group: str,

@@ -656,15 +656,27 @@ CREATE INDEX ON withdrawal_events (withdrawal_id);
 -- What people have signed about withdrawals (custody/approvals). Whoever reads a row checks its signature.
 CREATE TABLE approvals (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    digest        text NOT NULL UNIQUE CHECK (digest ~ '^[0-9a-f]{64}$'),    -- of the document: once for ever
+    digest        text NOT NULL CHECK (digest ~ '^[0-9a-f]{64}$'),      -- of the document
     withdrawal_id uuid NOT NULL REFERENCES withdrawals (id),
     intent_hash   text NOT NULL CHECK (intent_hash ~ '^[0-9a-f]{64}$'),
     document      text NOT NULL CHECK (length(document) <= 1500),       -- the approval, verbatim
     signature     text NOT NULL CHECK (length(signature) <= 2500),      -- JSON of its signature or assertion
+    content       bytea NOT NULL UNIQUE,                                -- hash of all of the above: once for ever
     at            timestamptz NOT NULL DEFAULT now()
 );
+CREATE INDEX ON approvals (digest);
 CREATE INDEX ON approvals (withdrawal_id);
 CREATE INDEX ON approvals (intent_hash, id);
+-- An answer is there already if all of it is: who stores its document with another signature, or for another withdrawal,
+-- must not keep the true one out.
+CREATE FUNCTION approval_content() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    NEW.content := sha256(convert_to(
+        jsonb_build_array(NEW.digest, NEW.withdrawal_id, NEW.intent_hash, NEW.document, NEW.signature)::text, 'UTF8'));
+    RETURN NEW;
+END $$;
+CREATE TRIGGER approvals_content BEFORE INSERT ON approvals
+    FOR EACH ROW EXECUTE FUNCTION approval_content();
 -- Whoever adds one may not change withdrawals; so the database itself notes that somebody has to count it.
 CREATE FUNCTION approval_is_unheard() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
