@@ -28,7 +28,9 @@ NEVER_IN_A_REQUEST = {
     "custody.monitor": "following blocks",
     "custody.reconcile": "reconciliation",
     "custody.workers": "the workers' own",
-    "custody.ports": "prices",
+    "custody.pricing": "prices",
+    "custody.sweeps.permission": "sweeping",
+    "policies.organisations": "proofs about a policy",
     # Of those who call.
     "custody.console": "the client",
     "policies.keys": "private keys of callers and officers",
