@@ -6,6 +6,7 @@ The matrix is made from the routes themselves. A route that nobody gave a rule h
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +22,8 @@ from custody.api.openapi import scope_of
 from custody.ids import new_id
 from ops.devnet.postgres import EmbeddedPostgres
 from policies.administration import OPERATORS_ONLY
-from policies.keys import SigningKey
+from policies.keys import SigningKey, sign_veto
+from policies.statements import Veto
 from policies.token import MAX_CLOCK_AHEAD_SECONDS, MAX_LIFETIME_SECONDS, Request
 from tests.fakes.api import BTC, RunningApi, authorization, kind, running_api
 from tests.support.ivms import travel_rule
@@ -127,11 +129,7 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
         },
         "POST /v1/whitelist/challenges": lambda: destination,
         "POST /v1/whitelist/challenges/{challenge}/proof": lambda: {"signature": "AA=="},
-        "POST /v1/statements": lambda: {
-            "kind": "veto",
-            "statement": {"v": 1, "officer": "olga", "bundle": "ab" * 32, "reason": "", "issued_at": 1},
-            "signature": "A" * 86 + "==",
-        },
+        "POST /v1/statements": lambda: vetoed(api),
     }
     body = bodies[name]() if name in bodies else None
     raw = b"" if body is None else json.dumps(body).encode()
@@ -140,6 +138,13 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
     )
     query = "" if method != "GET" else query
     return Request(method, path, query, raw)
+
+
+def vetoed(api: RunningApi) -> dict[str, Any]:
+    """A genuine veto by olga, of a bundle that nobody knows."""
+    said = {"v": 1, "officer": "olga", "bundle": "ab" * 32, "reason": "", "issued_at": int(time.time())}
+    signed = sign_veto(Veto.from_object(said), api.officer)
+    return {"kind": "veto", "statement": said, "signature": signed.signature}
 
 
 def send(api: RunningApi, request: Request, token: str | None) -> httpx.Response:
