@@ -61,6 +61,7 @@ def test_every_number_on_the_list_is_a_target_and_no_other() -> None:
         "caller:reader:not_after",
         *(f"approver:{each.id}:not_after" for each in PRESENT.approvers),
         "verifier:vera:not_after",
+        "operator:otto:not_after",
         *(f"rule:{rule.id}:at_most" for rule in PRESENT.policy.rules if rule.limit is not None),
     }
     assert "rule:daily:at_most" in LOWERABLE
@@ -114,6 +115,7 @@ def test_a_lowering_changes_its_number_and_nothing_else(target: str, value: int)
         networks=PRESENT.networks,
         callers=PRESENT.callers,
         approvers=PRESENT.approvers,
+        operators=PRESENT.operators,
         verifiers=PRESENT.verifiers,
         policy=PRESENT.policy,
         longest_order_seconds=PRESENT.longest_order_seconds,
