@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
-
-from chains.errors import InvalidValue, TransientError
 
 Clock = Callable[[], int]
 """The present, in whole UNIX seconds."""

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from custody.console import audit, case, operator, sealed
 from custody.console.app import app
-from policies.bundle import Bundle, Operator
+from policies.bundle import Bundle, Operator, OperatorRole
 from policies.keys import SigningKey
 from tests.fakes.api import as_role
 from tests.fakes.signing import APPROVERS, CHAIN, DAY, SoftKeys, World
@@ -62,7 +62,7 @@ class Office:
         (self.directory / "root.json").write_bytes(msgspec.json.encode(self.world.root))
         self.publish(self.bundle())
 
-    def operators(self, **roles: Sequence[str]) -> tuple[Operator, ...]:
+    def operators(self, **roles: Sequence[OperatorRole]) -> tuple[Operator, ...]:
         """As they are in the bundle; `roles` are others than usual."""
         return tuple(
             Operator(

@@ -42,7 +42,7 @@ def found(till: Till, state: CaseState | None = None) -> list[Case]:
 
 
 def resolve(till: Till, case: UUID, event: CaseEvent, reason: str = "looked at it") -> Case:
-    with till.db.transaction() as tx:
+    with till.admin.transaction() as tx:
         return cases.resolve(tx, case, event, reason, by="officer")
 
 
@@ -70,7 +70,9 @@ def test_a_hit_opens_one_case_and_waits_until_it_is_released_whatever_the_list_s
         till.route()
     [case] = found(till)
     assert (case.subject, case.state, case.address) == (withdrawal.id, "open", withdrawal.destination)
-    assert [(each.reason, each.source, each.version) for each in case.findings] == [("sanctioned", "OFAC", "2")]
+    assert [(each.reason, each.source, each.version) for each in case.findings] == [
+        ("sanctioned", "OFAC", "2")
+    ]
     waiting = till.withdrawal(withdrawal.id)
     assert (waiting.state, waiting.reason.split(":")[0]) == ("screening", "screening-case")
     assert "withdrawal.held" in till.alerts()

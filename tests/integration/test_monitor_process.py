@@ -202,9 +202,7 @@ def test_a_node_that_restarts_is_waited_for(
     desk.check()
 
 
-def test_the_command_rescans(
-    desk: Desk, node: Bitcoind, payer: OutsideWallet, monitors: Processes
-) -> None:
+def test_the_command_rescans(desk: Desk, node: Bitcoind, payer: OutsideWallet, monitors: Processes) -> None:
     alice = desk.customer("alice")
     payer.send(desk.address(alice).address, UNITS)
     payer.mine(6)

@@ -266,7 +266,13 @@ def test_what_is_no_address_or_of_nobody_is_not_listed(lister: Lister) -> None:
 def test_only_a_callers_word_about_this_very_entry_confirms_it(lister: Lister) -> None:
     address, other = lister.till.outside.address(), lister.till.outside.address()
     entry = lister.ask(address)
-    for changes in ({"address": other}, {"owner": "bob"}, {"id": str(uuid.uuid4())}, {"chain": "elsewhere"}):
+    others: tuple[dict[str, Any], ...] = (
+        {"address": other},
+        {"owner": "bob"},
+        {"id": str(uuid.uuid4())},
+        {"chain": "elsewhere"},
+    )
+    for changes in others:
         with pytest.raises(EntryMismatch):
             lister.confirm(entry, lister.signed(entry, **changes))
     with pytest.raises(BadSignature):

@@ -13,11 +13,13 @@ from eth_account import Account
 from eth_account.messages import encode_defunct
 
 from custody.whitelist import proofs
+from custody.whitelist.errors import ProofRefused
 from custody.withdrawals.routing import route
 from ops.devnet.anvil import Anvil
 from policies.rules import Rule, When
+from tests.fakes.evm_desk import ETHER
 from tests.fakes.evm_signing import EVM_CHAIN
-from tests.fakes.evm_till import ETHER, EvmTill, TillOutside, open_evm_till
+from tests.fakes.evm_till import EvmTill, TillOutside, open_evm_till
 
 NO_CONTRACTS = Rule(id="no-contracts", when=When(destinations=("contract",)), deny="no contracts")
 PROVED = Rule(id="proved", checks=("ownership-proof",))
@@ -77,7 +79,7 @@ def test_a_rule_that_asks_for_a_proof_denies_until_the_key_of_the_address_has_si
         )
     text = encode_defunct(text=found.text)
     forged, good = (each.sign_message(text).signature.hex() for each in (thief, owner))
-    with pytest.raises(proofs.ProofRefused), till.api.transaction() as tx:
+    with pytest.raises(ProofRefused), till.api.transaction() as tx:
         proofs.prove(tx, till.bundle, found.id, forged, now=int(time.time()))
     with till.api.transaction() as tx:
         proofs.prove(tx, till.bundle, found.id, good, now=int(time.time()))

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from policies import token as tokens
-from policies.bundle import Bundle, Caller
+from policies.bundle import Bundle, Caller, Operator
 from policies.canonical import domain_hash
 from policies.keys import SigningKey
 from policies.rules import Policy
@@ -56,7 +56,9 @@ def token(**changes: Any) -> Token:
     )
 
 
-def check(authorization: str | None, request: Request = REQUEST, **changes: Any) -> tuple[Token, Caller]:
+def check(
+    authorization: str | None, request: Request = REQUEST, **changes: Any
+) -> tuple[Token, Caller | Operator]:
     return authenticate(authorization, request, bundle=bundle(**changes), audience="strongroom", now=NOW)
 
 
