@@ -116,7 +116,7 @@ class SweepTill(Teller):
 
     def release_cases(self) -> None:
         """An operator finds nothing wrong with anything that is held."""
-        with self.db.transaction() as tx:
+        with self.admin.transaction() as tx:
             for case in cases.page(tx, state=CaseState.OPEN):
                 cases.resolve(tx, case.id, CaseEvent.RELEASE, "nothing is wrong", by="test")
 

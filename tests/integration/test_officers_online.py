@@ -3,6 +3,7 @@ believed, whoever has written into the tables."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class Installation:
 
     def __init__(self, dsn: str, directory: Path) -> None:
         self.dsn, self.path = dsn, directory / "bundle.json"
-        self.world = World(SoftKeys.make().record)
+        self.world = World(SoftKeys.make().record, now=int(time.time()))
         self.now = self.world.now
         self.databases: list[Database] = []
         self.publish(1)
@@ -375,10 +376,35 @@ def test_a_bundle_that_the_quorum_has_not_signed_is_never_in_force_whatever_the_
             role="api",
         )
         here.execute(
-            "INSERT INTO bundle_adoptions VALUES (sha256(%s::bytea), to_timestamp(1))", document, role="api"
+            "INSERT INTO bundle_adoptions VALUES (sha256(%s::bytea), to_timestamp(1))",
+            document,
+            role="worker",
         )
     assert worker() is before
     assert here.process()[0]() == before
+
+
+def test_a_stolen_api_brings_no_waiting_bundle_into_force_and_spares_it_no_time(here: Installation) -> None:
+    worker, _ = here.process()
+    worker()
+    waiting = here.publish(2)
+    document = waiting.encode()
+    for role in ("api", "monitor"):
+        here.execute(
+            "INSERT INTO bundles (version, digest, document, seen_at) VALUES (2, %s, %s, to_timestamp(1))",
+            waiting.bundle.digest_hex(), document, role=role,
+        )  # fmt: skip
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            here.execute(
+                "INSERT INTO bundle_adoptions VALUES (sha256(%s::bytea), to_timestamp(1))",
+                document,
+                role=role,
+            )
+    here.now += DAY - 2 * HOUR
+    assert (worker().version, here.process("api")[0]().version) == (1, 1)
+    here.take(here.veto(waiting))
+    here.now += DAY
+    assert (worker().version, here.process("api")[0]().version) == (1, 1)
 
 
 def test_lower_numbers_of_an_old_bundle_do_not_come_back_with_the_next(here: Installation) -> None:

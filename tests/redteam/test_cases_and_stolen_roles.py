@@ -70,6 +70,13 @@ def test_a_worker_changes_nothing_of_what_was_found(database: str, case: UUID, a
         connection.execute(attack)
 
 
+def test_no_worker_releases_a_case_without_a_record_of_who_did_it(database: str, case: UUID) -> None:
+    with connect(database, "strongroom_worker") as worker:
+        with pytest.raises(pg.InsufficientPrivilege, match="release-case without a record"):
+            worker.execute(DECIDE)
+        assert worker.execute("SELECT state FROM cases").fetchall() == [("open",)]
+
+
 def test_what_a_person_has_decided_is_not_decided_again_by_anybody(
     owner: psycopg.Connection, database: str, case: UUID
 ) -> None:
@@ -113,7 +120,7 @@ def test_no_transaction_takes_a_withdrawal_that_is_not_screened_or_whose_case_is
         worker.execute(OPEN, [uuid4(), "withdrawal", withdrawal])
         with pytest.raises(pg.CheckViolation, match="its case is open"):
             worker.execute(build)
-        worker.execute(DECIDE)
+        owner.execute(DECIDE)
         worker.execute(build)
 
 

@@ -947,6 +947,15 @@ CREATE TABLE bundles (
 );
 CREATE INDEX ON bundles (version);
 CREATE INDEX ON bundles (id);
+-- Nor has the API, or a monitor, seen a bundle long before now: clocks differ, but by no veto's time.
+CREATE FUNCTION seen_just_now() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF session_user IN ('strongroom_api', 'strongroom_monitor') THEN
+        NEW.seen_at := greatest(NEW.seen_at, now() - interval '10 minutes');
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER bundles_seen BEFORE INSERT ON bundles FOR EACH ROW EXECUTE FUNCTION seen_just_now();
 CREATE TABLE bundle_adoptions (
     bundle     bytea PRIMARY KEY,                         -- its id
     adopted_at timestamptz NOT NULL
@@ -1120,7 +1129,7 @@ BEGIN
 END $$;
 CREATE TRIGGER operator_actions_join BEFORE INSERT ON operator_actions
     FOR EACH ROW EXECUTE FUNCTION operator_action_joins();
--- With our roles no brake is lifted and no customer unfrozen but in a transaction that has such a row.
+-- With our roles no brake is lifted, no customer unfrozen, and no case decided but in a transaction that has such a row.
 CREATE FUNCTION done_by_an_operator() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
     IF session_user IN ('strongroom_api', 'strongroom_monitor', 'strongroom_worker') AND NOT EXISTS (
@@ -1136,6 +1145,9 @@ CREATE CONSTRAINT TRIGGER halts_lifted AFTER DELETE ON halts DEFERRABLE INITIALL
 CREATE CONSTRAINT TRIGGER customers_unfrozen AFTER UPDATE ON customers DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW WHEN (OLD.state = 'frozen' AND NEW.state <> 'frozen')
     EXECUTE FUNCTION done_by_an_operator('unfreeze-customer');
+CREATE CONSTRAINT TRIGGER cases_released AFTER UPDATE ON cases DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW WHEN (OLD.state <> 'released' AND NEW.state = 'released')
+    EXECUTE FUNCTION done_by_an_operator('release-case');
 CREATE TRIGGER operator_actions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON operator_actions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
@@ -1150,7 +1162,8 @@ GRANT INSERT (type, subject, data) ON events TO strongroom_api, strongroom_monit
 GRANT INSERT (version, digest, document, seen_at) ON bundles TO strongroom_api, strongroom_monitor, strongroom_worker;
 GRANT INSERT (operator, key, via, origin, action, parameters, outcome, reason, decision, bundle_version, asked_in,
     document, signature) ON operator_actions TO strongroom_api, strongroom_worker;
-GRANT INSERT ON bundle_adoptions TO strongroom_api, strongroom_monitor, strongroom_worker;
+-- What came into force, only workers write down: whoever takes the API must not spare a bundle its time, or its veto.
+GRANT INSERT ON bundle_adoptions TO strongroom_worker;
 GRANT INSERT (kind, bundle_version, document) ON statements TO strongroom_api, strongroom_worker;
 GRANT INSERT (severity, type, subject, message, data) ON alerts
     TO strongroom_api, strongroom_monitor, strongroom_worker;
