@@ -21,7 +21,7 @@ from tests.fakes.signing import APPROVERS, CHAIN, DAY, SoftKeys, World
 
 VERBS = (audit.audit_app, case.case_app, operator.operator, sealed.sealing_key)
 """Modules whose verbs the app has because they are imported."""
-ALL_ROLES = ("support", "treasury", "compliance", "security", "auditor")
+ALL_ROLES: tuple[OperatorRole, ...] = ("support", "treasury", "compliance", "security", "auditor")
 ROLES: dict[str, Sequence[OperatorRole]] = {
     "otto": ALL_ROLES,
     "ada": ALL_ROLES,
