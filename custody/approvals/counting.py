@@ -115,7 +115,9 @@ def _follow(tx: Tx, question: Question, bundle: Bundle) -> int:
     until = lasts_until(question.asked, given)
     repository.mark_heard(tx, withdrawal.id, until=until)
     if withdrawal.state is not WithdrawalState.AWAITING_APPROVAL:
-        return 0
+        if question.lacking:
+            _lapse(tx, withdrawal)
+        return int(bool(question.lacking))
     if question.lacking:
         withdrawals.explain(tx, withdrawal.id, f"approval: {question.lacking}"[:1000])
         return 0

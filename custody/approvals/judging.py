@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
 
 from chains.errors import InvalidValue, PermanentError
 from custody.approvals.errors import ApprovalRefused
-from custody.approvals.model import Broken, Heard, Said
+from custody.approvals.model import MAX_ANSWERS, Broken, Heard, Said
 from custody.withdrawals.model import Withdrawal
 from custody.withdrawals.orders import check_row
 from policies.approvals import Given, objections, verify
@@ -127,8 +127,11 @@ def refusals(
     return []
 
 
-def heard(said: Iterable[Said], intent: Intent, order: Order, bundle: Bundle, *, now: int) -> Heard:
-    """What counts of the stored answers about an intent, oldest first. A rejection counts for ever."""
+def heard(said: Sequence[Said], intent: Intent, order: Order, bundle: Bundle, *, now: int) -> Heard:
+    """What counts of the stored answers about an intent, oldest first. A rejection counts for ever.
+
+    Where not all were read, for there are too many, no approval counts: a rejection may be among the rest.
+    """
     approved: dict[str, SignedApproval] = {}
     rejected: list[Approval] = []
     broken: list[Broken] = []
@@ -147,6 +150,11 @@ def heard(said: Iterable[Said], intent: Intent, order: Order, bundle: Bundle, *,
             rejected.append(approval)
         elif approval.decision == "approve" and not codes:
             approved[approval.approver] = signed
+    if len(said) >= MAX_ANSWERS:
+        approved.clear()
+        broken.append(
+            Broken(said[-1].id, f"{len(said)} answers and more about one payment: none approves it")
+        )
     return Heard(tuple(approved.values()), tuple(rejected), tuple(broken))
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from custody.withdrawals.model import Withdrawal
 from policies.intent import Approval, Intent, SignedApproval
 from policies.rules import Approvals
+
+MAX_ANSWERS: Final = 500
+"""About one intent: whoever has the API's database role can write more, and must not keep workers busy with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,12 @@ from uuid import UUID
 
 import msgspec
 
-from custody.approvals.model import Said
+from custody.approvals.model import MAX_ANSWERS, Said
 from custody.storage import halts
 from custody.storage.db import Row, Tx
 from custody.withdrawals.lifecycle import WithdrawalState
 from policies.intent import SignedApproval
 
-MAX_ANSWERS: Final = 500
-"""About one intent: whoever has the API's database role can write more, and must not keep workers busy with it."""
 OPEN: Final = (WithdrawalState.AWAITING_APPROVAL, WithdrawalState.COOLING, WithdrawalState.QUEUED)
 """States in which an answer can still change something: no transaction pays the withdrawal."""
 

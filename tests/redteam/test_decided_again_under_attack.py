@@ -150,6 +150,35 @@ def test_a_stolen_api_role_cannot_take_a_rejections_place(desk: Desk) -> None:
     assert desk.state(withdrawal) == "rejected"
 
 
+def flood(desk: Desk, withdrawal: Withdrawal) -> None:
+    """Whoever has the API's role writes more answers than anybody reads."""
+    with desk.till.api.transaction() as tx:
+        tx.execute(
+            "INSERT INTO approvals (digest, withdrawal_id, intent_hash, document, signature)"
+            " SELECT %s, %s, %s, '{}' || n, '{}' FROM generate_series(1, 500) n",
+            ["00" * 32, withdrawal.id, desk.question(withdrawal).intent.digest_hex()],
+        )
+
+
+def test_a_rejection_cannot_be_drowned(desk: Desk) -> None:
+    till, withdrawal = desk.till, desk.request()
+    desk.approve(withdrawal, "ada", "ben")
+    flood(desk, withdrawal)
+    desk.approve(withdrawal, "cem", decision="reject")
+    till.route()
+    assert (desk.state(withdrawal), "approval.tampered" in till.alerts()) == ("awaiting_approval", True)
+
+
+def test_what_was_approved_before_a_flood_waits_again(desk: Desk) -> None:
+    till, withdrawal = desk.till, desk.request()
+    desk.approve(withdrawal, "ada", "ben")
+    till.route()
+    assert desk.state(withdrawal) == "queued"
+    flood(desk, withdrawal)
+    till.route()
+    assert desk.state(withdrawal) == "awaiting_approval"
+
+
 def test_a_stolen_monitor_role_lets_no_frozen_customer_go(desk: Desk) -> None:
     till = desk.till
     till.customer("alice")
