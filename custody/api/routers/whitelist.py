@@ -70,7 +70,7 @@ def remove_entry(call: Writer, entry: schemas.UuidText, body: schemas.Empty | No
 
 @router.get("/{entry}", response_model=schemas.EntryOut)
 def show_entry(call: Reader, entry: schemas.UuidText) -> Response:
-    """One entry."""
+    """One entry, with its label."""
     with call.reading() as tx:
         found = service.get(tx, UUID(entry))
         return views.answer(_shown(tx, call, found, label=_label(call, found)))

@@ -36,13 +36,9 @@ def needs(asked: Approvals) -> set[Approvals]:
     return {asked}
 
 
-def told_to_signers(known: Facts, random: Random) -> Facts:
-    """The facts without those that only the online side can know, and at times without others."""
+def told_to_signers(known: Facts) -> Facts:
+    """The facts without those that only the online side can know; what the order says both know."""
     unknown: dict[str, Any] = dict.fromkeys(UNKNOWN_TO_SIGNERS)
-    if random.random() < 0.3:
-        unknown |= dict.fromkeys(
-            random.sample(("kyc_level", "new_device", "new_ip", "mfa_methods", "source"), 2)
-        )
     return replace(known, **unknown)
 
 
@@ -65,7 +61,7 @@ def test_signers_do_not_refuse_what_the_online_side_lets_through_and_ask_for_no_
                 assert needs(same.approvals) == needs(decision.approvals), where
                 assert (same.delay_seconds, same.verdict) == (decision.delay_seconds, decision.verdict), where
                 assert {(key, amount) for key, _, amount in same.limits} == set(decision.counts), where
-                less = engine.demands(told_to_signers(known, random), decision.tier)
+                less = engine.demands(told_to_signers(known), decision.tier)
                 assert less.refusals == (), where
                 assert needs(less.approvals) <= needs(decision.approvals), where
                 assert less.delay_seconds <= decision.delay_seconds, where
