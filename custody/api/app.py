@@ -35,22 +35,20 @@ from custody.api.routers import (
 from custody.api.services import ApiServices
 from custody.deposits.attestation import derive
 
-ROUTERS: Final = tuple(
-    module.router
-    for module in (
-        health,
-        customers,
-        accounts,
-        deposits,
-        withdrawals,
-        approvals,
-        whitelist,
-        sweeps,
-        catalogue,
-        feed,
-        operations,
-        statements,
-    )
+ROUTERS: Final = (
+    health.router,
+    customers.router,
+    accounts.router,
+    deposits.router,
+    withdrawals.router,
+    approvals.router,
+    whitelist.router,
+    whitelist.challenges,
+    sweeps.router,
+    catalogue.router,
+    feed.router,
+    operations.router,
+    statements.router,
 )
 NONCE_CLEANING_SECONDS: Final = 30
 MAX_FIELD_ERRORS: Final = 20

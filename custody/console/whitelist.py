@@ -143,7 +143,7 @@ def new_challenge(owner: Owner, chain: Chain, address: AddressOption, *, as_json
     shown = output(as_json=as_json)
     with connected(shown) as client:
         body = {"owner": owner, "chain": chain, "address": address}
-        shown.one(client.post("/v1/whitelist/challenges", body), _CHALLENGE)
+        shown.one(client.post("/v1/ownership-challenges", body), _CHALLENGE)
 
 
 @whitelist_app.command("prove")
@@ -156,5 +156,5 @@ def give_proof(
     """Hand in the signature of a challenge."""
     shown = output(as_json=as_json)
     with connected(shown) as client:
-        path = f"/v1/whitelist/challenges/{uuid_text(challenge)}/proof"
+        path = f"/v1/ownership-challenges/{uuid_text(challenge)}/proof"
         shown.one(client.post(path, {"signature": signature}), _CHALLENGE)

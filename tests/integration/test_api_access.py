@@ -66,8 +66,8 @@ RULES: Final = {
     "POST /v1/whitelist/{entry}/remove": Scope.WHITELIST_WRITE,
     "GET /v1/whitelist/{entry}": Scope.WHITELIST_READ,
     "GET /v1/whitelist": Scope.WHITELIST_READ,
-    "POST /v1/whitelist/challenges": Scope.WHITELIST_WRITE,
-    "POST /v1/whitelist/challenges/{challenge}/proof": Scope.WHITELIST_WRITE,
+    "POST /v1/ownership-challenges": Scope.WHITELIST_WRITE,
+    "POST /v1/ownership-challenges/{challenge}/proof": Scope.WHITELIST_WRITE,
 }
 """What each route is to ask for, written down a second time: a scope that is taken off a route by mistake shows."""
 
@@ -127,8 +127,8 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
             "entry": {"v": 1, "id": str(new_id()), "caller": caller, "issued_at": 1, **destination},
             "signature": "A" * 86 + "==",
         },
-        "POST /v1/whitelist/challenges": lambda: destination,
-        "POST /v1/whitelist/challenges/{challenge}/proof": lambda: {"signature": "AA=="},
+        "POST /v1/ownership-challenges": lambda: destination,
+        "POST /v1/ownership-challenges/{challenge}/proof": lambda: {"signature": "AA=="},
         "POST /v1/statements": lambda: vetoed(api),
     }
     body = bodies[name]() if name in bodies else None

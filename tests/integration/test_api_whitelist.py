@@ -183,7 +183,7 @@ def sign(key: coincurve.PrivateKey, address: str, text: str) -> str:
 
 def challenged(api: RunningApi, address: str) -> dict[str, Any]:
     body = {"owner": "alice", "chain": CHAIN, "address": address}
-    return api.client().post("/v1/whitelist/challenges", body)
+    return api.client().post("/v1/ownership-challenges", body)
 
 
 def test_a_challenge_is_signed_by_the_key_of_the_address_once(api: RunningApi) -> None:
@@ -192,12 +192,12 @@ def test_a_challenge_is_signed_by_the_key_of_the_address_once(api: RunningApi) -
     challenge = challenged(api, address)
     assert address in challenge["text"]
     assert AUDIENCE in challenge["text"]
-    path = f"/v1/whitelist/challenges/{challenge['id']}/proof"
+    path = f"/v1/ownership-challenges/{challenge['id']}/proof"
     foreign = sign(coincurve.PrivateKey(), address, challenge["text"])
     assert refused(lambda: api.client().post(path, {"signature": foreign})) == (409, "proof-refused")
     other = challenged(api, address)
     good = sign(key, address, challenge["text"])
-    elsewhere = f"/v1/whitelist/challenges/{other['id']}/proof"
+    elsewhere = f"/v1/ownership-challenges/{other['id']}/proof"
     assert refused(lambda: api.client().post(elsewhere, {"signature": good})) == (409, "proof-refused")
     assert not proved(api, "alice", address)
     assert api.client().post(path, {"signature": good})["proved_at"] is not None

@@ -16,6 +16,8 @@ from custody.whitelist.model import Entry
 from policies.statements import SignedWhitelistEntry, WhitelistEntry
 
 router = APIRouter(prefix="/v1/whitelist", tags=["whitelist"])
+challenges = APIRouter(prefix="/v1/ownership-challenges", tags=["whitelist"])
+"""Apart, for `PUT /v1/whitelist/challenges` would name an entry."""
 
 Writer = Annotated[Call, Depends(needs(Scope.WHITELIST_WRITE))]
 Reader = Annotated[Call, Depends(needs(Scope.WHITELIST_READ))]
@@ -91,7 +93,7 @@ def list_entries(
     return views.page("whitelist", shown, limit, lambda item: item, lambda item: str(item.id))
 
 
-@router.post("/challenges", status_code=201, response_model=schemas.ChallengeOut)
+@challenges.post("", status_code=201, response_model=schemas.ChallengeOut)
 def new_challenge(call: Writer, body: schemas.NewChallenge) -> Response:
     """A text for the key of a destination to sign, where a rule asks for a proof of whose it is."""
 
@@ -111,7 +113,7 @@ def new_challenge(call: Writer, body: schemas.NewChallenge) -> Response:
     return call.write(201, effect)
 
 
-@router.post("/challenges/{challenge}/proof", response_model=schemas.ChallengeOut)
+@challenges.post("/{challenge}/proof", response_model=schemas.ChallengeOut)
 def give_proof(call: Writer, challenge: schemas.UuidText, body: schemas.NewProof) -> Response:
     """Hand in the signature of a challenge. The same again changes nothing."""
 

@@ -73,4 +73,4 @@ def test_signers_do_not_refuse_what_the_online_side_lets_through_and_ask_for_no_
                     refused = engine.demands(known, "warm" if hotter == "warm" else "hot").refusals
                     assert refused, f"a {hotter} signer would pay what belongs to {decision.tier}\n{where}"
                     seen["colder"] += 1
-    assert min(seen["the same"], seen["less"], seen["colder"]) > 20, f"random cases have become dull: {seen}"
+    assert min(seen["the same"], seen["less"], seen["colder"]) > 10, f"random cases have become dull: {seen}"
