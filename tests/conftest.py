@@ -76,11 +76,18 @@ def redis_server(parts_directory: Path) -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(scope="session")
-def bitcoind(parts_directory: Path) -> Iterator[Bitcoind]:
-    """A regtest node for this session; tests share its chain and so assert on differences only."""
-    with Bitcoind(parts_directory / "bitcoind") as node:
+@pytest.fixture(scope="module")
+def bitcoind(request: pytest.FixtureRequest, parts_directory: Path) -> Iterator[Bitcoind]:
+    """A regtest node for a file's tests, which share its chain and so assert on differences only.
+
+    Not for longer: every 150 blocks halve the subsidy, and after some files nobody outside would have money left.
+    """
+    failed_before = request.session.testsfailed
+    directory = parts_directory / f"bitcoind-{uuid.uuid4().hex}"
+    with Bitcoind(directory) as node:
         yield node
+    if request.session.testsfailed == failed_before:
+        shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from policies.keys import sign_approval
 from policies.rules import Rule
 from tests.fakes.signing import ROLE
 from tests.fakes.till import Till
-from tests.support.policies import asked_for
+from tests.support.ruling import asked_for
 
 TWO = asked_for(tier="hot", group=ROLE, verdict=None)
 """Two treasurers approve every payment."""

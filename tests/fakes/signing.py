@@ -51,7 +51,7 @@ from signers.account import AccountSecret
 from signers.keyset import PURPOSES, BitcoinKeysetRecord
 from signers.ports import SignRequest
 from tests.support.amounts import AmountRules, policy_of
-from tests.support.policies import asked_for, every_wallet_pays, with_rules
+from tests.support.ruling import asked_for, every_wallet_pays, with_rules
 
 CHAIN = "bitcoin-regtest"
 KEYSET = "btc-hot"

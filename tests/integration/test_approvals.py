@@ -26,7 +26,7 @@ from tests.fakes.approving import TWO, Desk
 from tests.fakes.passkey import SoftPasskey, approve_by_passkey
 from tests.fakes.signing import ROLE
 from tests.fakes.till import Till
-from tests.support.policies import asked_for
+from tests.support.ruling import asked_for
 
 HOUR = 3_600
 

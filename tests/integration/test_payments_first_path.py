@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ops.devnet.process import wait_until
 from tests.fakes.till import Till
-from tests.support.policies import aged
+from tests.support.ruling import aged
 
 
 def test_a_withdrawal_is_paid_and_settled(till: Till) -> None:

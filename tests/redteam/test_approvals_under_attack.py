@@ -30,7 +30,7 @@ from tests.fakes.passkey import PRESENT, SoftPasskey, approve_by_passkey
 from tests.fakes.signer_server import reached
 from tests.fakes.signing import ROLE
 from tests.fakes.till import Till
-from tests.support.policies import asked_for
+from tests.support.ruling import asked_for
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from policies.statements import Lowering
 from tests.fakes.approving import Desk
 from tests.fakes.signing import ROLE
 from tests.fakes.till import Till
-from tests.support.policies import asked_for
+from tests.support.ruling import asked_for
 
 
 @pytest.fixture

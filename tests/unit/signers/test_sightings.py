@@ -19,7 +19,7 @@ from signers.ports import Announced, AnnounceRequest, EntrySighting, Refused, Si
 from signers.wallets import BitcoinWallet
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY, DESTINATION, NOW, OTHER_DESTINATION, Draft, SoftKeys, World
-from tests.support import policies
+from tests.support import ruling
 
 HOUR = 3600
 
@@ -33,7 +33,7 @@ def bench(tmp_path: Path) -> Iterator[SignerBench]:
 
 def aged(bench: SignerBench, *, destination: int = 0, delay: int = 0, version: int = 2) -> None:
     """Adopt a bundle that asks for these ages, in seconds."""
-    bench.adopt(version, requirements=policies.aged(destination=destination, delay=delay))
+    bench.adopt(version, requirements=ruling.aged(destination=destination, delay=delay))
 
 
 def paying(bench: SignerBench, order: Order, version: int = 2) -> SignRequest:
