@@ -39,7 +39,7 @@ from signers.ports import (
     SignRequest,
     SignResponse,
 )
-from signers.tls import client_context, is_pinned, pins
+from signers.process.tls import client_context, is_pinned, pins
 from signers.wire import REPLIES, Call, CallName, Disconnected, read_frame, write_frame
 
 DEFAULT_TIMEOUT_SECONDS: Final = 30

@@ -13,9 +13,9 @@ import msgspec
 from chains.errors import InvalidValue
 from policies.canonical import Name
 from signers.errors import BadConfiguration
-from signers.files import read_toml
-from signers.keyref import KeyRef, SoftwareRef, parse_keyref
-from signers.rates import Rate
+from signers.keys.keyref import KeyRef, SoftwareRef, parse_keyref
+from signers.process.files import read_toml
+from signers.process.rates import Rate
 from signers.wire import CallName
 
 JOURNAL_FILE: Final = "journal.sqlite"
@@ -53,7 +53,7 @@ class KeySection(_Section, frozen=True):
     """`[keys.ID]`: the keys of a key-set, or this signer's keys of a vault."""
 
     uri: str
-    """Where they are, see `signers.keyref`."""
+    """Where they are, see `signers.keys.keyref`."""
 
     @property
     def ref(self) -> KeyRef:
@@ -77,7 +77,7 @@ class ListenSection(_Section, frozen=True):
     max_connections: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     """Of each client (certificate, or user at a Unix socket); and handshakes under way."""
     rates: dict[CallName, Rate] = {}
-    """`[listen.rates.CALL]`: how often each client may make a call; `signers.rates` has what others are."""
+    """`[listen.rates.CALL]`: how often each client may make a call; `signers.process.rates` has what others are."""
 
 
 class SignerConfig(_Section, frozen=True):

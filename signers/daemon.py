@@ -59,13 +59,15 @@ from types import FrameType
 from typing import Final
 
 from chains.errors import StrongroomError
-from signers.calls import Desk, handlers
-from signers.clock import SteadyClock
 from signers.config import SignerConfig, read_config
-from signers.desk import JournalDesk
 from signers.errors import BadConfiguration, SignerStopped
-from signers.gauges import standing
-from signers.hardening import (
+from signers.journal.journal import Journal
+from signers.journal.keeper import MarkClient, start_keeper
+from signers.keys.opening import Opened, open_keys
+from signers.keytest.selfcheck import check_libraries
+from signers.process.calls import Desk, handlers
+from signers.process.gauges import standing
+from signers.process.hardening import (
     become,
     bound_memory,
     forbid_outgoing,
@@ -73,20 +75,18 @@ from signers.hardening import (
     lock_memory,
     seal_system_calls,
 )
-from signers.journal import Journal
-from signers.keeper import MarkClient, start_keeper
-from signers.log import LogWriter
-from signers.metrics import Family, Instruments, Labels, Measured, gauge, serving
-from signers.opening import Opened, open_keys
-from signers.owners import check_configuration, check_files
-from signers.rates import Gate
-from signers.selfcheck import check_libraries
-from signers.server import Server
+from signers.process.log import LogWriter
+from signers.process.metrics import Family, Instruments, Labels, Measured, gauge, serving
+from signers.process.owners import check_configuration, check_files
+from signers.process.rates import Gate
+from signers.process.server import Server
+from signers.process.tls import ends
 from signers.service import SignerService
-from signers.timekeeping import Timekeeper, TrialWall, last_note
-from signers.tls import ends
-from signers.trust import PinnedBundle
-from signers.witness import JournalWitness
+from signers.trust.clock import SteadyClock
+from signers.trust.desk import JournalDesk
+from signers.trust.timekeeping import Timekeeper, TrialWall, last_note
+from signers.trust.trust import PinnedBundle
+from signers.trust.witness import JournalWitness
 
 REFRESH_SECONDS: Final = 1.0
 """How often the bundle's file is looked at, the time noted, and the log written."""

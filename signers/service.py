@@ -10,11 +10,14 @@ from typing import Any, Generic, TypeVar
 from chains.errors import InvalidValue
 from policies.bundle import Bundle, KeysetEntry
 from policies.intent import Attestation
-from signers.book import Book
-from signers.clock import SteadyClock
-from signers.examined import Examined, FamilyRules, U, Unreadable
-from signers.guard import New, admit, check_keyset, check_released, examine, recall
-from signers.journal import Journal
+from signers.guard.examined import Examined, FamilyRules, U, Unreadable
+from signers.guard.guard import New, admit, check_keyset, check_released, examine, recall
+from signers.guard.sightings import examine_announced, remember
+from signers.guard.states import attestation_freezes, attestation_state
+from signers.journal.book import Book
+from signers.journal.journal import Journal
+from signers.journal.windows import trusted, windows
+from signers.journal.written import Written
 from signers.ports import (
     Announced,
     AnnounceRequest,
@@ -26,13 +29,10 @@ from signers.ports import (
     SignRequest,
     SignResponse,
 )
-from signers.sightings import examine_announced, remember
-from signers.states import attestation_freezes, attestation_state
-from signers.trust import PinnedBundle
-from signers.turn import turn_for
+from signers.process.turn import turn_for
+from signers.trust.clock import SteadyClock
+from signers.trust.trust import PinnedBundle
 from signers.wallets import Wallet, attested
-from signers.windows import trusted, windows
-from signers.written import Written
 
 _T = TypeVar("_T")
 

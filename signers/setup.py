@@ -10,13 +10,13 @@ from chains.btc.script import KeyScript
 from policies.bundle import TrustRoot
 from signers.config import JOURNAL_FILE, MARK_FILE, PINNED_FILE
 from signers.errors import BadConfiguration
-from signers.evm_keys import create_evm_keyset, create_safe_owner
-from signers.files import give
-from signers.journal import Journal
-from signers.keyset import KeysetRecord
-from signers.pkcs11 import Token
-from signers.sealed import create_cosigner, create_keyset
-from signers.trust import pin
+from signers.hsm.pkcs11 import Token
+from signers.journal.journal import Journal
+from signers.keys.evm_keys import create_evm_keyset, create_safe_owner
+from signers.keys.keyset import KeysetRecord
+from signers.keys.sealed import create_cosigner, create_keyset
+from signers.process.files import give
+from signers.trust.trust import pin
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,12 +45,12 @@ from policies.canonical import decoder_for
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import sign_order
 from policies.rules import Rule
-from signers.book import Book
 from signers.client import SignerClient, UnixAddress
 from signers.config import JOURNAL_FILE, MARK_FILE
-from signers.journal import Journal
-from signers.keyset import EvmKeysetRecord, KeysetRecord
-from signers.mark import MarkFile
+from signers.journal.book import Book
+from signers.journal.journal import Journal
+from signers.journal.mark import MarkFile
+from signers.keys.keyset import EvmKeysetRecord, KeysetRecord
 from signers.ports import SignerUnavailable, SignRequest, SignResponse
 from signers.wire import REPLIES, Call, Disconnected, read_frame, write_frame
 

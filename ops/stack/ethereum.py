@@ -15,7 +15,7 @@ from ops.stack.contracts import OUTSIDE, ask, deploy
 from ops.stack.listing import Listing, evm
 from ops.stack.networks import TrialNetwork
 from policies.bundle import EvmKeyset, EvmNetwork
-from signers.keyset import EvmKeysetRecord
+from signers.keys.keyset import EvmKeysetRecord
 
 _ZERO: Final = "0x" + "00" * 20
 

@@ -18,7 +18,7 @@ from ops.stack.keys import private_directory
 from ops.stack.listing import CHAIN
 from ops.stack.networks import TrialNetwork
 from policies.bundle import BitcoinKeyset, TrustRoot
-from signers.keyset import BitcoinKeysetRecord, KeysetRecord
+from signers.keys.keyset import BitcoinKeysetRecord, KeysetRecord
 from signers.setup import NewBitcoinKeyset, NewEvmKeyset, NewKeyset, initialise, make_keys
 
 BTC_KEYSET: Final = "btc-hot"

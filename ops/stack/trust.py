@@ -20,7 +20,7 @@ from ops.stack.listing import Listing, bitcoin
 from ops.stack.networks import TrialNetwork
 from ops.stack.quorum import CallerGrant, Quorum, make_bundle, make_quorum, publish
 from policies.bundle import Bundle, EvmKeyset, EvmNetwork, TrustRoot, read_bundle
-from signers.keyset import EvmKeysetRecord
+from signers.keys.keyset import EvmKeysetRecord
 
 _READS: Final = (
     "customers:read",

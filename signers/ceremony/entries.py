@@ -28,7 +28,7 @@ from policies.bundle import (
 from signers.ceremony.facts import BRANCHES, FIRST_ADDRESSES
 from signers.ceremony.record import FirstAddress, ProvenCeremony, SignedCeremony
 from signers.errors import BadConfiguration
-from signers.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord, EvmKeysetRecord, SafeOwnerRecord
+from signers.keys.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord, EvmKeysetRecord, SafeOwnerRecord
 
 
 @dataclass(frozen=True, slots=True)

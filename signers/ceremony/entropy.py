@@ -18,7 +18,7 @@ from typing import Final
 from chains.errors import InvalidValue
 from signers.ceremony.hsm import token_random
 from signers.errors import SelfCheckFailed
-from signers.pkcs11 import Token
+from signers.hsm.pkcs11 import Token
 
 SOURCE_BYTES: Final = 64
 _SALT: Final = b"strongroom:ceremony-entropy:v1"

@@ -17,11 +17,11 @@ from chains.btc.multisig import with_checksum
 from chains.btc.network import NETWORKS
 from chains.errors import DerivationDisagreement, InvalidValue
 from chains.eth.tx import address_text_of_key
-from signers.account import AccountSecret
 from signers.ceremony.plan import NewBitcoinKeys, NewEvmKey, NewOwner, NewWallet
 from signers.ceremony.record import CeremonyRecord, FirstAddress
 from signers.errors import NotProven
-from signers.keyset import (
+from signers.keys.account import AccountSecret
+from signers.keys.keyset import (
     PURPOSES,
     BitcoinCosignerRecord,
     BitcoinKeysetRecord,
@@ -30,7 +30,7 @@ from signers.keyset import (
     KeysetRecord,
     SafeOwnerRecord,
 )
-from signers.sealed import SealedRecord
+from signers.keys.sealed import SealedRecord
 
 FIRST_ADDRESSES: Final = 3
 BRANCHES: Final[tuple[Literal[0], Literal[1]]] = (0, 1)

@@ -1,4 +1,4 @@
-"""Files on media that know no hard links (memory sticks), beside those of `signers.files`."""
+"""Files on media that know no hard links (memory sticks), beside those of `signers.process.files`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from signers.errors import CeremonyStopped
-from signers.files import write_new
+from signers.process.files import write_new
 
 
 def write_exclusive(path: Path, content: bytes) -> None:

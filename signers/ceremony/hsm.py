@@ -21,9 +21,9 @@ import coincurve
 import PyKCS11
 
 from signers.ceremony.record import TokenDescription
-from signers.ecdsa import SECP256K1_OID, normalised, sign_digest
 from signers.errors import SealBroken, SelfCheckFailed, TokenRefused, WrongSignature
-from signers.pkcs11 import Token, private_template, public_template
+from signers.hsm.pkcs11 import Token, private_template, public_template
+from signers.keys.ecdsa import SECP256K1_OID, normalised, sign_digest
 
 KEK_BYTES: Final = 32
 _CHECK_DIGEST: Final = bytes(range(32))

@@ -48,10 +48,10 @@ from signers.ceremony.text import facts_text, plan_text, record_text, text_path
 from signers.ceremony.tool import tool_text
 from signers.ceremony.unfinished import Unfinished, begin, finish, must_be_finished, undo
 from signers.errors import CeremonyStopped
-from signers.evm_keys import key_path
-from signers.keyset import KeysetRecord
-from signers.pkcs11 import Token
-from signers.sealed import attestation_key_name, seed_path
+from signers.hsm.pkcs11 import Token
+from signers.keys.evm_keys import key_path
+from signers.keys.keyset import KeysetRecord
+from signers.keys.sealed import attestation_key_name, seed_path
 
 _SEED_BYTES: Final = 64
 

@@ -17,7 +17,7 @@ from policies.canonical import Name
 from signers.ceremony.handout import words_in
 from signers.config import Environment
 from signers.errors import BadConfiguration, CeremonyStopped
-from signers.files import read_toml
+from signers.process.files import read_toml
 
 Step = Literal["plan", "entropy", "keys", "shares", "record", "proof", "activation", "restore", "remove"]
 """What both operators confirm before it is done."""

@@ -39,10 +39,10 @@ from policies.canonical import Name
 from signers.ceremony.record import Purpose
 from signers.config import Environment
 from signers.errors import BadConfiguration
-from signers.evm_keys import signing_key_name
-from signers.files import read_toml
-from signers.keyset import NetworkName
-from signers.sealed import attestation_key_name, sealing_key_name
+from signers.keys.evm_keys import signing_key_name
+from signers.keys.keyset import NetworkName
+from signers.keys.sealed import attestation_key_name, sealing_key_name
+from signers.process.files import read_toml
 
 DEFAULT_THRESHOLD: Final = 3
 _Account = Annotated[int, msgspec.Meta(ge=0, le=999_999_999)]

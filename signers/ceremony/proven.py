@@ -6,8 +6,8 @@ from pathlib import Path
 
 from signers.ceremony.record import ProvenCeremony, check_proven, proven_path
 from signers.errors import NotProven, SealBroken
-from signers.files import read_kept
-from signers.keyset import KeysetRecord
+from signers.keys.keyset import KeysetRecord
+from signers.process.files import read_kept
 
 
 def require_proven(directory: Path, keyset: KeysetRecord) -> None:

@@ -14,9 +14,9 @@ from signers.ceremony.proving import Failed, Seen, Task, first_signature
 from signers.ceremony.restoring import key_labels, restore_keys
 from signers.ceremony.shares import read_share
 from signers.errors import CeremonyStopped
-from signers.hardening import harden_process
-from signers.pkcs11 import Token
-from signers.sealed import attestation_key_name
+from signers.hsm.pkcs11 import Token
+from signers.keys.sealed import attestation_key_name
+from signers.process.hardening import harden_process
 
 
 def run(task: Task) -> Seen:

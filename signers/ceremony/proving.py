@@ -37,13 +37,12 @@ from signers.ceremony.room import Operators, now_seconds
 from signers.ceremony.shares import Share
 from signers.ceremony.text import facts_of_record, proof_text, record_text, text_path
 from signers.config import TokenSection, pin_reader
-from signers.ecdsa import normalised
 from signers.errors import CeremonyStopped, WrongSignature
-from signers.evm_keys import KeyFile, TokenKeys, key_path, read_key_file, signing_key_name
-from signers.files import read_kept
-from signers.keyset import BitcoinCosignerRecord, EvmRecord
-from signers.pkcs11 import Token
-from signers.sealed import (
+from signers.hsm.pkcs11 import Token
+from signers.keys.ecdsa import normalised
+from signers.keys.evm_keys import KeyFile, TokenKeys, key_path, read_key_file, signing_key_name
+from signers.keys.keyset import BitcoinCosignerRecord, EvmRecord
+from signers.keys.sealed import (
     SealedCosigner,
     SealedKeys,
     SealedSeed,
@@ -51,6 +50,7 @@ from signers.sealed import (
     read_sealed,
     seed_path,
 )
+from signers.process.files import read_kept
 
 PROOF_SECONDS: Final = 300
 """Longest that the other process may take."""

@@ -37,9 +37,9 @@ from signers.ceremony.text import facts_of_record, facts_text
 from signers.ceremony.unfinished import Unfinished, begin, finish, must_be_finished, read_unfinished, undo
 from signers.config import JOURNAL_FILE, MARK_FILE, Environment
 from signers.errors import BadConfiguration
-from signers.files import read_kept, read_toml
-from signers.pkcs11 import Token
-from signers.sealed import attestation_key_name
+from signers.hsm.pkcs11 import Token
+from signers.keys.sealed import attestation_key_name
+from signers.process.files import read_kept, read_toml
 
 
 class RestorePlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

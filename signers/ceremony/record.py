@@ -16,7 +16,7 @@ from policies.canonical import BadSignature, Document, Hex32, Name, Seconds, Uui
 from policies.intent import Signature
 from signers.config import Environment
 from signers.errors import NotProven
-from signers.keyset import KeysetRecord
+from signers.keys.keyset import KeysetRecord
 
 Purpose = Literal["wallet", "cosigner", "owner"]
 """A wallet of its own, one cosigner's account of a Bitcoin vault, or one owner's key of a Safe."""

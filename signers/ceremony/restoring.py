@@ -22,17 +22,17 @@ from signers.ceremony.people import People
 from signers.ceremony.record import CeremonyRecord, SignedCeremony, ceremony_path, check_ceremony
 from signers.ceremony.shares import Share, join, read_share
 from signers.errors import CeremonyStopped, NotProven, SealBroken
-from signers.evm_keys import KeyFile, key_path, sign_key_file, signing_key_name
-from signers.files import read_kept
-from signers.keyset import EvmRecord, KeysetRecord
-from signers.pkcs11 import Token
-from signers.sealed import (
+from signers.hsm.pkcs11 import Token
+from signers.keys.evm_keys import KeyFile, key_path, sign_key_file, signing_key_name
+from signers.keys.keyset import EvmRecord, KeysetRecord
+from signers.keys.sealed import (
     SealedSeed,
     attestation_key_name,
     seal_entropy,
     sealing_key_name,
     seed_path,
 )
+from signers.process.files import read_kept
 
 _ATTESTATION_SALT: Final = b"strongroom:attestation-key:v1"
 ATTESTATION_BYTES: Final = 32

@@ -16,8 +16,8 @@ from signers.ceremony.plan import OperatorPlan, TokenPlan
 from signers.ceremony.record import Operator, OperatorSignature
 from signers.config import Environment, TokenSection, pin_reader
 from signers.errors import CeremonyStopped
-from signers.hardening import harden_process
-from signers.pkcs11 import Token
+from signers.hsm.pkcs11 import Token
+from signers.process.hardening import harden_process
 
 
 class Operators:

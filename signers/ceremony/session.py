@@ -20,10 +20,10 @@ from signers.ceremony.record import (
 from signers.ceremony.room import Operators
 from signers.ceremony.unfinished import finish, read_unfinished, undo
 from signers.errors import CeremonyStopped
-from signers.evm_keys import key_path
-from signers.files import read_kept
-from signers.pkcs11 import Token
-from signers.sealed import seed_path
+from signers.hsm.pkcs11 import Token
+from signers.keys.evm_keys import key_path
+from signers.keys.sealed import seed_path
+from signers.process.files import read_kept
 
 
 def hold(plan: CeremonyPlan, people: People, operators: Operators, token: Token) -> ProvenCeremony:

@@ -14,7 +14,7 @@ from signers.ceremony.record import (
     SignedCeremony,
     TokenDescription,
 )
-from signers.keyset import EvmRecord, KeysetRecord
+from signers.keys.keyset import EvmRecord, KeysetRecord
 
 
 def text_path(directory: Path, keyset: str) -> Path:

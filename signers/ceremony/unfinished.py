@@ -16,8 +16,8 @@ from policies.canonical import Name, Uuid
 from signers.ceremony.files import remove
 from signers.ceremony.hsm import described, remove_keys
 from signers.errors import CeremonyStopped
-from signers.files import read_kept, write_new
-from signers.pkcs11 import Token
+from signers.hsm.pkcs11 import Token
+from signers.process.files import read_kept, write_new
 
 
 class Unfinished(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -12,9 +12,9 @@ import msgspec
 
 from chains.errors import InvalidValue
 from signers.config import read_config
-from signers.keytest import SIGNATURES, examine_keys, examine_nonces, throwaway_for
-from signers.opening import Opened, open_untested
-from signers.tested import backend_text, path_of_tested, write_tested
+from signers.keys.opening import Opened, open_untested
+from signers.keytest.keytest import SIGNATURES, examine_keys, examine_nonces, throwaway_for
+from signers.keytest.tested import backend_text, path_of_tested, write_tested
 
 WRONG_INPUT: Final = 2
 

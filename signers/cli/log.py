@@ -13,9 +13,9 @@ import msgspec
 from chains.errors import InvalidValue, StrongroomError
 from policies.bundle import Bundle, SignedBundle, TrustRoot, read_bundle
 from policies.canonical import decoder_for
-from signers.log import Checked, check_log, parted
-from signers.logchain import LogBroken
+from signers.journal.logchain import LogBroken
 from signers.ports import LogHead
+from signers.process.log import Checked, check_log, parted
 
 WRONG_INPUT: Final = 2
 

@@ -27,7 +27,7 @@ from policies.canonical import Hex32, Name
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.config import ListenSection
 from signers.errors import BadConfiguration
-from signers.files import read_toml
+from signers.process.files import read_toml
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

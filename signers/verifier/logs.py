@@ -12,7 +12,7 @@ from chains.errors import InvalidValue, PermanentError
 from policies.bundle import BitcoinVault, Bundle, EvmVault
 from policies.canonical import Hex32, Name, decoder_for
 from policies.intent import Kind
-from signers.logchain import FIRST_HEAD, LogBroken, Place, follow
+from signers.journal.logchain import FIRST_HEAD, LogBroken, Place, follow
 from signers.ports import LogEntry, LogPage, LogPayment, LogRequest, SignerUnavailable, Witness
 from signers.verifier.model import Finding
 from signers.verifier.state import State

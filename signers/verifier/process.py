@@ -20,11 +20,11 @@ from typing import Final
 
 from chains.errors import StrongroomError
 from policies.canonical import decoder_for
-from signers.calls import LIST_BYTES, SMALL_BYTES, Desk, Handler
-from signers.hardening import harden_process
 from signers.ports import Nothing
-from signers.rates import Gate
-from signers.server import Server
+from signers.process.calls import LIST_BYTES, SMALL_BYTES, Desk, Handler
+from signers.process.hardening import harden_process
+from signers.process.rates import Gate
+from signers.process.server import Server
 from signers.verifier.config import VerifierConfig, read_config
 from signers.verifier.parts import Verifier, wall_clock
 from signers.verifier.ports import AuditRequest, VerdictRequest

@@ -12,13 +12,13 @@ from chains.btc.script import taproot_output_key
 from chains.btc.tx import SIGHASH_ALL, SegwitDigests, TaprootDigests
 from chains.errors import InvalidValue
 from policies.bundle import KeysetEntry
-from signers.btc import BitcoinRules
-from signers.btc_shape import BitcoinUnsigned
-from signers.btc_vault import BitcoinVaultRules
 from signers.errors import WrongSignature
-from signers.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord
+from signers.guard.btc import BitcoinRules
+from signers.guard.btc_shape import BitcoinUnsigned
+from signers.guard.btc_vault import BitcoinVaultRules
+from signers.keys.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord
 from signers.ports import InputSignature
-from signers.turn import INPUT_BYTES, turn_for
+from signers.process.turn import INPUT_BYTES, turn_for
 from signers.wallets.common import Kept, Keys, verifies
 
 _SCHNORR_BYTES: Final = 64

@@ -10,9 +10,9 @@ from chains.secp256k1 import LOW_S_LIMIT
 from policies.bundle import KeysetEntry
 from policies.canonical import BadSignature, Document, encode_signature, verify_ed25519
 from signers.errors import WrongSignature
-from signers.examined import FamilyRules, U
-from signers.keyset import KeysetRecord
-from signers.openssl import openssl_verifies
+from signers.guard.examined import FamilyRules, U
+from signers.keys.keyset import KeysetRecord
+from signers.keys.openssl import openssl_verifies
 from signers.ports import InputSignature
 
 

@@ -11,12 +11,12 @@ from chains.eth.forwarder import agreed_forwarder
 from chains.eth.safe import owner_of
 from chains.eth.tx import address_text_of_key
 from policies.bundle import EvmKeyset, WalletEntry
-from signers.ecdsa import normalised
 from signers.errors import SealBroken, SignerStopped
-from signers.evm import EvmRules, EvmUnsigned
-from signers.keyset import KEY_PLACE, EvmKeysetRecord, EvmRecord, SafeOwnerRecord
+from signers.guard.evm import EvmRules, EvmUnsigned
+from signers.guard.safe import SafeRules, SafeUnsigned
+from signers.keys.ecdsa import normalised
+from signers.keys.keyset import KEY_PLACE, EvmKeysetRecord, EvmRecord, SafeOwnerRecord
 from signers.ports import InputSignature
-from signers.safe import SafeRules, SafeUnsigned
 from signers.wallets.common import Kept, Keys, Wallet
 
 _V_OF_PARITY: Final = 27

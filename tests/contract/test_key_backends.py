@@ -29,13 +29,12 @@ from chains.btc.script import taproot_output_key
 from chains.errors import InvalidValue, StrongroomError
 from chains.secp256k1 import LOW_S_LIMIT
 from ops.devnet.process import wait_until
-from signers.ecdsa import normalised
 from signers.errors import TokenLost, TokenRefused, WrongSignature
-from signers.evm_keys import TokenKeys, create_evm_keyset, key_path, read_key_file, signing_key_name
-from signers.keyset import KEY_PLACE
-from signers.pkcs11 import Token
-from signers.ports import AttestRequest
-from signers.sealed import (
+from signers.hsm.pkcs11 import Token
+from signers.keys.ecdsa import normalised
+from signers.keys.evm_keys import TokenKeys, create_evm_keyset, key_path, read_key_file, signing_key_name
+from signers.keys.keyset import KEY_PLACE
+from signers.keys.sealed import (
     SealedCosigner,
     SealedKeys,
     attestation_key_name,
@@ -44,12 +43,13 @@ from signers.sealed import (
     read_sealed,
     seed_path,
 )
-from signers.software import (
+from signers.keys.software import (
     open_software_keys,
     software_bitcoin_file,
     software_evm_file,
     write_software_keys,
 )
+from signers.ports import AttestRequest
 from signers.wallets import Keys, verifies
 from tests.fakes.evm_signing import EVM_CHAIN, EVM_CHAIN_ID, EvmWorld, SoftEvmKeys
 from tests.fakes.own_token import OwnToken, in_child, own_store

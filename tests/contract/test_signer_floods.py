@@ -17,7 +17,6 @@ import pytest
 from ops.devnet.process import wait_until
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.config import ListenSection
-from signers.places import MEMORY_BYTES
 from signers.ports import (
     AttestRequest,
     Refused,
@@ -27,9 +26,10 @@ from signers.ports import (
     SignRequest,
     SignResponse,
 )
-from signers.rates import Rate
-from signers.server import Server
-from signers.tls import client_context
+from signers.process.places import MEMORY_BYTES
+from signers.process.rates import Rate
+from signers.process.server import Server
+from signers.process.tls import client_context
 from signers.wire import MAX_FRAME_BYTES, read_frame, write_frame
 from tests.fakes.certificates import make_certificate
 from tests.fakes.signer_server import served

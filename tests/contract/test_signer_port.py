@@ -29,7 +29,7 @@ from signers.ports import (
     SignRequest,
     SignResponse,
 )
-from signers.tls import client_context
+from signers.process.tls import client_context
 from signers.wire import MAX_FRAME_BYTES, Disconnected, read_frame, write_frame
 from tests.fakes.certificates import make_certificate
 from tests.fakes.signer import SignerBench

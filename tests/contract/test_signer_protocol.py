@@ -20,8 +20,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from signers import ports
-from signers.calls import handlers
 from signers.config import ListenSection
+from signers.process.calls import handlers
 from signers.wire import CALLS, REPLIES
 from tests.fakes.signer import SignerBench
 from tests.fakes.signer_server import served

@@ -30,7 +30,7 @@ from policies.bundle import (
 )
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import SigningKey, sign_order
-from signers.keyset import KEY_PLACE, EvmKeysetRecord, SafeOwnerRecord
+from signers.keys.keyset import KEY_PLACE, EvmKeysetRecord, SafeOwnerRecord
 from signers.ports import AttestRequest, SignRequest
 from tests.fakes.signing import DAY, House, own_intent, payment_intent
 

@@ -35,8 +35,8 @@ from policies.bundle import (
 )
 from policies.intent import SignedOrder
 from policies.keys import sign_order
-from signers.ecdsa import normalised
-from signers.keyset import EvmKeysetRecord
+from signers.keys.ecdsa import normalised
+from signers.keys.keyset import EvmKeysetRecord
 from signers.wallets import EvmWallet, Wallet
 from tests.fakes.evm_desk import ETHER, GWEI, Outside
 from tests.fakes.evm_signing import EVM_CHAIN, EVM_KEYSET, EvmWorld, SoftEvmKeys

@@ -13,8 +13,8 @@ from pathlib import Path
 import PyKCS11
 
 from ops.devnet.softhsm import SoftHsmToken
-from signers.cryptoki import Library
-from signers.pkcs11 import Token
+from signers.hsm.cryptoki import Library
+from signers.hsm.pkcs11 import Token
 
 
 class OwnToken:

@@ -25,7 +25,7 @@ from ops.stack.config import key_section, to_toml, token_section
 from ops.stack.keyset import make_signer, mark_directory, signer_directory
 from ops.stack.networks import TrialNetwork
 from signers.client import SignerClient, UnixAddress
-from signers.keyset import BitcoinKeysetRecord, EvmKeysetRecord, KeysetRecord
+from signers.keys.keyset import BitcoinKeysetRecord, EvmKeysetRecord, KeysetRecord
 from signers.ports import Signer, SignerUnavailable
 from tests.fakes.api import as_role
 from tests.fakes.evm_signing import EVM_CHAIN, EVM_KEYSET

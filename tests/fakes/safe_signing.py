@@ -17,8 +17,8 @@ from policies.bundle import Bundle, EvmVault, Owner, TierCap
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import sign_order
 from policies.rules import Rule
-from signers.ecdsa import normalised
-from signers.keyset import EvmKeysetRecord, SafeOwnerRecord
+from signers.keys.ecdsa import normalised
+from signers.keys.keyset import EvmKeysetRecord, SafeOwnerRecord
 from signers.ports import SignRequest
 from signers.wallets import EvmWallet, SafeWallet, Wallet
 from tests.fakes.evm_signing import (

@@ -14,16 +14,16 @@ from policies.bundle import Bundle
 from policies.intent import Evidence, SignedOrder
 from policies.keys import sign_freeze, sign_resolution
 from policies.statements import Freeze, Resolution, SignedResolution
-from signers.clock import SteadyClock
-from signers.desk import JournalDesk
-from signers.journal import Journal
-from signers.mark import MarkFile
+from signers.journal.journal import Journal
+from signers.journal.mark import MarkFile
 from signers.ports import InputSignature, OpenRequest, Refused, ResolveRequest, SignRequest
 from signers.service import SignerService
-from signers.timekeeping import Timekeeper, last_note
-from signers.trust import PinnedBundle, pin
+from signers.trust.clock import SteadyClock
+from signers.trust.desk import JournalDesk
+from signers.trust.timekeeping import Timekeeper, last_note
+from signers.trust.trust import PinnedBundle, pin
+from signers.trust.witness import JournalWitness
 from signers.wallets import BitcoinKeys, BitcoinWallet, EvmKeys, EvmWallet, Wallet
-from signers.witness import JournalWitness
 from tests.fakes.evm_signing import EvmDraft, EvmWorld, SoftEvmKeys
 from tests.fakes.signing import NOW, Draft, House, SoftKeys, World
 

@@ -16,7 +16,7 @@ from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
 from policies.bundle import SignedBundle, TrustRoot
 from signers.client import SignerClient, UnixAddress
-from signers.keyset import BitcoinKeysetRecord
+from signers.keys.keyset import BitcoinKeysetRecord
 from signers.ports import SignRequest
 from signers.setup import NewBitcoinKeyset, initialise, make_keys
 from tests.fakes.signing import Draft, World

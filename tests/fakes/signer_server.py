@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from signers.calls import Desk, handlers
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.config import ListenSection
 from signers.ports import Signer
-from signers.rates import Gate
-from signers.server import Server
+from signers.process.calls import Desk, handlers
+from signers.process.rates import Gate
+from signers.process.server import Server
 from tests.fakes.certificates import make_certificate
 
 WAYS = ("in process", "unix", "tls")

@@ -47,8 +47,8 @@ from policies.intent import (
 )
 from policies.keys import SigningKey, sign_approval, sign_bundle, sign_order, sign_verdict
 from policies.rules import Rule
-from signers.account import AccountSecret
-from signers.keyset import PURPOSES, BitcoinKeysetRecord
+from signers.keys.account import AccountSecret
+from signers.keys.keyset import PURPOSES, BitcoinKeysetRecord
 from signers.ports import SignRequest
 from tests.support.amounts import AmountRules, policy_of
 from tests.support.ruling import asked_for, every_wallet_pays, with_rules

@@ -30,7 +30,7 @@ from custody.sweeps.service import sweep
 from policies.bundle import AssetEntry, Bundle, EvmNetwork
 from policies.intent import SignedOrder
 from policies.keys import sign_order
-from signers.ecdsa import normalised
+from signers.keys.ecdsa import normalised
 from signers.wallets import EvmWallet, Wallet
 from tests.fakes.evm_desk import Outside
 from tests.fakes.evm_signing import ETHER, EVM_CHAIN, EvmWorld, SoftEvmKeys

@@ -42,9 +42,8 @@ from custody.withdrawals.screened import screen_again
 from ops.devnet.process import wait_until
 from policies.bundle import Bundle, Caller
 from policies.intent import SignedOrder
-from signers.clock import SteadyClock
-from signers.journal import Journal
-from signers.mark import MarkFile
+from signers.journal.journal import Journal
+from signers.journal.mark import MarkFile
 from signers.ports import (
     AttestRequest,
     Reason,
@@ -57,7 +56,8 @@ from signers.ports import (
     SignResponse,
 )
 from signers.service import SignerService
-from signers.trust import PinnedBundle, pin
+from signers.trust.clock import SteadyClock
+from signers.trust.trust import PinnedBundle, pin
 from signers.wallets import Wallet
 from tests.fakes.api import as_role
 from tests.fakes.signing import House

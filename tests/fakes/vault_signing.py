@@ -14,8 +14,8 @@ from chains.btc.psbt import PsbtInput, build_psbt
 from policies.bundle import BitcoinVault, Bundle, Cosigner, TierCap
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import SigningKey, sign_order
-from signers.account import AccountSecret
-from signers.keyset import BitcoinCosignerRecord
+from signers.keys.account import AccountSecret
+from signers.keys.keyset import BitcoinCosignerRecord
 from signers.ports import SignRequest
 from signers.wallets import BitcoinVaultWallet, Wallet
 from tests.fakes.signer import Bench

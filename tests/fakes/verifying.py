@@ -17,6 +17,7 @@ from chains.eth.network import EthNetwork
 from chains.eth.node import EvmNode
 from policies.intent import Intent, SignedOrder, SignedVerdict
 from signers.ports import Refused, Witness
+from signers.trust.witness import JournalWitness
 from signers.verifier.audit import Audit
 from signers.verifier.bundles import Bundles
 from signers.verifier.chains import BitcoinChain, EvmChain, OwnChain
@@ -24,7 +25,6 @@ from signers.verifier.parts import Verifier
 from signers.verifier.ports import VerdictRequest
 from signers.verifier.source import Ledger
 from signers.verifier.state import State
-from signers.witness import JournalWitness
 from tests.fakes.api import as_role
 from tests.fakes.evm_signing import EVM_CHAIN
 from tests.fakes.evm_till import EvmTill

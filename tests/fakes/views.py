@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from signers.counter import Counter
-from signers.examined import Exposure
+from signers.guard.examined import Exposure
+from signers.journal.counter import Counter
 
 
 class NothingSigned:
-    """Implements `signers.examined.JournalView`. The contract is the journal's own; see the tests of `Book`."""
+    """Implements `signers.guard.examined.JournalView`. The contract is the journal's own; see the tests of `Book`."""
 
     def transaction(self, chain: str, content: str) -> dict[str, str] | None:
         return None

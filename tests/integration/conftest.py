@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ops.devnet.softhsm import SoftHsmToken
-from signers.keyset import BitcoinKeysetRecord
-from signers.pkcs11 import Token
+from signers.hsm.pkcs11 import Token
+from signers.keys.keyset import BitcoinKeysetRecord
 from tests.fakes.signer_daemon import BitcoinDaemon, make_daemon_keys
 
 

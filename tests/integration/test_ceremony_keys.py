@@ -25,12 +25,12 @@ from signers.ceremony.hsm import (
     seed_token,
     token_random,
 )
-from signers.ecdsa import SECP256K1_OID, must_not_come_out, must_stay_inside, signing_public_key
 from signers.errors import NotProven, SealBroken, SelfCheckFailed, TokenRefused
-from signers.evm_keys import sign_key_file, signing_key_name
-from signers.keyset import EvmKeysetRecord
-from signers.pkcs11 import Token
-from signers.sealed import attestation_key_name
+from signers.hsm.pkcs11 import Token
+from signers.keys.ecdsa import SECP256K1_OID, must_not_come_out, must_stay_inside, signing_public_key
+from signers.keys.evm_keys import sign_key_file, signing_key_name
+from signers.keys.keyset import EvmKeysetRecord
+from signers.keys.sealed import attestation_key_name
 from tests.support.records import Held
 
 

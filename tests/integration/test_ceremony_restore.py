@@ -11,7 +11,7 @@ import pytest
 from policies.canonical import verify_ed25519
 from signers.ceremony.record import SignedRestoration, restored_path
 from signers.ceremony.session import read_ceremony
-from signers.files import read_kept
+from signers.process.files import read_kept
 from tests.support.ceremonies import (
     COSIGNER,
     EVM_KEY,

@@ -16,25 +16,26 @@ import pytest
 
 from chains.errors import InvalidValue
 from chains.secp256k1 import CURVE_ORDER
-from signers import keytest, opening
 from signers.cli.root import main
 from signers.config import SignerConfig, read_config
 from signers.errors import BadConfiguration, NotTested
-from signers.evm_keys import create_evm_keyset
-from signers.keyset import EvmKeysetRecord
-from signers.keytest import Throwaway, examine_keys, examine_nonces, throwaway_for
-from signers.opening import open_keys, open_untested
-from signers.pkcs11 import Token
-from signers.sealed import create_keyset
-from signers.sessions import TokenIdentity
-from signers.software import (
+from signers.hsm.pkcs11 import Token
+from signers.hsm.sessions import TokenIdentity
+from signers.keys import opening
+from signers.keys.evm_keys import create_evm_keyset
+from signers.keys.keyset import EvmKeysetRecord
+from signers.keys.opening import open_keys, open_untested
+from signers.keys.sealed import create_keyset
+from signers.keys.software import (
     SoftwareEvmKeys,
     SoftwareFile,
     software_bitcoin_file,
     software_evm_file,
     write_software_keys,
 )
-from signers.tested import path_of_tested, require_tested
+from signers.keytest import keytest
+from signers.keytest.keytest import Throwaway, examine_keys, examine_nonces, throwaway_for
+from signers.keytest.tested import path_of_tested, require_tested
 from tests.fakes.own_token import own_store
 
 FEW = 256

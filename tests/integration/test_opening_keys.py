@@ -11,14 +11,19 @@ import pytest
 
 from ops.devnet.softhsm import SoftHsmToken
 from signers.config import read_config
-from signers.cryptoki import Library
-from signers.ecdsa import make_signing_key
 from signers.errors import SealBroken, SelfCheckFailed, TokenRefused
-from signers.evm_keys import create_evm_keyset, create_safe_owner
-from signers.opening import Opened, open_keys
-from signers.pkcs11 import Token
-from signers.sealed import create_cosigner, create_keyset
-from signers.software import open_software_keys, software_bitcoin_file, software_evm_file, write_software_keys
+from signers.hsm.cryptoki import Library
+from signers.hsm.pkcs11 import Token
+from signers.keys.ecdsa import make_signing_key
+from signers.keys.evm_keys import create_evm_keyset, create_safe_owner
+from signers.keys.opening import Opened, open_keys
+from signers.keys.sealed import create_cosigner, create_keyset
+from signers.keys.software import (
+    open_software_keys,
+    software_bitcoin_file,
+    software_evm_file,
+    write_software_keys,
+)
 from signers.wallets import BitcoinVaultWallet, BitcoinWallet, EvmWallet, SafeWallet
 from tests.fakes.own_token import OwnToken, own_store
 

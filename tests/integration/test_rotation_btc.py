@@ -26,7 +26,7 @@ from custody.sweeps.rotation_btc import LAST_INDEX
 from custody.sweeps.service import sweep
 from ops.devnet.bitcoind import Bitcoind
 from policies.bundle import KeyState
-from signers.btc_shape import MAX_ROTATION_INDEX
+from signers.guard.btc_shape import MAX_ROTATION_INDEX
 from signers.ports import Refused
 from signers.wallets import BitcoinWallet, Wallet
 from tests.fakes.signing import CHAIN, REGTEST, SoftKeys, World

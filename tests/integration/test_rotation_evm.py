@@ -25,7 +25,7 @@ from custody.sweeps.model import Sweep, SweepPace
 from custody.sweeps.service import sweep
 from ops.devnet.anvil import Anvil
 from policies.bundle import KeyState
-from signers.keyset import EvmKeysetRecord
+from signers.keys.keyset import EvmKeysetRecord
 from signers.wallets import EvmWallet, Wallet
 from tests.fakes.evm_signing import ETHER, EVM_CHAIN, SoftEvmKeys
 from tests.fakes.evm_till import EvmTill, TillOutside

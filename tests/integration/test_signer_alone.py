@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from ops.devnet.softhsm import SoftHsmToken
-from signers.keyset import BitcoinKeysetRecord
+from signers.keys.keyset import BitcoinKeysetRecord
 from tests.fakes.signer_daemon import BitcoinDaemon
 
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
 from policies.bundle import BitcoinKeyset, SignedBundle
 from policies.intent import Evidence, Kind
-from signers.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord
+from signers.keys.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord
 from signers.ports import AttestRequest, Refused, SignRequest, SignResponse
 from signers.setup import NewBitcoinCosigner, NewBitcoinKeyset, make_keys
 from tests.fakes.own_token import own_store

@@ -14,11 +14,11 @@ import pytest
 
 from policies.bundle import TrustRoot
 from policies.keys import SigningKey
-from signers import journal as journal_module
-from signers.examined import Exposure
-from signers.journal import Journal
-from signers.keeper import start_keeper
-from signers.mark import MarkFile
+from signers.guard.examined import Exposure
+from signers.journal import journal as journal_module
+from signers.journal.journal import Journal
+from signers.journal.keeper import start_keeper
+from signers.journal.mark import MarkFile
 from signers.setup import initialise
 
 ROUNDS = 8
@@ -29,8 +29,8 @@ ROOT = TrustRoot(
 SIGNER = """
 import sys, threading
 from pathlib import Path
-from signers.journal import Journal
-from signers.keeper import start_keeper
+from signers.journal.journal import Journal
+from signers.journal.keeper import start_keeper
 
 stores, marks, first = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 keeper = start_keeper(marks / "journal.mark", None)

@@ -21,7 +21,7 @@ from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
 from policies.canonical import verify_ed25519
 from signers.client import SignerClient, TlsAddress
-from signers.keyset import BitcoinKeysetRecord
+from signers.keys.keyset import BitcoinKeysetRecord
 from signers.ports import AttestRequest, Refused, SignerUnavailable, SignRequest, SignResponse
 from signers.setup import NewBitcoinKeyset, initialise, make_keys
 from signers.wire import Call, write_frame

@@ -35,9 +35,10 @@ from policies.statements import (
 from signers.cli.root import main as key_command
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.config import read_config
-from signers.keyset import BitcoinKeysetRecord
-from signers.opening import open_keys
-from signers.pkcs11 import Token
+from signers.hsm.pkcs11 import Token
+from signers.keys.keyset import BitcoinKeysetRecord
+from signers.keys.opening import open_keys
+from signers.keys.sealed import open_keyset, read_sealed
 from signers.ports import (
     AnnounceRequest,
     AttestRequest,
@@ -46,8 +47,7 @@ from signers.ports import (
     Refused,
     SignerUnavailable,
 )
-from signers.sealed import open_keyset, read_sealed
-from signers.tls import client_context
+from signers.process.tls import client_context
 from signers.wire import MAX_FRAME_BYTES, write_frame
 from tests.fakes.certificates import make_certificate
 from tests.fakes.signer_daemon import KEYSET, BitcoinDaemon

@@ -17,7 +17,7 @@ from policies.bundle import SignedBundle
 from policies.keys import sign_lowering, sign_veto
 from policies.statements import Lowering, SignedVeto, Veto
 from signers.client import SignerClient, UnixAddress
-from signers.keyset import BitcoinKeysetRecord
+from signers.keys.keyset import BitcoinKeysetRecord
 from signers.ports import Refused, SignerStatus, SignerUnavailable
 from tests.fakes.signer_daemon import BitcoinDaemon
 

@@ -11,7 +11,7 @@ import pytest
 
 from ops.devnet.files import part_directory
 from signers.ceremony.session import read_ceremony
-from signers.keyset import BitcoinKeysetRecord
+from signers.keys.keyset import BitcoinKeysetRecord
 from tests.fakes.signer_daemon import BitcoinDaemon
 from tests.integration.test_ceremony_terminal import Room
 from tests.support.ceremonies import HOLDERS, WALLET, Site, run_key_command, signer_config

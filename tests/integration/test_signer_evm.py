@@ -25,13 +25,13 @@ from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
 from policies.bundle import SignedBundle
 from policies.canonical import verify_ed25519
-from signers.ecdsa import must_stay_inside, normalised
 from signers.errors import SealBroken, TokenRefused
-from signers.evm_keys import TokenKeys, create_evm_keyset, key_path, read_key_file, signing_key_name
-from signers.keyset import KEY_PLACE, BitcoinKeysetRecord, EvmKeysetRecord, KeysetRecord
-from signers.pkcs11 import Token
+from signers.hsm.pkcs11 import Token
+from signers.keys.ecdsa import must_stay_inside, normalised
+from signers.keys.evm_keys import TokenKeys, create_evm_keyset, key_path, read_key_file, signing_key_name
+from signers.keys.keyset import KEY_PLACE, BitcoinKeysetRecord, EvmKeysetRecord, KeysetRecord
+from signers.keytest.selfcheck import check_evm_keys
 from signers.ports import Refused, SignerUnavailable, SignRequest, SignResponse
-from signers.selfcheck import check_evm_keys
 from signers.setup import NewBitcoinKeyset, NewEvmKeyset, NewKeyset, make_keys
 from signers.wallets import verifies
 from tests.fakes.evm_signing import (

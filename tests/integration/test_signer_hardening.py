@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from signers.errors import BadConfiguration
-from signers.owners import check_above, check_configuration, check_directory, check_private
+from signers.process.owners import check_above, check_configuration, check_directory, check_private
 
 ROOT = Path(__file__).parents[2]
 
@@ -58,7 +58,7 @@ print(tried(lambda: os.posix_spawn("/bin/true", ["true"], {})))
 
 
 def test_python_code_reaches_no_network_and_starts_no_program() -> None:
-    said = run("from signers.hardening import forbid_outgoing\nforbid_outgoing()\n" + IN_PYTHON)
+    said = run("from signers.process.hardening import forbid_outgoing\nforbid_outgoing()\n" + IN_PYTHON)
     assert said.split() == ["refused"] * 8
 
 
@@ -69,7 +69,7 @@ def test_without_the_hook_the_same_tries_succeed() -> None:
 
 def test_unix_sockets_and_accepted_connections_go_on() -> None:
     said = run(
-        "from signers.hardening import forbid_outgoing, seal_system_calls\n"
+        "from signers.process.hardening import forbid_outgoing, seal_system_calls\n"
         "other.connect(listener.getsockname())\n"
         "forbid_outgoing(); assert seal_system_calls('none') == ''\n"
         "accepted, _ = listener.accept(); accepted.sendall(b'hello'); print(other.recv(5).decode())\n"
@@ -98,13 +98,15 @@ print(said(libc.syscall(425, 8, 0)))
 
 
 def test_neither_does_native_code() -> None:
-    said = run("from signers.hardening import seal_system_calls\nprint(seal_system_calls('none'))\n" + IN_C)
+    said = run(
+        "from signers.process.hardening import seal_system_calls\nprint(seal_system_calls('none'))\n" + IN_C
+    )
     assert said.split() == ["refused"] * 9
 
 
 def test_a_tokens_library_may_be_let_onto_the_network_but_start_nothing() -> None:
     said = run(
-        "from signers.hardening import forbid_outgoing, seal_system_calls\n"
+        "from signers.process.hardening import forbid_outgoing, seal_system_calls\n"
         "forbid_outgoing(); seal_system_calls('token')\n" + IN_C
     ).splitlines()
     assert said[0].startswith(("3", "4", "5", "6", "7", "8", "9"))
@@ -115,7 +117,7 @@ def test_a_tokens_library_may_be_let_onto_the_network_but_start_nothing() -> Non
 def test_threads_that_run_already_are_bound_too() -> None:
     said = run(
         "import threading\n"
-        "from signers.hardening import seal_system_calls\n"
+        "from signers.process.hardening import seal_system_calls\n"
         "sealed, found = threading.Event(), []\n"
         "def later():\n"
         "    sealed.wait(30)\n"
@@ -129,7 +131,7 @@ def test_threads_that_run_already_are_bound_too() -> None:
 @only_root_can
 def test_root_becomes_the_user_and_never_root_again() -> None:
     said = run(
-        "from signers.hardening import become\n"
+        "from signers.process.hardening import become\n"
         "become('nobody')\n"
         "print(tried(lambda: os.setuid(0)), tried(lambda: os.setgid(0)), tried(lambda: os.seteuid(0)))\n"
         "print({*os.getresuid()} == {os.getuid()} != {0}, {*os.getresgid()} == {os.getgid()} != {0})\n"
@@ -141,7 +143,7 @@ def test_root_becomes_the_user_and_never_root_again() -> None:
 
 def test_who_is_no_root_can_not_become_another_user() -> None:
     said = run(
-        "from signers.hardening import become\n"
+        "from signers.process.hardening import become\n"
         "if os.geteuid() == 0: os.setuid(65533)\n"
         "try:\n    become('nobody')\nexcept Exception as error:\n    print(error)\n"
     )
@@ -150,7 +152,7 @@ def test_who_is_no_root_can_not_become_another_user() -> None:
 
 def test_root_is_no_user_without_privileges_and_a_missing_user_is_said() -> None:
     said = run(
-        "from signers.hardening import become\n"
+        "from signers.process.hardening import become\n"
         "for user in ('root', 'no-such-user'):\n"
         "    try:\n        become(user)\n    except Exception as error:\n        print(error)\n"
     )
@@ -160,7 +162,10 @@ def test_root_is_no_user_without_privileges_and_a_missing_user_is_said() -> None
 
 @only_root_can
 def test_a_root_that_may_not_change_its_user_says_what_it_needs() -> None:
-    program = "from signers.hardening import become\ntry:\n    become('nobody')\nexcept Exception as e:\n    print(e)"
+    program = (
+        "from signers.process.hardening import become\n"
+        "try:\n    become('nobody')\nexcept Exception as e:\n    print(e)"
+    )
     words = ["setpriv", "--bounding-set=-setgid,-setuid", sys.executable, "-c", program]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "give it CAP_SETUID and CAP_SETGID" in done.stdout
@@ -168,7 +173,7 @@ def test_a_root_that_may_not_change_its_user_says_what_it_needs() -> None:
 
 def test_memory_is_locked_also_after_the_drop_or_it_is_said_why_not() -> None:
     said, locked = run(
-        "from signers.hardening import become, lock_memory\n"
+        "from signers.process.hardening import become, lock_memory\n"
         "print(lock_memory() or 'locked')\n"
         "if os.geteuid() == 0: become('nobody')\n"
         "kept = bytearray(1 << 22)\n"
@@ -184,7 +189,7 @@ def test_memory_is_locked_also_after_the_drop_or_it_is_said_why_not() -> None:
 def test_a_limit_on_locked_memory_is_said_and_left_alone() -> None:
     said = run(
         # What it needs is loaded before: another user may not be able to read this checkout, or Python itself.
-        "import resource\nfrom signers.hardening import lock_memory\n"
+        "import resource\nfrom signers.process.hardening import lock_memory\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "resource.setrlimit(resource.RLIMIT_MEMLOCK, (65536, 65536))\n"
         "print(lock_memory())\n"

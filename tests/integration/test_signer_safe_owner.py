@@ -18,7 +18,8 @@ from ops.devnet.anvil import Anvil
 from ops.devnet.softhsm import SoftHsmToken
 from policies.bundle import SignedBundle
 from signers.errors import SealBroken
-from signers.evm_keys import (
+from signers.hsm.pkcs11 import Token
+from signers.keys.evm_keys import (
     TokenKeys,
     create_evm_keyset,
     create_safe_owner,
@@ -26,10 +27,9 @@ from signers.evm_keys import (
     read_key_file,
     signing_key_name,
 )
-from signers.keyset import EvmKeysetRecord, SafeOwnerRecord
-from signers.pkcs11 import Token
+from signers.keys.keyset import EvmKeysetRecord, SafeOwnerRecord
+from signers.keytest.selfcheck import check_evm_keys
 from signers.ports import Refused
-from signers.selfcheck import check_evm_keys
 from signers.setup import NewSafeOwner, make_keys
 from tests.fakes.evm_signing import ETHER, EVM_CHAIN_ID, EVM_DESTINATION, OTHER_EVM_CHAIN_ID
 from tests.fakes.safe_signing import SAFE, VAULT, SafeDraft, SafeWorld, owner_keys

@@ -19,11 +19,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from chains.errors import InvalidValue
 from ops.devnet.process import wait_until
 from ops.devnet.softhsm import SoftHsmToken
-from signers.cryptoki import Library
-from signers.ecdsa import make_signing_key, normalised, sign_digest
 from signers.errors import SealBroken, TokenLost, TokenRefused
-from signers.pkcs11 import Token
-from signers.sealed import (
+from signers.hsm.cryptoki import Library
+from signers.hsm.pkcs11 import Token
+from signers.hsm.sessions import MAX_SESSIONS
+from signers.keys.ecdsa import make_signing_key, normalised, sign_digest
+from signers.keys.sealed import (
     SealedCosigner,
     SealedKeys,
     attestation_key_name,
@@ -34,8 +35,7 @@ from signers.sealed import (
     sealing_key_name,
     seed_path,
 )
-from signers.selfcheck import check_bitcoin_keys
-from signers.sessions import MAX_SESSIONS
+from signers.keytest.selfcheck import check_bitcoin_keys
 from tests.fakes.own_token import OwnToken, in_child, own_store
 
 
@@ -234,7 +234,7 @@ def test_two_tokens_of_one_library_are_initialised_once_and_end_apart(own: OwnTo
 def test_fault_30_a_token_that_is_away_does_not_stop_its_neighbour_in_the_same_library(
     own: OwnToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("signers.cryptoki.RENEW_PAUSE_SECONDS", 3600)
+    monkeypatch.setattr("signers.hsm.cryptoki.RENEW_PAUSE_SECONDS", 3600)
     second = own.another("second")
     with (
         closing(opened(own)) as one,
@@ -261,7 +261,7 @@ def test_fault_30_a_token_that_is_away_does_not_stop_its_neighbour_in_the_same_l
             # The neighbour's sessions are ended once, and not at each of its calls, as long as the pause lasts.
             assert one._library.number == 2
             one._library._renewable_at = 0
-            monkeypatch.setattr("signers.cryptoki.RENEW_PAUSE_SECONDS", 0)
+            monkeypatch.setattr("signers.hsm.cryptoki.RENEW_PAUSE_SECONDS", 0)
             own.bring_back("second")
             wait_until(lambda: _signs(two) == expected[two], timeout=20, what="the second token")
             stop.set()
@@ -359,7 +359,7 @@ def test_a_refused_pin_is_not_tried_again(own: OwnToken) -> None:
 def test_who_finds_all_sessions_in_use_for_too_long_is_told_so(
     own: OwnToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("signers.sessions.WAIT_SECONDS", 0)
+    monkeypatch.setattr("signers.hsm.sessions.WAIT_SECONDS", 0)
     hold, held = threading.Event(), threading.Barrier(MAX_SESSIONS + 1)
     with closing(opened(own)) as token, ThreadPoolExecutor(MAX_SESSIONS) as pool:
 
@@ -380,7 +380,7 @@ def test_who_finds_all_sessions_in_use_for_too_long_is_told_so(
 def test_a_call_that_never_ends_does_not_hold_up_the_repair_for_ever(
     own: OwnToken, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("signers.cryptoki.WAIT_SECONDS", 0)
+    monkeypatch.setattr("signers.hsm.cryptoki.WAIT_SECONDS", 0)
     hold, held = threading.Event(), threading.Event()
     with closing(opened(own)) as token, ThreadPoolExecutor(1) as pool:
 

@@ -19,7 +19,7 @@ from ops.stack.listing import Listing
 from ops.stack.networks import ETHEREUM
 from ops.stack.quorum import CallerGrant, make_bundle, make_quorum
 from policies.bundle import EvmKeyset, EvmNetwork
-from signers.keyset import EvmKeysetRecord
+from signers.keys.keyset import EvmKeysetRecord
 
 KEY = checksummed(bytes.fromhex("c0de" * 10))
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from signers.client import SignerClient, UnixAddress
-from signers.clock import SteadyClock
-from signers.journal import Journal
-from signers.logchain import LogBroken
-from signers.mark import MarkFile
+from signers.journal.journal import Journal
+from signers.journal.logchain import LogBroken
+from signers.journal.mark import MarkFile
 from signers.service import SignerService
-from signers.trust import PinnedBundle
-from signers.witness import JournalWitness
+from signers.trust.clock import SteadyClock
+from signers.trust.trust import PinnedBundle
+from signers.trust.witness import JournalWitness
 from tests.fakes.till import Till
 from tests.fakes.verifying import Verifying, verifying
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from signers.clock import MAX_JUMP_SECONDS, MAX_STOP_SECONDS, ClockNote, SteadyClock
 from signers.errors import ClockUnsteady
-from signers.timekeeping import NOTE_SECONDS
+from signers.trust.clock import MAX_JUMP_SECONDS, MAX_STOP_SECONDS, ClockNote, SteadyClock
+from signers.trust.timekeeping import NOTE_SECONDS
 
 START = 1_000_000
 MOVES = st.lists(

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from signers.errors import JournalMismatch
-from signers.logchain import BEGINNING, LogBroken, follow
+from signers.journal.logchain import BEGINNING, LogBroken, follow
 from signers.ports import LogRequest, Refused
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import DAY

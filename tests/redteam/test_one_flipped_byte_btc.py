@@ -22,9 +22,9 @@ import pytest
 
 from chains.btc.psbt import InputSignature, ParsedPsbt, finalize, parse_psbt
 from chains.btc.tx import Transaction
-from signers.calls import Desk, handlers
 from signers.ports import SignRequest, SignResponse
-from signers.rates import Gate
+from signers.process.calls import Desk, handlers
+from signers.process.rates import Gate
 from signers.service import SignerService
 from signers.wallets import BitcoinVaultWallet
 from signers.wire import Call, Reply

@@ -25,10 +25,10 @@ from chains.eth.address import checksummed, raw_address
 from chains.eth.erc20 import decode_transfer
 from chains.eth.safe import SafeMessage, owner_of
 from chains.eth.tx import UnsignedTx
-from signers.calls import Desk, handlers
-from signers.guard import admit, examine
+from signers.guard.guard import admit, examine
 from signers.ports import InputSignature, Refused, SignRequest, SignResponse
-from signers.rates import Gate
+from signers.process.calls import Desk, handlers
+from signers.process.rates import Gate
 from signers.wallets import Wallet
 from signers.wire import Call
 from tests.fakes.evm_signing import ETHER, EVM_CHAIN_ID, EVM_DESTINATION, GAS_CAPS, GWEI, USDX

@@ -15,9 +15,9 @@ from chains.errors import InvalidValue
 from policies.bundle import Breaker, Bundle, read_bundle
 from policies.bundle.checks import check_consistent
 from policies.intent import Order
-from signers.btc import BitcoinRules
-from signers.guard import examine
-from signers.policy import judge
+from signers.guard.btc import BitcoinRules
+from signers.guard.guard import examine
+from signers.guard.policy import judge
 from signers.ports import SignRequest
 from signers.wallets import BitcoinWallet, Wallet
 from tests.fakes.signer import Bench

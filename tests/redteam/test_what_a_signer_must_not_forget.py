@@ -15,8 +15,8 @@ from ops.devnet.bitcoind import Bitcoind
 from policies.keys import sign_freeze
 from policies.rules import Policy
 from policies.statements import Freeze
-from signers.desk import JournalDesk
 from signers.ports import SignerUnavailable
+from signers.trust.desk import JournalDesk
 from tests.fakes.signer import SignerBench
 from tests.fakes.till import open_till
 

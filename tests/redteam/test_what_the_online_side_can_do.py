@@ -25,7 +25,6 @@ from custody.withdrawals import service
 from custody.withdrawals.ending import settle_internal
 from ops.devnet.bitcoind import Bitcoind
 from policies.bundle import Confirmations
-from signers.calls import Desk, handlers
 from signers.client import SignerClient, UnixAddress
 from signers.config import ListenSection
 from signers.ports import (
@@ -38,7 +37,8 @@ from signers.ports import (
     SignRequest,
     SignResponse,
 )
-from signers.server import Server
+from signers.process.calls import Desk, handlers
+from signers.process.server import Server
 from tests.fakes.signing import CHAIN
 from tests.fakes.till import Till
 

@@ -15,7 +15,7 @@ from ops.devnet.softhsm import SoftHsmToken
 from ops.stack.config import to_toml, token_section
 from signers.ceremony.operators import create_operator_key
 from signers.ceremony.record import ProvenCeremony, SignedCeremony, ceremony_path, proven_path
-from signers.files import read_kept
+from signers.process.files import read_kept
 
 OPERATORS: Final = ("olga", "otto")
 HOLDERS: Final = ("anna", "ben", "carl")
@@ -180,7 +180,7 @@ import json, sys
 from pathlib import Path
 import msgspec
 from signers.config import read_config
-from signers.opening import open_keys
+from signers.keys.opening import open_keys
 config = read_config(Path(sys.argv[1]))
 opened = open_keys(config, print)
 (wallet,) = opened.wallets.values()
@@ -264,7 +264,7 @@ def recovered(shares: Sequence[str]) -> bytes:
 def labels(token: SoftHsmToken) -> list[str]:
     """Labels of the keys in a token, seen by a process of its own."""
     program = (
-        "import sys; from pathlib import Path; from signers.pkcs11 import Token\n"
+        "import sys; from pathlib import Path; from signers.hsm.pkcs11 import Token\n"
         "from signers.ceremony.hsm import key_names\n"
         "token = Token(Path(sys.argv[1]), sys.argv[2], lambda: Path(sys.argv[3]).read_text().strip())\n"
         "print('\\n'.join(key_names(token)))"

@@ -86,7 +86,7 @@ def act(where: str, step: int, arguments: list[str]) -> int:
     """What a fork does; returns its exit code."""
     if arguments[0] == "labels":
         from signers.ceremony.hsm import key_names
-        from signers.pkcs11 import Token
+        from signers.hsm.pkcs11 import Token
 
         module, label, pin_file = arguments[1:]
         print("\n".join(key_names(Token(Path(module), label, Path(pin_file).read_text().strip))))

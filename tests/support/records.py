@@ -24,7 +24,7 @@ from signers.ceremony.record import (
     SignedCeremony,
     TokenDescription,
 )
-from signers.keyset import KeysetRecord
+from signers.keys.keyset import KeysetRecord
 
 ENTROPY = bytes(range(32))
 POINT = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798")

@@ -10,7 +10,7 @@ import pytest
 
 from chains.errors import InvalidValue
 from policies.democlock import MOST_SECONDS, DemoClock, check_test_networks
-from signers.timekeeping import TrialWall
+from signers.trust.timekeeping import TrialWall
 from tests.fakes.signer import EvmBench, SignerBench
 
 

@@ -508,7 +508,9 @@ def test_shares_are_read_as_they_are_written(points: int) -> None:
 
 
 def test_whoever_reads_bundles_needs_no_yaml() -> None:
-    program = "import sys, signers.guard, policies.bundle, policies.engine; print('yaml' in sys.modules)"
+    program = (
+        "import sys, signers.guard.guard, policies.bundle, policies.engine; print('yaml' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chains.secp256k1 import CURVE_ORDER
-from signers.bias import CHECKS, FALSE_ALARM, MIN_SIGNATURES, _distance, _limit, suspicions
+from signers.keytest.bias import CHECKS, FALSE_ALARM, MIN_SIGNATURES, _distance, _limit, suspicions
 
 COUNT = 4096
 

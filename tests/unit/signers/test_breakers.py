@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policies.bundle import Breaker, PriceBound
-from signers.limits import worth
+from signers.guard.limits import worth
 from tests.fakes.evm_signing import EVM_KEYSET, GWEI, EvmDraft, EvmWorld, SoftEvmKeys
 from tests.fakes.signer import EvmBench
 from tests.fakes.signing import DAY

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
-from signers.calls import SMALL_BYTES, Desk, handlers
 from signers.ports import AttestRequest, Refused, SignedAttestation, SignerStatus, SignRequest, SignResponse
-from signers.rates import Gate, Rate
+from signers.process.calls import SMALL_BYTES, Desk, handlers
+from signers.process.rates import Gate, Rate
 from signers.wire import REPLIES, CallName, Reply
 from tests.fakes.signer import SignerBench
 

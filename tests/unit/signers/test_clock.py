@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from signers.clock import MAX_JUMP_SECONDS, MAX_STOP_SECONDS, ClockNote, SteadyClock
 from signers.errors import ClockUnsteady
+from signers.trust.clock import MAX_JUMP_SECONDS, MAX_STOP_SECONDS, ClockNote, SteadyClock
 
 
 class Machine:

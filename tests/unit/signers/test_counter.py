@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
-from signers.counter import Counter
+from signers.journal.counter import Counter
 
 SECONDS = 10
 STEPS = st.lists(

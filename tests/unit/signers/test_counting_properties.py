@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
-from signers.examined import Exposure
+from signers.guard.examined import Exposure
 from signers.ports import InputSignature, Refused, ResolveRequest, SignRequest
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY, NOW, Draft

@@ -12,9 +12,9 @@ import pytest
 from policies.bundle import Officer, SignedBundle
 from policies.keys import SigningKey, sign_clock, sign_freeze
 from policies.statements import ClockConfirmation, Freeze, SignedClockConfirmation, SignedFreeze
-from signers.desk import MAX_CONFIRMATION_SECONDS, MAX_FREEZE_AHEAD
 from signers.errors import ClockUnsteady
 from signers.ports import Refused, ResolveRequest
+from signers.trust.desk import MAX_CONFIRMATION_SECONDS, MAX_FREEZE_AHEAD
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import DAY
 

@@ -14,7 +14,7 @@ from policies.bundle import Approver, Attestor, TierCap
 from policies.intent import Intent, Kind, SignedApproval, SignedVerdict
 from policies.keys import SigningKey
 from policies.rules import Rule
-from signers.policy import MAX_VERDICT_SECONDS
+from signers.guard.policy import MAX_VERDICT_SECONDS
 from signers.ports import SignRequest
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import DAY, NOW, ROLE, Draft

@@ -16,9 +16,9 @@ from policies.bundle import Bundle, TierCap
 from policies.intent import Evidence, Intent, SignedApproval, SignedVerdict
 from policies.keys import SigningKey, sign_order
 from policies.rules import Need, Rule
-from signers.btc import BitcoinRules
-from signers.guard import examine
-from signers.policy import judge
+from signers.guard.btc import BitcoinRules
+from signers.guard.guard import examine
+from signers.guard.policy import judge
 from signers.ports import Reason, SignRequest
 from tests.fakes.signing import APPROVERS, DAY, NOW, ROLE, VERIFIER, Draft, SoftKeys, World
 from tests.fakes.views import NothingSigned

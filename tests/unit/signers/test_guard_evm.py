@@ -20,9 +20,9 @@ from chains.eth.forwarder import flush_calldata, salt_of
 from chains.eth.payout import Payout, payout_calldata
 from policies.intent import Kind
 from policies.keys import SigningKey, sign_order
-from signers.evm import EvmRules
-from signers.evm_calls import ALLOWANCES, CONTRACT_ADMINISTRATION
-from signers.keyset import KEY_PLACE
+from signers.guard.evm import EvmRules
+from signers.guard.evm_calls import ALLOWANCES, CONTRACT_ADMINISTRATION
+from signers.keys.keyset import KEY_PLACE
 from signers.ports import SignRequest
 from tests.fakes.evm_signing import (
     ETHER,

@@ -19,9 +19,9 @@ from chains.eth.safe import SafeMessage, owner_of
 from policies.bundle import EvmVault
 from policies.intent import Kind
 from policies.keys import SigningKey
-from signers import selfcheck
 from signers.errors import SealBroken, SignerStopped, Withheld, WrongSignature
-from signers.keyset import SafeOwnerRecord
+from signers.keys.keyset import SafeOwnerRecord
+from signers.keytest import selfcheck
 from signers.ports import AttestRequest, Refused, SignRequest
 from signers.wallets import EvmWallet, SafeWallet, evm_wallet
 from tests.fakes.evm_signing import (

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from ops.devnet.process import wait_until
-from signers.book import Book
 from signers.errors import JournalMismatch, JournalUnavailable, SignerStopped
-from signers.journal import Journal
-from signers.mark import SLOT_BYTES, Mark, MarkFile
+from signers.journal.book import Book
+from signers.journal.journal import Journal
+from signers.journal.mark import SLOT_BYTES, Mark, MarkFile
+from signers.journal.written import Written
 from signers.ports import Reason, Refused
-from signers.written import Written
 
 
 @pytest.fixture

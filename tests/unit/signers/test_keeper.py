@@ -19,9 +19,9 @@ from ops.devnet.process import wait_until
 from policies.bundle import TrustRoot
 from policies.keys import SigningKey
 from signers.errors import BadConfiguration, JournalMismatch, JournalUnavailable, SignerStopped
-from signers.journal import Journal
-from signers.keeper import MarkClient, follows, start_keeper
-from signers.mark import Mark, MarkFile
+from signers.journal.journal import Journal
+from signers.journal.keeper import MarkClient, follows, start_keeper
+from signers.journal.mark import Mark, MarkFile
 from signers.setup import initialise
 
 HEAD = "ab" * 32

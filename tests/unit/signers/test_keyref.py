@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chains.errors import InvalidValue
-from signers.keyref import KeyRef, Pkcs11Ref, SealedRef, SoftwareRef, parse_keyref
+from signers.keys.keyref import KeyRef, Pkcs11Ref, SealedRef, SoftwareRef, parse_keyref
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 PRINTABLE = st.text(min_size=1, max_size=16).filter(lambda text: text.isprintable())

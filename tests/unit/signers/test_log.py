@@ -14,8 +14,8 @@ import pytest
 
 from signers.cli.root import main
 from signers.errors import SignerStopped
-from signers.log import HEAD_ENTRIES, LogWriter, SignedHead
 from signers.ports import AttestRequest, LogEntry, LogPage, LogRequest
+from signers.process.log import HEAD_ENTRIES, LogWriter, SignedHead
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, KEYSET
 
@@ -212,7 +212,7 @@ def _edited(lines: Lines) -> Lines:
 
 def _rechained(lines: Lines) -> Lines:
     """Edited by somebody who makes the chain right again; what he can't make is the head's signature."""
-    from signers.logchain import FIRST_HEAD, next_head
+    from signers.journal.logchain import FIRST_HEAD, next_head
 
     found, head = [], FIRST_HEAD
     for line in _edited(lines):

@@ -11,8 +11,8 @@ import pytest
 
 from policies.keys import SigningKey, sign_lowering
 from policies.statements import Lowering, SignedLowering
-from signers.officers import MAX_STATEMENTS
 from signers.ports import Refused
+from signers.trust.officers import MAX_STATEMENTS
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY
 

@@ -10,10 +10,10 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from signers.calls import Desk, handlers
-from signers.gauges import standing
-from signers.metrics import Instruments, Measured, gauge, serving
 from signers.ports import Reason, Refused
+from signers.process.calls import Desk, handlers
+from signers.process.gauges import standing
+from signers.process.metrics import Instruments, Measured, gauge, serving
 from signers.wire import Reply
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, KEYSET

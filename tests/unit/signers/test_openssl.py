@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signers import openssl
-from signers.openssl import openssl_verifies
+from signers.keys import openssl
+from signers.keys.openssl import openssl_verifies
 
 KEY = coincurve.PrivateKey((7).to_bytes(32, "big"))
 PUBKEY = KEY.public_key.format()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from signers.places import MEMORY_BYTES, STRANGER, Connection, Doing, NoPlace, Places
+from signers.process.places import MEMORY_BYTES, STRANGER, Connection, Doing, NoPlace, Places
 
 NANO = 1_000_000_000
 

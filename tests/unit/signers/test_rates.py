@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from signers.rates import SIZE_OF_A_TOKEN_BYTES, Gate, Rate
+from signers.process.rates import SIZE_OF_A_TOKEN_BYTES, Gate, Rate
 
 NANO = 1_000_000_000
 

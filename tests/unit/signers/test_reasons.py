@@ -14,7 +14,8 @@ CODE = re.compile(r"[a-z]+(-[a-z]+)*")
 
 def codes() -> set[str]:
     """Codes as the sources of the signer write them: texts of that form given to what makes reasons."""
-    sources = (*(ROOT / "signers").glob("*.py"), ROOT / "policies" / "approvals.py")
+    ours = (path for path in (ROOT / "signers").rglob("*.py") if "verifier" not in path.parts)
+    sources = (*ours, ROOT / "policies" / "approvals.py")
     of_policy = {c for c in _codes_in(ROOT / "policies" / "engine.py") if c.startswith("policy-")}
     return of_policy.union(*map(_codes_in, sources))
 

@@ -18,7 +18,7 @@ from chains.btc.script import KeyScript
 from chains.btc.tx import RBF_SEQUENCE, Transaction, TxIn, TxOut
 from policies.bundle import BitcoinKeyset, BitcoinNetwork
 from policies.intent import Evidence, Kind
-from signers.keyset import BitcoinKeysetRecord
+from signers.keys.keyset import BitcoinKeysetRecord
 from signers.ports import SignRequest
 from signers.wallets import BitcoinWallet, Wallet
 from tests.fakes.signer import Bench

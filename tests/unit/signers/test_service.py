@@ -16,10 +16,10 @@ from chains.btc.hd import AccountKey
 from chains.secp256k1 import CURVE_ORDER
 from policies.canonical import verify_ed25519
 from signers.errors import JournalUnavailable, SelfCheckFailed, WrongSignature
-from signers.keyset import BitcoinKeysetRecord
-from signers.mark import Mark
+from signers.journal.mark import Mark
+from signers.keys.keyset import BitcoinKeysetRecord
+from signers.keytest.selfcheck import check_bitcoin_keys, check_libraries
 from signers.ports import AttestRequest, Refused
-from signers.selfcheck import check_bitcoin_keys, check_libraries
 from signers.wallets import BitcoinKeys, verifies
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY, KEYSET, SoftKeys

@@ -16,7 +16,6 @@ from chains.eth.address import raw_address
 from chains.eth.forwarder import second_opinion
 from chains.secp256k1 import CURVE_ORDER
 from policies.canonical import verify_ed25519
-from signers.ecdsa import normalised
 from signers.errors import (
     ClockUnsteady,
     JournalUnavailable,
@@ -26,9 +25,10 @@ from signers.errors import (
     TokenLost,
     WrongSignature,
 )
-from signers.keyset import EvmKeysetRecord, EvmRecord
+from signers.keys.ecdsa import normalised
+from signers.keys.keyset import EvmKeysetRecord, EvmRecord
+from signers.keytest.selfcheck import check_evm_keys
 from signers.ports import Refused, SignRequest
-from signers.selfcheck import check_evm_keys
 from signers.wallets import EvmKeys
 from tests.fakes.evm_signing import FACTORY, FORWARDER, OTHER_EVM_CHAIN, SoftEvmKeys
 from tests.fakes.signer import EvmBench

@@ -14,7 +14,7 @@ from policies.bundle import Breaker
 from policies.intent import Order, SignedOrder
 from policies.keys import SigningKey, sign_entry, sign_order
 from policies.statements import SignedWhitelistEntry, WhitelistEntry
-from signers import sightings
+from signers.guard import sightings
 from signers.ports import Announced, AnnounceRequest, EntrySighting, Refused, Sighting, SignRequest
 from signers.wallets import BitcoinWallet
 from tests.fakes.signer import SignerBench

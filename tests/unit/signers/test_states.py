@@ -11,11 +11,11 @@ import pytest
 
 from policies.bundle import KeysetEntry, KeyState
 from policies.intent import Intent, Kind
-from signers.book import Book
 from signers.errors import Withheld
+from signers.guard.states import ALLOWED
+from signers.journal.book import Book
+from signers.journal.written import Written
 from signers.ports import AttestRequest, Refused, SignRequest
-from signers.states import ALLOWED
-from signers.written import Written
 from tests.fakes.evm_signing import EVM_CHAIN, EVM_KEYSET
 from tests.fakes.signer import EvmBench, SignerBench
 from tests.fakes.signing import CHAIN, KEYSET, Draft

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from signers.metrics import Instruments, Measured
 from signers.ports import Reason, Unresolved, WindowUse
+from signers.process.metrics import Instruments, Measured
 from signers.wire import Reply
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY, KEYSET
@@ -107,7 +107,7 @@ def test_who_asks_what_is_open_is_noticed_and_nobody_else(
     bench: SignerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passed = [5_000_000_000]
-    monkeypatch.setattr("signers.metrics.time.monotonic_ns", lambda: passed[0])
+    monkeypatch.setattr("signers.process.metrics.time.monotonic_ns", lambda: passed[0])
     instruments = Instruments()
     signer = Measured(bench.service, instruments)
     passed[0] += 90 * 1_000_000_000

@@ -22,12 +22,12 @@ from chains.btc.psbt import parse_psbt
 from chains.btc.script import taproot_output_key
 from chains.btc.tx import TaprootDigests
 from chains.errors import InvalidValue
-from signers import selfcheck
-from signers.account import AccountSecret
 from signers.errors import SelfCheckFailed, WrongSignature
-from signers.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord
+from signers.keys.account import AccountSecret
+from signers.keys.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord
+from signers.keytest import selfcheck
+from signers.keytest.selfcheck import check_bitcoin_keys, check_libraries
 from signers.ports import AttestRequest, Refused
-from signers.selfcheck import check_bitcoin_keys, check_libraries
 from signers.wallets import BitcoinKeys, verifies_taproot
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, KEYSET, SoftKeys

@@ -12,7 +12,7 @@ from chains.errors import InvalidValue
 from policies.bundle import Bundle, SignedBundle, UntrustedBundle
 from policies.keys import SigningKey, sign_bundle
 from signers.errors import BadConfiguration, ClockUnsteady
-from signers.trust import FRESH_SECONDS, pin
+from signers.trust.trust import FRESH_SECONDS, pin
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import DAY
 

@@ -12,8 +12,8 @@ import pytest
 from policies.bundle import Bundle, SignedBundle
 from policies.keys import SigningKey, sign_clock, sign_veto
 from policies.statements import ClockConfirmation, SignedVeto, Veto
-from signers.officers import MAX_STATEMENTS
 from signers.ports import Refused
+from signers.trust.officers import MAX_STATEMENTS
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import DAY, World
 

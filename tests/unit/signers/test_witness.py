@@ -15,8 +15,8 @@ import pytest
 from policies.canonical import BadSignature, verify_ed25519
 from policies.keys import SigningKey
 from policies.statements import SignedResolution
-from signers.book import Book
-from signers.logchain import BEGINNING, LogBroken, Place, follow
+from signers.journal.book import Book
+from signers.journal.logchain import BEGINNING, LogBroken, Place, follow
 from signers.ports import (
     AttestRequest,
     LogPage,
@@ -26,8 +26,8 @@ from signers.ports import (
     ResolveRequest,
     SignRequest,
 )
+from signers.trust.witness import MOST_ENTRIES, MOST_OPEN, JournalWitness
 from signers.wallets import BitcoinVaultWallet
-from signers.witness import MOST_ENTRIES, MOST_OPEN, JournalWitness
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY, KEYSET, Draft
 from tests.fakes.vault_signing import SoftCosigner
@@ -72,7 +72,7 @@ def test_what_was_signed_is_open_with_its_resources_until_somebody_says_what_bec
 def test_open_transactions_come_page_by_page_in_order(
     bench: SignerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("signers.witness.MOST_OPEN", 2)
+    monkeypatch.setattr("signers.trust.witness.MOST_OPEN", 2)
     for _ in range(5):
         paid(bench)
     seen: list[str] = []
@@ -270,14 +270,14 @@ def test_a_refused_request_leaves_no_trace(bench: SignerBench) -> None:
 
 
 def test_a_long_log_comes_page_by_page(bench: SignerBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("signers.witness.MOST_ENTRIES", 3)
+    monkeypatch.setattr("signers.trust.witness.MOST_ENTRIES", 3)
     for _ in range(7):
         paid(bench)
     place, entries = follow_all(bench)
     assert place.number == len(entries) == 8
     assert MOST_ENTRIES == 500
-    monkeypatch.setattr("signers.witness.MOST_ENTRIES", 500)
-    monkeypatch.setattr("signers.book.PAGE_BYTES", 1)
+    monkeypatch.setattr("signers.trust.witness.MOST_ENTRIES", 500)
+    monkeypatch.setattr("signers.journal.book.PAGE_BYTES", 1)
     assert len(bench.witness.log(LogRequest(after=0)).entries) == 1
     assert follow_all(bench) == (place, entries)
 

@@ -29,8 +29,8 @@ from custody.signing.model import Version, VersionState
 from custody.signing.requests import Payee, house_intent, payment_intents
 from policies.intent import Kind
 from policies.keys import sign_order
-from signers.ecdsa import normalised
-from signers.keyset import EvmKeysetRecord
+from signers.keys.ecdsa import normalised
+from signers.keys.keyset import EvmKeysetRecord
 from signers.ports import InputSignature, SignResponse
 from tests.fakes.evm_signing import (
     ETHER,

@@ -20,4 +20,7 @@ def test_it_loads_nothing_of_the_online_service_and_no_key_that_moves_money() ->
         == set()
     )
     modules = set(done.stdout.split())
-    assert modules & {"signers.wallets", "signers.sealed", "signers.service", "signers.journal"} == set()
+    assert (
+        modules & {"signers.wallets", "signers.keys.sealed", "signers.service", "signers.journal.journal"}
+        == set()
+    )

@@ -1,0 +1,199 @@
+"""The guard's EVM part: what a transaction's own bytes do, and every objection to them. Pure.
+
+Only a few calls exist: the native asset to one address, a listed token to one address, a batch through the key-set's
+payout contract, a flush of own forwarders through its factory, the execution of what a Safe's owners have signed,
+and nothing at all to oneself. Whatever a transaction does beside is no call of these, as the decoders know one form of
+each only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections import Counter
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Final
+
+from chains.errors import InvalidValue
+from chains.eth.address import checksummed, keccak256, raw_address
+from chains.eth.forwarder import decode_flush, index_of
+from chains.eth.payout import decode_payout
+from chains.eth.tx import ContractCreation, UnsignedTx
+from policies.bundle import EvmKeyset, EvmNetwork, GasCaps, NetworkEntry, WalletEntry
+from policies.intent import Kind
+from signers.guard.evm_calls import (
+    Transfer,
+    listed,
+    money_transfer,
+    refusal,
+    token_contracts,
+    transfer_reasons,
+    wanted_transfers,
+)
+from signers.guard.examined import Findings, Grounds, Reach, Unreadable, Unsigned
+from signers.guard.safe import execution_reasons, rotation_reasons
+from signers.keys.keyset import EvmKeysetRecord
+from signers.ports import Reason, SignRequest
+
+MAX_NONCE_AHEAD: Final = 256
+"""How far a nonce may be beyond the highest this signer has signed: more than are ever in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvmUnsigned(Unsigned):
+    """A transaction of one key's address."""
+
+    tx: UnsignedTx
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What a transaction does, as far as it is one of the few."""
+
+    gas_cap: int
+    transfers: tuple[Transfer, ...] = ()
+    """To others: each must be a payment that an intent asks for."""
+    deposits: frozenset[int] = frozenset()
+    reasons: tuple[Reason, ...] = ()
+
+
+class EvmRules:
+    """One key's `FamilyRules`.
+
+    Args:
+        record: the signer's own record of the key-set.
+    """
+
+    kinds: Final = frozenset({Kind.PAYMENT, Kind.SWEEP, Kind.NONCE_FILL, Kind.ROTATION, Kind.EXECUTION})
+
+    def __init__(self, record: EvmKeysetRecord) -> None:
+        self._record, self._address = record, raw_address(record.address)
+
+    def check_keyset(self, keyset: WalletEntry, network: NetworkEntry) -> None:
+        """Check that the bundle means this key, on the network it is for. Raises Unreadable."""
+        record = self._record
+        ours = (record.id, record.address, record.attestation_key)
+        if not isinstance(keyset, EvmKeyset) or ours != (keyset.id, keyset.address, keyset.attestation_key):
+            raise Unreadable(
+                "wrong-keyset", f"the bundle's key-set {keyset.id} is not the one this signer holds"
+            )
+        if not isinstance(network, EvmNetwork) or network.chain_id != record.chain_id:
+            raise Unreadable(
+                "wrong-network", f"{network.chain} is not the network with chain id {record.chain_id}"
+            )
+
+    def read(self, request: SignRequest) -> EvmUnsigned:
+        """The request's transaction. Raises Unreadable unless it is EIP-1559 in its only form."""
+        executes = any(intent.kind is Kind.EXECUTION for intent in request.intents)
+        if executes != (request.safe_nonce is not None):
+            raise Unreadable("malformed-request", "an execution, and nothing else, says the Safe's nonce")
+        try:
+            raw = base64.b64decode(request.transaction, validate=True)
+            tx = UnsignedTx.decode(raw)
+        except ContractCreation as creation:
+            raise Unreadable("contract-creation", str(creation)) from None
+        except (InvalidValue, binascii.Error, ValueError) as error:
+            raise Unreadable("malformed-transaction", str(error)) from None
+        return EvmUnsigned(
+            content=keccak256(raw).hex(),  # `decode` has compared with its only form, so this is `tx.content`
+            resources=frozenset({tx.resource(self._address)}),
+            fee_units=tx.max_fee_wei,
+            called=tx.to + tx.data,
+            tx=tx,
+        )
+
+    def find(self, request: SignRequest, unsigned: EvmUnsigned, grounds: Grounds) -> Findings:
+        """Objections to network, price, gas, and to what is called."""
+        tx, network, keyset = unsigned.tx, grounds.network, grounds.wallet
+        assert isinstance(network, EvmNetwork)  # check_keyset has said so
+        assert isinstance(keyset, EvmKeyset)
+        reasons: list[Reason] = []
+        if tx.chain_id != network.chain_id:
+            reasons.append(
+                Reason("wrong-chain-id", f"chain id {tx.chain_id}: {network.chain} has {network.chain_id}")
+            )
+        if tx.max_fee_per_gas_wei > network.feerate_cap:
+            reasons.append(
+                Reason("feerate-cap", f"{tx.max_fee_per_gas_wei} wei per gas: at most {network.feerate_cap}")
+            )
+        tokens = token_contracts(grounds.bundle, request.chain)
+        ours = (keyset.address, keyset.factory, keyset.payout)
+        wanted, objections = wanted_transfers(request, ours, grounds.bundle, tokens)
+        reasons += objections
+        deposits: frozenset[int] = frozenset()
+        try:
+            call = self._call(request, tx, grounds, tokens)
+        except Unreadable as unknown:
+            reasons.append(unknown.reason)
+        else:
+            deposits = call.deposits
+            reasons += call.reasons
+            if tx.gas_limit > call.gas_cap:
+                reasons.append(
+                    Reason("gas-cap", f"gas limit {tx.gas_limit}: at most {call.gas_cap} for this call")
+                )
+            reasons += transfer_reasons(Counter(call.transfers), wanted)
+        return Findings(Reach(tx.nonce, MAX_NONCE_AHEAD, "nonce"), deposits, reasons)
+
+    def _call(
+        self, request: SignRequest, tx: UnsignedTx, grounds: Grounds, tokens: Collection[bytes]
+    ) -> _Call:
+        """What the transaction does. Raises Unreadable: nothing that intents of this kind may do."""
+        keyset, network = grounds.wallet, grounds.network
+        assert isinstance(network, EvmNetwork)
+        assert isinstance(keyset, EvmKeyset)
+        gas, kinds = network.gas_caps, grounds.kinds
+        if kinds == {Kind.PAYMENT}:
+            return _payment(tx, keyset, gas, tokens)
+        if kinds == {Kind.ROTATION}:
+            moved = money_transfer(tx.to, tx.value_wei, tx.data, tokens)
+            cap = gas.transfer if moved.contract is None else gas.token
+            return _Call(cap, reasons=tuple(rotation_reasons(request, moved, grounds)))
+        if kinds == {Kind.EXECUTION}:
+            reasons = execution_reasons(request, tx, grounds.bundle, network.chain_id, tokens)
+            return _Call(gas.execution, reasons=tuple(reasons))
+        if any(intent.destination != keyset.address for intent in request.intents):
+            raise Unreadable("bad-destination", f"the house's own go to {keyset.address}")
+        if kinds == {Kind.SWEEP}:
+            return _sweep(tx, keyset, gas, tokens)
+        if kinds == {Kind.NONCE_FILL} and (tx.to, tx.value_wei, tx.data) == (self._address, 0, b""):
+            return _Call(gas.transfer)
+        raise refusal(tx.data, "unknown-call", f"not what {', '.join(sorted(kinds))} does")
+
+
+def _payment(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: Collection[bytes]) -> _Call:
+    """A batch payout, a token transfer or a plain transfer. Raises Unreadable."""
+    if keyset.payout is None or tx.to != listed(keyset.payout):
+        moved = money_transfer(tx.to, tx.value_wei, tx.data, tokens)
+        return _Call(gas.transfer if moved.contract is None else gas.token, (moved,))
+    try:
+        batch = decode_payout(tx.data)
+    except InvalidValue as error:
+        raise refusal(tx.data, "unknown-call", str(error)) from None
+    if sum(payout.units for payout in batch) != tx.value_wei:
+        raise Unreadable("payout-sum", f"{tx.value_wei} wei go to the payout contract, another sum out of it")
+    return _Call(gas.payout, tuple(Transfer(None, payout.to, payout.units) for payout in batch))
+
+
+def _sweep(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: Collection[bytes]) -> _Call:
+    """A flush of forwarders by the key-set's own factory. Raises Unreadable."""
+    if tx.to != listed(keyset.factory):
+        told = f"{checksummed(tx.to)} is not the factory {keyset.factory}"
+        raise refusal(tx.data, "unlisted-contract", told)
+    try:
+        flush = decode_flush(tx.data)
+    except InvalidValue as error:
+        raise refusal(tx.data, "unknown-call", str(error)) from None
+    if tx.value_wei != 0:
+        raise Unreadable("value-with-call", f"{tx.value_wei} wei go to the factory")
+    if len(set(flush.salts)) != len(flush.salts) or len(set(flush.tokens)) != len(flush.tokens):
+        raise Unreadable("unknown-call", "a forwarder or token is listed twice")
+    unlisted = set(flush.tokens) - set(tokens)
+    if unlisted:
+        raise Unreadable("unlisted-token", f"{checksummed(min(unlisted))} is no listed token")
+    try:
+        deposits = frozenset(index_of(salt) for salt in flush.salts)
+    except InvalidValue as error:
+        raise Unreadable("foreign-forwarder", str(error)) from None
+    return _Call(gas.sweep, deposits=deposits)

@@ -1,0 +1,179 @@
+"""What the bundle's policy asks of payments, as far as a signer can know it. Pure.
+
+A signer takes nobody's word for a fact. It knows orders, which their callers have signed with all they say of customer
+and session; since when it has itself seen order and destination; approvals and verdicts; what it signed before; its own
+clock; and between which prices the bundle puts an asset. Rules about anything else bind the online side only
+(`policies.lint` names them).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from policies.approvals import Given, lacking, objections
+from policies.bundle import Bundle
+from policies.deciding import engine_of
+from policies.decision import LimitKey
+from policies.engine import Demands, nobody_asked
+from policies.facts import GENUINE, Facts, Ownership
+from policies.intent import Order
+from policies.ordered import facts_of
+from policies.rules import Approvals, Limit
+from policies.values import value_of
+from signers.guard.examined import Evidenced, Examined, Exposure, Grounds, JournalView
+from signers.ports import Reason
+
+MAX_VERDICT_SECONDS: Final = 10 * 60
+"""A verdict that expires later from now is refused: ledgers change quickly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a payment adds to one of the policy's windows."""
+
+    scope: str
+    """Of the journal's counter: rule and bucket."""
+    intent: str
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the policy says to a request's payments."""
+
+    reasons: tuple[Reason, ...]
+    counts: tuple[Count, ...]
+    """To be recorded when it is signed."""
+
+
+def judge(examined: Examined[Any], view: JournalView, *, now: int) -> Judged:
+    """Ask the policy about every payment that is not in the journal yet.
+
+    A replacement carries intents that were signed before: what people and verifier said then still holds, as at most
+    one of all versions can pay. So only the windows are looked at again for it.
+
+    Args:
+        examined: the request.
+        view: the journal.
+        now: the signer's own clock, UNIX seconds.
+    """
+    reasons: list[Reason] = []
+    counts: list[Count] = []
+    windows: dict[tuple[LimitKey, Limit], list[tuple[str, int]]] = defaultdict(list)
+    bundle, wallet = examined.grounds.bundle, examined.grounds.wallet
+    for payment in examined.evidence:
+        facts = known_facts(payment.order, bundle, wallet.id, view, now=now)
+        try:
+            demands = engine_of(bundle).demands(facts, wallet.tier)
+        except Exception as error:  # noqa: BLE001 - an erring rule refuses; anything else would be an open door
+            reasons.append(Reason("policy-failed", f"{payment.intent.id}: {type(error).__name__}"))
+            continue
+        if view.intent_digest(payment.intent.id) is None:
+            reasons += _objections(payment, demands, examined.grounds, view, now)
+        for key, limit, amount in demands.limits:
+            windows[key, limit].append((payment.intent.id, amount))
+            counts.append(Count(scope_of(key), payment.intent.id, amount))
+    reasons += _windows(windows, view, now)
+    return Judged(tuple(reasons), tuple(counts))
+
+
+def known_facts(order: Order, bundle: Bundle, wallet: str, view: JournalView, *, now: int) -> Facts:
+    """What a signer knows of a payment."""
+    since = view.destination_since(order.chain, order.destination)
+    return facts_of(
+        order,
+        now=now,
+        value=value_of(bundle, order.asset, order.units),
+        source=wallet,
+        ownership=Ownership.EXTERNAL,  # what it signs leaves us, wherever it goes
+        destination_age_seconds=0 if since is None else max(0, now - since),
+        order=GENUINE,
+    )
+
+
+def scope_of(key: LimitKey) -> str:
+    """The journal's name for a window. No id of a rule has a bar."""
+    return f"{key.rule}|{key.bucket}"
+
+
+def _objections(
+    payment: Evidenced, demands: Demands, grounds: Grounds, view: JournalView, now: int
+) -> Iterator[Reason]:
+    """What stands against a payment that was not signed before."""
+    intent, tier = payment.intent, grounds.wallet.tier
+    for reason in demands.refusals:
+        young = reason.code == "policy-denied" and reason.rule in _about_age(grounds.bundle)
+        detail = f"{intent.id}, rule {reason.rule}: {reason.detail}"
+        # Told apart, as a genuine order that is announced now helps later.
+        yield Reason("destination-too-young", detail) if young else Reason(reason.code, detail)
+    if tier != "hot" and nobody_asked(demands.approvals):
+        yield Reason("no-requirement", f"the policy asks nobody about {tier} {intent.asset}: none is paid")
+    yield from _approval_objections(payment, demands.approvals, grounds.bundle, now)
+    yield from _verdict_objections(
+        payment, grounds.bundle, now, wanted="always" if demands.verdict or tier != "hot" else "if any"
+    )
+    if demands.delay_seconds:
+        known = view.order_since(intent.order or "")
+        if known is None or now - known < demands.delay_seconds:
+            since = "was never announced to this signer" if known is None else f"is known for {now - known} s"
+            yield Reason(
+                "order-too-young", f"order {intent.id} {since}: {demands.delay_seconds} s are asked for"
+            )
+
+
+def _about_age(bundle: Bundle) -> set[str]:
+    return {rule.id for rule in bundle.policy.rules if rule.when.destination_younger_than is not None}
+
+
+def _approval_objections(payment: Evidenced, asked: Approvals, bundle: Bundle, now: int) -> Iterator[Reason]:
+    """Each that is there must be good, and those that this signer asks for enough."""
+    given: list[Given] = []
+    for approval in payment.approvals:
+        found = objections(approval, payment.intent, payment.order, bundle, now=now)
+        if approval.decision != "approve":
+            yield Reason("approval-rejected", f"{approval.approver} has rejected {payment.intent.id}")
+        elif not found:
+            given.append((bundle.approver(approval.approver), approval.group))
+        yield from (Reason(reason.code, reason.detail) for reason in found)
+    told = lacking(asked, given)
+    if told:
+        yield Reason("approvals-missing", f"{told} have approved {payment.intent.id}")
+
+
+def _verdict_objections(
+    payment: Evidenced, bundle: Bundle, now: int, *, wanted: Literal["always", "if any"]
+) -> Iterator[Reason]:
+    """A verdict that is there must be good; where one is wanted it must be there."""
+    verifiers = {entry.id: entry for entry in bundle.verifiers}
+    intent, covered = payment.intent, False
+    for verdict in payment.verdicts:
+        who, verifier = f"the verdict of {verdict.verifier}", verifiers.get(verdict.verifier)
+        left = verdict.expires_at - now
+        if verifier is None:
+            yield Reason("verdict-unknown", f"the bundle has no verifier {verdict.verifier!r}")
+        elif now >= verifier.not_after:
+            yield Reason("verdict-ended", f"verifier {verifier.id} ended at {verifier.not_after}")
+        elif verdict.outcome != "covered":
+            yield Reason("verdict-outcome", f"{verifier.id} has found {intent.id} not covered")
+        elif left <= 0:
+            yield Reason("verdict-expired", f"{who} expired at {verdict.expires_at}")
+        elif left > MAX_VERDICT_SECONDS:
+            yield Reason("verdict-too-long", f"{who} expires in {left} s: at most {MAX_VERDICT_SECONDS}")
+        else:
+            covered = True
+    if wanted == "always" and not covered:
+        yield Reason("no-verdict", f"no verifier has found {intent.id} covered")
+
+
+def _windows(
+    windows: Mapping[tuple[LimitKey, Limit], list[tuple[str, int]]], view: JournalView, now: int
+) -> Iterator[Reason]:
+    for (key, limit), additions in windows.items():
+        counter = view.window(Exposure.POLICY, scope_of(key), limit.window_seconds)
+        total = counter.total_with(additions, now)
+        if total > int(limit.at_most):
+            told = f"{key.rule}: {total} within {limit.window_seconds} s: at most {limit.at_most}"
+            yield Reason("policy-limit", told)

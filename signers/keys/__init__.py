@@ -1,0 +1,1 @@
+"""Where keys are, and what signs with them."""

@@ -1,0 +1,1 @@
+"""What the process stands on: sockets, rates, privileges, files, metrics."""
