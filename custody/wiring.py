@@ -82,7 +82,7 @@ class Services:
     def sites(self) -> tuple[Site, ...]:
         """The hot wallets that this process can pay from: one per chain with a node, an active key-set and its
         signer."""
-        return tuple(site for site in self.wallets() if site.keyset.state == "active")
+        return tuple(site for site in self.wallets() if site.wallet.state == "active")
 
     def wallets(self) -> tuple[Site, ...]:
         """All hot wallets with a node and a signer that hold or have held money, a chain's active one first."""
@@ -239,8 +239,8 @@ def _nodes(settings: Settings, bundle: Callable[[], Bundle]) -> dict[str, Node]:
 def _site(bundle: Bundle, keyset: KeysetEntry, node: Node, pace: Pace) -> Site:
     """The hot wallet of a key-set, by its family."""
     if isinstance(node, EvmNode):
-        return evm_site(bundle, keyset.chain, node, pace=pace, keyset=keyset)
-    return btc_site(bundle, keyset.chain, node, pace=pace, keyset=keyset)
+        return evm_site(bundle, keyset.chain, node, pace=pace, wallet=keyset)
+    return btc_site(bundle, keyset.chain, node, pace=pace, wallet=keyset)
 
 
 def signer_client(entry: SignerSettings) -> SignerClient:

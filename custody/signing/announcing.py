@@ -48,9 +48,9 @@ def announce_waiting(db: Database, site: Site, signer: Signer, *, now: int) -> i
     """
     if not isinstance(signer, Announcing) or not asks_for_time(site.bundle.policy):
         return 0
-    wallet = site.keyset.id
+    wallet = site.wallet.id
     with db.snapshot() as tx:
-        orders = repository.orders(tx, site.chain, wallet, site.keyset.tier, now=now, limit=MAX_ANNOUNCED)
+        orders = repository.orders(tx, site.chain, wallet, site.wallet.tier, now=now, limit=MAX_ANNOUNCED)
         entries = repository.entries(tx, site.chain, wallet, limit=MAX_ANNOUNCED)
     unreadable: list[UUID] = []
     shown = _read_all(orders, entries, unreadable)

@@ -32,7 +32,7 @@ def broadcast(db: Database, site: Site) -> int:
     with db.transaction() as tx:
         kinds = site.allowed(tx)
         due = repository.due_broadcasts(
-            tx, site.chain, site.keyset.id, kinds, lease_seconds=_NO_ONE_ELSE_SECONDS, limit=BATCH
+            tx, site.chain, site.wallet.id, kinds, lease_seconds=_NO_ONE_ELSE_SECONDS, limit=BATCH
         )
     for transaction_id in due:
         _send(db, site, transaction_id)

@@ -39,7 +39,7 @@ def bump(db: Database, site: Site, transaction_id: UUID, feerate: int | None) ->
 def bump_requested(db: Database, site: Site) -> int:
     """Carry out operators' requests for a higher fee; each gets an outcome. Returns how many were made."""
     with db.snapshot() as tx:
-        requests = repository.open_bump_requests(tx, site.chain, site.keyset.id)
+        requests = repository.open_bump_requests(tx, site.chain, site.wallet.id)
     made = 0
     for request_id, transaction_id, feerate in requests:
         try:

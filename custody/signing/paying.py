@@ -90,7 +90,7 @@ def _within_caps(db: Database, site: Site, genuine: list[Payee]) -> list[Payee]:
     """Without the payments that no signer of this tier would sign: they wait, and belong to no other tier by that."""
     if site.bundle.overlay is None:
         return genuine  # the policy routes nothing above what its quorum lets the tier pay
-    below = {cap.asset: int(cap.payment_below) for cap in site.bundle.caps if cap.tier == site.keyset.tier}
+    below = {cap.asset: int(cap.payment_below) for cap in site.bundle.caps if cap.tier == site.wallet.tier}
     beyond = [each for each in genuine if each.units >= below.get(each.signed.order.asset, 0)]
     if beyond:
         with db.transaction() as tx:
@@ -137,13 +137,13 @@ def wait(db: Database, site: Site, waiting: Sequence[tuple[Payee, Reason]]) -> N
                 tx,
                 Severity.WARNING,
                 "tier.insufficient_funds",
-                site.keyset.id,
+                site.wallet.id,
                 f"{len(short)} {'withdrawal waits' if len(short) == 1 else 'withdrawals wait'} for funds in"
-                f" {site.keyset.id}; {short[0][1]}",
+                f" {site.wallet.id}; {short[0][1]}",
                 {"withdrawals": [withdrawal for withdrawal, _ in short]},
             )
         else:
-            alerts.resolve_alert(tx, "tier.insufficient_funds", site.keyset.id)
+            alerts.resolve_alert(tx, "tier.insufficient_funds", site.wallet.id)
 
 
 def claim(tx: Tx, site: Site, chosen: Sequence[Payee]) -> list[Withdrawal]:

@@ -40,7 +40,7 @@ def record_first(
     Raises:
         Raced: a resource is reserved for another transaction.
     """
-    repository.insert(tx, transaction_id, site.chain, site.keyset.id, kind, change_index)
+    repository.insert(tx, transaction_id, site.chain, site.wallet.id, kind, change_index)
     if not repository.insert_version(tx, transaction_id, 1, built):
         raise Raced("a transaction with the same content is recorded already")
     if not reservations.reserve(tx, site.chain, built.resources, transaction_id):

@@ -20,12 +20,12 @@ def replaceable(tx: Tx, site: Site, transaction_id: UUID) -> OurTransaction:
             signer, or paying is halted.
     """
     transaction = repository.find(tx, transaction_id)
-    if transaction is None or transaction.chain != site.chain or transaction.keyset != site.keyset.id:
-        raise BumpRefused(f"there is no transaction {transaction_id} of {site.keyset.id}")
+    if transaction is None or transaction.chain != site.chain or transaction.keyset != site.wallet.id:
+        raise BumpRefused(f"there is no transaction {transaction_id} of {site.wallet.id}")
     if transaction.state is not TransactionState.BROADCAST:
         raise BumpRefused(f"it is {transaction.state}: only an unconfirmed, broadcast one is replaced")
     if not site.signs(transaction.kind):
-        raise BumpRefused(f"its keys are {site.keyset.state}: they sign no {transaction.kind} any more")
+        raise BumpRefused(f"its keys are {site.wallet.state}: they sign no {transaction.kind} any more")
     if any(version.state is VersionState.BUILT for version in transaction.versions):
         raise BumpRefused("a version of it still waits for the signer")
     if transaction.kind not in site.allowed(tx):

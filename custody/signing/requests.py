@@ -53,7 +53,7 @@ class Built:
 
 def payment_intents(payees: Sequence[Payee], site: Site) -> tuple[Intent, ...]:
     """One intent per payment; its id is the order's, so that a signer pays an order once."""
-    keyset, version = site.keyset, site.bundle.version
+    keyset, version = site.wallet, site.bundle.version
     return tuple(payment_intent(payee.signed.order, keyset.id, keyset.tier, version) for payee in payees)
 
 
@@ -71,8 +71,8 @@ def house_intent(site: Site, kind: Kind, id: str, destination: str) -> Intent:
         kind=kind,
         id=id,
         chain=site.chain,
-        keyset=site.keyset.id,
-        tier=site.keyset.tier,
+        keyset=site.wallet.id,
+        tier=site.wallet.tier,
         asset=site.asset.id,
         destination=destination,
         amount="0",
@@ -94,7 +94,7 @@ def make_request(
     """
     request = SignRequest(
         chain=site.chain,
-        keyset=site.keyset.id,
+        keyset=site.wallet.id,
         intents=intents,
         evidence=Evidence(orders=tuple(orders)),
         transaction=base64.b64encode(transaction).decode(),

@@ -45,7 +45,7 @@ def sign(db: Database, site: Site, signer: Signer, *, clock: Clock = system_cloc
         DatabaseUnavailable, Conflict: what was signed meanwhile is signed again, the same.
     """
     with db.snapshot() as tx:
-        waiting = repository.to_sign(tx, site.chain, site.keyset.id, site.allowed(tx))
+        waiting = repository.to_sign(tx, site.chain, site.wallet.id, site.allowed(tx))
     done = []
     unanswered: SignerUnavailable | None = None
     for version in waiting:
@@ -60,7 +60,7 @@ def sign(db: Database, site: Site, signer: Signer, *, clock: Clock = system_cloc
             _refused(db, site, version, refusal)
             _announce(signer, version, refusal)
         except SignerUnavailable as error:
-            _trouble(db, site, version, Severity.WARNING, "signer.unavailable", site.keyset.id, str(error))
+            _trouble(db, site, version, Severity.WARNING, "signer.unavailable", site.wallet.id, str(error))
             signer.status()  # raises where the signer itself is away
             unanswered = error
         except PermanentError as error:
@@ -112,7 +112,7 @@ def _record(db: Database, site: Site, version: Version, signed: bytes, txid: str
         repository.apply(tx, transaction, TransactionEvent.SIGN)
         effects_of(transaction.kind).signed(tx, transaction)
         repository.schedule_broadcast(tx, transaction.id, 0, "")
-        alerts.resolve_alert(tx, "signer.unavailable", site.keyset.id)
+        alerts.resolve_alert(tx, "signer.unavailable", site.wallet.id)
         alerts.resolve_alert(tx, "signer.wrong_signature", str(transaction.id))
         events.emit(
             tx,
@@ -155,7 +155,7 @@ def _refused(db: Database, site: Site, version: Version, refusal: Refused) -> No
             tx,
             Severity.WARNING,
             REFUSED,
-            f"{site.keyset.id}:{codes}"[:200],
+            f"{site.wallet.id}:{codes}"[:200],
             f"the signer refused version {version.version} of {transaction.id}: {refusal}"[:800] + hint,
             {"transaction": str(transaction.id), "version": version.version},
         )
@@ -171,6 +171,6 @@ def _trouble(
             severity,
             type,
             subject,
-            f"{site.keyset.id}: {error}"[:1000],
+            f"{site.wallet.id}: {error}"[:1000],
             {"transaction": str(version.transaction_id)},
         )

@@ -70,7 +70,7 @@ class Site(ABC):
     network: NetworkEntry
     asset: AssetEntry
     """The chain's native asset, in which fees are paid."""
-    keyset: KeysetEntry
+    wallet: KeysetEntry
     node: SendingNode
     pace: Pace = field(default_factory=Pace)
 
@@ -82,11 +82,11 @@ class Site(ABC):
     @property
     def rescuing(self) -> bool:
         """Whether its keys are compromised: what they hold is moved even while paying is halted."""
-        return self.keyset.state == "compromised"
+        return self.wallet.state == "compromised"
 
     def signs(self, kind: str) -> bool:
         """Whether keys in their state sign what they have not signed yet (signers/README.md, `key-state`)."""
-        return self.keyset.state == "active" or kind in _SIGNED_STILL.get(self.keyset.state, ())
+        return self.wallet.state == "active" or kind in _SIGNED_STILL.get(self.wallet.state, ())
 
     def halted(self, tx: Tx, asset: str | None = None, customer: str | None = None) -> str | None:
         """Why this wallet pays nothing now, or not of an asset or for a customer; None if it does."""
@@ -95,8 +95,8 @@ class Site(ABC):
             self.chain,
             asset,
             customer=customer,
-            tier=self.keyset.tier,
-            wallet=self.keyset.id,
+            tier=self.wallet.tier,
+            wallet=self.wallet.id,
             fees=self.asset.id,
         )
 

@@ -41,11 +41,11 @@ def consolidate(db: Database, site: BtcSite, pace: SweepPace, now: int) -> int:
     with db.snapshot() as tx:
         if site.halted(tx) is not None:
             return 0
-        if repository.open_count(tx, site.chain, site.keyset.id, Kind.CONSOLIDATION):
+        if repository.open_count(tx, site.chain, site.wallet.id, Kind.CONSOLIDATION):
             return 0
-        if must_wait(*repository.last_trouble(tx, site.chain, site.keyset.id, Kind.CONSOLIDATION), pace, now):
+        if must_wait(*repository.last_trouble(tx, site.chain, site.wallet.id, Kind.CONSOLIDATION), pace, now):
             return 0
-        found = coins.spendable(tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks)
+        found = coins.spendable(tx, site.chain, site.wallet.id, site.asset.id, site.network.settle_blocks)
         queued = repository.queued_units(tx, site.chain, site.asset.id)
     if len(found) <= pace.consolidate_above_coins:
         return 0
@@ -54,7 +54,7 @@ def consolidate(db: Database, site: BtcSite, pace: SweepPace, now: int) -> int:
         return 0
     long_term = FeeRate(site.pace.long_term_sat_per_kvb)
     fee_cap = int(site.network.fee_cap)
-    means = Means(queued + fee_cap if queued else 0, fee_cap, feerate, long_term, site.keyset.script)
+    means = Means(queued + fee_cap if queued else 0, fee_cap, feerate, long_term, site.wallet.script)
     try:
         chosen, previous = shown_to_a_signer(site, choose(found, means, pace))
         if not pays(chosen, means):
@@ -99,12 +99,12 @@ def _record(
         if site.halted(tx) is not None:
             raise Raced("paying was halted meanwhile")
         if not coins.still_spendable(
-            tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, resources
+            tx, site.chain, site.wallet.id, site.asset.id, site.network.settle_blocks, resources
         ):
             raise Raced("a coin was spent, reserved or undone meanwhile")
         amounts = {site.asset.id: sum(coin.units for coin in chosen)}
-        decision = permitted(tx, site, Operation.CONSOLIDATION, site.keyset.id, amounts, now=now)
-        change_index = change.allocate(tx, site.keyset, site.asset.id, site.account)
+        decision = permitted(tx, site, Operation.CONSOLIDATION, site.wallet.id, amounts, now=now)
+        change_index = change.allocate(tx, site.wallet, site.asset.id, site.account)
         built = assemble_consolidation(site, sweep_id, chosen, previous, fee_sats, change_index)
         _insert(tx, site, sweep_id, chosen)
         repository.record_decision(tx, sweep_id, decision)
@@ -118,12 +118,12 @@ def _record(
 def _insert(tx: Tx, site: BtcSite, sweep_id: UUID, chosen: Sequence[SpendableCoin]) -> None:
     items = items_of(tx, site, chosen)
     kind = Kind.CONSOLIDATION
-    repository.insert(tx, sweep_id, site.chain, site.keyset.id, kind, Reason.MANY, items, claim="coins")
+    repository.insert(tx, sweep_id, site.chain, site.wallet.id, kind, Reason.MANY, items, claim="coins")
 
 
 def items_of(tx: Tx, site: BtcSite, chosen: Sequence[SpendableCoin]) -> list[Item]:
     """The addresses that coins are at, and how much."""
-    ids = repository.address_ids(tx, site.keyset.id, [(coin.branch, coin.index) for coin in chosen])
+    ids = repository.address_ids(tx, site.wallet.id, [(coin.branch, coin.index) for coin in chosen])
     amounts: dict[int, int] = {}
     for coin in chosen:
         address_id = ids[coin.branch, coin.index]

@@ -102,13 +102,13 @@ def look_back(db: Database, site: EvmSite) -> int:
         NodeUnavailable, Reorganised, Raced: nothing was marked.
     """
     with db.snapshot() as tx:
-        items = repository.to_look_at(tx, site.chain, site.keyset.id)
+        items = repository.to_look_at(tx, site.chain, site.wallet.id)
         anchor = _anchor(tx, site)
     if not items or anchor is None:
         return 0
     left = _balances(site, [(item.address_id, item.asset, address) for _, item, address in items], anchor)
     with db.transaction() as tx:
-        if repository.to_look_at(tx, site.chain, site.keyset.id) != items:
+        if repository.to_look_at(tx, site.chain, site.wallet.id) != items:
             raise Raced("another worker has looked, or a reorg has undone a sweep, meanwhile")
         moved = _mark(tx, site.chain, left, anchor)
         for sweep_id, item, address in items:
@@ -179,7 +179,7 @@ def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID
 
 def _find(db: Database, site: EvmSite, pace: SweepPace, least: Mapping[str, int]) -> _Found | None:
     with db.snapshot() as tx:
-        chain, keyset = site.chain, site.keyset.id
+        chain, keyset = site.chain, site.wallet.id
         if site.halted(tx) is not None:
             return None
         if repository.open_count(tx, chain, keyset, Kind.SWEEP) >= pace.max_open:
@@ -309,7 +309,7 @@ def _draft(site: EvmSite, batch: Batch) -> Draft:
     contracts = [site.bundle.asset(asset).contract for asset in batch.tokens]
     tokens = [raw_address(contract) for contract in contracts if contract is not None]
     calldata = flush_calldata([salt_of(candidate.index) for candidate in batch.candidates], tokens)
-    return Draft(raw_address(site.keyset.factory), 0, calldata, site.network.gas_caps.sweep)
+    return Draft(raw_address(site.wallet.factory), 0, calldata, site.network.gas_caps.sweep)
 
 
 def _brings_more_than_it_costs(site: EvmSite, fitted: _Fitted, wei_per_gas: int) -> bool:
@@ -342,19 +342,19 @@ def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed, now: 
             raise Raced("a deposit to one of the forwarders is held meanwhile")
         items = batch.items(site.asset.id)
         decision = permitted(tx, site, Operation.SWEEP, DEPOSITS, moved_by(items), now=now)
-        intent = house_intent(site, Kind.SWEEP, str(sweep_id), site.keyset.address)
+        intent = house_intent(site, Kind.SWEEP, str(sweep_id), site.wallet.address)
         built = assemble(
             site, fitted.draft, (intent,), (), nonce=nonce, gas_limit=fitted.gas_limit, offer=fitted.offer
         )
         why = ", ".join(sorted(batch.reasons))
-        if not repository.insert(tx, sweep_id, site.chain, site.keyset.id, Kind.SWEEP, why, items):
+        if not repository.insert(tx, sweep_id, site.chain, site.wallet.id, Kind.SWEEP, why, items):
             raise Raced("another sweep has claimed one of the forwarders")
         repository.record_decision(tx, sweep_id, decision)
         record_first(tx, site, transaction_id, Kind.SWEEP, built)
         repository.attach(tx, sweep_id, transaction_id)
         detail = {"transaction": str(transaction_id), "forwarders": len(batch.candidates)}
         repository.apply(tx, sweep_id, SweepState.PLANNED, SweepEvent.RECORD, detail=detail)
-        alerts.resolve_alert(tx, NO_GAS, site.keyset.id)
+        alerts.resolve_alert(tx, NO_GAS, site.wallet.id)
         for candidate in batch.candidates:
             for asset in batch.tokens or (site.asset.id,):
                 alerts.resolve_alert(tx, WOULD_REVERT, f"{candidate.address}:{asset}")
@@ -368,8 +368,8 @@ def _lacks_gas(db: Database, site: EvmSite, cost: int, available: int) -> None:
             tx,
             Severity.WARNING,
             NO_GAS,
-            site.keyset.id,
-            f"a sweep may cost {told(cost)}, {site.keyset.address} can pay {told(available)}: nothing is swept before"
+            site.wallet.id,
+            f"a sweep may cost {told(cost)}, {site.wallet.address} can pay {told(available)}: nothing is swept before"
             " there is more. Send some to it, or wait for what is on its way",
             {"needed_units": str(cost), "available_units": str(available), "asset": site.asset.id},
         )

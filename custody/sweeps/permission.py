@@ -55,7 +55,7 @@ def permitted(
             units=units,
             value=value_of(site.bundle, asset, units),
             source=source,
-            destination=site.keyset.id,
+            destination=site.wallet.id,
             ownership=Ownership.HOUSE,
             customer=HOUSE,
             initiator=HOUSE,
@@ -64,10 +64,10 @@ def permitted(
         for asset, units in sorted(amounts.items())
     ]
     decisions = [_decide(site, each) for each in facts]
-    refused = [reason for each in decisions for reason in _objections(each, site.keyset.tier)]
+    refused = [reason for each in decisions for reason in _objections(each, site.wallet.tier)]
     if refused:
         raise NotPermitted("; ".join(map(str, dict.fromkeys(refused)))[:1000])
-    alerts.resolve_alert(tx, DENIED, f"{site.keyset.id}:{operation}")
+    alerts.resolve_alert(tx, DENIED, f"{site.wallet.id}:{operation}")
     return {
         "bundle_version": site.bundle.version,
         "decisions": [
@@ -109,7 +109,7 @@ def tell(tx: Tx, site: Site, operation: Operation, why: NotPermitted) -> None:
         tx,
         Severity.WARNING,
         DENIED,
-        f"{site.keyset.id}:{operation}",
-        f"{operation} to {site.keyset.id} waits: {why}. Change the rules in the next bundle if it should not",
-        {"keyset": site.keyset.id, "operation": operation},
+        f"{site.wallet.id}:{operation}",
+        f"{operation} to {site.wallet.id} waits: {why}. Change the rules in the next bundle if it should not",
+        {"keyset": site.wallet.id, "operation": operation},
     )

@@ -53,7 +53,7 @@ def give_way(db: Database, site: Site) -> int:
     """
     done = 0
     with db.transaction() as tx:
-        for transaction_id in transactions.sent(tx, site.chain, site.keyset.id):
+        for transaction_id in transactions.sent(tx, site.chain, site.wallet.id):
             found = transactions.lock(tx, transaction_id)
             reason = _hopeless(tx, site, found) if found.state in _SENT else None
             if reason is not None:
@@ -85,15 +85,15 @@ def tell_prices(db: Database, site: Site, too_high: str | None) -> None:
     more."""
     with db.transaction() as tx:
         if too_high is None:
-            alerts.resolve_alert(tx, CAPPED, site.keyset.id)
+            alerts.resolve_alert(tx, CAPPED, site.wallet.id)
             return
         alerts.raise_alert(
             tx,
             Severity.CRITICAL,
             CAPPED,
-            site.keyset.id,
+            site.wallet.id,
             f"its keys are compromised, and its rescue may not come through: {too_high}",
-            {"chain": site.chain, "keyset": site.keyset.id},
+            {"chain": site.chain, "keyset": site.wallet.id},
         )
 
 
@@ -109,5 +109,5 @@ def tell_capped(db: Database, site: Site, forbidden: Mapping[UUID, str]) -> None
                 CAPPED,
                 str(transaction_id),
                 f"its keys are compromised, and the rescue of what it uses waits for it: {why}"[:1000],
-                {"chain": site.chain, "keyset": site.keyset.id},
+                {"chain": site.chain, "keyset": site.wallet.id},
             )

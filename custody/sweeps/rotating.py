@@ -39,7 +39,7 @@ def record(
     transaction_id = new_id()
     kind = Kind.ROTATION
     if not repository.insert(
-        tx, sweep_id, site.chain, site.keyset.id, kind, Reason.RETIRED, items, claim=claim
+        tx, sweep_id, site.chain, site.wallet.id, kind, Reason.RETIRED, items, claim=claim
     ):
         raise Raced("another sweep has claimed one of its addresses")
     record_first(tx, site, transaction_id, kind, built)

@@ -41,12 +41,12 @@ def rotate(db: Database, site: Site, pace: SweepPace, now: int) -> int:
     with db.snapshot() as tx:
         if Kind.ROTATION not in site.allowed(tx):
             return 0
-        times, last = repository.last_trouble(tx, site.chain, site.keyset.id, Kind.ROTATION)
+        times, last = repository.last_trouble(tx, site.chain, site.wallet.id, Kind.ROTATION)
         # A thief who spoils a rescue, or a bundle that changes under it, must not make the next one wait ever longer.
         if must_wait(min(times, 1) if site.rescuing else times, last, pace, now):
             return 0
     try:
-        target = site.bundle.keyset_for(site.chain, site.keyset.tier)
+        target = site.bundle.keyset_for(site.chain, site.wallet.tier)
     except InvalidValue:
         return 0  # the quorum has not named the next one yet
     try:

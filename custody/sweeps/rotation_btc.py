@@ -47,10 +47,10 @@ def rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: Sweep
         NodeUnavailable, DatabaseUnavailable, Conflict: try again; what was recorded before stays.
     """
     with db.snapshot() as tx:
-        if not site.rescuing and repository.open_count(tx, site.chain, site.keyset.id, Kind.ROTATION):
+        if not site.rescuing and repository.open_count(tx, site.chain, site.wallet.id, Kind.ROTATION):
             return 0
         found = coins.spendable(
-            tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, taking=_taking(site)
+            tx, site.chain, site.wallet.id, site.asset.id, site.network.settle_blocks, taking=_taking(site)
         )
         users = _users(tx, site, found)
     if not found:
@@ -65,7 +65,7 @@ def rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: Sweep
         incremental=max(site.node.incremental_feerate(), FeeRate(1_000)),
         fee_cap_sats=int(site.network.fee_cap),
         feerate_cap=site.feerate_cap,
-        spent=site.keyset.script,
+        spent=site.wallet.script,
         made=target.script,
         most_coins=pace.rescue_inputs if site.rescuing else pace.max_inputs,
     )
@@ -132,7 +132,7 @@ def _record(
         if not coins.still_spendable(
             tx,
             site.chain,
-            site.keyset.id,
+            site.wallet.id,
             site.asset.id,
             site.network.settle_blocks,
             resources,

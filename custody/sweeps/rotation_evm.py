@@ -135,7 +135,7 @@ def _give_up_unpayable(db: Database, site: EvmSite) -> None:
     tip = site.node.tip()
     used, [has] = site.node.nonce(site.sender, tip), site.node.balances([(site.sender, None)], tip)
     with db.snapshot() as tx:
-        head = nonces.head(tx, site.chain, site.keyset.id)
+        head = nonces.head(tx, site.chain, site.wallet.id)
         found = None if head is None else transactions.find(tx, head)
     if found is None or found.kind != Kind.ROTATION:
         return
@@ -150,7 +150,7 @@ def _tell(db: Database, site: EvmSite, short: Sequence[_Short]) -> None:
     """Keys that pay nobody any more get no deposits to pay gas from: somebody must send them some."""
     with db.transaction() as tx:
         if not short:
-            alerts.resolve_alert(tx, NO_GAS, site.keyset.id)
+            alerts.resolve_alert(tx, NO_GAS, site.wallet.id)
             return
         told, cost, has = site.asset.told, max(each.cost_units for each in short), short[0].has_units
         assets = ", ".join(dict.fromkeys(each.asset for each in short))
@@ -158,8 +158,8 @@ def _tell(db: Database, site: EvmSite, short: Sequence[_Short]) -> None:
             tx,
             Severity.WARNING,
             NO_GAS,
-            site.keyset.id,
-            f"moving {assets} away from {site.keyset.address} may cost {told(cost)}, it can pay {told(has)}: nothing"
+            site.wallet.id,
+            f"moving {assets} away from {site.wallet.address} may cost {told(cost)}, it can pay {told(has)}: nothing"
             " moves before there is more. Send some to it, or wait for what is on its way",
             {"needed_units": str(cost), "available_units": str(has), "asset": site.asset.id},
         )
@@ -180,7 +180,7 @@ def _plan(db: Database, site: EvmSite, target: EvmKeyset, entry: AssetEntry) -> 
         with db.snapshot() as tx:
             turn = _turn(tx, site, first)
             seen = funds.committed(tx, site, below=turn.nonce)
-            house = repository.address_ids(tx, site.keyset.id, [_HOUSE]).get(_HOUSE)
+            house = repository.address_ids(tx, site.wallet.id, [_HOUSE]).get(_HOUSE)
             claimed = frozenset[str]() if house is None else repository.claimed(tx, house)
             waiting = _waiting(tx, site, used) if site.rescuing else 0
         if seen is None or house is None or entry.id in claimed:
@@ -220,7 +220,7 @@ def _plan_of_nothing(db: Database, site: EvmSite, target: EvmKeyset) -> _Plan | 
         with db.snapshot() as tx:
             turn = _turn(tx, site, first)
             seen = funds.committed(tx, site, below=turn.nonce)
-            last = nonces.highest(tx, site.chain, site.keyset.id)
+            last = nonces.highest(tx, site.chain, site.wallet.id)
         if seen is None or turn.nonce is None or turn.nonce > last:
             return None
         limit = _limit(site, draft)
@@ -247,7 +247,7 @@ def _turn(tx: Tx, site: EvmSite, first: int) -> _Turn:
 
 def _waiting(tx: Tx, site: EvmSite, used: int) -> int:
     """How many nonces something of ours waits for that no rotation has yet."""
-    last, found, first = nonces.highest(tx, site.chain, site.keyset.id), 0, used
+    last, found, first = nonces.highest(tx, site.chain, site.wallet.id), 0, used
     while (nonce := nonces.to_rescue(tx, site.chain, site.sender, first=first)) <= last:
         found, first = found + 1, nonce + 1
     return found

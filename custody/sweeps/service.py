@@ -34,10 +34,10 @@ def sweep(db: Database, site: Site, pace: SweepPace, *, now: int) -> int:
         NodeUnavailable, DatabaseUnavailable, Conflict: try again; nothing was recorded.
     """
     # The keys that have to go on gathering what still comes to their addresses can do so only while they are trusted.
-    gathers = site.keyset.state == "active" or (
-        site.keyset.state == "deactivated" and isinstance(site, EvmSite)
+    gathers = site.wallet.state == "active" or (
+        site.wallet.state == "deactivated" and isinstance(site, EvmSite)
     )
     done = _SWEEP[type(site)](db, site, pace, now) if gathers else 0
-    if site.keyset.state in ("deactivated", "compromised"):
+    if site.wallet.state in ("deactivated", "compromised"):
         done += rotate(db, site, pace, now)
     return done

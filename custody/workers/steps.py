@@ -76,7 +76,7 @@ def _settle_internal(services: Services) -> int:
 
 def _working(services: Services) -> Sequence[Site]:
     """The wallets that sign: a suspended one's requests wait until it is active again."""
-    return [site for site in services.wallets() if site.keyset.state != "suspended"]
+    return [site for site in services.wallets() if site.wallet.state != "suspended"]
 
 
 def _one_of_each_chain(services: Services) -> Sequence[Site]:
@@ -106,7 +106,7 @@ def _at_each_site(sites: Iterable[Site], do: Callable[[Site], int]) -> int:
 
 def _build(services: Services) -> int:
     def one_site(site: Site) -> int:
-        if site.keyset.state == "active":
+        if site.wallet.state == "active":
             screen_again(services.database, site.chain, services.screening)
             for built in range(MAX_TRANSACTIONS):
                 if build(services.database, site, now=services.clock()) is None:
@@ -114,7 +114,7 @@ def _build(services: Services) -> int:
                     return built + (fill_gap(services.database, site) is not None)
             return MAX_TRANSACTIONS
         # What retired keys have signed above a gap waits as well, and they pay nobody any more.
-        return int(site.keyset.state == "deactivated" and fill_gap(services.database, site) is not None)
+        return int(site.wallet.state == "deactivated" and fill_gap(services.database, site) is not None)
 
     return _at_each_site(services.wallets(), one_site)
 
@@ -123,7 +123,7 @@ def _announce(services: Services) -> int:
     return _at_each_site(
         _working(services),
         lambda site: announce_waiting(
-            services.database, site, services.signer(site.keyset.id), now=services.clock()
+            services.database, site, services.signer(site.wallet.id), now=services.clock()
         ),
     )
 
@@ -132,7 +132,7 @@ def _sign(services: Services) -> int:
     return _at_each_site(
         _working(services),
         lambda site: len(
-            sign(services.database, site, services.signer(site.keyset.id), clock=services.clock)
+            sign(services.database, site, services.signer(site.wallet.id), clock=services.clock)
         ),
     )
 

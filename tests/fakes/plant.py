@@ -88,7 +88,7 @@ class Processes(Teller):
                     "mark_directory": str(mark_directory(self.directory)),
                     "bundle_path": str(self.bundle_path),
                     "tokens": {"main": token_section(self.token)},
-                    "keys": {self.site.keyset.id: key_section(self.site.keyset)},
+                    "keys": {self.site.wallet.id: key_section(self.site.wallet)},
                     "listen": {"unix": str(self.socket)},
                 }
             )
@@ -124,7 +124,7 @@ class Processes(Teller):
             "NODES": msgspec.json.encode({self.chain: self._node_settings()}).decode(),
             "GATHER_SECONDS": "0",
             "SCREENING": '{"elsewhere": "tests"}',
-            "SIGNERS": msgspec.json.encode({self.site.keyset.id: {"socket": str(self.socket)}}).decode(),
+            "SIGNERS": msgspec.json.encode({self.site.wallet.id: {"socket": str(self.socket)}}).decode(),
         }
         process = ManagedProcess(
             f"{kind}{suffix}",

@@ -98,7 +98,7 @@ def test_a_token_that_takes_a_fee_and_destinations_that_lose_money_are_refused_a
     alice = till.customer("alice", ETH=ETHER)
     with pytest.raises(InvalidValue, match="takes a fee on transfer"):
         till.request(alice, ETHER, asset="FEEX")
-    keyset = till.site.keyset
+    keyset = till.site.wallet
     assert keyset.payout is not None
     usdx = till.bundle.asset("USDX").contract
     for destination in ("0x" + "00" * 20, usdx, keyset.factory, keyset.payout):
@@ -123,7 +123,7 @@ def test_native_payments_to_addresses_without_code_share_a_transaction_and_contr
     contract = till.request(alice, ETHER, destination=till.outside.wallet.address)
     batch = till.send()
     tx = till.tx_of(batch)
-    assert tx.to == raw_address(till.site.keyset.payout or "")
+    assert tx.to == raw_address(till.site.wallet.payout or "")
     assert {(p.to, p.units) for p in decode_payout(tx.data)} == {
         (raw_address(destination), ETHER + n) for n, destination in enumerate(destinations)
     }

@@ -55,7 +55,7 @@ class RotatingTill(Till):
     @property
     def old_site(self) -> BtcSite:
         keyset = self.bundle.keyset(self.keys.record.id)
-        return btc_site(self.bundle, CHAIN, self.node, pace=self.pace, keyset=keyset)
+        return btc_site(self.bundle, CHAIN, self.node, pace=self.pace, wallet=keyset)
 
     def rotate(self) -> int:
         return sweep(self.db, self.old_site, SweepPace(), now=int(time.time()))

@@ -69,7 +69,7 @@ class RotatingTill(EvmTill):
     @property
     def old_site(self) -> EvmSite:
         keyset = self.bundle.keyset(self.world.record.id)
-        return evm_site(self.bundle, EVM_CHAIN, self.node, pace=self.pace, keyset=keyset)
+        return evm_site(self.bundle, EVM_CHAIN, self.node, pace=self.pace, wallet=keyset)
 
     def rotate(self) -> int:
         return sweep(self.db, self.old_site, SweepPace(gather_seconds=0), now=int(time.time()))

@@ -68,7 +68,7 @@ def later(till: Till) -> Later:
 
 def watch(till: Till, signer: Later, patience: int | None = None) -> set[str]:
     """One look; the alerts that are open after it."""
-    watch_signers(till.db, till.bundle, {till.site.keyset.id: signer}, patience)
+    watch_signers(till.db, till.bundle, {till.site.wallet.id: signer}, patience)
     return till.alerts()
 
 
@@ -86,7 +86,7 @@ def test_a_silent_verifier_is_told_once_with_numbers_and_is_over_when_it_speaks(
     assert watch(till, later) == {SILENT}
     assert watch(till, later) == {SILENT}
     [alert] = alerts(till, SILENT)
-    assert (alert["severity"], alert["subject"]) == ("critical", till.site.keyset.id)
+    assert (alert["severity"], alert["subject"]) == ("critical", till.site.wallet.id)
     assert alert["data"]["count"] == 1
     assert 12 * HOUR <= alert["data"]["oldest_seconds"] < 13 * HOUR
     assert alert["data"]["heard_seconds"] is None
@@ -116,7 +116,7 @@ def test_a_worker_looks_with_the_patience_of_its_settings(till: Till, later: Lat
         services: Any = SimpleNamespace(
             database=till.db,
             bundle=lambda: till.bundle,
-            signers={till.site.keyset.id: later},
+            signers={till.site.wallet.id: later},
             settings=SimpleNamespace(verifier_silent_seconds=patience),
         )
         run(Step.WATCH_SIGNERS, services)
@@ -180,7 +180,7 @@ def test_a_window_that_fills_is_told_before_it_is_full_and_until_it_has_eased(
     capped(80)
     assert watch(till, later) == {FILLING}
     [alert] = alerts(till, FILLING)
-    assert alert["subject"] == f"{till.site.keyset.id}:payments:{use.scope}"
+    assert alert["subject"] == f"{till.site.wallet.id}:payments:{use.scope}"
     assert (alert["data"]["units"], alert["severity"]) == (use.units, "warning")
     assert "80 %" in alert["message"]
     assert till.bundle.told("BTC", int(use.units)) in alert["message"]
@@ -277,7 +277,7 @@ def test_a_stopped_verifier_is_missed_at_a_real_signer_and_not_when_it_runs_agai
     """All of it real: the daemon on its token, the verifier's process on its node, and what was signed."""
 
     def look(patience: int) -> set[str]:
-        watch_signers(plant.db, plant.bundle, {plant.site.keyset.id: plant.signer}, patience)
+        watch_signers(plant.db, plant.bundle, {plant.site.wallet.id: plant.signer}, patience)
         return plant.alerts() & {SILENT, AWAY, FILLING}
 
     def waiting() -> list[int]:

@@ -26,7 +26,7 @@ def build(db: Database, site: BtcSite, now: int) -> UUID | None:
         ready = paying.ready(tx, site, now=now)
         if not ready:
             return None
-        found = coins.spendable(tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks)
+        found = coins.spendable(tx, site.chain, site.wallet.id, site.asset.id, site.network.settle_blocks)
     payees = paying.payees(db, site, ready)
     if not payees:
         return None
@@ -124,12 +124,12 @@ def _record(
     with db.transaction() as tx:
         claimed = paying.claim(tx, site, chosen.payees)
         if not coins.still_spendable(
-            tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, resources
+            tx, site.chain, site.wallet.id, site.asset.id, site.network.settle_blocks, resources
         ):
             raise Raced("a coin was spent, reserved or undone meanwhile")
         change_index = None
         if selection.change_sats is not None:
-            change_index = change.allocate(tx, site.keyset, site.asset.id, site.account)
+            change_index = change.allocate(tx, site.wallet, site.asset.id, site.account)
         built = assemble(
             site,
             chosen.payees,

@@ -77,7 +77,7 @@ def _find(tx: Tx, site: BtcSite, transaction_id: UUID) -> _Found:
     pinned = coins.coins_of(tx, site.chain, resources)
     if len(pinned) != len(resources):
         raise BumpRefused("a reorg removed a coin that it spends")
-    others = coins.spendable(tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks)
+    others = coins.spendable(tx, site.chain, site.wallet.id, site.asset.id, site.network.settle_blocks)
     contested = _rivals(tx, site, transaction)
     return _Found(transaction, newest, pinned, others, contested)
 
@@ -168,14 +168,14 @@ def _record(
         if mined or coins.spends_outputs_of(tx, site.chain, txids):
             raise Raced(f"transaction {transaction.id} was mined meanwhile, or its change is spent")
         if not coins.still_spendable(
-            tx, site.chain, site.keyset.id, site.asset.id, site.network.settle_blocks, added
+            tx, site.chain, site.wallet.id, site.asset.id, site.network.settle_blocks, added
         ):
             raise Raced("a coin was spent, reserved or undone meanwhile")
         change_index = current.change_index
         if selection.change_sats is None or transaction.kind == Kind.ROTATION:
             change_index = None
         elif change_index is None:
-            change_index = change.allocate(tx, site.keyset, site.asset.id, site.account)
+            change_index = change.allocate(tx, site.wallet, site.asset.id, site.account)
             repository.set_change_index(tx, transaction.id, change_index)
         request = read_request(found.newest.request)
         intents = request.intents
@@ -200,7 +200,7 @@ def stuck(db: Database, site: BtcSite) -> Sequence[tuple[UUID, int | None]]:
     """What has waited for blocks below the present estimate, and that estimate (sat/kvB); and rescues that pay less
     than what mempools have in their place (None: whatever that takes)."""
     with db.snapshot() as tx:
-        waiting = repository.unconfirmed_for(tx, site.chain, site.keyset.id, site.pace.bump_after_blocks)
+        waiting = repository.unconfirmed_for(tx, site.chain, site.wallet.id, site.pace.bump_after_blocks)
         leisurely = _consolidations(tx, waiting)
         rescues = _rescues(tx, site, waiting)
     if not waiting:

@@ -85,7 +85,7 @@ def replaced(
     Raises:
         BumpRefused: a cap, or what the coins are worth, does not allow it.
     """
-    spent = site.keyset.script
+    spent = site.wallet.script
     vsize_vb = merged(len(coins), target, spent, made).vsize_vb
     fee_sats = max(
         target.fee_for(vsize_vb), minimum_replacement_fee(old_fee_sats, old_feerate, vsize_vb, incremental)
@@ -124,7 +124,7 @@ def assemble_consolidation(
         InvalidValue: the parts do not fit together.
         DerivationDisagreement: two implementations derive different addresses; neither is used.
     """
-    selection = all_of(coins, fee_sats, site.keyset.script, site.keyset.script)
+    selection = all_of(coins, fee_sats, site.wallet.script, site.wallet.script)
     destination = agreed_address(site.account, CHANGE, change_index)
     intent = house_intent(site, Kind.CONSOLIDATION, str(sweep_id), destination)
     by_resource = {coin.resource: coin for coin in coins}
@@ -155,6 +155,6 @@ def assemble_rotation(
     [intent] = intents
     address = parse_address(intent.destination, NETWORKS[site.network.network], site.chain)
     made: KeyScript = "p2tr" if address.kind == "p2tr" else "p2wpkh"
-    selection = all_of(coins, fee_sats, site.keyset.script, made)
+    selection = all_of(coins, fee_sats, site.wallet.script, made)
     outputs = [TxOut(sum(coin.units for coin in coins) - fee_sats, address.script)]
     return written(site, intents, (), coins, previous, outputs, selection, None, elsewhere=to)

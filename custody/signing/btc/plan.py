@@ -101,14 +101,14 @@ def choose(
     pinned: Sequence[SpendableCoin] = (),
 ) -> Selection:
     """Choose coins by waste. Raises InsufficientFunds, TooManyInputs, FeeAboveLimit."""
-    limit, input_wu = max_fee_sats, KEY_INPUT_WU[site.keyset.script]
+    limit, input_wu = max_fee_sats, KEY_INPUT_WU[site.wallet.script]
     while True:
         selection = select(
             [Coin(coin.resource, coin.units, input_wu) for coin in coins],
             Payments.to((payee.units, payee.destination.script) for payee in payees),
             feerate=feerate,
             long_term_feerate=FeeRate(site.pace.long_term_sat_per_kvb),
-            change=ChangeOutput.to(KEY_SCRIPTS[site.keyset.script], input_wu),
+            change=ChangeOutput.to(KEY_SCRIPTS[site.wallet.script], input_wu),
             pinned=[Coin(coin.resource, coin.units, input_wu) for coin in pinned],
             max_fee_sats=limit,
         )
@@ -197,7 +197,7 @@ def written(
         position = next(i for i, output in enumerate(outputs) if output.script == change_script)
         change[position] = (site.account.pubkey(CHANGE, change_index), _path(site, CHANGE, change_index))
     others = {} if elsewhere is None else {0: elsewhere}
-    psbt = build_psbt(tx, inputs, change, site.keyset.fingerprint, elsewhere=others)
+    psbt = build_psbt(tx, inputs, change, site.wallet.fingerprint, elsewhere=others)
     fee = parse_psbt(psbt).fee_sats
     if fee != selection.fee_sats:
         raise InvalidValue(f"the transaction pays {fee} sats of fee, {selection.fee_sats} were planned")
@@ -218,7 +218,7 @@ def _bip69(coin: SpendableCoin) -> tuple[str, int]:
 
 
 def _path(site: BtcSite, branch: int, index: int) -> tuple[int, ...]:
-    account = [int(step.rstrip("'")) + HARDENED for step in site.keyset.origin.split("/")[1:]]
+    account = [int(step.rstrip("'")) + HARDENED for step in site.wallet.origin.split("/")[1:]]
     return (*account, branch, index)
 
 

@@ -44,7 +44,7 @@ class BtcSite(Site):
     """Everything the steps need to know of one hot wallet on one chain."""
 
     network: BitcoinNetwork
-    keyset: BitcoinKeyset
+    wallet: BitcoinKeyset
     node: BtcPaymentNode
     account: AccountKey
 
@@ -74,22 +74,22 @@ def btc_site(
     node: BtcPaymentNode,
     *,
     pace: Pace | None = None,
-    keyset: KeysetEntry | None = None,
+    wallet: KeysetEntry | None = None,
 ) -> BtcSite:
     """The hot wallet of a chain: of a key-set, or of the active one.
 
     Raises:
         InvalidValue: the bundle lacks the chain, its asset or a hot key-set, or they are of another family.
     """
-    network, keyset = bundle.network(chain), keyset or bundle.keyset_for(chain, "hot")
-    if not isinstance(network, BitcoinNetwork) or not isinstance(keyset, BitcoinKeyset):
+    network, wallet = bundle.network(chain), wallet or bundle.keyset_for(chain, "hot")
+    if not isinstance(network, BitcoinNetwork) or not isinstance(wallet, BitcoinKeyset):
         raise InvalidValue(f"{chain} is no chain of the Bitcoin family")
     return BtcSite(
         bundle=bundle,
         network=network,
         asset=bundle.asset(network.native_asset),
-        keyset=keyset,
-        account=AccountKey.parse(keyset.account, NETWORKS[network.network], keyset.script),
+        wallet=wallet,
+        account=AccountKey.parse(wallet.account, NETWORKS[network.network], wallet.script),
         node=node,
         pace=pace or Pace(),
     )

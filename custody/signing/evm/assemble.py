@@ -47,10 +47,10 @@ class Draft:
                 return cls(payee.destination.script, payee.units, b"", caps.transfer)
             data = transfer_calldata(payee.destination.script, payee.units)
             return cls(raw_address(contract), 0, data, caps.token, is_token=True)
-        if site.keyset.payout is None or any(p.signed.order.asset != site.asset.id for p in payees):
+        if site.wallet.payout is None or any(p.signed.order.asset != site.asset.id for p in payees):
             raise InvalidValue("only payments of the native asset go together, through a contract for that")
         data = payout_calldata([Payout(payee.destination.script, payee.units) for payee in payees])
-        return cls(raw_address(site.keyset.payout), sum(payee.units for payee in payees), data, caps.payout)
+        return cls(raw_address(site.wallet.payout), sum(payee.units for payee in payees), data, caps.payout)
 
     @classmethod
     def nothing(cls, site: EvmSite) -> Self:

@@ -26,8 +26,8 @@ def build(db: Database, site: EvmSite, now: int) -> UUID | None:
         ready = paying.ready(tx, site, now=now)
         held = reverts.stopped(tx, ready, now=now)
         found = funds.committed(tx, site)
-        in_flight = nonces.unconfirmed(tx, site.chain, site.keyset.id)
-        spoilt = repository.batch_failed(tx, site.chain, site.keyset.id, seconds=site.pace.alone_seconds)
+        in_flight = nonces.unconfirmed(tx, site.chain, site.wallet.id)
+        spoilt = repository.batch_failed(tx, site.chain, site.wallet.id, seconds=site.pace.alone_seconds)
     if not ready or found is None:
         return None
     if held:
@@ -80,7 +80,7 @@ def _record(db: Database, site: EvmSite, fitted: Fitted, seen: Committed, used: 
 def _queue_full(site: EvmSite, in_flight: int) -> Reason | None:
     if in_flight < site.pace.unconfirmed_at_most:
         return None
-    return Reason("queue-full", f"{in_flight} transactions of {site.keyset.id} are in no block yet")
+    return Reason("queue-full", f"{in_flight} transactions of {site.wallet.id} are in no block yet")
 
 
 def _warn_of_reverts(db: Database, waiting: Sequence[tuple[Payee, Reason]]) -> None:

@@ -111,8 +111,8 @@ def stuck(db: Database, site: EvmSite) -> Sequence[tuple[UUID, int | None]]:
     All others wait for it: it alone is replaced, and then the next.
     """
     with db.snapshot() as tx:
-        head = nonces.head(tx, site.chain, site.keyset.id)
-        waiting = repository.unconfirmed_for(tx, site.chain, site.keyset.id, site.pace.bump_after_blocks)
+        head = nonces.head(tx, site.chain, site.wallet.id)
+        waiting = repository.unconfirmed_for(tx, site.chain, site.wallet.id, site.pace.bump_after_blocks)
         transaction = None if head is None else repository.find(tx, head)
     if transaction is None or transaction.id not in {each for each, _ in waiting}:
         return ()

@@ -33,7 +33,7 @@ def fill(db: Database, site: EvmSite) -> UUID | None:
         gap = nonces.hole(
             tx,
             site.chain,
-            site.keyset.id,
+            site.wallet.id,
             site.sender,
             older_than_seconds=site.pace.fill_after_seconds,
         )
@@ -51,7 +51,7 @@ def fill(db: Database, site: EvmSite) -> UUID | None:
         with db.transaction() as tx:
             if nonces.take(tx, site.chain, site.sender, used=used) != gap:
                 raise Raced("another transaction has taken the nonce meanwhile")
-            intent = house_intent(site, Kind.NONCE_FILL, str(transaction_id), site.keyset.address)
+            intent = house_intent(site, Kind.NONCE_FILL, str(transaction_id), site.wallet.address)
             built = assemble(
                 site, Draft.nothing(site), (intent,), (), nonce=gap, gas_limit=TRANSFER_GAS, offer=offer
             )

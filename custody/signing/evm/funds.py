@@ -52,7 +52,7 @@ def committed(tx: Tx, site: EvmSite, *, below: int | None = None) -> Committed |
 
 
 def _leaving(tx: Tx, site: EvmSite, height: int, below: int | None) -> Leaving:
-    params = {"chain": site.chain, "keyset": site.keyset.id, "height": height, "below": below}
+    params = {"chain": site.chain, "keyset": site.wallet.id, "height": height, "below": below}
     pending = (
         "t.chain = %(chain)s AND t.keyset = %(keyset)s AND (t.state IN ('built', 'broadcast')"
         "  AND (%(below)s::bigint IS NULL OR t.kind = 'rotation' OR EXISTS ("

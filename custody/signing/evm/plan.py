@@ -87,7 +87,7 @@ def plan(
 
 def _is_plain(site: EvmSite, payee: Payee) -> bool:
     """Whether it may share a transaction."""
-    batches = site.keyset.payout is not None and payee.signed.order.asset == site.asset.id
+    batches = site.wallet.payout is not None and payee.signed.order.asset == site.asset.id
     return batches and not site.node.code(payee.destination.script)
 
 

@@ -54,7 +54,7 @@ class EvmSite(Site):
     """Everything the steps need to know of one hot wallet on one chain."""
 
     network: EvmNetwork
-    keyset: EvmKeyset
+    wallet: EvmKeyset
     node: EvmPaymentNode
     sender: bytes
     """The key's address, 20 bytes."""
@@ -74,22 +74,22 @@ def evm_site(
     node: EvmPaymentNode,
     *,
     pace: Pace | None = None,
-    keyset: KeysetEntry | None = None,
+    wallet: KeysetEntry | None = None,
 ) -> EvmSite:
     """The hot wallet of a chain: of a key-set, or of the active one.
 
     Raises:
         InvalidValue: the bundle lacks the chain, its asset or a hot key-set, or they are of another family.
     """
-    network, keyset = bundle.network(chain), keyset or bundle.keyset_for(chain, "hot")
-    if not isinstance(network, EvmNetwork) or not isinstance(keyset, EvmKeyset):
+    network, wallet = bundle.network(chain), wallet or bundle.keyset_for(chain, "hot")
+    if not isinstance(network, EvmNetwork) or not isinstance(wallet, EvmKeyset):
         raise InvalidValue(f"{chain} is no chain of the EVM family")
     return EvmSite(
         bundle=bundle,
         network=network,
         asset=bundle.asset(network.native_asset),
-        keyset=keyset,
-        sender=raw_address(keyset.address),
+        wallet=wallet,
+        sender=raw_address(wallet.address),
         node=node,
         pace=pace or Pace(),
     )

@@ -189,7 +189,7 @@ def recorded(kind: Kind = Kind.PAYMENT) -> Version:
         intents, orders = payment_intents([one], SITE), [one.signed]
         draft = Draft.paying(SITE, [one])
     else:
-        intents, orders = (house_intent(SITE, kind, str(uuid.uuid4()), SITE.keyset.address),), []
+        intents, orders = (house_intent(SITE, kind, str(uuid.uuid4()), SITE.wallet.address),), []
         draft = Draft.nothing(SITE)
     built = assemble(SITE, draft, intents, orders, nonce=5, gas_limit=21_000, offer=offer)
     return Version(

@@ -63,7 +63,7 @@ def test_a_worker_is_wired_without_connecting_to_anything(world: World, tmp_path
     settings = load(Process.WORKER, environment(world, tmp_path))
     with wire(settings) as services:
         [site] = services.sites()
-        assert (site.chain, site.keyset.id) == (CHAIN, KEYSET)
+        assert (site.chain, site.wallet.id) == (CHAIN, KEYSET)
         assert services.node(CHAIN).chain == CHAIN
         with pytest.raises(InvalidValue):
             services.node("dogecoin")
@@ -113,7 +113,7 @@ def test_nodes_and_wallets_of_both_families_are_wired_from_the_bundle_alone(tmp_
         )
 
     with wire(settings()) as services:
-        assert [(site.chain, site.keyset.id) for site in services.sites()] == [
+        assert [(site.chain, site.wallet.id) for site in services.sites()] == [
             (EVM_CHAIN, EVM_KEYSET),
             (OTHER_EVM_CHAIN, "xeth-hot"),
         ]
