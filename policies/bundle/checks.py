@@ -11,7 +11,7 @@ from chains.eth.address import is_checksummed
 from policies.bundle.document import Bundle
 from policies.bundle.networks import EvmNetwork
 from policies.bundle.people import Passkey
-from policies.bundle.wallets import BitcoinVault, Cosigner, EvmKeyset, EvmVault
+from policies.bundle.wallets import BitcoinVault, Cosigner, EvmKeyset, EvmVault, GasPayer
 from policies.checks import Names, check_policy
 from policies.rules import HOUSE
 
@@ -33,7 +33,8 @@ def check_consistent(bundle: Bundle) -> None:
     _check_assets(bundle, families)
     _check_keysets(bundle, families)
     _check_vaults(bundle, families)
-    for entry in (*bundle.assets, *bundle.keysets, *bundle.vaults):
+    _check_gas_payers(bundle, families)
+    for entry in (*bundle.assets, *bundle.wallets):
         if entry.chain not in families:
             raise InvalidValue(f"bundle: {entry.id} is on an unlisted network {entry.chain}")
     _check_windows(bundle)
@@ -53,7 +54,7 @@ def names_of(bundle: Bundle) -> Names:
         assets={entry.id: entry.chain for entry in bundle.assets},
         chains=frozenset(network.chain for network in bundle.networks),
         evm_chains=frozenset(n.chain for n in bundle.networks if isinstance(n, EvmNetwork)),
-        wallets=frozenset(wallet.id for wallet in (*bundle.keysets, *bundle.vaults)),
+        wallets=frozenset(wallet.id for wallet in bundle.wallets),
         initiators=frozenset(
             [
                 HOUSE,
@@ -75,10 +76,11 @@ def _check_unique(bundle: Bundle) -> None:
         ("asset", [a.id for a in bundle.assets]),
         ("asset of one chain and contract", [(a.chain, a.contract) for a in bundle.assets]),
         ("chain id", [n.chain_id for n in bundle.networks if isinstance(n, EvmNetwork)]),
-        ("key-set or vault", [w.id for w in (*bundle.keysets, *bundle.vaults)]),
+        ("key-set, vault or gas payer", [w.id for w in bundle.wallets]),
         # Each signer's journal knows its own signatures only: two that may pay one order could both pay it, and a cap
         # of the tier would hold for each of them.
         ("active key-set of one chain and tier", [(k.chain, k.tier) for k in active]),
+        ("active gas payer of one chain", [p.chain for p in bundle.gas_payers if p.state == "active"]),
         ("caller", [c.id for c in bundle.callers]),
         ("caller key", [c.key for c in bundle.callers]),
         # A token names one or the other, and a key is one person's or program's.
@@ -221,7 +223,7 @@ def _check_limits(bundle: Bundle) -> None:
         raise InvalidValue(f"bundle: veto_seconds: at most {MAX_VETO_SECONDS}, or none could follow it")
     if bundle.in_force_from >= bundle.expires_at:
         raise InvalidValue("bundle: it would expire before it is in force")
-    keysets = {keyset.id for keyset in bundle.keysets}
+    keysets = {keyset.id for keyset in (*bundle.keysets, *bundle.gas_payers)}
     for breaker in bundle.breakers:
         for named in breaker.keysets:
             if named not in keysets:
@@ -254,6 +256,37 @@ def _check_vaults(bundle: Bundle, families: Mapping[str, str]) -> None:
                 _check_address(vault.id, address)
             if vault.address in keys:
                 raise InvalidValue(f"bundle: vault {vault.id} owns itself")
+
+
+def _check_gas_payers(bundle: Bundle, families: Mapping[str, str]) -> None:
+    """A gas payer's address is nobody else's: what it holds is gas, and none of it counts as anything else."""
+    for payer in bundle.gas_payers:
+        if families.get(payer.chain, payer.family) != payer.family:
+            raise InvalidValue(f"bundle: gas payer {payer.id} is of another family than {payer.chain}")
+        _check_address(payer.id, payer.address)
+        if payer.address in _addresses_beside(payer, bundle):
+            raise InvalidValue(
+                f"bundle: the address of gas payer {payer.id} is somebody else's on {payer.chain}"
+            )
+        if payer.holding_cap == "0":
+            raise InvalidValue(f"bundle: gas payer {payer.id} could hold nothing")
+        if not any(payer.id in breaker.keysets for breaker in bundle.breakers):
+            raise InvalidValue(f"bundle: gas payer {payer.id} is under no breaker")
+
+
+def _addresses_beside(payer: GasPayer, bundle: Bundle) -> set[str | None]:
+    """All other addresses that the bundle names on a gas payer's chain."""
+    beside: set[str | None] = {entry.contract for entry in bundle.assets if entry.chain == payer.chain}
+    for wallet in bundle.wallets:
+        if wallet.chain != payer.chain or wallet is payer:
+            continue
+        if isinstance(wallet, EvmKeyset):
+            beside |= {wallet.address, wallet.factory, wallet.payout}
+        elif isinstance(wallet, EvmVault):
+            beside |= {wallet.address, *(owner.address for owner in wallet.owners)}
+        elif isinstance(wallet, GasPayer):
+            beside.add(wallet.address)
+    return beside
 
 
 def _check_contracts(keyset: EvmKeyset, bundle: Bundle) -> None:

@@ -26,7 +26,7 @@ _YEAR_10000: Final = 253_402_300_800
 _MONEY: Final = frozenset(
     {
         "payment_below", "payment_from", "window_cap", "minimum_deposit", "withdrawal_fee",
-        "sweep_above", "fee_cap", "fee_window_cap", "from_units",
+        "sweep_above", "fee_cap", "fee_window_cap", "from_units", "holding_cap",
     }
 )  # fmt: skip
 """Base units of an asset: the entry's own, or its network's native one."""
@@ -38,6 +38,7 @@ _ENTRIES: Final[Mapping[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     "assets": ("asset {}", lambda e: e["id"]),
     "keysets": ("key-set {}", lambda e: e["id"]),
     "vaults": ("vault {}", lambda e: e["id"]),
+    "gas_payers": ("gas payer {}", lambda e: e["id"]),
     "caps": ("{}", lambda e: f"{e['asset']} {e['tier']}"),
     "callers": ("caller {}", lambda e: e["id"]),
     "operators": ("operator {}", lambda e: e["id"]),
@@ -76,6 +77,8 @@ _SENTENCES: Final[Mapping[tuple[str, str], str]] = {
     ("keysets", "state"): "is now {} (was {})",
     ("vaults", "state"): "is now {} (was {})",
     ("vaults", "threshold"): "now needs {} signatures (was {})",
+    ("gas_payers", "state"): "is now {} (was {})",
+    ("gas_payers", "holding_cap"): "should hold at most {}, and is topped up with no more (was {})",
     ("prices", "low"): "is at least {} (was {})",
     ("prices", "high"): "is at most {} (was {})",
     **{(who, "not_after"): "may act until {} (was {})" for who in _PEOPLE},

@@ -12,7 +12,7 @@ from policies.bundle.common import Tier
 from policies.bundle.limits import Breaker, PriceBound, TierCap
 from policies.bundle.networks import AssetEntry, NetworkEntry
 from policies.bundle.people import Approver, Attestor, Caller, Officer, Operator
-from policies.bundle.wallets import KeysetEntry, Vault, WalletEntry
+from policies.bundle.wallets import GasPayer, KeysetEntry, Vault, WalletEntry
 from policies.canonical import Document, Hex32, Name, Part, Seconds, Units, Version, decoder_for
 from policies.intent import Signature
 from policies.rules import Policy
@@ -51,6 +51,7 @@ class Bundle(Document, frozen=True):
     longest_order_seconds: Seconds
     """An order that expires later from now is neither taken nor signed: so long can a cancelled one be abused."""
     vaults: tuple[Vault, ...] = ()
+    gas_payers: tuple[GasPayer, ...] = ()
     breakers: tuple[Breaker, ...] = ()
     prices: tuple[PriceBound, ...] = ()
     unit: Name = "USD-cents"
@@ -103,10 +104,21 @@ class Bundle(Document, frozen=True):
                 return entry
         raise InvalidValue(f"the bundle has no active {tier} key-set on {chain}")
 
+    @property
+    def wallets(self) -> tuple[WalletEntry, ...]:
+        """All key-sets, vaults and gas payers."""
+        return (*self.keysets, *self.vaults, *self.gas_payers)
+
     def wallet(self, wallet: str) -> WalletEntry:
-        """The key-set or vault `wallet`. Raises InvalidValue if the bundle has none."""
-        entries: tuple[WalletEntry, ...] = (*self.keysets, *self.vaults)
-        return _only(entries, wallet, "key-set or vault", lambda entry: entry.id)
+        """The key-set, vault or gas payer `wallet`. Raises InvalidValue if the bundle has none."""
+        return _only(self.wallets, wallet, "key-set, vault or gas payer", lambda entry: entry.id)
+
+    def gas_payer_for(self, chain: str) -> GasPayer:
+        """The one active gas payer on a chain. Raises InvalidValue if none is."""
+        for entry in self.gas_payers:
+            if (entry.chain, entry.state) == (chain, "active"):
+                return entry
+        raise InvalidValue(f"the bundle has no active gas payer on {chain}")
 
     def breaker_of(self, keyset: str) -> Breaker:
         """The breaker that a key-set is under. Raises InvalidValue if none is: nothing may be signed."""

@@ -1,4 +1,4 @@
-"""Who holds the money: key-sets of one signer, and vaults that several sign for."""
+"""Who holds the money: key-sets of one signer, vaults that several sign for, and the keys that pay for their gas."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 
 from policies.bundle.common import EvmAddress, Origin, Tier
-from policies.canonical import Hex32, Name, Part, Seconds
+from policies.canonical import Hex32, Name, Part, Seconds, Units
 
 KeyState = Literal["pre-active", "active", "suspended", "deactivated", "compromised", "destroyed"]
 """A key's life (NIST SP 800-57, 7). `pre-active`: made, not yet proven by a restore; signs nothing. `active`: signs and
@@ -137,5 +137,29 @@ class EvmVault(_Vault, frozen=True, kw_only=True, tag_field="kind", tag="safe"):
 
 Vault = BitcoinVault | EvmVault
 """A wallet that several sign for."""
-WalletEntry = KeysetEntry | Vault
+
+
+class GasPayer(Part, frozen=True, kw_only=True):
+    """A key that sends what owners of Safes have signed and pays its gas, and does nothing else. It pays no customer.
+
+    It is of the hot tier: its fees count in that tier's windows and under the breaker that names it.
+    """
+
+    family: ClassVar[Literal["evm"]] = "evm"
+    tier: ClassVar[Literal["hot"]] = "hot"
+
+    id: Name
+    """Among all key-sets, vaults and gas payers."""
+    chain: Name
+    address: EvmAddress
+    attestation_key: Hex32
+    """Ed25519 public key that signs the log of a signer which has no other key-set; it attests no address."""
+    holding_cap: Units
+    """The most that it should hold, in base units of the native asset; no top-up is larger."""
+    state: KeyState = "active"
+    active_from: Seconds = 0
+    """When it became active."""
+
+
+WalletEntry = KeysetEntry | Vault | GasPayer
 """Whatever an intent can name as what is to sign."""
