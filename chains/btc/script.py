@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Final, Literal
@@ -48,15 +49,24 @@ P2PKH_INPUT_WU: Final = (_INPUT_BASE_BYTES + 1 + SIGNATURE_BYTES + 1 + 33) * WIT
 P2TR_KEY_INPUT_WU: Final = INPUT_BASE_WU + 1 + 1 + 64
 """230: a P2TR key path input with the default sighash (BIP341)."""
 
-KEY_SCRIPTS: Final[Mapping[KeyScript, bytes]] = MappingProxyType(
-    {"p2wpkh": b"\x00\x14" + bytes(20), "p2tr": b"\x51\x20" + bytes(32)}
-)
-"""A script of each kind: as long, and with the same dust limit, as any other of its kind."""
 
-KEY_INPUT_WU: Final[Mapping[KeyScript, int]] = MappingProxyType(
-    {"p2wpkh": P2WPKH_INPUT_WU, "p2tr": P2TR_KEY_INPUT_WU}
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """How all coins of a wallet are locked, as far as sizes and dust go."""
+
+    script: bytes
+    """A script as long, and with the same dust limit, as any other of the wallet."""
+    input_wu: int
+    """Worst case for one input that spends such a coin."""
+
+
+KEY_LOCKS: Final[Mapping[KeyScript, Lock]] = MappingProxyType(
+    {
+        "p2wpkh": Lock(b"\x00\x14" + bytes(20), P2WPKH_INPUT_WU),
+        "p2tr": Lock(b"\x51\x20" + bytes(32), P2TR_KEY_INPUT_WU),
+    }
 )
-"""Worst case for one input of an HD wallet, by its kind."""
+"""Those of HD wallets, by their kind."""
 
 _OUTPUT_SPEND_VB: Final = 32 + 4 + 1 + 107 + 4
 """What bitcoind's dust rule assumes for spending a non-witness output."""

@@ -12,7 +12,7 @@ from chains.types import TxId
 from custody.signing.model import OurTransaction, Version
 from custody.storage import halts
 from custody.storage.db import Tx
-from policies.bundle import AssetEntry, Bundle, KeysetEntry, KeyState, NetworkEntry
+from policies.bundle import AssetEntry, Bundle, KeyState, NetworkEntry, WalletEntry
 from policies.intent import Kind
 from signers.ports import SignResponse
 
@@ -64,13 +64,13 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site(ABC):
-    """Everything the steps need to know of one hot wallet on one chain; most steps ask the active one only."""
+    """Everything the steps need to know of one wallet on one chain; most steps ask the active one only."""
 
     bundle: Bundle
     network: NetworkEntry
     asset: AssetEntry
     """The chain's native asset, in which fees are paid."""
-    wallet: KeysetEntry
+    wallet: WalletEntry
     node: SendingNode
     pace: Pace = field(default_factory=Pace)
 

@@ -54,12 +54,12 @@ def consolidate(db: Database, site: BtcSite, pace: SweepPace, now: int) -> int:
         return 0
     long_term = FeeRate(site.pace.long_term_sat_per_kvb)
     fee_cap = int(site.network.fee_cap)
-    means = Means(queued + fee_cap if queued else 0, fee_cap, feerate, long_term, site.wallet.script)
+    means = Means(queued + fee_cap if queued else 0, fee_cap, feerate, long_term, site.outputs.lock)
     try:
         chosen, previous = shown_to_a_signer(site, choose(found, means, pace))
         if not pays(chosen, means):
             return 0
-        fee_sats = merged(len(chosen), feerate, means.script, means.script).fee_sats
+        fee_sats = merged(len(chosen), feerate, means.lock, means.lock).fee_sats
         return _record(db, site, chosen, previous, fee_sats, now)
     except Raced:
         return 0
@@ -104,7 +104,7 @@ def _record(
             raise Raced("a coin was spent, reserved or undone meanwhile")
         amounts = {site.asset.id: sum(coin.units for coin in chosen)}
         decision = permitted(tx, site, Operation.CONSOLIDATION, site.wallet.id, amounts, now=now)
-        change_index = change.allocate(tx, site.wallet, site.asset.id, site.account)
+        change_index = change.allocate(tx, site.wallet, site.asset.id, site.outputs)
         built = assemble_consolidation(site, sweep_id, chosen, previous, fee_sats, change_index)
         _insert(tx, site, sweep_id, chosen)
         repository.record_decision(tx, sweep_id, decision)

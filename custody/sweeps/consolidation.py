@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from chains.btc.fees import FeeRate
-from chains.btc.script import KEY_INPUT_WU, KeyScript
+from chains.btc.script import Lock
 from custody.signing.btc.consolidate import least_change_sats, merged
 from custody.signing.model import SpendableCoin
 from custody.sweeps.model import SweepPace
@@ -29,8 +29,8 @@ class Means:
     """At present."""
     long_term: FeeRate
     """What spending a coin is expected to cost at leisure."""
-    script: KeyScript
-    """How the wallet's keys lock coins."""
+    lock: Lock
+    """How the wallet locks coins."""
 
 
 def choose(coins: Sequence[SpendableCoin], means: Means, pace: SweepPace) -> tuple[SpendableCoin, ...]:
@@ -45,7 +45,7 @@ def choose(coins: Sequence[SpendableCoin], means: Means, pace: SweepPace) -> tup
     """
     if means.feerate > means.long_term:
         return ()
-    own = means.feerate.fee_for_weight(KEY_INPUT_WU[means.script])
+    own = means.feerate.fee_for_weight(means.lock.input_wu)
     small = sorted(
         (coin for coin in coins if own < coin.units <= pace.small_coin_sats),
         key=lambda coin: (coin.units, coin.resource),
@@ -59,7 +59,7 @@ def choose(coins: Sequence[SpendableCoin], means: Means, pace: SweepPace) -> tup
     for coin in small[: pace.max_inputs]:
         if taken + coin.units > may_take:
             break
-        if merged(len(chosen) + 1, means.feerate, means.script, means.script).fee_sats > means.fee_cap_sats:
+        if merged(len(chosen) + 1, means.feerate, means.lock, means.lock).fee_sats > means.fee_cap_sats:
             break
         chosen.append(coin)
         taken += coin.units
@@ -70,9 +70,9 @@ def pays(chosen: Sequence[SpendableCoin], means: Means) -> bool:
     """Whether it costs less than spending each of the coins later would, and leaves a coin worth having."""
     if len(chosen) < 2:
         return False
-    found = merged(len(chosen), means.feerate, means.script, means.script)
-    later = means.long_term.fee_for_weight(KEY_INPUT_WU[means.script])
+    found = merged(len(chosen), means.feerate, means.lock, means.lock)
+    later = means.long_term.fee_for_weight(means.lock.input_wu)
     left = sum(coin.units for coin in chosen) - found.fee_sats
     return found.fee_sats + later < len(chosen) * later and left >= least_change_sats(
-        means.long_term, means.script
+        means.long_term, means.lock
     )

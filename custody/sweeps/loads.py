@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from chains.btc.fees import MAX_EVICTED, FeeRate
-from chains.btc.script import KEY_INPUT_WU, KeyScript
+from chains.btc.script import Lock
 from custody.signing.btc.consolidate import merged
 from custody.signing.btc.rivals import Rival, replacing_fee
 from custody.signing.model import SpendableCoin
@@ -29,15 +29,15 @@ class Terms:
     fee_cap_sats: int
     feerate_cap: FeeRate
     """Beyond either no signer signs."""
-    spent: KeyScript
-    made: KeyScript
+    spent: Lock
+    made: Lock
     most_coins: int
     """In one transaction."""
 
     @property
     def coin_fee_sats(self) -> int:
         """What one more coin costs."""
-        return self.feerate.fee_for_weight(KEY_INPUT_WU[self.spent])
+        return self.feerate.fee_for_weight(self.spent.input_wu)
 
 
 @dataclass(frozen=True, slots=True)

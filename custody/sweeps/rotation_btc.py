@@ -13,9 +13,8 @@ from typing import Final
 from uuid import UUID
 
 from chains.btc.fees import FeeRate
-from chains.btc.hd import CHANGE, AccountKey, Origin, agreed_address
-from chains.btc.network import NETWORKS
-from chains.btc.psbt import KeyOrigin
+from chains.btc.hd import CHANGE
+from custody.deposits.outputs import outputs_of
 from custody.ids import new_id
 from custody.signing import repository as transactions
 from custody.signing.btc import change, coins
@@ -33,14 +32,14 @@ from custody.sweeps.loads import Load, Terms, fitted, loads
 from custody.sweeps.model import Rotated, SweepPace
 from custody.sweeps.rescue import overtake, tell_capped, tell_prices
 from custody.sweeps.rotating import record
-from policies.bundle import BitcoinKeyset
+from policies.bundle import BitcoinKeyset, BitcoinVault
 from policies.intent import Kind
 
 LAST_INDEX: Final = 999
 """The highest change index of the key-set that follows to which other keys' signers send anything."""
 
 
-def rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: SweepPace) -> int:
+def rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset | BitcoinVault, pace: SweepPace) -> int:
     """Record what moves all coins worth moving, the most valuable first: a rescue all at once, else one at a time.
 
     Raises:
@@ -65,8 +64,8 @@ def rotate_coins(db: Database, site: BtcSite, target: BitcoinKeyset, pace: Sweep
         incremental=max(site.node.incremental_feerate(), FeeRate(1_000)),
         fee_cap_sats=int(site.network.fee_cap),
         feerate_cap=site.feerate_cap,
-        spent=site.wallet.script,
-        made=target.script,
+        spent=site.outputs.lock,
+        made=outputs_of(site.bundle, target).lock,
         most_coins=pace.rescue_inputs if site.rescuing else pace.max_inputs,
     )
     planned = loads(found, [rival(site, each) for each in users], terms)
@@ -90,7 +89,7 @@ def _users(tx: Tx, site: BtcSite, found: Sequence[SpendableCoin]) -> Sequence[Ou
     return transactions.contenders(tx, site.chain, [coin.resource for coin in found])
 
 
-def _move(db: Database, site: BtcSite, target: BitcoinKeyset, load: Load, terms: Terms) -> int:
+def _move(db: Database, site: BtcSite, target: BitcoinKeyset | BitcoinVault, load: Load, terms: Terms) -> int:
     load, forbidden = fitted(load, terms)
     tell_capped(db, site, {each.transaction.id: _told(site, each, terms) for each in forbidden})
     chosen, previous = shown_to_a_signer(site, load.coins)
@@ -99,7 +98,7 @@ def _move(db: Database, site: BtcSite, target: BitcoinKeyset, load: Load, terms:
         return 0
     fee_sats = load.fee_sats(terms)
     left = load.units - fee_sats
-    if left < least_change_sats(FeeRate(site.pace.long_term_sat_per_kvb), target.script):
+    if left < least_change_sats(FeeRate(site.pace.long_term_sat_per_kvb), terms.made):
         return 0
     _record(db, site, target, load, previous, fee_sats)
     return 1
@@ -116,13 +115,13 @@ def _told(site: BtcSite, forbidden: Rival, terms: Terms) -> str:
 def _record(
     db: Database,
     site: BtcSite,
-    target: BitcoinKeyset,
+    target: BitcoinKeyset | BitcoinVault,
     load: Load,
     previous: dict[str, bytes],
     fee_sats: int,
 ) -> UUID:
     """The one database transaction that takes the coins from payments and records what moves them."""
-    account = AccountKey.parse(target.account, NETWORKS[site.network.network], target.script)
+    outputs = outputs_of(site.bundle, target)
     resources = [coin.resource for coin in load.coins]
     sweep_id = new_id()
     with db.transaction() as tx:
@@ -140,10 +139,9 @@ def _record(
         ):
             raise Raced("a coin was spent, reserved or undone meanwhile")
         # All up to the one that is allocated are known: once that is too far, the last one in reach serves again.
-        index = min(change.allocate(tx, target, site.asset.id, account), LAST_INDEX)
-        intent = house_intent(site, Kind.ROTATION, str(sweep_id), agreed_address(account, CHANGE, index))
-        path = (*Origin.parse(target.origin).path, CHANGE, index)
-        to = KeyOrigin(account.pubkey(CHANGE, index), target.fingerprint, path)
+        index = min(change.allocate(tx, target, site.asset.id, outputs), LAST_INDEX)
+        intent = house_intent(site, Kind.ROTATION, str(sweep_id), outputs.agreed_address(CHANGE, index))
+        to = outputs.behind(CHANGE, index)
         built = assemble_rotation(site, (intent,), load.coins, previous, fee_sats, to)
         moved = Rotated(target.id, site.asset.id, load.units - fee_sats)
         return record(tx, site, sweep_id, items_of(tx, site, load.coins), built, moved, claim="coins")

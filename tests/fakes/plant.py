@@ -88,7 +88,7 @@ class Processes(Teller):
                     "mark_directory": str(mark_directory(self.directory)),
                     "bundle_path": str(self.bundle_path),
                     "tokens": {"main": token_section(self.token)},
-                    "keys": {self.site.wallet.id: key_section(self.site.wallet)},
+                    "keys": {self.site.wallet.id: key_section(self.bundle.keyset(self.site.wallet.id))},
                     "listen": {"unix": str(self.socket)},
                 }
             )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chains.btc.script import KEY_INPUT_WU
+from chains.btc.script import KEY_LOCKS
 from chains.btc.tx import Transaction
 from custody.signing.bump import bump
 from custody.sweeps.model import SweepPace
@@ -48,7 +48,7 @@ def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[TaprootT
 
 def largest_weight(tx: Transaction) -> int:
     """What signatures of the largest size make of it; taproot's have one size."""
-    inputs = len(tx.inputs) * (KEY_INPUT_WU["p2tr"] - 4 * 41)
+    inputs = len(tx.inputs) * (KEY_LOCKS["p2tr"].input_wu - 4 * 41)
     return 4 * len(tx.serialize_without_witness()) + 2 + inputs
 
 

@@ -17,7 +17,7 @@ from chains.btc.multisig import multisig_input_wu
 from chains.btc.multisig_script import MultisigScript
 from chains.btc.network import NETWORKS
 from chains.btc.psbt import InputSignature, PsbtInput, build_psbt, finalize, parse_psbt
-from chains.btc.script import KEY_INPUT_WU
+from chains.btc.script import KEY_LOCKS
 from chains.btc.tx import RBF_SEQUENCE, Transaction, TxIn, TxOut
 from ops.devnet.bitcoind import Bitcoind, OutsideWallet
 from ops.devnet.process import wait_until
@@ -141,7 +141,9 @@ def test_a_taproot_address_is_attested_paid_and_spent(
     assert taproot.client.sign(request) == answer
     raw = finalize(read(request), signatures(answer))
     tx = Transaction.parse(raw)
-    assert tx.weight == 4 * len(tx.serialize_without_witness()) + 2 + 2 * (KEY_INPUT_WU["p2tr"] - 4 * 41)
+    assert tx.weight == 4 * len(tx.serialize_without_witness()) + 2 + 2 * (
+        KEY_LOCKS["p2tr"].input_wu - 4 * 41
+    )
     assert sent(bitcoind, outside, raw)["weight"] == tx.weight
 
 

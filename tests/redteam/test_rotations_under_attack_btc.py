@@ -50,7 +50,7 @@ class TwiceRotatingTill(RotatingTill):
         self.adopt(version, keysets=(old, second, third))
 
     def site_of(self, keyset: str) -> Any:
-        return btc_site(self.bundle, CHAIN, self.node, pace=self.pace, keyset=self.bundle.keyset(keyset))
+        return btc_site(self.bundle, CHAIN, self.node, pace=self.pace, wallet=self.bundle.keyset(keyset))
 
 
 @pytest.fixture

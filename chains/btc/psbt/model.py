@@ -20,9 +20,10 @@ class KeyOrigin:
 
 @dataclass(frozen=True, slots=True)
 class ScriptKeys:
-    """What stands behind a P2WSH output: its witness script, and where the script's keys come from."""
+    """What stands behind an output of ours: where its keys come from, and of a P2WSH output the script they are in."""
 
-    script: bytes
+    script: bytes | None
+    """Witness script of a P2WSH output; None: one key's own output (P2WPKH, P2TR)."""
     keys: tuple[KeyOrigin, ...]
 
 
@@ -39,7 +40,7 @@ class PsbtInput:
     pubkey: bytes = b""
     """33 bytes, for taproot the internal key; ignored where `path` is None."""
     behind: ScriptKeys | None = None
-    """Of a P2WSH output of ours, instead of `path` and `pubkey`."""
+    """Instead of `path` and `pubkey`; of a P2WSH output always."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from chains.btc.tx import SIGHASH_ALL, SIGHASH_DEFAULT, Transaction
 from chains.errors import InvalidValue
 
 _NO_SCRIPTS: Final[Mapping[int, ScriptKeys]] = {}
-_NO_KEYS: Final[Mapping[int, KeyOrigin]] = {}
 
 
 def build_psbt(
@@ -26,7 +25,6 @@ def build_psbt(
     change: Mapping[int, tuple[bytes, tuple[int, ...]]],
     master_fingerprint: bytes,
     scripts: Mapping[int, ScriptKeys] = _NO_SCRIPTS,
-    elsewhere: Mapping[int, KeyOrigin] = _NO_KEYS,
 ) -> bytes:
     """Serialise the unsigned `tx` with everything a signer needs.
 
@@ -35,8 +33,7 @@ def build_psbt(
         inputs: one per input of `tx`, in its order.
         change: public key (33 bytes) and path from the master key, by index of each output that is ours.
         master_fingerprint: 4 bytes; of the keys that have only a path.
-        scripts: what stands behind each P2WSH output that is ours, by index.
-        elsewhere: key of each output that is ours with another master key, by index.
+        scripts: what stands behind each other output that is ours, by index.
 
     Raises:
         InvalidValue: inputs don't match `tx`, a previous transaction isn't the one spent, or a path or
@@ -46,9 +43,7 @@ def build_psbt(
     require_native_curve()
     if [(i.outpoint, i.sequence) for i in inputs] != [(i.outpoint, i.sequence) for i in tx.inputs]:
         raise InvalidValue("PSBT inputs are not those of the transaction, in its order")
-    if len(master_fingerprint) != 4 or not all(
-        0 <= i < len(tx.outputs) for i in (*change, *scripts, *elsewhere)
-    ):
+    if len(master_fingerprint) != 4 or not all(0 <= i < len(tx.outputs) for i in (*change, *scripts)):
         raise InvalidValue("PSBT: expected a fingerprint of 4 bytes, and change among the outputs")
     try:
         psbt = embit_psbt.PSBT(EmbitTransaction.parse(tx.serialize()), unknown={})
@@ -58,9 +53,7 @@ def build_psbt(
             origin = KeyOrigin(pubkey, master_fingerprint, path)
             _put_origin(psbt.outputs[index], origin, tx.outputs[index].script)
         for index, behind in scripts.items():
-            _put_script(psbt.outputs[index], behind)
-        for index, origin in elsewhere.items():
-            _put_origin(psbt.outputs[index], origin, tx.outputs[index].script)
+            _put_behind(psbt.outputs[index], behind, tx.outputs[index].script)
         raw: bytes = psbt.serialize()
     except EMBIT_ERRORS as error:
         raise InvalidValue(f"PSBT can't be built: {error}") from error
@@ -76,13 +69,14 @@ def _put_input(scope: Any, item: PsbtInput, fingerprint: bytes) -> None:
     if item.path is not None:
         _put_origin(scope, KeyOrigin(item.pubkey, fingerprint, item.path), script)
     if item.behind is not None:
-        _put_script(scope, item.behind)
+        _put_behind(scope, item.behind, script)
 
 
-def _put_script(scope: Any, behind: ScriptKeys) -> None:
-    scope.witness_script = Script(behind.script)
+def _put_behind(scope: Any, behind: ScriptKeys, script: bytes) -> None:
+    if behind.script is not None:
+        scope.witness_script = Script(behind.script)
     for origin in behind.keys:
-        _put_origin(scope, origin, b"")
+        _put_origin(scope, origin, script)
 
 
 def _put_origin(scope: Any, origin: KeyOrigin, script: bytes) -> None:

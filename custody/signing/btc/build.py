@@ -129,7 +129,7 @@ def _record(
             raise Raced("a coin was spent, reserved or undone meanwhile")
         change_index = None
         if selection.change_sats is not None:
-            change_index = change.allocate(tx, site.wallet, site.asset.id, site.account)
+            change_index = change.allocate(tx, site.wallet, site.asset.id, site.outputs)
         built = assemble(
             site,
             chosen.payees,

@@ -14,9 +14,9 @@ from uuid import UUID
 
 from chains.btc.coins import FeeAboveLimit, InsufficientFunds, Selection, TooManyInputs
 from chains.btc.fees import MAX_SAT_PER_KVB, FeeRate, minimum_replacement_fee
-from chains.btc.psbt import parse_psbt
-from chains.btc.script import KeyScript, classify
-from chains.btc.tx import Transaction
+from chains.btc.outputs import lock_of
+from chains.btc.psbt import ScriptKeys, parse_psbt
+from chains.btc.script import Lock
 from custody.signing import repository, reservations
 from custody.signing.btc import change, coins
 from custody.signing.btc.build import fetch_previous, present_feerate
@@ -143,10 +143,11 @@ def _choose(site: BtcSite, found: _Found, payees: Sequence[Payee], target: FeeRa
         feerate = max(FeeRate(wanted), FeeRate(feerate.sat_per_kvb + 1))
 
 
-def _made(version: Version) -> KeyScript:
-    """Kind of the one output of a consolidation or rotation."""
-    [output] = Transaction.parse(version.unsigned).outputs
-    return "p2tr" if classify(output.script) == "p2tr" else "p2wpkh"
+def _made(version: Version) -> Lock:
+    """The one output of a consolidation or rotation."""
+    asked = parse_psbt(base64.b64decode(read_request(version.request).transaction))
+    [output] = asked.tx.outputs
+    return lock_of(output.script, asked.output_scripts[0])
 
 
 def _record(
@@ -175,12 +176,13 @@ def _record(
         if selection.change_sats is None or transaction.kind == Kind.ROTATION:
             change_index = None
         elif change_index is None:
-            change_index = change.allocate(tx, site.wallet, site.asset.id, site.account)
+            change_index = change.allocate(tx, site.wallet, site.asset.id, site.outputs)
             repository.set_change_index(tx, transaction.id, change_index)
         request = read_request(found.newest.request)
         intents = request.intents
         if transaction.kind == Kind.ROTATION:
-            [[to]] = parse_psbt(base64.b64decode(request.transaction)).output_keys
+            asked = parse_psbt(base64.b64decode(request.transaction))
+            to = ScriptKeys(asked.output_scripts[0], asked.output_keys[0])
             built = assemble_rotation(site, intents, found.pinned, previous, selection.fee_sats, to)
         else:
             built = assemble(site, payees, intents, selection, by_resource, previous, change_index)

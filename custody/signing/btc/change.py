@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from chains.btc.hd import CHANGE, AccountKey, agreed_address
+from chains.btc.hd import CHANGE
+from chains.btc.outputs import Outputs
 from custody.storage.db import Tx
-from policies.bundle import KeysetEntry
+from policies.bundle import WalletEntry
 
 
-def allocate(tx: Tx, keyset: KeysetEntry, asset: str, account: AccountKey) -> int:
+def allocate(tx: Tx, wallet: WalletEntry, asset: str, outputs: Outputs) -> int:
     """Take a change index and make its address known before anything can be paid to it.
 
     An index that only a refused transaction used is taken again, so that a signer that refuses again and
@@ -18,10 +19,10 @@ def allocate(tx: Tx, keyset: KeysetEntry, asset: str, account: AccountKey) -> in
     """
     tx.execute(
         "INSERT INTO address_indexes (keyset, branch, next) VALUES (%s, %s, 0) ON CONFLICT DO NOTHING",
-        [keyset.id, CHANGE],
+        [wallet.id, CHANGE],
     )
     row = tx.one(
-        "SELECT next FROM address_indexes WHERE keyset = %s AND branch = %s FOR UPDATE", [keyset.id, CHANGE]
+        "SELECT next FROM address_indexes WHERE keyset = %s AND branch = %s FOR UPDATE", [wallet.id, CHANGE]
     )
     free = tx.optional(
         "SELECT a.index FROM addresses a WHERE a.keyset = %(keyset)s AND a.branch = %(branch)s"
@@ -29,18 +30,18 @@ def allocate(tx: Tx, keyset: KeysetEntry, asset: str, account: AccountKey) -> in
         "                 AND t.state <> 'refused')"
         " AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.address_id = a.id)"
         " ORDER BY a.index LIMIT 1",
-        {"keyset": keyset.id, "branch": CHANGE},
+        {"keyset": wallet.id, "branch": CHANGE},
     )
     if free is not None:
         return int(free["index"])
     index = int(row["next"])
-    address = agreed_address(account, CHANGE, index)
+    address = outputs.agreed_address(CHANGE, index)
     tx.execute(
-        "UPDATE address_indexes SET next = next + 1 WHERE keyset = %s AND branch = %s", [keyset.id, CHANGE]
+        "UPDATE address_indexes SET next = next + 1 WHERE keyset = %s AND branch = %s", [wallet.id, CHANGE]
     )
     tx.execute(
         "INSERT INTO addresses (chain, keyset, asset, purpose, branch, index, address, script)"
         " VALUES (%s, %s, %s, 'change', %s, %s, %s, %s)",
-        [keyset.chain, keyset.id, asset, CHANGE, index, address, account.script(CHANGE, index)],
+        [wallet.chain, wallet.id, asset, CHANGE, index, address, outputs.script(CHANGE, index)],
     )
     return index

@@ -15,10 +15,11 @@ from chains.btc.codec import compact_size
 from chains.btc.coin_index import Coin
 from chains.btc.coins import Selection
 from chains.btc.fees import FeeRate, minimum_replacement_fee
-from chains.btc.hd import CHANGE, agreed_address
+from chains.btc.hd import CHANGE
 from chains.btc.network import NETWORKS
-from chains.btc.psbt import KeyOrigin
-from chains.btc.script import KEY_INPUT_WU, KEY_SCRIPTS, KeyScript, dust_limit_sats, output_size_vb
+from chains.btc.outputs import lock_of
+from chains.btc.psbt import ScriptKeys
+from chains.btc.script import Lock, dust_limit_sats, output_size_vb
 from chains.btc.tx import TxOut
 from custody.signing.btc.plan import assemble, written
 from custody.signing.btc.site import BtcSite
@@ -37,23 +38,23 @@ class Merged:
     fee_sats: int
 
 
-def merged(count: int, feerate: FeeRate, spent: KeyScript, made: KeyScript) -> Merged:
+def merged(count: int, feerate: FeeRate, spent: Lock, made: Lock) -> Merged:
     """Size and fee of a transaction that gathers so many coins of one kind into one of another or the same."""
     # version and locktime, the two counts, the output; segwit marker and flag
-    body_vb = 8 + len(compact_size(count)) + 1 + output_size_vb(KEY_SCRIPTS[made])
-    vsize_vb = -(-(body_vb * 4 + 2 + count * KEY_INPUT_WU[spent]) // 4)
+    body_vb = 8 + len(compact_size(count)) + 1 + output_size_vb(made.script)
+    vsize_vb = -(-(body_vb * 4 + 2 + count * spent.input_wu) // 4)
     return Merged(vsize_vb, feerate.fee_for(vsize_vb))
 
 
-def least_change_sats(long_term: FeeRate, made: KeyScript) -> int:
+def least_change_sats(long_term: FeeRate, made: Lock) -> int:
     """The smallest coin worth making: nodes relay it, and spending it later leaves something."""
-    return max(dust_limit_sats(KEY_SCRIPTS[made]), long_term.fee_for_weight(KEY_INPUT_WU[made]) + 1)
+    return max(dust_limit_sats(made.script), long_term.fee_for_weight(made.input_wu) + 1)
 
 
-def all_of(coins: Sequence[SpendableCoin], fee_sats: int, spent: KeyScript, made: KeyScript) -> Selection:
+def all_of(coins: Sequence[SpendableCoin], fee_sats: int, spent: Lock, made: Lock) -> Selection:
     """All of these coins, and what they are worth beyond the fee as the only output."""
     return Selection(
-        coins=tuple(Coin(coin.resource, coin.units, KEY_INPUT_WU[spent]) for coin in coins),
+        coins=tuple(Coin(coin.resource, coin.units, spent.input_wu) for coin in coins),
         change_sats=sum(coin.units for coin in coins) - fee_sats,
         fee_sats=fee_sats,
         vsize_vb=merged(len(coins), FeeRate(0), spent, made).vsize_vb,
@@ -66,7 +67,7 @@ def replaced(
     site: BtcSite,
     coins: Sequence[SpendableCoin],
     target: FeeRate,
-    made: KeyScript,
+    made: Lock,
     *,
     old_fee_sats: int,
     old_feerate: FeeRate,
@@ -78,14 +79,14 @@ def replaced(
         site: the wallet.
         coins: what every version spends.
         target: feerate that it should pay at least.
-        made: kind of the one output.
+        made: the one output.
         old_fee_sats, old_feerate: the highest among the versions there are.
         incremental: what nodes want for relaying a replacement.
 
     Raises:
         BumpRefused: a cap, or what the coins are worth, does not allow it.
     """
-    spent = site.wallet.script
+    spent = site.outputs.lock
     vsize_vb = merged(len(coins), target, spent, made).vsize_vb
     fee_sats = max(
         target.fee_for(vsize_vb), minimum_replacement_fee(old_fee_sats, old_feerate, vsize_vb, incremental)
@@ -124,8 +125,8 @@ def assemble_consolidation(
         InvalidValue: the parts do not fit together.
         DerivationDisagreement: two implementations derive different addresses; neither is used.
     """
-    selection = all_of(coins, fee_sats, site.wallet.script, site.wallet.script)
-    destination = agreed_address(site.account, CHANGE, change_index)
+    selection = all_of(coins, fee_sats, site.outputs.lock, site.outputs.lock)
+    destination = site.outputs.agreed_address(CHANGE, change_index)
     intent = house_intent(site, Kind.CONSOLIDATION, str(sweep_id), destination)
     by_resource = {coin.resource: coin for coin in coins}
     return assemble(site, (), (intent,), selection, by_resource, previous, change_index)
@@ -137,7 +138,7 @@ def assemble_rotation(
     coins: Sequence[SpendableCoin],
     previous: Mapping[str, bytes],
     fee_sats: int,
-    to: KeyOrigin,
+    to: ScriptKeys,
 ) -> Built:
     """The unsigned transaction that moves all of these coins to another key-set of ours, and its request.
 
@@ -147,14 +148,13 @@ def assemble_rotation(
         coins: all that it spends.
         previous: whole previous transactions by txid.
         fee_sats: what it pays.
-        to: the key behind the address.
+        to: what is behind the address.
 
     Raises:
         InvalidValue: the parts do not fit together.
     """
     [intent] = intents
     address = parse_address(intent.destination, NETWORKS[site.network.network], site.chain)
-    made: KeyScript = "p2tr" if address.kind == "p2tr" else "p2wpkh"
-    selection = all_of(coins, fee_sats, site.wallet.script, made)
+    selection = all_of(coins, fee_sats, site.outputs.lock, lock_of(address.script, to.script))
     outputs = [TxOut(sum(coin.units for coin in coins) - fee_sats, address.script)]
     return written(site, intents, (), coins, previous, outputs, selection, None, elsewhere=to)

@@ -21,9 +21,9 @@ from chains.btc.coins import (
     select,
 )
 from chains.btc.fees import FeeRate
-from chains.btc.hd import CHANGE, HARDENED
-from chains.btc.psbt import KeyOrigin, PsbtInput, build_psbt, parse_psbt
-from chains.btc.script import KEY_INPUT_WU, KEY_SCRIPTS, output_size_vb
+from chains.btc.hd import CHANGE
+from chains.btc.psbt import PsbtInput, ScriptKeys, build_psbt, parse_psbt
+from chains.btc.script import output_size_vb
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
 from chains.errors import InvalidValue
 from custody.signing.btc.site import BtcSite
@@ -101,15 +101,15 @@ def choose(
     pinned: Sequence[SpendableCoin] = (),
 ) -> Selection:
     """Choose coins by waste. Raises InsufficientFunds, TooManyInputs, FeeAboveLimit."""
-    limit, input_wu = max_fee_sats, KEY_INPUT_WU[site.wallet.script]
+    limit, lock = max_fee_sats, site.outputs.lock
     while True:
         selection = select(
-            [Coin(coin.resource, coin.units, input_wu) for coin in coins],
+            [Coin(coin.resource, coin.units, lock.input_wu) for coin in coins],
             Payments.to((payee.units, payee.destination.script) for payee in payees),
             feerate=feerate,
             long_term_feerate=FeeRate(site.pace.long_term_sat_per_kvb),
-            change=ChangeOutput.to(KEY_SCRIPTS[site.wallet.script], input_wu),
-            pinned=[Coin(coin.resource, coin.units, input_wu) for coin in pinned],
+            change=ChangeOutput.to(lock.script, lock.input_wu),
+            pinned=[Coin(coin.resource, coin.units, lock.input_wu) for coin in pinned],
             max_fee_sats=limit,
         )
         # A changeless choice pays a little more than the feerate; a signer holds it against the cap too.
@@ -152,7 +152,7 @@ def assemble(
     spent = [coins[coin.resource] for coin in selection.coins]
     outputs = [TxOut(payee.units, payee.destination.script) for payee in payees]
     if change_index is not None and selection.change_sats is not None:
-        outputs.append(TxOut(selection.change_sats, site.account.script(CHANGE, change_index)))
+        outputs.append(TxOut(selection.change_sats, site.outputs.script(CHANGE, change_index)))
     orders = [payee.signed for payee in payees]
     return written(site, intents, orders, spent, previous, outputs, selection, change_index)
 
@@ -166,14 +166,14 @@ def written(
     outputs: Sequence[TxOut],
     selection: Selection,
     change_index: int | None,
-    elsewhere: KeyOrigin | None = None,
+    elsewhere: ScriptKeys | None = None,
 ) -> Built:
     """The unsigned transaction with these inputs and outputs, and the request that asks for its signatures.
 
     Args:
         selection: what it was planned to pay, and its size.
         change_index: of the output that is change of this wallet, None without one.
-        elsewhere: key of the only output where that is another wallet's of ours.
+        elsewhere: what is behind the only output where that is another wallet's of ours.
 
     Raises:
         InvalidValue: it pays another fee than was planned.
@@ -186,18 +186,16 @@ def written(
             txin.outpoint,
             txin.sequence,
             previous[coin.txid],
-            _path(site, coin.branch, coin.index),
-            site.account.pubkey(coin.branch, coin.index),
+            behind=site.outputs.behind(coin.branch, coin.index),
         )
         for txin, coin in zip(tx.inputs, spent, strict=True)
     ]
-    change = {}
+    own = {} if elsewhere is None else {0: elsewhere}
     if change_index is not None:
-        change_script = site.account.script(CHANGE, change_index)
+        change_script = site.outputs.script(CHANGE, change_index)
         position = next(i for i, output in enumerate(outputs) if output.script == change_script)
-        change[position] = (site.account.pubkey(CHANGE, change_index), _path(site, CHANGE, change_index))
-    others = {} if elsewhere is None else {0: elsewhere}
-    psbt = build_psbt(tx, inputs, change, site.wallet.fingerprint, elsewhere=others)
+        own[position] = site.outputs.behind(CHANGE, change_index)
+    psbt = build_psbt(tx, inputs, {}, bytes(4), own)
     fee = parse_psbt(psbt).fee_sats
     if fee != selection.fee_sats:
         raise InvalidValue(f"the transaction pays {fee} sats of fee, {selection.fee_sats} were planned")
@@ -215,11 +213,6 @@ def written(
 def _bip69(coin: SpendableCoin) -> tuple[str, int]:
     outpoint = Outpoint.parse(coin.resource)
     return outpoint.txid.hex, outpoint.vout
-
-
-def _path(site: BtcSite, branch: int, index: int) -> tuple[int, ...]:
-    account = [int(step.rstrip("'")) + HARDENED for step in site.wallet.origin.split("/")[1:]]
-    return (*account, branch, index)
 
 
 def _ceiling_reason(site: BtcSite, payee: Payee, feerate: FeeRate, fee_sats: int) -> Reason:

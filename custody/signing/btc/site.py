@@ -1,4 +1,4 @@
-"""A hot wallet of the Bitcoin family."""
+"""A wallet of the Bitcoin family."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chains.btc.fees import Evicted, FeeRate
-from chains.btc.hd import AccountKey
-from chains.btc.network import NETWORKS
+from chains.btc.outputs import Outputs
 from chains.errors import InvalidValue
 from chains.types import TxId
+from custody.deposits.outputs import outputs_of
 from custody.signing.btc import coins
 from custody.signing.btc.finish import finish
 from custody.signing.model import OurTransaction, Version
 from custody.signing.site import Pace, SendingNode, Site
 from custody.storage.db import Tx
-from policies.bundle import BitcoinKeyset, BitcoinNetwork, Bundle, KeysetEntry
+from policies.bundle import BitcoinKeyset, BitcoinNetwork, BitcoinVault, Bundle, WalletEntry
 from signers.ports import SignResponse
 
 
@@ -41,12 +41,12 @@ class BtcPaymentNode(SendingNode, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BtcSite(Site):
-    """Everything the steps need to know of one hot wallet on one chain."""
+    """Everything the steps need to know of one wallet on one chain."""
 
     network: BitcoinNetwork
-    wallet: BitcoinKeyset
+    wallet: BitcoinKeyset | BitcoinVault
     node: BtcPaymentNode
-    account: AccountKey
+    outputs: Outputs
 
     @property
     def feerate_floor(self) -> FeeRate:
@@ -74,22 +74,22 @@ def btc_site(
     node: BtcPaymentNode,
     *,
     pace: Pace | None = None,
-    wallet: KeysetEntry | None = None,
+    wallet: WalletEntry | None = None,
 ) -> BtcSite:
-    """The hot wallet of a chain: of a key-set, or of the active one.
+    """A wallet of a chain, or its active hot one.
 
     Raises:
         InvalidValue: the bundle lacks the chain, its asset or a hot key-set, or they are of another family.
     """
     network, wallet = bundle.network(chain), wallet or bundle.keyset_for(chain, "hot")
-    if not isinstance(network, BitcoinNetwork) or not isinstance(wallet, BitcoinKeyset):
+    if not isinstance(network, BitcoinNetwork) or not isinstance(wallet, BitcoinKeyset | BitcoinVault):
         raise InvalidValue(f"{chain} is no chain of the Bitcoin family")
     return BtcSite(
         bundle=bundle,
         network=network,
         asset=bundle.asset(network.native_asset),
         wallet=wallet,
-        account=AccountKey.parse(wallet.account, NETWORKS[network.network], wallet.script),
+        outputs=outputs_of(bundle, wallet),
         node=node,
         pace=pace or Pace(),
     )

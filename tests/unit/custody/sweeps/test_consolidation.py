@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chains.btc.fees import FeeRate
-from chains.btc.script import P2WPKH_INPUT_WU
+from chains.btc.script import KEY_LOCKS, P2WPKH_INPUT_WU
 from custody.signing.btc.consolidate import merged
 from custody.signing.model import SpendableCoin
 from custody.sweeps.consolidation import Means, choose, pays
 from custody.sweeps.model import SweepPace
 
 PACE = SweepPace(consolidate_above_coins=20, small_coin_sats=100_000, max_inputs=50)
-CHEAP = Means(0, 100_000, FeeRate(1_000), FeeRate(10_000), "p2wpkh")
+CHEAP = Means(0, 100_000, FeeRate(1_000), FeeRate(10_000), KEY_LOCKS["p2wpkh"])
 
 
 def coins(*amounts: int) -> list[SpendableCoin]:
@@ -43,7 +43,7 @@ def test_a_consolidation_costs_less_than_spending_its_coins_later_and_leaves_eno
     chosen = choose(found, means, PACE)
     if not chosen:
         return
-    fee_sats = merged(len(chosen), means.feerate, "p2wpkh", "p2wpkh").fee_sats
+    fee_sats = merged(len(chosen), means.feerate, KEY_LOCKS["p2wpkh"], KEY_LOCKS["p2wpkh"]).fee_sats
     later = means.long_term.fee_for_weight(P2WPKH_INPUT_WU)
     taken = sum(coin.units for coin in chosen)
     left = sum(amounts) - taken
@@ -99,7 +99,7 @@ def test_a_coin_that_costs_more_to_spend_than_it_is_worth_waits() -> None:
 
 def test_the_fee_cap_bounds_how_many() -> None:
     found = coins(*[50_000] * 60, 10**8)
-    cap = merged(10, CHEAP.feerate, "p2wpkh", "p2wpkh").fee_sats
+    cap = merged(10, CHEAP.feerate, KEY_LOCKS["p2wpkh"], KEY_LOCKS["p2wpkh"]).fee_sats
     assert len(choose(found, replace(CHEAP, fee_cap_sats=cap), PACE)) == 10
 
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chains.btc.fees import MAX_EVICTED, FeeRate
+from chains.btc.script import KEY_LOCKS
 from custody.signing.btc.rivals import Rival, replacing_fee
 from custody.signing.lifecycle import TransactionState
 from custody.signing.model import OurTransaction, SpendableCoin, Version, VersionState
@@ -19,8 +20,8 @@ TERMS = Terms(
     incremental=FeeRate(1_000),
     fee_cap_sats=100_000,
     feerate_cap=FeeRate(200_000),
-    spent="p2wpkh",
-    made="p2wpkh",
+    spent=KEY_LOCKS["p2wpkh"],
+    made=KEY_LOCKS["p2wpkh"],
     most_coins=4,
 )
 
@@ -154,7 +155,9 @@ def test_the_caps_drop_the_dearest_payment_and_keep_the_rest() -> None:
 def test_a_cap_below_any_fee_leaves_nothing() -> None:
     load, forbidden = fitted(
         Load((coin(1),)),
-        Terms(FeeRate(2_000), FeeRate(1_000), 1, FeeRate(200_000), "p2wpkh", "p2wpkh", 4),
+        Terms(
+            FeeRate(2_000), FeeRate(1_000), 1, FeeRate(200_000), KEY_LOCKS["p2wpkh"], KEY_LOCKS["p2wpkh"], 4
+        ),
     )
     assert (load.coins, forbidden) == ((), ())
 
