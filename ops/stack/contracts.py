@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from chains.eth.address import checksummed, keccak256
-from chains.eth.contracts import HERE, artifact
+from chains.eth.contracts import HERE, Artifact, artifact
 from ops.devnet.anvil import Anvil
 from ops.devnet.errors import DevnetError
 from ops.devnet.tools import CHECKOUT
@@ -44,9 +44,13 @@ def deploy(
     Raises:
         DevnetError: the constructor reverted.
     """
+    return deploy_artifact(node, sender, artifact(name, directory), arguments)
+
+
+def deploy_artifact(node: Anvil, sender: str, found: Artifact, arguments: Sequence[object] = ()) -> str:
+    """Deploys a compiled contract in a block of its own, and returns its address. Otherwise as `deploy`."""
     from eth_abi.abi import encode
 
-    found = artifact(name, directory)
     inputs = next((entry["inputs"] for entry in found.abi if entry["type"] == "constructor"), ())
     data = found.bytecode + encode([entry["type"] for entry in inputs], arguments)
     # Estimates are refused for what is not in a block yet, and a trial has no reason to be mean.

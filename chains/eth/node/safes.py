@@ -1,4 +1,4 @@
-"""What became of Safes' transactions: which nonce was used by what, read from one node.
+"""What became of Safes' transactions, which nonce was used by what, and what a Safe is: read from one node.
 
 The event of an execution names the hash that owners have signed, and not the nonce. That is counted back from the
 Safe's nonce at the tip, by the events since: old blocks' state, which most nodes forget, is never asked for.
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Final, Protocol, TypeVar
 
 import msgspec
 
 from chains.errors import InvalidValue, NodeUnavailable, Reorganised
-from chains.eth.abi import WORD_BYTES
-from chains.eth.node.transport import Transport
+from chains.eth.abi import WORD_BYTES, address_word, selector, uint_word, word_address
+from chains.eth.address import keccak256
+from chains.eth.node.transport import Call, Reply, Transport
 from chains.eth.safe import EXECUTED, NONCE, safe_resource
+from chains.eth.safe_report import FALLBACK_SLOT, GUARD_SLOT, NOBODY, SINGLETON_SLOT, SafeReport
 from chains.eth.wire import Log, hash_text, octets, quantity
 from chains.ports import Consumption, Header
 from chains.types import BlockRef, TxId
@@ -23,6 +26,13 @@ from chains.types import BlockRef, TxId
 _T = TypeVar("_T")
 _LOGS: Final = msgspec.json.Decoder(list[Log])
 _TEXT: Final = msgspec.json.Decoder(str)
+_VERSION: Final = selector("VERSION()")
+_OWNERS: Final = selector("getOwners()")
+_THRESHOLD: Final = selector("getThreshold()")
+_MODULES: Final = (
+    selector("getModulesPaginated(address,uint256)") + address_word(bytes(19) + b"\x01") + uint_word(20)
+)
+_MAX_OWNERS: Final = 1_000
 
 
 class Headers(Protocol):
@@ -63,6 +73,50 @@ class SafeReader:
             raise NodeUnavailable(f"nonce of Safe 0x{safe.hex()}: {len(word)} bytes")
         return int.from_bytes(word, "big")
 
+    def inspect(self, safe: bytes, at: BlockRef) -> SafeReport:
+        """What is at an address (20 bytes) after a block, as it says of itself; see `safe_report.objections`.
+
+        Raises:
+            Reorganised: the node does not have this block (any more).
+            NodeUnavailable: the node cannot tell, or contradicts itself.
+        """
+        block = {"blockHash": f"0x{at.hash}"}
+        name = f"0x{safe.hex()}"
+        code, *slots = self._answers(
+            [
+                ("eth_getCode", [name, block]),
+                *(
+                    ("eth_getStorageAt", [name, f"0x{slot.hex()}", block])
+                    for slot in (SINGLETON_SLOT, GUARD_SLOT, FALLBACK_SLOT)
+                ),
+            ],
+            at,
+        )
+        if any(len(slot) != WORD_BYTES for slot in slots):
+            raise NodeUnavailable(f"storage of Safe {name}: expected words of {WORD_BYTES} bytes")
+        singleton, guard, fallback = (slot[-20:] for slot in slots)
+        [behind] = self._answers([("eth_getCode", [f"0x{singleton.hex()}", block])], at)
+        hashes = (keccak256(code), keccak256(behind))
+        blank = SafeReport(
+            safe, hashes[0], singleton, hashes[1], "", (), 0, (), _some(guard), _some(fallback), 0
+        )
+        if not blank.official:
+            return blank
+        views = (_VERSION, _OWNERS, _THRESHOLD, _MODULES, NONCE)
+        asked: list[Call] = [("eth_call", [{"to": name, "data": f"0x{view.hex()}"}, block]) for view in views]
+        version, owners, threshold, modules, nonce = self._answers(asked, at)
+        try:
+            return replace(
+                blank,
+                version=_text(version),
+                owners=_addresses(owners, WORD_BYTES),
+                threshold=_number(threshold),
+                modules=_addresses(modules, 2 * WORD_BYTES),
+                nonce=_number(nonce),
+            )
+        except (InvalidValue, UnicodeDecodeError) as error:
+            raise NodeUnavailable(f"Safe {name}: {error}") from error
+
     def executions(self, safes: Collection[bytes], block: BlockRef) -> list[Consumption]:
         """Uses of the nonces of Safes (20 bytes each) in a block; `content` is the hash that owners have signed.
 
@@ -91,6 +145,16 @@ class SafeReader:
         self._check(block)
         return uses
 
+    def _answers(self, calls: Sequence[Call], at: BlockRef) -> list[bytes]:
+        """What the node answers about a block, as bytes."""
+        return [self._answer(reply, at) for reply in self._transport.batch(calls)]
+
+    def _answer(self, reply: Reply, at: BlockRef) -> bytes:
+        if reply.failure is not None:
+            self._check(at)
+            raise NodeUnavailable(f"{reply.method} of a Safe: {reply.failure.message[:300]}")
+        return _read(octets, reply.read(_TEXT))
+
     def _later(self, safe: bytes, block: BlockRef, tip: BlockRef) -> int:
         """How often a Safe has executed after a block, up to the tip."""
         if tip.height <= block.height:
@@ -117,6 +181,33 @@ def _read(decode: Callable[[str], _T], text: str) -> _T:
         return decode(text)
     except InvalidValue as error:
         raise NodeUnavailable(f"events of Safes: {error}") from error
+
+
+def _some(address: bytes) -> bytes | None:
+    return None if address == NOBODY else address
+
+
+def _number(answer: bytes) -> int:
+    if len(answer) != WORD_BYTES:
+        raise InvalidValue(f"{len(answer)} bytes instead of a number")
+    return int.from_bytes(answer, "big")
+
+
+def _text(answer: bytes) -> str:
+    """A string that a view returned: its place, its length, itself."""
+    length = _number(answer[WORD_BYTES : 2 * WORD_BYTES])
+    if len(answer) < 2 * WORD_BYTES + length:
+        raise InvalidValue(f"a text of {length} bytes, and only {len(answer)} came")
+    return answer[2 * WORD_BYTES : 2 * WORD_BYTES + length].decode()
+
+
+def _addresses(answer: bytes, head: int) -> tuple[bytes, ...]:
+    """An array of addresses that a view returned, behind `head` bytes."""
+    count = _number(answer[head : head + WORD_BYTES])
+    items = answer[head + WORD_BYTES :]
+    if count > _MAX_OWNERS or len(items) < count * WORD_BYTES:
+        raise InvalidValue(f"{count} addresses, and {len(items)} bytes came")
+    return tuple(word_address(items[n * WORD_BYTES : (n + 1) * WORD_BYTES]) for n in range(count))
 
 
 def _hash(text: str) -> TxId:
