@@ -387,6 +387,48 @@ END $$;
 CREATE TRIGGER transaction_versions_stay BEFORE UPDATE ON transaction_versions
     FOR EACH ROW EXECUTE FUNCTION signed_bytes_stay();
 
+-- Signatures of a vault's members over one version: their daemons give them, or holders bring them as files.
+CREATE TABLE signing_sessions (
+    id             uuid PRIMARY KEY,
+    transaction_id uuid NOT NULL,
+    version        integer NOT NULL,
+    wallet         text NOT NULL,                         -- the vault
+    threshold      integer NOT NULL CHECK (threshold >= 2),
+    members        integer NOT NULL CHECK (members >= threshold),
+    state          text NOT NULL CHECK (state IN ('open', 'collecting', 'complete', 'expired', 'refused')),
+    expires_at     timestamptz NOT NULL,                  -- no member signs afterwards
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    updated_at     timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (transaction_id, version),
+    FOREIGN KEY (transaction_id, version) REFERENCES transaction_versions (transaction_id, version)
+);
+CREATE INDEX ON signing_sessions (wallet, state);
+CREATE TRIGGER signing_sessions_lifecycle BEFORE UPDATE OF state ON signing_sessions
+    FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('signing');
+
+CREATE TABLE session_members (                            -- written before a member is asked: it may have signed since
+    session_id  uuid NOT NULL REFERENCES signing_sessions (id),
+    member      text NOT NULL,                            -- cosigner or owner of the vault
+    source      text NOT NULL CHECK (source IN ('daemon', 'file')),
+    asked_at    timestamptz NOT NULL DEFAULT now(),
+    response    text,                                     -- its signatures, verified (JSON SignResponse)
+    answered_at timestamptz,
+    refused     text NOT NULL DEFAULT '',                 -- its own word that it has not signed, and why
+    PRIMARY KEY (session_id, member),
+    CHECK (response IS NULL OR refused = ''),
+    CHECK ((response IS NULL) = (answered_at IS NULL))
+);
+-- What a member has signed stays signed.
+CREATE FUNCTION member_signatures_stay() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF OLD.response IS NOT NULL AND NEW.response IS DISTINCT FROM OLD.response THEN
+        RAISE EXCEPTION 'a member''s signatures never change' USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER session_members_stay BEFORE UPDATE ON session_members
+    FOR EACH ROW EXECUTE FUNCTION member_signatures_stay();
+
 CREATE TABLE reservations (                               -- one resource, one transaction: the database refuses a second
     chain          text NOT NULL,
     resource       text NOT NULL,
@@ -1219,6 +1261,9 @@ GRANT INSERT (withdrawal_id, data, fingerprint, fingerprint_key, attached_by, st
 GRANT UPDATE (data, state, attempts, next_attempt_at, last_error, reference, delivered_at) ON travel_rule
     TO strongroom_worker;
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
+GRANT INSERT ON signing_sessions, session_members TO strongroom_worker;
+GRANT UPDATE (state, updated_at) ON signing_sessions TO strongroom_worker;
+GRANT UPDATE (asked_at, response, answered_at, refused) ON session_members TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
 GRANT INSERT ON withdrawal_events, deposit_events, halts, policy_counts TO strongroom_worker;
 GRANT UPDATE (policy_version, unheard, approved_until) ON withdrawals TO strongroom_worker;

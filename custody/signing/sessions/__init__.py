@@ -1,0 +1,1 @@
+"""Signing sessions: signatures of a vault's members over one version of a transaction, until there are enough of them."""

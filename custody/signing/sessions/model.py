@@ -1,0 +1,75 @@
+"""A signing session as the database has it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from custody.signing.sessions.lifecycle import SessionState
+from signers.ports import SignResponse
+
+
+class Source(StrEnum):
+    """How a member is asked."""
+
+    DAEMON = "daemon"
+    """It is a signer of ours, which judges by itself."""
+    FILE = "file"
+    """A holder takes the request away and brings the signatures back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one member was asked, and has said."""
+
+    member: str
+    """Cosigner's or owner's id in the vault."""
+    source: Source
+    asked_at: datetime
+    """From then on it may have signed, whatever became of the answer."""
+    response: SignResponse | None
+    """Its signatures, verified."""
+    refused: str
+    """Why it has not signed, by its own word; empty if it has said nothing of the kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Who has signed one version of a vault's transaction."""
+
+    id: UUID
+    transaction_id: UUID
+    version: int
+    wallet: str
+    threshold: int
+    members: int
+    """How many the vault had."""
+    state: SessionState
+    expires_at: datetime
+    """No member signs afterwards."""
+    asked: Mapping[str, Asked]
+    created_at: datetime
+
+    @property
+    def signed(self) -> Mapping[str, SignResponse]:
+        """Verified signatures, by member."""
+        return {member: each.response for member, each in self.asked.items() if each.response is not None}
+
+    @property
+    def may_have_signed(self) -> int:
+        """How many members may have signed: all that were asked, but those that say that they have not."""
+        return sum(1 for each in self.asked.values() if not each.refused)
+
+    @property
+    def may_confirm(self) -> bool:
+        """Whether enough members may have signed for a block to hold it, even if we have not got their signatures."""
+        return self.may_have_signed >= self.threshold
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether so many have refused that those who have not are too few. Only asked where nobody has signed."""
+        refused = sum(1 for each in self.asked.values() if each.refused)
+        return self.members - refused < self.threshold

@@ -1,0 +1,144 @@
+"""SQL of signing sessions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+
+from chains.errors import InvalidValue
+from custody.errors import Conflict
+from custody.ids import new_id
+from custody.signing.sessions.lifecycle import SIGNING, SessionEvent, SessionState
+from custody.signing.sessions.model import Asked, Session, Source
+from custody.storage.db import Row, Tx
+from signers.ports import SignResponse
+
+
+def insert(
+    tx: Tx, transaction_id: UUID, version: int, wallet: str, threshold: int, members: int, expires_at: int
+) -> None:
+    """Open a session for a version that has just been recorded; `expires_at` in UNIX seconds."""
+    tx.execute(
+        "INSERT INTO signing_sessions (id, transaction_id, version, wallet, threshold, members, state, expires_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            new_id(),
+            transaction_id,
+            version,
+            wallet,
+            threshold,
+            members,
+            SessionState.OPEN,
+            datetime.fromtimestamp(expires_at, UTC),
+        ],
+    )
+
+
+def find(tx: Tx, transaction_id: UUID, version: int) -> Session | None:
+    """The session of a version; None: it has none, as a version of a key-set."""
+    row = tx.optional(
+        "SELECT * FROM signing_sessions WHERE transaction_id = %s AND version = %s", [transaction_id, version]
+    )
+    return None if row is None else _session(tx, row)
+
+
+def of_transaction(tx: Tx, transaction_id: UUID) -> Sequence[Session]:
+    """The sessions of all versions of a transaction, oldest first."""
+    rows = tx.all(
+        "SELECT * FROM signing_sessions WHERE transaction_id = %s ORDER BY version", [transaction_id]
+    )
+    return [_session(tx, row) for row in rows]
+
+
+def in_states(
+    tx: Tx, wallet: str | None, states: Sequence[SessionState], *, limit: int = 500
+) -> Sequence[Session]:
+    """Sessions of a wallet (None: of all) in some states, oldest first."""
+    rows = tx.all(
+        "SELECT * FROM signing_sessions WHERE (%s::text IS NULL OR wallet = %s) AND state = ANY (%s)"
+        " ORDER BY created_at, id LIMIT %s",
+        [wallet, wallet, list(states), limit],
+    )
+    return [_session(tx, row) for row in rows]
+
+
+def note_asked(tx: Tx, session: Session, member: str, source: Source) -> None:
+    """Record, before it is asked, that a member is; it may sign from then on. What it said before stays until it
+    answers again."""
+    tx.execute(
+        "INSERT INTO session_members AS m (session_id, member, source) VALUES (%s, %s, %s)"
+        " ON CONFLICT (session_id, member) DO UPDATE SET refused = '', asked_at = now() WHERE m.response IS NULL",
+        [session.id, member, source],
+    )
+
+
+def note_refused(tx: Tx, session: Session, member: str, reason: str) -> None:
+    """A member's word that it has not signed."""
+    tx.execute(
+        "UPDATE session_members SET refused = %s WHERE session_id = %s AND member = %s AND response IS NULL",
+        [reason[:500] or "refused", session.id, member],
+    )
+
+
+def keep(tx: Tx, session: Session, member: str, response: SignResponse) -> bool:
+    """Keep a member's verified signatures, once; False if they are here already."""
+    return bool(
+        tx.execute(
+            "UPDATE session_members SET response = %s, refused = '', answered_at = now()"
+            " WHERE session_id = %s AND member = %s AND response IS NULL",
+            [msgspec.json.encode(response).decode(), session.id, member],
+        )
+    )
+
+
+def apply(tx: Tx, session: Session, event: SessionEvent) -> SessionState:
+    """Move it by `event`.
+
+    Raises:
+        ImpossibleTransition: the event cannot happen in this state.
+        Conflict: it has left the state that the caller saw.
+    """
+    target = SIGNING.next(session.state, event)
+    moved = tx.execute(
+        "UPDATE signing_sessions SET state = %s, updated_at = now() WHERE id = %s AND state = %s",
+        [target, session.id, session.state],
+    )
+    if not moved:
+        raise Conflict(f"signing session {session.id} is no longer {session.state}")
+    return target
+
+
+def _session(tx: Tx, row: Row) -> Session:
+    members = tx.all("SELECT * FROM session_members WHERE session_id = %s ORDER BY member", [row["id"]])
+    return Session(
+        id=row["id"],
+        transaction_id=row["transaction_id"],
+        version=row["version"],
+        wallet=row["wallet"],
+        threshold=row["threshold"],
+        members=row["members"],
+        state=SessionState(row["state"]),
+        expires_at=row["expires_at"],
+        asked={each["member"]: _asked(each) for each in members},
+        created_at=row["created_at"],
+    )
+
+
+def _asked(row: Row) -> Asked:
+    return Asked(
+        member=row["member"],
+        source=Source(row["source"]),
+        asked_at=row["asked_at"],
+        response=None if row["response"] is None else _response(row["response"]),
+        refused=row["refused"],
+    )
+
+
+def _response(text: str) -> SignResponse:
+    try:
+        return msgspec.json.decode(text, type=SignResponse)
+    except msgspec.MsgspecError as error:
+        raise InvalidValue(f"recorded signatures: {error}") from None
