@@ -100,7 +100,9 @@ class Progress(NamedTuple):
 
 
 def capacity(version: int) -> int:
-    """Characters that a QR code of a version (1 to 40) holds: alphanumeric, error correction L (ISO/IEC 18004, table 7).
+    """Characters that a QR code of a version (1 to 40) holds: alphanumeric, with the least error correction (L).
+
+    Source: ISO/IEC 18004, table 7.
 
     Raises:
         InvalidValue: no such version.
@@ -138,7 +140,6 @@ def split(
             "use a larger version, or a file"
         )
     each = max(-(-groups // count), 1) * step
-    # Rounding up to whole groups can make a part superfluous.
     pieces = [text[at : at + each] for at in range(0, max(len(text), 1), each)]
     head = f"B${encoding}{file_type}{_base36(len(pieces))}"
     return tuple(head + _base36(number) + piece for number, piece in enumerate(pieces))
