@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Final, NoReturn, Self
 
 import coincurve
-from coincurve.keys import ffi
+from coincurve._libsecp256k1 import ffi
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
