@@ -32,6 +32,7 @@ _WITHDRAWAL: Final[dict[str, Any]] = {
     "ownership": "external",
     "whitelist": "usable",
     "destination_age_seconds": _YEAR,
+    "lookalike": False,
     "contract": False,
     "customer": "customer",
     "kyc_level": 2,

@@ -26,7 +26,7 @@ def within(inner: When, outer: When, chains: Mapping[str, str]) -> bool:
         and _bounds_within(inner, outer)
         and all(
             getattr(outer, name) in (None, getattr(inner, name))
-            for name in ("hours", "screening", "new_device", "new_ip")
+            for name in ("hours", "screening", "lookalike", "new_device", "new_ip")
         )
         and set(outer.mfa_without) <= set(inner.mfa_without)
     )

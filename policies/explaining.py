@@ -20,7 +20,13 @@ Fit = Literal["fits", "excepted", "no", "unknown"]
 
 _APART: Final = frozenset({"operation", "chain", "asset"})
 """What tells rules apart that nobody asks about here."""
-_FACTS: Final = {"units": "amount", "now": "time", "mfa_methods": "second factor", "kyc_level": "KYC level"}
+_FACTS: Final = {
+    "units": "amount",
+    "now": "time",
+    "mfa_methods": "second factor",
+    "kyc_level": "KYC level",
+    "lookalike": "look of the destination",
+}
 """Facts under names for people, where they have others."""
 
 

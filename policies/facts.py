@@ -76,6 +76,8 @@ class Facts:
     whitelist: Whitelist | None = None
     destination_age_seconds: int | None = None
     """Since whoever decides has known it; 0 if it is new."""
+    lookalike: bool | None = None
+    """Whether it begins and ends like a destination that the payer has known for longer; False for whitelisted ones."""
     contract: bool | None = None
     """Whether the destination has code."""
     customer: str | None = None

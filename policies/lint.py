@@ -29,6 +29,7 @@ _WITHDRAWAL_ONLY: Final = {
     "destination_younger_than": "the destination's age",
     "kyc_below": "the KYC level",
     "screening": "screening",
+    "lookalike": "what the destination looks like",
     "new_device": "the device",
     "new_ip": "the network address",
     "password_younger_than": "the password's age",
@@ -266,6 +267,8 @@ def _unseen(rule: Rule) -> Iterator[str]:
             yield from (_UNSEEN[kind] for kind in scope.destinations if kind in _UNSEEN)
         if scope.screening is not None:
             yield "screening"
+        if scope.lookalike is not None:
+            yield "what a destination looks like"
     for check in rule.checks:
         yield {
             "screening": "screening",

@@ -149,10 +149,13 @@ def _session(when: When) -> Iterable[Condition]:
     ):
         if bound is not None:
             yield name, _below(name, bound)
-    if when.new_device is not None:
-        yield "new_device", _one_of("new_device", frozenset({when.new_device}))
-    if when.new_ip is not None:
-        yield "new_ip", _one_of("new_ip", frozenset({when.new_ip}))
+    for name, wanted in (
+        ("lookalike", when.lookalike),
+        ("new_device", when.new_device),
+        ("new_ip", when.new_ip),
+    ):
+        if wanted is not None:
+            yield name, _one_of(name, frozenset({wanted}))
     if when.mfa_fewer_than is not None:
         yield "mfa_methods", _fewer(when.mfa_fewer_than)
     if when.mfa_without:

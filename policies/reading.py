@@ -59,7 +59,7 @@ _AMOUNTS: Final = ("amount_from", "amount_below")
 _VALUES: Final = ("value_from", "value_below")
 _SMALL: Final = {"kyc_below": (0, 100), "mfa_fewer_than": (1, 8)}
 WHEN_KEYS: Final = (
-    *LISTS, *_AMOUNTS, *_VALUES, *_DURATIONS, *_SMALL, "hours", "screening", "new_device", "new_ip",
+    *LISTS, *_AMOUNTS, *_VALUES, *_DURATIONS, *_SMALL, "hours", "screening", "lookalike", "new_device", "new_ip",
 )  # fmt: skip
 RULE_KEYS: Final = (
     "id", "about", "when", "unless", "deny", "route", "approvals", "delay", "checks", "verdict", "limit",
@@ -283,7 +283,7 @@ class _Reader(FieldReader):
             told[key] = self.one(table.get(key), key, notation.duration)
         for key, (low, high) in _SMALL.items():
             told[key] = self.one(table.get(key), key, scalars.small(key, low, high))
-        for key in ("new_device", "new_ip"):
+        for key in ("lookalike", "new_device", "new_ip"):
             told[key] = self.one(table.get(key), key, scalars.yes_or_no)
         told["hours"] = self.one(table.get("hours"), "hours", notation.hours)
         told["screening"] = self.choice(table.get("screening"), "screening", ("clear", "hit"))

@@ -26,7 +26,7 @@ NOBODY_ASKED: Final = "nobody"
 
 _MINUTE: Final = 60
 _Parse = Callable[[str], Any]
-BOOLS: Final = ("contract", "travel_rule", "ownership_proof", "new_device", "new_ip")
+BOOLS: Final = ("lookalike", "contract", "travel_rule", "ownership_proof", "new_device", "new_ip")
 AGES: Final = {
     "destination_age": "destination_age_seconds",
     "password_age": "password_age_seconds",
@@ -47,8 +47,9 @@ _FIRST: Final = ("amount", "value", "destination", "at")
 """What says more comes first, so that what says it exactly overrides it."""
 FACT_KEYS: Final = (
     "operation", "action", "asset", "amount", "value", "chain", "source", "destination", "ownership", "whitelist",
-    "destination_age", "contract", "customer", "kyc_level", "initiator", "screening", "travel_rule", "ownership_proof",
-    "new_device", "new_ip", "password_age", "mfa_age", "mfa_methods", "order", "account", "halts", "reverts", "at",
+    "destination_age", "lookalike", "contract", "customer", "kyc_level", "initiator", "screening", "travel_rule",
+    "ownership_proof", "new_device", "new_ip", "password_age", "mfa_age", "mfa_methods", "order", "account", "halts",
+    "reverts", "at",
 )  # fmt: skip
 _WHOSE: Final[dict[str, dict[str, Any]]] = {
     "internal": {"ownership": "customer"},

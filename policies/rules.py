@@ -80,6 +80,8 @@ class When(Part, frozen=True):
     destinations: tuple[DestinationScope, ...] = ()
     destination_younger_than: Seconds | None = None
     """Whoever decides has known it for less than so many seconds."""
+    lookalike: bool | None = None
+    """It begins and ends like another destination of the same payer, and is another."""
     customers: tuple[Name, ...] = ()
     kyc_below: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
     initiators: tuple[Name, ...] = ()

@@ -35,7 +35,7 @@ _OWNERSHIP: Final = ("external", "customer", "house")
 _WHITELIST: Final = ("absent", "cooling", "usable")
 _SCREENING: Final = ("clear", "hit")
 _NUMBERS: Final = ("units", "destination_age_seconds", "kyc_level", "password_age_seconds", "mfa_age_seconds")
-_FLAGS: Final = ("contract", "travel_rule", "ownership_proof", "new_device", "new_ip")
+_FLAGS: Final = ("lookalike", "contract", "travel_rule", "ownership_proof", "new_device", "new_ip")
 _NEEDED: Final = ("chain", "asset", "units", "destination", "customer", "initiator", "ownership")
 _OPTIONAL: Final = (
     "action", "source", "destination_age_seconds", "kyc_level", "password_age_seconds", "mfa_age_seconds", "value",
@@ -186,7 +186,11 @@ class Withdrawal:
                 yield self._told(fact, self.number[fact] < bound)
         if when.screening is not None:
             yield self._told("screening", self.hit == z3.BoolVal(when.screening == "hit"))
-        for fact, wanted in (("new_device", when.new_device), ("new_ip", when.new_ip)):
+        for fact, wanted in (
+            ("lookalike", when.lookalike),
+            ("new_device", when.new_device),
+            ("new_ip", when.new_ip),
+        ):
             if wanted is not None:
                 yield self._told(fact, self.flags[fact] == z3.BoolVal(wanted))
         if when.mfa_fewer_than is not None:

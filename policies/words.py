@@ -153,6 +153,8 @@ def _who(when: When) -> Iterator[str]:
         yield f"within {told_hours(when.hours)}"
     if when.screening is not None:
         yield "which screening clears" if when.screening == "clear" else "which screening objects to"
+    if when.lookalike is not None:
+        yield f"whose destination looks {'like' if when.lookalike else 'unlike'} another known one"
     for told, new in (("device", when.new_device), ("network address", when.new_ip)):
         if new is not None:
             yield f"from a {'new' if new else 'known'} {told}"

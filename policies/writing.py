@@ -122,7 +122,7 @@ class _Writer:
         for key in ("kyc_below", "mfa_fewer_than"):
             number = getattr(when, key)
             told[key] = None if number is None else str(number)
-        for key in ("new_device", "new_ip"):
+        for key in ("lookalike", "new_device", "new_ip"):
             answer = getattr(when, key)
             told[key] = None if answer is None else _yes(answer)
         told["hours"] = None if when.hours is None else notation.told_hours(when.hours)

@@ -51,4 +51,5 @@ class Destination:
     """0 if it is new."""
     ownership_proof: bool
     lookalikes: tuple[str, ...]
-    """Known addresses of the same owner that it could be taken for; only if it is not whitelisted itself."""
+    """Addresses that its owner has known for longer, and that it could be taken for; only if it is not whitelisted
+    itself."""

@@ -133,14 +133,24 @@ def known_since(tx: Tx, owner: str, chain: str, address: str) -> int | None:
     return None if row is None else int(row["since"].timestamp())
 
 
-def known(tx: Tx, owner: str, chain: str, tail: str) -> list[str]:
-    """An owner's known destinations that end so, upper and lower case aside."""
+def known(tx: Tx, owner: str, chain: str, tail: str, *, until: int | None) -> list[str]:
+    """An owner's destinations that end so, upper and lower case aside.
+
+    Args:
+        tx: a transaction.
+        owner: a customer, or `house`.
+        chain: its chain.
+        tail: last characters.
+        until: only those that were known then (UNIX seconds); None: all.
+    """
     rows = tx.all(
         "SELECT address FROM destinations WHERE owner = %(owner)s AND chain = %(chain)s"
         "  AND right(lower(address), length(%(tail)s)) = lower(%(tail)s)"
-        " UNION SELECT address FROM whitelist WHERE owner = %(owner)s AND chain = %(chain)s AND state <> 'removed'"
+        "  AND (%(until)s::bigint IS NULL OR since < to_timestamp(%(until)s::bigint + 1))"
+        " UNION SELECT address FROM whitelist WHERE owner = %(owner)s AND chain = %(chain)s"
+        "  AND state IN ('requested', 'confirmed')"  # what is listed is known
         "  AND right(lower(address), length(%(tail)s)) = lower(%(tail)s)",
-        {"owner": owner, "chain": chain, "tail": tail},
+        {"owner": owner, "chain": chain, "tail": tail, "until": until},
     )
     return [row["address"] for row in rows]
 

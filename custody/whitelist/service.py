@@ -165,8 +165,10 @@ def standing_of(entry: Entry, bundle: Bundle, *, now: int) -> Standing:
 
 
 def similar(tx: Tx, owner: str, chain: str, address: str, ends: Ends = ENDS) -> tuple[str, ...]:
-    """Known addresses of an owner that this one could be taken for."""
-    return lookalikes(address, repository.known(tx, owner, chain, address[-ends.tail :]), ends)
+    """Addresses that an owner has known for longer than this one, and that it could be taken for."""
+    since = repository.known_since(tx, owner, chain, address)
+    known = repository.known(tx, owner, chain, address[-ends.tail :], until=since)
+    return lookalikes(address, known, ends)
 
 
 def list_confirmed(db: Database, bundle: Bundle, *, now: int, ends: Ends = ENDS) -> int:

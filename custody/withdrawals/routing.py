@@ -171,6 +171,7 @@ def gather(
         whitelist=None if destination is None else destination.whitelist,
         destination_age_seconds=None if destination is None else destination.age_seconds,
         ownership_proof=None if destination is None else destination.ownership_proof,
+        lookalike=None if destination is None else bool(destination.lookalikes),
         contract=None if code is None else code.there,
         screening=screening,
         travel_rule=travelrule.is_attached(tx, keys, withdrawal),

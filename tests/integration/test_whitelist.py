@@ -27,6 +27,7 @@ from tests.fakes.till import Till
 
 HOUR = 3600
 LISTED_ONLY = Rule(id="listed-only", when=When(destinations=("one-time",)), deny="list it first")
+LOOKALIKE = Rule(id="lookalike", when=When(lookalike=True), deny="not the one that you know")
 YOUNG = Rule(id="young", when=When(destination_younger_than=HOUR), deny="the destination is too new")
 
 
@@ -307,12 +308,27 @@ def test_a_lookalike_of_a_known_address_is_warned_about_and_recorded(lister: Lis
     till.route()
     [row] = till.query("SELECT decision FROM withdrawals WHERE id = %s", withdrawal.id)
     assert row["decision"]["lookalikes"] == [known]
+    assert row["decision"]["facts"]["lookalike"] is True
     [alert] = till.query("SELECT message FROM alerts WHERE type = 'destination.lookalike'")
     assert address in alert["message"]
     assert known in alert["message"]
     with till.api.snapshot() as tx:
         assert service.similar(tx, "alice", CHAIN, address) == (known,)
         assert service.similar(tx, "bob", CHAIN, address) == ()
+
+
+def test_fault_43_a_rule_denies_what_looks_like_an_older_destination_and_nothing_else(lister: Lister) -> None:
+    till, address = lister.till, lister.till.outside.address()
+    head, tail = address[len("bcrt1q") :][:4], address[-4:]
+    with till.db.transaction() as tx:
+        service.note_destination(tx, "alice", CHAIN, f"bcrt1q{head}{'q' * 30}{tail}", now=lister.now() - HOUR)
+    till.adopt(3, requirements=(LOOKALIKE,))
+    assert lister.pay(address) == ("rejected", "denied: not the one that you know (rule lookalike)")
+    # Whitelisted by the caller's own signature, it is meant. Then it is the older one's turn to be no lookalike of it.
+    lister.listed(address, ago=25 * HOUR)
+    assert lister.pay(address)[0] != "rejected"
+    with till.api.snapshot() as tx:
+        assert service.similar(tx, "alice", CHAIN, f"bcrt1q{head}{'q' * 30}{tail}") == ()
 
 
 # What somebody with SQL can do.

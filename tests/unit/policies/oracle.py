@@ -249,6 +249,7 @@ def questions(policy: Policy, when: When, facts: Facts, tier: str | None) -> lis
         answers.append(yes(is_within(when.hours, facts.now)))
     for asked, told in [
         (when.screening, facts.screening),
+        (when.lookalike, facts.lookalike),
         (when.new_device, facts.new_device),
         (when.new_ip, facts.new_ip),
     ]:

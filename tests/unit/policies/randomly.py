@@ -97,6 +97,7 @@ def facts(random: Random, now: int, *, hidden: float) -> Facts:
         "ownership": _mostly(random, "external", ("customer", "customer", "customer", "house")),
         "whitelist": random.choice(list(Whitelist)),
         "destination_age_seconds": random.choice(NUMBERS),
+        "lookalike": random.random() < 0.3,
         "contract": random.random() < 0.3,
         "customer": random.choice(CUSTOMERS),
         "kyc_level": random.randrange(0, 4),
@@ -192,7 +193,7 @@ def when(random: Random, *, tiers: bool, most: int) -> When:
 _CONDITIONS: Final = (
     "tiers", "operations", "actions", "chains", "assets", "sources", "destinations", "destinations", "destinations",
     "destination_younger_than", "customers", "kyc_below", "initiators", "amount_from", "amount_below", "amount_from",
-    "amount_below", "value_from", "value_below", "hours", "screening", "new_device", "new_ip",
+    "amount_below", "value_from", "value_below", "hours", "screening", "lookalike", "new_device", "new_ip",
     "password_younger_than", "mfa_younger_than", "mfa_fewer_than", "mfa_without",
 )  # fmt: skip
 
@@ -224,7 +225,7 @@ def _condition(random: Random, name: str) -> Any:
             return Hours(days=_some(random, DAYS), from_minute=first, to_minute=end)
         case "screening":
             return random.choice(("clear", "hit"))
-        case "new_device" | "new_ip":
+        case "lookalike" | "new_device" | "new_ip":
             return random.random() < 0.5
         case "mfa_fewer_than" | "kyc_below":
             return random.randrange(1, 4)

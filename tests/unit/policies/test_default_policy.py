@@ -118,7 +118,7 @@ def test_hot_pays_five_bitcoin_in_a_day_and_more_waits(engine: Engine) -> None:
 @pytest.mark.parametrize(
     "fact",
     ["destination_age_seconds", "kyc_level", "password_age_seconds", "mfa_age_seconds", "mfa_methods", "new_device",
-     "screening", "travel_rule"],
+     "lookalike", "screening", "travel_rule"],
 )  # fmt: skip
 def test_what_it_asks_for_and_nobody_knows_denies(engine: Engine, fact: str) -> None:
     unknown: dict[str, Any] = {fact: None}

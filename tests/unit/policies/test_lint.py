@@ -46,7 +46,7 @@ def test_the_shipped_policy_has_neither_errors_nor_warnings() -> None:
     found = lint(bundle(policy))
     assert [str(each) for each in found if each.severity != "note"] == []
     assert {each.rule for each in found if each.code == "online-only"} == {
-        "screening", "travel-rule.BTC", "travel-rule.ETH", "travel-rule.USDC", "travel-rule.USDT",
+        "lookalike", "screening", "travel-rule.BTC", "travel-rule.ETH", "travel-rule.USDC", "travel-rule.USDT",
         "house-stays-inside", "house-hot", "house-warm", "house-cold", "administration", "second-person",
         "refill-window.BTC", "refill-window.ETH", "refill-window.USDC", "refill-window.USDT",
     }  # fmt: skip

@@ -360,7 +360,7 @@ def test_what_is_no_policy_at_all_is_told(text: str, told: list[str]) -> None:
          ("2:19: `when` is a mapping: write its keys, of operation, action, chain, asset, source, tier, destination,"
          " customer, initiator, mfa_without, amount_from, amount_below, value_from, value_below,"
          " destination_younger_than, password_younger_than, mfa_younger_than, kyc_below, mfa_fewer_than, hours,"
-         " screening, new_device or new_ip")),
+         " screening, lookalike, new_device or new_ip")),
         (
             '{id: a, about: "all \\u202E is well", route: hot}',
             "2:20: remove the character U+202E: it doesn't show, and could hide what does",

@@ -26,7 +26,7 @@ from tests.unit.policies.randomly import NOON, NUMBERS, facts, policy
 CHUNKS, POLICIES, EACH = 5, 60, 5
 WHITELIST = ("absent", "cooling", "usable")
 NUMBERED = ("units", "destination_age_seconds", "kyc_level", "password_age_seconds", "mfa_age_seconds")
-FLAGS = ("contract", "travel_rule", "ownership_proof", "new_device", "new_ip")
+FLAGS = ("lookalike", "contract", "travel_rule", "ownership_proof", "new_device", "new_ip")
 
 
 def withdrawal(random: Random) -> Facts:
