@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 from uuid import UUID
 
 import msgspec
@@ -23,6 +23,7 @@ from custody.console.root import AsJson, app, uuid_text
 from policies.bundle import Bundle, SignedBundle
 
 if TYPE_CHECKING:
+    from custody.storage.db import Tx
     from policies.explaining import Explanation
 
 BUNDLE_VARIABLE: Final = "STRONGROOM_BUNDLE_PATH"
@@ -104,30 +105,26 @@ def explain(
 ) -> None:
     """Say why the policy answers as it does: rules that fit and that don't, and what is left in each window.
 
-    For a withdrawal the facts and windows are those of its record, and the workers' settings say where that is.
+    For a withdrawal the facts and windows are those of its record, the rules those of the bundle that was in force
+    then, as officers had lowered it. The workers' settings say where the records are.
     """
     shown = output(as_json=as_json)
     with readable(shown):
-        if bundle is None:
-            raise InvalidValue(f"name the signed bundle: --bundle FILE, or {BUNDLE_VARIABLE}")
         if (withdrawal is None) is (given is None):
             raise InvalidValue("name a withdrawal, or facts with --given, and not both")
-        chosen = chosen_bundle(bundle, file)
+        if bundle is None and (given is not None or file is not None):
+            raise InvalidValue(f"name the signed bundle: --bundle FILE, or {BUNDLE_VARIABLE}")
         recorded: Mapping[str, Any] | None = None
         if given is not None:
-            explanation = _of_facts(chosen, given, spent)
+            explanation = _of_facts(chosen_bundle(cast(Path, bundle), file), given, spent)
         else:
-            stored = _recorded(shown, str(withdrawal))
-            explanation, recorded = _of_record(chosen, stored, drafted=file is not None)
+            explanation, recorded = _of_record(shown, str(withdrawal), bundle, file)
         if shown.form is Form.PROGRAMS:
             _print({**explanation.describe(), "recorded": recorded})
             return
         if recorded is not None:
             what = recorded.get("tier") or recorded["outcome"]
-            typer.echo(
-                f"The record says {what}, and not the same as this: an officer's lower numbers were in force, or it was"
-                " edited."
-            )
+            typer.echo(f"The record says {what}, and not the same as this: it was edited.")
         typer.echo("\n".join(explanation.lines()))
 
 
@@ -294,35 +291,52 @@ def _of_facts(bundle: Bundle, given: str, spent: str) -> Explanation:
 
 
 def _of_record(
-    bundle: Bundle, stored: Mapping[str, Any], *, drafted: bool
+    shown: Output, withdrawal: str, bundle: Path | None, file: Path | None
 ) -> tuple[Explanation, Mapping[str, Any] | None]:
     """Why it was decided so; and what the record says, where that is not the same."""
+    from custody.console.operator import workers_database
+    from custody.withdrawals.repository import decision_of
     from policies.engine import SpentTable
     from policies.explaining import explain as explained
+    from policies.overlays import with_limits
     from policies.records import read, same
 
-    record = read(stored)
-    if record.bundle_version != bundle.version:
+    with workers_database(shown) as tx:
+        stored = decision_of(tx, UUID(uuid_text(withdrawal)))
+        if stored is None:
+            raise InvalidValue(f"withdrawal {withdrawal}: there is none, or nothing was decided about it yet")
+        record = read(stored)
+        if bundle is not None and file is not None:
+            # A draft has windows of its own, which the record knows nothing of.
+            drafted = chosen_bundle(bundle, file)
+            return explained(drafted, record.facts, lambda key, limit: record.spent.get(key, 0)), None
+        named = None if bundle is None else chosen_bundle(bundle, None)
+        if named is None or named.version != record.bundle_version:
+            named = bundles_in_force(tx)(record.bundle_version)
+    if named is None:
         raise InvalidValue(
-            f"it was decided under version {record.bundle_version} of the bundle, this is {bundle.version}: name that"
-            " one with --bundle"
+            f"it was decided under version {record.bundle_version} of the bundle, which was never in force here by the"
+            " quorum's signatures: name that one with --bundle"
         )
-    if drafted:
-        # A draft has windows of its own, which the record knows nothing of.
-        return explained(bundle, record.facts, lambda key, limit: record.spent.get(key, 0)), None
-    explanation = explained(bundle, record.facts, SpentTable(record.spent))
+    explanation = explained(with_limits(named, record.lowered), record.facts, SpentTable(record.spent))
     return explanation, None if same(record, explanation.decision) else record.decided
 
 
-def _recorded(shown: Output, withdrawal: str) -> Mapping[str, Any]:
-    from custody.console.operator import workers_database
-    from custody.withdrawals.repository import decision_of
+def bundles_in_force(tx: Tx) -> Callable[[int], Bundle | None]:
+    """By version, what was in force here by the quorum's signatures, as the workers' settings name its root."""
+    from custody.console.acting import worker_settings
+    from custody.officers.service import once_in_force
+    from custody.wiring import read_trust_root
 
-    with workers_database(shown) as tx:
-        found = decision_of(tx, UUID(uuid_text(withdrawal)))
-    if found is None:
-        raise InvalidValue(f"withdrawal {withdrawal}: there is none, or nothing was decided about it yet")
-    return found
+    root = read_trust_root(worker_settings().trust_root_path)
+    known: dict[int, Bundle | None] = {}
+
+    def of_version(version: int) -> Bundle | None:
+        if version not in known:
+            known[version] = once_in_force(tx, version, root)
+        return known[version]
+
+    return of_version
 
 
 def _examined(bundle: Bundle) -> list[str]:

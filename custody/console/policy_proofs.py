@@ -17,7 +17,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from chains.errors import InvalidValue
 from custody.console.outcome import Exit, Form, Output, output
-from custody.console.policy import BundleOption, PolicyFile, chosen_bundle, policy_app, readable
+from custody.console.policy import (
+    BundleOption,
+    PolicyFile,
+    bundles_in_force,
+    chosen_bundle,
+    policy_app,
+    readable,
+)
 from custody.console.root import AsJson
 from policies.bundle import Bundle
 from policies.rules import COLDER, Route, When
@@ -181,19 +188,7 @@ def _bundles(bundle: Path | None, tx: Tx | None) -> Callable[[int], Bundle | Non
     if bundle is not None or tx is None:
         chosen = chosen_bundle(cast(Path, bundle), None)
         return lambda version: chosen if version == chosen.version else None
-    from custody.console.acting import worker_settings
-    from custody.officers.service import once_in_force
-    from custody.wiring import read_trust_root
-
-    root = read_trust_root(worker_settings().trust_root_path)
-    known: dict[int, Bundle | None] = {}
-
-    def of_version(version: int) -> Bundle | None:
-        if version not in known:
-            known[version] = once_in_force(tx, version, root)
-        return known[version]
-
-    return of_version
+    return bundles_in_force(tx)
 
 
 @prove_app.command("never")

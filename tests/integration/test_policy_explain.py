@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,10 @@ from typer.testing import CliRunner, Result
 from custody.console.app import app
 from custody.console.policy import policy_app
 from custody.ids import new_id
+from custody.officers.repository import note_adoption, note_bundle
 from policies.bundle import SignedBundle
+from policies.overlays import lowered
+from policies.statements import Lowering
 from tests.fakes.api import as_role
 from tests.fakes.till import Till
 
@@ -109,6 +113,33 @@ def test_what_was_not_decided_or_decided_under_another_bundle_is_refused(
     till.route()
     done = explained(str(waiting.id), version=2)
     assert done.exit_code == 2
-    assert (
-        "it was decided under version 1 of the bundle, this is 2: name that one with --bundle" in done.stderr
+    assert "it was decided under version 1 of the bundle, which was never in force here" in done.stderr
+
+
+def test_it_finds_the_bundle_of_the_record_by_itself_as_an_officer_had_lowered_it(
+    till: Till, explained: Explained
+) -> None:
+    alice = till.customer("alice", 3_000_000)
+    raw = till.house.signed(till.bundle).encode()
+    with till.admin.transaction() as tx:
+        note_bundle(tx, till.bundle, raw, seen_at=1)
+        note_adoption(tx, raw, adopted_at=1)
+    target = "rule:BTC-customer-window:at_most"
+    lowering = Lowering(
+        v=1,
+        issued_at=int(time.time()),
+        target=target,
+        value="900000",
+        reason="odd",
+        officer="olga",
+        bundle_version=1,
     )
+    till.bundle = lowered(till.bundle, [lowering])
+    stopped = till.request(alice, 1_000_000)
+    till.route()
+    # The file has a later bundle meanwhile, in which nothing is lowered.
+    done = explained(str(stopped.id), version=2)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("Denied:\n  limit: "), done.stdout
+    assert "0 BTC of 0.009 BTC of alice are used" in done.stdout
+    assert json.loads(explained(str(stopped.id), "--json", version=2).stdout)["recorded"] is None
