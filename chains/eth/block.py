@@ -15,6 +15,7 @@ from chains.eth.abi import word_address
 from chains.eth.address import checksummed
 from chains.eth.erc20 import TRANSFER_TOPIC, decode_transfer
 from chains.eth.forwarder import ETHER_FLUSHED_TOPIC
+from chains.eth.safe import decode_execution, parse_safe_resource
 from chains.eth.tx import TYPE, SignedTx, UnsignedTx
 from chains.eth.watch import WatchedSenders
 from chains.eth.wire import (
@@ -52,8 +53,8 @@ class Transfer:
 class Silent:
     """A token transfer of ours that did not fail, and that no event confirms: the token may have said no."""
 
-    txid: str
-    """As JSON-RPC has it, with 0x."""
+    resource: str
+    """What it has used up."""
     sender: bytes
     contract: str
     """EIP-55."""
@@ -265,7 +266,37 @@ def silent(tx: MinedTx, receipt: TxReceipt, contracts: Mapping[bytes, str]) -> S
         _tells_of(log, octets(tx.to or ""), sender, wanted.to) for log in receipt.logs
     ):
         return None
-    return Silent(tx.hash, sender, contract, wanted.units)
+    return Silent(resource_of(tx), sender, contract, wanted.units)
+
+
+def silent_execution(
+    use: Consumption, tx: MinedTx, claims: Iterable[Transfer], contracts: Mapping[bytes, str]
+) -> Silent | None:
+    """The same of a token transfer by a Safe, which looks at whether a call failed and not at what it returned.
+
+    Args:
+        use: of the Safe's nonce.
+        tx: that carried it out. One that calls another contract, which then calls the Safe, is not looked into.
+        claims: all events of the block that concern us.
+        contracts: EIP-55 text of each listed token's address.
+    """
+    safe, nonce = parse_safe_resource(use.resource)
+    if not use.succeeded or tx.to is None or octets(tx.to) != safe:
+        return None
+    try:
+        inner = decode_execution(octets(tx.data), nonce).tx
+        contract, wanted = contracts.get(inner.to), decode_transfer(inner.data)
+    except InvalidValue:
+        return None
+    told = any(
+        (each.txid, each.contract, each.sender, each.to) == (tx.hash, contract, safe, wanted.to)
+        for each in claims
+    )
+    return (
+        None
+        if contract is None or not wanted.units or told
+        else Silent(use.resource, safe, contract, wanted.units)
+    )
 
 
 def _tells_of(log: ReceiptLog, contract: bytes, sender: bytes, to: bytes) -> bool:
@@ -279,7 +310,7 @@ def _tells_of(log: ReceiptLog, contract: bytes, sender: bytes, to: bytes) -> boo
 def unpaid(
     found: Sequence[Silent], claims: Iterable[Transfer], balances: Mapping[tuple[bytes, str], tuple[int, int]]
 ) -> frozenset[str]:
-    """Ids of those silent transfers that the sender's balance does not show either: nothing has left.
+    """What those silent transfers have used up that the sender's balance does not show either: nothing has left.
 
     Args:
         found: of one block.
@@ -296,7 +327,7 @@ def unpaid(
     for transfer in found:
         key = transfer.sender, transfer.contract
         if left[key] < transfer.units:
-            none.add(transfer.txid)
+            none.add(transfer.resource)
         else:
             left[key] -= transfer.units
     return frozenset(none)

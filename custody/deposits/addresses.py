@@ -6,31 +6,44 @@ from dataclasses import dataclass
 
 import msgspec
 
+from chains.eth.address import raw_address
+from chains.eth.safe import safe_resource
+from chains.eth.tx import nonce_resource
 from custody.deposits import repository
 from custody.deposits.attestation import DEPOSITS, HOUSE, address_path, derive, verify
 from custody.deposits.model import AddressRow, Purpose
 from custody.errors import UnknownCustomer
 from custody.storage.db import Database, Tx
 from custody.storage.events import emit
-from policies.bundle import Bundle, EvmKeyset
+from policies.bundle import Bundle, EvmKeyset, EvmVault, GasPayer
 from signers.ports import AttestRequest, SignedAttestation, Signer
 
+EvmWallet = EvmKeyset | EvmVault | GasPayer
+"""A wallet of the EVM family: it has one address that pays, and nonces of its own."""
 
-def evm_keysets(bundle: Bundle, chain: str) -> list[EvmKeyset]:
-    """The key-sets of an EVM chain; none on others."""
-    return [each for each in bundle.keysets if isinstance(each, EvmKeyset) and each.chain == chain]
+
+def evm_wallets(bundle: Bundle, chain: str) -> list[EvmWallet]:
+    """Key-sets, Safes and gas payers of an EVM chain; none on others."""
+    return [each for each in bundle.wallets if isinstance(each, EvmWallet) and each.chain == chain]
+
+
+def nonces_of(wallet: EvmWallet) -> str:
+    """What stands before the nonces of a wallet in the resources that it uses up."""
+    account = raw_address(wallet.address)
+    resource = safe_resource(account, 0) if isinstance(wallet, EvmVault) else nonce_resource(account, 0)
+    return resource.rpartition(":")[0]
 
 
 def ensure_house(tx: Tx, bundle: Bundle, chain: str) -> None:
-    """Store the addresses of the keys themselves, which pay and hold what was swept. Again changes nothing.
+    """Store the addresses of the keys and Safes themselves, which pay and hold what was swept. Again changes nothing.
 
     What arrives there is nobody's: it goes to suspense, and is how operators bring the money for gas.
     """
-    for keyset in evm_keysets(bundle, chain):
-        address, script = derive(bundle, keyset.id, HOUSE, 0)
+    for wallet in evm_wallets(bundle, chain):
+        address, script = derive(bundle, wallet.id, HOUSE, 0)
         native = bundle.network(chain).native_asset
         repository.ensure_house_address(
-            tx, chain=chain, keyset=keyset.id, asset=native, branch=HOUSE, address=address, script=script
+            tx, chain=chain, keyset=wallet.id, asset=native, branch=HOUSE, address=address, script=script
         )
 
 

@@ -19,14 +19,23 @@ from chains.errors import InvalidValue, PermanentError
 from chains.eth.address import raw_address
 from chains.eth.forwarder import agreed_forwarder
 from custody.deposits.model import AddressRow, Purpose
-from policies.bundle import BitcoinNetwork, Bundle, EvmKeyset, KeysetEntry, ScriptType
+from policies.bundle import (
+    BitcoinKeyset,
+    BitcoinNetwork,
+    Bundle,
+    EvmKeyset,
+    EvmVault,
+    GasPayer,
+    KeysetEntry,
+    ScriptType,
+)
 from policies.canonical import BadSignature, verify_ed25519
 from signers.ports import SignedAttestation
 
 DEPOSITS: Final = 0
 """The branch of addresses that customers are given."""
 HOUSE: Final = 1
-"""The branch of our own: change on BTC, the key's address (index 0) on EVM chains."""
+"""The branch of our own: change on BTC, the address of a key or Safe (index 0) on EVM chains."""
 _MAX_REMEMBERED: Final = 100_000
 
 
@@ -43,22 +52,24 @@ def address_path(keyset: KeysetEntry, branch: int, index: int) -> str:
     return f"{keyset.account_path}/{branch}/{index}"
 
 
-def derive(bundle: Bundle, keyset_id: str, branch: int, index: int) -> tuple[str, bytes]:
-    """The address text and script (on EVM chains: the 20 bytes) at a path of a key-set, agreed by two implementations.
+def derive(bundle: Bundle, wallet: str, branch: int, index: int) -> tuple[str, bytes]:
+    """The address text and script (on EVM chains: the 20 bytes) at a path of a wallet, agreed by two implementations.
 
     Raises:
-        InvalidValue: the bundle has no such key-set, or the path is impossible.
+        InvalidValue: the bundle has no such wallet, or the path is impossible.
         DerivationDisagreement: the implementations differ.
     """
-    keyset = bundle.keyset(keyset_id)
-    if isinstance(keyset, EvmKeyset):
-        return _evm_address(keyset, branch, index)
-    network = bundle.network(keyset.chain)
-    if not isinstance(network, BitcoinNetwork):
-        raise InvalidValue(f"key-set {keyset_id} is of another family than {keyset.chain}")
-    account = _account(keyset.account, network.network, keyset.script)
+    entry = bundle.wallet(wallet)
+    if isinstance(entry, EvmKeyset):
+        return _evm_address(entry, branch, index)
+    if isinstance(entry, EvmVault | GasPayer):
+        return _own_address(entry, branch, index)
+    network = bundle.network(entry.chain)
+    if not isinstance(entry, BitcoinKeyset) or not isinstance(network, BitcoinNetwork):
+        raise InvalidValue(f"{wallet} is of another family than {entry.chain}, or derives no addresses")
+    account = _account(entry.account, network.network, entry.script)
     text = agreed_address(account, branch, index)
-    return text, parse_address(text, NETWORKS[network.network], keyset.chain).script
+    return text, parse_address(text, NETWORKS[network.network], entry.chain).script
 
 
 def verify(
@@ -142,7 +153,7 @@ def verify_ours(row: AddressRow, bundle: Bundle) -> None:
     """
     try:
         text, script = derive(bundle, row.keyset, row.branch, row.index)
-        chain = bundle.keyset(row.keyset).chain
+        chain = bundle.wallet(row.keyset).chain
     except InvalidValue as error:
         raise AddressNotOurs(f"address {row.address}: {error}") from error
     if (row.address, row.script, row.chain) != (text, script, chain):
@@ -200,6 +211,12 @@ def _evm_address(keyset: EvmKeyset, branch: int, index: int) -> tuple[str, bytes
             f"{keyset.id} has no path {branch}/{index}: 0/n are its forwarders, 1/0 is its key"
         )
     return text, raw_address(text)
+
+
+def _own_address(entry: EvmVault | GasPayer, branch: int, index: int) -> tuple[str, bytes]:
+    if (branch, index) != (HOUSE, 0):
+        raise InvalidValue(f"{entry.id} has no path {branch}/{index}: it has one address, 1/0")
+    return entry.address, raw_address(entry.address)
 
 
 @lru_cache(maxsize=64)

@@ -320,7 +320,7 @@ def _in_danger(
 
     Whoever has the keys could pay to himself, be credited, and take his deposit back.
     """
-    lost = {entry.id for entry in bundle.keysets if entry.state == "compromised"}
+    lost = {entry.id for entry in bundle.wallets if entry.state == "compromised"}
     found = {row.resource for row, address in rows if address.keyset in lost}
     final = anchor - bundle.network(chain).settle_blocks + 1
     return found - repository.moved_by_us(tx, chain, found, final) if found else found

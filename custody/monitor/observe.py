@@ -9,6 +9,7 @@ from typing import Final
 from chains.eth.network import NativeMode
 from chains.ports import ChainAdapter, Consumption, Header, Observation, Receipt
 from chains.types import BlockRef
+from custody.deposits.addresses import evm_wallets, nonces_of
 from custody.deposits.attestation import Prover
 from custody.deposits.model import MOST_UNITS, AddressRow, Purpose
 from custody.deposits.repository import addresses_by_script
@@ -19,7 +20,7 @@ from custody.monitor.watch import Watch
 from custody.storage import halts
 from custody.storage.alerts import Severity, raise_alert
 from custody.storage.db import Tx
-from policies.bundle import Bundle, EvmKeyset, EvmNetwork
+from policies.bundle import Bundle, EvmNetwork
 
 FOREIGN_SPEND: Final = "coin.foreign_spend"
 
@@ -136,11 +137,11 @@ def _foreign(
     wallets = {each.receipt.resource: each.address.keyset for each in found.receipts}
     if uses:
         wallets |= repository.wallets_of(tx, chain, [used.resource for used, _ in uses])
-    compromised = {entry.id for entry in bundle.keysets if entry.state == "compromised"}
-    senders = {entry.address.lower(): entry.id for entry in bundle.keysets if isinstance(entry, EvmKeyset)}
+    compromised = {entry.id for entry in bundle.wallets if entry.state == "compromised"}
+    users = {nonces_of(entry): entry.id for entry in evm_wallets(bundle, chain)}
     for used, block in uses:
         message = f"{used.resource} was used in block {block} by {used.txid}, which is not ours"
-        wallet = wallets.get(used.resource, senders.get(used.resource.partition(":")[0]))
+        wallet = wallets.get(used.resource, users.get(used.resource.rpartition(":")[0]))
         if wallet in compromised:
             # One alert for all of it: dust is cheap.
             message += f". The keys of {wallet} are known to be compromised, so others go on paying"

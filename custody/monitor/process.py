@@ -14,15 +14,13 @@ import structlog
 from chains.btc.block import WatchedOutpoints
 from chains.btc.node import BlockAnnouncements
 from chains.errors import InvalidValue, StrongroomError
-from chains.eth.watch import WatchedSenders
 from custody.config import Process, load
-from custody.deposits.addresses import evm_keysets
 from custody.errors import Conflict, InvalidConfiguration
 from custody.logs import log_to_stderr
 from custody.monitor.lead import Chain, lead, lock_name
 from custody.monitor.monitor import Options
 from custody.monitor.rescan import rescan
-from custody.monitor.watch import ResourceSet
+from custody.monitor.watch import ResourceSet, watched_nonces
 from custody.wiring import Services, wire
 from policies.bundle import BitcoinNetwork, Bundle, EvmNetwork
 
@@ -120,7 +118,7 @@ def _chain(
 def _resource_set(bundle: Callable[[], Bundle], chain_id: str) -> Callable[[], ResourceSet]:
     """What makes the set of resources that a chain's adapter scans fastest."""
     if isinstance(bundle().network(chain_id), EvmNetwork):
-        return lambda: WatchedSenders(key.address for key in evm_keysets(bundle(), chain_id))
+        return lambda: watched_nonces(bundle(), chain_id)
     return WatchedOutpoints
 
 

@@ -6,11 +6,23 @@ import time
 from collections.abc import Callable, Container, Iterable
 from typing import Final, Protocol
 
+from chains.eth.watch import WatchedSenders
+from custody.deposits.addresses import evm_wallets
 from custody.monitor import repository
 from custody.storage.db import Tx
+from policies.bundle import Bundle, EvmVault
 
 _GAP_SECONDS: Final = 600
 """An address whose id was skipped is looked for this long: no transaction that took the id lives longer."""
+
+
+def watched_nonces(bundle: Bundle, chain: str) -> WatchedSenders:
+    """Every nonce of the keys and Safes of an EVM chain, also those that nobody has reserved."""
+    wallets = evm_wallets(bundle, chain)
+    return WatchedSenders(
+        (each.address for each in wallets if not isinstance(each, EvmVault)),
+        (each.address for each in wallets if isinstance(each, EvmVault)),
+    )
 
 
 class ResourceSet(Container[str], Protocol):

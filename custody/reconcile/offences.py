@@ -22,14 +22,15 @@ MINED: Final[LiteralString] = """
     mined AS (
         SELECT DISTINCT v.transaction_id, v.content, c.txid, c.succeeded, c.height,
                         coalesce(c.fee_units, v.fee_units) AS fee_units,
-                        left(v.resources[1], 2) <> '0x' AS spends_coins
+                        v.resources[1] !~ '^(0x|safe:)' AS spends_coins
         FROM transaction_versions v
         JOIN transactions t ON t.id = v.transaction_id
         JOIN consumptions c ON c.chain = t.chain AND c.content = v.content
         WHERE v.state <> 'refused' OR NOT EXISTS (
             SELECT 1 FROM transaction_versions o WHERE o.content = v.content AND o.state <> 'refused'))"""
 """Versions of our transactions that are in the best chain, by what the monitor has committed. Those of EVM chains spend
-no coins: what they use is `0x...:nonce`. A refused version may have been built again just the same."""
+no coins: what they use is `0x...:nonce`, or a Safe's `safe:0x...:nonce`. A refused version may have been built again
+just the same."""
 
 ROTATED: Final[LiteralString] = """
     rotated AS (
@@ -116,7 +117,7 @@ _OFFENDERS: Final[Sequence[tuple[int, LiteralString]]] = (
                FROM transactions t
                LEFT JOIN booked b ON b.reference = 'transaction:' || t.id
                LEFT JOIN LATERAL (
-                   SELECT v.content, v.fee_units, left(v.resources[1], 2) <> '0x' AS spends_coins
+                   SELECT v.content, v.fee_units, v.resources[1] !~ '^(0x|safe:)' AS spends_coins
                    FROM transaction_versions v
                    LEFT JOIN consumptions u ON u.chain = t.chain AND u.content = v.content
                    WHERE v.transaction_id = t.id

@@ -7,11 +7,12 @@ from typing import Final, LiteralString
 from uuid import UUID
 
 from chains.types import BlockRef
+from custody.deposits.addresses import EvmWallet, nonces_of
 from custody.ids import derived_id
 from custody.reconcile.model import Booking, Foreign, Records, StaleVariance, WalletKey
 from custody.reconcile.offences import MINED, ROTATED
 from custody.storage.db import Tx, units
-from policies.bundle import Bundle, EvmKeyset
+from policies.bundle import Bundle
 
 _IN_CHAIN: Final[LiteralString] = (
     "EXISTS (SELECT 1 FROM blocks b WHERE b.chain = v.chain AND b.height = v.height AND b.hash = v.block_hash)"
@@ -21,8 +22,8 @@ _IN_CHAIN: Final[LiteralString] = (
 
 def records(tx: Tx, bundle: Bundle, key: WalletKey) -> Records:
     """What blocks have brought and taken of one asset of an EVM wallet, of the moment that `tx` sees."""
-    keyset = bundle.keyset(key.wallet)
-    assert isinstance(keyset, EvmKeyset), "others have coins"
+    wallet = bundle.wallet(key.wallet)
+    assert isinstance(wallet, EvmWallet), "others have coins"
     anchor = _anchor(tx, key.chain)
     late = _explained_later(tx, key)
     params = {
@@ -70,12 +71,12 @@ def records(tx: Tx, bundle: Bundle, key: WalletKey) -> Records:
         final_units=units(moved["final"]),
         anchor=anchor,
         keeps_fees="fee-on-transfer" in bundle.asset(key.asset).traits,
-        foreign=_foreign(tx, key.chain, keyset.address.lower()),
+        foreign=_foreign(tx, key.chain, nonces_of(wallet)),
         explained_to=booked["lost"],
         stale=_stale(tx, key, late),
         variances=booked["n"],
         is_token=bundle.asset(key.asset).contract is not None,
-        compromised=keyset.state == "compromised",
+        compromised=wallet.state == "compromised",
     )
 
 
@@ -142,12 +143,12 @@ def _anchor(tx: Tx, chain: str) -> BlockRef | None:
     return None if row is None else BlockRef(row["height"], row["hash"])
 
 
-def _foreign(tx: Tx, chain: str, sender: str) -> tuple[Foreign, ...]:
+def _foreign(tx: Tx, chain: str, nonces: str) -> tuple[Foreign, ...]:
     rows = tx.all(
         "SELECT c.resource, c.txid, c.height FROM consumptions c"
-        " WHERE c.chain = %s AND split_part(c.resource, ':', 1) = %s"
+        " WHERE c.chain = %s AND starts_with(c.resource, %s)"
         " AND NOT EXISTS (SELECT 1 FROM transaction_versions v WHERE v.content = c.content) ORDER BY c.height",
-        [chain, sender],
+        [chain, f"{nonces}:"],
     )
     return tuple(Foreign(row["resource"], row["txid"], row["height"]) for row in rows)
 

@@ -10,7 +10,7 @@ from custody.reconcile import records
 from custody.reconcile.model import Coin, InFlight, Lost, Offence, Waiting, WalletFacts, WalletKey
 from custody.reconcile.offences import MINED, ROTATED, offences
 from custody.storage.db import Tx, units
-from policies.bundle import Bundle, EvmKeyset
+from policies.bundle import Bundle
 
 _WAITING: Final[Sequence[tuple[str, LiteralString]]] = (
     (
@@ -48,12 +48,12 @@ def offences_of(tx: Tx, bundle: Bundle) -> list[Offence]:
         tx: a snapshot.
         bundle: names all wallets.
     """
-    found = offences(tx, {keyset.id for keyset in bundle.keysets if keyset.state == "compromised"})
+    found = offences(tx, {wallet.id for wallet in bundle.wallets if wallet.state == "compromised"})
     listed = {
-        (keyset.id, asset.id)
-        for keyset in bundle.keysets
+        (wallet.id, asset.id)
+        for wallet in bundle.wallets
         for asset in bundle.assets
-        if asset.chain == keyset.chain
+        if asset.chain == wallet.chain
     }
     found += [
         Offence(4, f"the ledger has {bundle.told(asset, amount)} in wallet {wallet}, which the bundle lacks")
@@ -70,8 +70,7 @@ def wallets(tx: Tx, bundle: Bundle, keys: Iterable[WalletKey]) -> tuple[WalletFa
 
 
 def _wallet(tx: Tx, bundle: Bundle, key: WalletKey, ledger_units: int) -> WalletFacts:
-    keyset = bundle.keyset(key.wallet)
-    evm = isinstance(keyset, EvmKeyset)
+    evm = bundle.wallet(key.wallet).family == "evm"
     return WalletFacts(
         key=key,
         ledger_units=ledger_units,

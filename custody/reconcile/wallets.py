@@ -10,11 +10,12 @@ from typing import Final, Protocol, runtime_checkable
 from chains.btc.node import ScanDescriptor, UtxoScan
 from chains.errors import InvalidValue, NodeUnavailable, Reorganised, TransientError
 from chains.types import BlockRef
+from custody.deposits.addresses import EvmWallet, evm_wallets
 from custody.deposits.attestation import HOUSE, derive
 from custody.reconcile import records, repository
 from custody.reconcile.model import Coin, NodeBalance, NodeCoins, Offence, WalletFacts, WalletKey
 from custody.storage.db import Database, Tx
-from policies.bundle import BitcoinKeyset, Bundle, EvmKeyset
+from policies.bundle import BitcoinKeyset, Bundle
 
 GAP_INDEXES: Final = 1_000
 """Addresses beyond the last one given out whose coins are looked for, too."""
@@ -74,9 +75,8 @@ def wallets_of(db: Database, bundle: Bundle, chain: str, node: Node) -> Compared
         NotComparable: the monitor did not reach the node's block, or the chain moved on each time.
         NodeUnavailable, DatabaseUnavailable: no answer.
     """
-    keysets = [entry for entry in bundle.keysets if entry.chain == chain]
-    utxo = [entry for entry in keysets if isinstance(entry, BitcoinKeyset)]
-    evm = [entry for entry in keysets if isinstance(entry, EvmKeyset)]
+    utxo = [entry for entry in bundle.keysets if isinstance(entry, BitcoinKeyset) and entry.chain == chain]
+    evm = evm_wallets(bundle, chain)
     for _ in range(ATTEMPTS):
         found = None
         if utxo and isinstance(node, UtxoSource):
@@ -149,17 +149,17 @@ def _at(db: Database, chain: str, tip: BlockRef, read: Callable[[Tx], Compared])
 
 
 def _by_balances(
-    db: Database, bundle: Bundle, chain: str, keysets: Sequence[EvmKeyset], node: BalanceSource
+    db: Database, bundle: Bundle, chain: str, wallets: Sequence[EvmWallet], node: BalanceSource
 ) -> Compared | None:
     assets = [asset for asset in bundle.assets if asset.chain == chain]
-    keys = [WalletKey(chain, entry.id, asset.id, asset.decimals) for entry in keysets for asset in assets]
+    keys = [WalletKey(chain, entry.id, asset.id, asset.decimals) for entry in wallets for asset in assets]
     offences: list[Offence] = []
     with db.snapshot() as tx:
         at = repository.cursors(tx).get(chain)
         if at is None:
             raise NotComparable(f"{chain}: its monitor has not begun")
         facts = repository.wallets(tx, bundle, keys)
-        scripts = {entry.id: _scripts(tx, bundle, entry, offences) for entry in keysets}
+        scripts = {entry.id: _scripts(tx, bundle, entry, offences) for entry in wallets}
     try:
         nodes = {each.key: _balance(bundle, node, each, scripts[each.key.wallet], at) for each in facts}
     except Reorganised:
@@ -167,18 +167,18 @@ def _by_balances(
     return Compared(at, facts, nodes, tuple(offences))
 
 
-def _scripts(tx: Tx, bundle: Bundle, keyset: EvmKeyset, offences: list[Offence]) -> tuple[bytes, ...]:
+def _scripts(tx: Tx, bundle: Bundle, wallet: EvmWallet, offences: list[Offence]) -> tuple[bytes, ...]:
     """Every address of a wallet, derived from the bundle: rows say only which were given out."""
-    own = {derive(bundle, keyset.id, HOUSE, 0)[1]: None}
-    for id_, branch, index, stored in records.addresses(tx, keyset.chain, keyset.id):
+    own = {derive(bundle, wallet.id, HOUSE, 0)[1]: None}
+    for id_, branch, index, stored in records.addresses(tx, wallet.chain, wallet.id):
         try:
-            derived = derive(bundle, keyset.id, branch, index)[1]
+            derived = derive(bundle, wallet.id, branch, index)[1]
         except InvalidValue as error:
             offences.append(Offence(7, f"address row {id_}: {error}"))
             continue
         own[derived] = None
         if stored != derived:
-            offences.append(Offence(7, f"address row {id_} is not what {keyset.id} gives at its path"))
+            offences.append(Offence(7, f"address row {id_} is not what {wallet.id} gives at its path"))
     return tuple(own)
 
 

@@ -65,9 +65,9 @@ class EvmNode:
         self._chain = chain
         self._network = network
         self._transport = Transport(chain, network, rpc_url, timeout_s=timeout_s, batch_size=batch_size)
-        self._reader = BlockReader(self._transport, network.native_mode, tokens)
         self.safes = SafeReader(self._transport, self)
-        """What became of Safes' transactions."""
+        """What Safes are, and what became of their transactions."""
+        self._reader = BlockReader(self._transport, network.native_mode, tokens, self.safes)
 
     def __repr__(self) -> str:
         return f"EvmNode({self._chain!r}, chain_id={self._network.chain_id}, rpc_url=[secret])"
@@ -136,8 +136,8 @@ class EvmNode:
 
         Receipts are tokens listed in the bundle, as far as balances show that they arrived, and the native asset, by
         traces or by balances. Not seen are payments without a transaction, such as a validator's withdrawals, where
-        traces are read, and arrivals at the addresses of `WatchedSenders`, where balances are compared: both show up
-        as a surplus when books and chain are reconciled.
+        traces are read, and arrivals at the keys and Safes of `WatchedSenders`, where balances are compared: both are a
+        surplus when books and chain are reconciled.
 
         Anybody can make a block whose traces no node gives: it is read by balances, whatever the chain's mode is, at
         two questions an address of `scripts`, a hundred in a request. With a `native_mode` there is no such choice.

@@ -31,6 +31,7 @@ from chains.eth.block import (
     resource_of,
     sent_by,
     silent,
+    silent_execution,
     token_receipts,
     transfers,
     unpaid,
@@ -39,10 +40,11 @@ from chains.eth.block import (
 from chains.eth.erc20 import TRANSFER_TOPIC, balance_of_calldata
 from chains.eth.forwarder import ETHER_FLUSHED_TOPIC
 from chains.eth.network import NativeMode
+from chains.eth.node.safes import SafeReader
 from chains.eth.node.transport import METHOD_NOT_FOUND, AnswerTooLong, Call, Limits, Reply, Transport
 from chains.eth.watch import WatchedSenders
 from chains.eth.wire import Block, Log, MinedTx, Trace, TxReceipt, octets, quantity
-from chains.ports import Observation, Receipt
+from chains.ports import Consumption, Observation, Receipt
 from chains.types import BlockRef
 
 _BLOCK: Final[msgspec.json.Decoder[Block | None]] = msgspec.json.Decoder(Block | None)
@@ -106,17 +108,21 @@ class _Read:
 class BlockReader:
     """Observes blocks through a node. Threads may share it."""
 
-    def __init__(self, transport: Transport, mode: NativeMode, tokens: Callable[[], Iterable[str]]) -> None:
+    def __init__(
+        self, transport: Transport, mode: NativeMode, tokens: Callable[[], Iterable[str]], safes: SafeReader
+    ) -> None:
         """Reads nothing yet.
 
         Args:
             transport: to the node.
             mode: how arrivals of the native asset are found.
             tokens: tells the listed contracts (EIP-55); others are never asked for.
+            safes: reads what Safes have carried out.
         """
         self._transport = transport
         self._mode = mode
         self._tokens = tokens
+        self._safes = safes
         self._tries: dict[str, int] = {}
         """How often the traces of a block were asked for in vain, by its hash."""
         self._last: tuple[str, Mapping[bytes, int]] = ("", {})
@@ -158,17 +164,18 @@ class BlockReader:
         else:
             left = flushed(first.flushes, scripts)
             tokens, uses = self._details(block, claims, used_nonces(block, resources), scripts)
-            forwarders = [s for s in scripts if senders is None or s not in senders.senders]
+            # What leaves a Safe by a call within a transaction shows in no event: as for keys, the books find the rest.
+            forwarders = [s for s in scripts if senders is None or s not in senders.senders | senders.safes]
             native = self._by_balances(block, forwarders, left, uses)
         if any(resource_of(tx) not in resources for tx, _ in uses):
             raise InvalidValue(f"block {ref}: another sender or nonce than the block says")
-        nothing_left = self._unpaid(block, uses, claims, contracts)
-        consumptions = [consumption(tx, receipt) for tx, receipt in uses]
+        executed = self._safes.executions(senders.safes, ref) if senders else []
+        nothing_left = self._unpaid(block, uses, executed, claims, contracts)
+        consumptions = [*(consumption(tx, receipt) for tx, receipt in uses), *executed]
         return Observation(
             (*native, *tokens),
             tuple(
-                replace(use, succeeded=False) if tx.hash in nothing_left else use
-                for use, (tx, _) in zip(consumptions, uses, strict=True)
+                replace(use, succeeded=False) if use.resource in nothing_left else use for use in consumptions
             ),
             used,
         )
@@ -270,11 +277,21 @@ class BlockReader:
         self,
         block: Block,
         uses: Sequence[_Use],
+        executed: Sequence[Consumption],
         claims: Sequence[Transfer],
         contracts: Mapping[bytes, str],
     ) -> Collection[str]:
-        """Ids of our token transfers that did not fail, and moved nothing."""
+        """What our token transfers that did not fail, and moved nothing, have used up."""
         found = [each for tx, receipt in uses if (each := silent(tx, receipt, contracts)) is not None]
+        if executed and contracts:
+            questions = Questions()
+            for use in executed:
+                questions.ask("eth_getTransactionByHash", f"0x{use.txid.hex}")
+            questions.send(self._transport)
+            for number, use in enumerate(executed):
+                tx = _transaction(questions[number], f"0x{use.txid.hex}", block)
+                each = silent_execution(use, tx, claims, contracts)
+                found += [] if each is None else [each]
         if not found:
             return ()
         holdings = sorted({(each.sender, each.contract) for each in found})

@@ -57,7 +57,7 @@ def _leaving(tx: Tx, site: EvmSite, height: int, below: int | None) -> Leaving:
         "t.chain = %(chain)s AND t.keyset = %(keyset)s AND (t.state IN ('built', 'broadcast')"
         "  AND (%(below)s::bigint IS NULL OR t.kind = 'rotation' OR EXISTS ("
         "   SELECT 1 FROM transaction_versions n WHERE n.transaction_id = t.id"
-        "    AND split_part(n.resources[1], ':', 2)::bigint < %(below)s))"
+        "    AND substring(n.resources[1] FROM '[0-9]+$')::bigint < %(below)s))"
         " OR t.state = 'confirming' AND t.height > %(height)s)"
     )
     fees = tx.one(

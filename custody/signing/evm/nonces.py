@@ -17,7 +17,7 @@ _STEP: Final = 256
 """So many nonces are looked at in one query."""
 
 _UNCONFIRMED: Final = (
-    " FROM transactions t JOIN LATERAL (SELECT split_part(v.resources[1], ':', 2)::bigint AS nonce"
+    " FROM transactions t JOIN LATERAL (SELECT substring(v.resources[1] FROM '[0-9]+$')::bigint AS nonce"
     "  FROM transaction_versions v WHERE v.transaction_id = t.id LIMIT 1) n ON true"
     " WHERE t.chain = %(chain)s AND t.keyset = %(keyset)s AND t.state IN ('built', 'broadcast')"
 )
@@ -58,7 +58,7 @@ def to_rescue(tx: Tx, chain: str, sender: bytes, *, first: int) -> int:
 def highest(tx: Tx, chain: str, keyset: str) -> int:
     """The highest nonce of what we may have signed and no block has, contested or not; -1 if there is nothing."""
     row = tx.one(
-        "SELECT coalesce(max(split_part(v.resources[1], ':', 2)::bigint), -1) AS nonce FROM transactions t"
+        "SELECT coalesce(max(substring(v.resources[1] FROM '[0-9]+$')::bigint), -1) AS nonce FROM transactions t"
         " JOIN transaction_versions v ON v.transaction_id = t.id WHERE t.chain = %s AND t.keyset = %s"
         " AND t.state IN ('built', 'broadcast', 'contested')",
         [chain, keyset],
