@@ -147,9 +147,11 @@ class _Reader:
             return
         if not place.old:
             yield f"{place.subject}: added, {self._introduced(place)}"
+            yield from _emptied(place)
             return
         for field in _keys(place.old, place.new):
             yield from self._field(field, place.old.get(field), place.new.get(field), place)
+        yield from _emptied(place)
 
     def _introduced(self, place: _Place) -> str:
         """All of a new entry; of a rule in words too."""
@@ -213,13 +215,39 @@ class _Reader:
         if field.endswith("_seconds") and number:
             return told_duration(value)
         if field in _MONEY and isinstance(value, str):
-            asset = entry.get("asset") or entry.get("native_asset") or entry.get("id", "")
+            asset = _native(entry, bundle) if place.list_name == "gas_payers" else _asset(entry)
             return words.amount(bundle.told, asset, int(value))
         if field in _VALUES and isinstance(value, str):
             return f"{value} {bundle.unit}"
         if field == "approvals" and place.list_name == "rules":
             return words.needed(msgspec.convert(entry, Rule).approvals or NOBODY)
         return value if isinstance(value, str) and value.isascii() and value.isalnum() else _json(value)
+
+
+def _emptied(place: _Place) -> Iterator[str]:
+    """That a rule's window starts anew: signers count under its id, by its measure (`signers.guard.policy`)."""
+    if place.list_name == "rules" and place.new.get("limit") and _counted(place.old) != _counted(place.new):
+        yield (
+            f"{place.subject}: its window begins empty at the signers: what they have signed until then counts in the"
+            " caps of tiers and breakers only"
+        )
+
+
+def _counted(rule: Mapping[str, Any]) -> tuple[Any, ...] | None:
+    """What its window counts; None if it has none."""
+    limit = rule.get("limit")
+    return None if not limit else (limit["per"], limit["measure"], rule["when"].get("assets"))
+
+
+def _asset(entry: Mapping[str, Any]) -> str:
+    """Of an entry: the one that it is about, a network's native one, or itself."""
+    return str(entry.get("asset") or entry.get("native_asset") or entry.get("id", ""))
+
+
+def _native(entry: Mapping[str, Any], bundle: Bundle) -> str:
+    """The native asset of an entry's chain; its own id where the bundle has no such chain."""
+    listed = {network.chain: network.native_asset for network in bundle.networks}
+    return listed.get(entry["chain"], str(entry["id"]))
 
 
 def _by_name(field: str, value: Any) -> dict[str, dict[str, Any]] | None:

@@ -75,7 +75,7 @@ def judge(examined: Examined[Any], view: JournalView, *, now: int) -> Judged:
             reasons += _objections(payment, demands, examined.grounds, view, now)
         for key, limit, amount in demands.limits:
             windows[key, limit].append((payment.intent.id, amount))
-            counts.append(Count(scope_of(key), payment.intent.id, amount))
+            counts.append(Count(scope_of(key, limit), payment.intent.id, amount))
     reasons += _windows(windows, view, now)
     return Judged(tuple(reasons), tuple(counts))
 
@@ -94,9 +94,10 @@ def known_facts(order: Order, bundle: Bundle, wallet: str, view: JournalView, *,
     )
 
 
-def scope_of(key: LimitKey) -> str:
-    """The journal's name for a window. No id of a rule has a bar."""
-    return f"{key.rule}|{key.bucket}"
+def scope_of(key: LimitKey, limit: Limit) -> str:
+    """The journal's name for a window, so that nothing is added that was counted by another measure. No id of a rule
+    has a bar."""
+    return f"{key.rule}|{limit.per}|{limit.measure}|{key.bucket}"
 
 
 def _objections(
@@ -172,7 +173,7 @@ def _windows(
     windows: Mapping[tuple[LimitKey, Limit], list[tuple[str, int]]], view: JournalView, now: int
 ) -> Iterator[Reason]:
     for (key, limit), additions in windows.items():
-        counter = view.window(Exposure.POLICY, scope_of(key), limit.window_seconds)
+        counter = view.window(Exposure.POLICY, scope_of(key, limit), limit.window_seconds)
         total = counter.total_with(additions, now)
         if total > int(limit.at_most):
             told = f"{key.rule}: {total} within {limit.window_seconds} s: at most {limit.at_most}"

@@ -155,6 +155,33 @@ def test_a_new_rule_is_told_in_words_and_whole() -> None:
     assert line.startswith("rule open: added, All operations of BTC are paid from hot. Whole: {")
 
 
+@pytest.mark.parametrize(
+    ("changes", "empty"),
+    [
+        ({"id": "large-renamed"}, True),
+        ({"measure": "payments", "at_most": "3"}, True),
+        ({"per": "customer"}, True),
+        ({"window_seconds": 2 * DAY}, False),
+        ({"at_most": "4"}, False),
+        ({}, False),
+    ],
+)
+def test_a_window_that_begins_empty_at_the_signers_is_told(changes: dict[str, Any], empty: bool) -> None:
+    limit = Limit(window_seconds=DAY, per="all", measure="units", at_most="5")
+    rule = Rule(id="large", when=When(assets=("BTC",)), limit=limit)
+    changed = msgspec.structs.replace(
+        rule,
+        id=changes.get("id", rule.id),
+        limit=msgspec.structs.replace(limit, **{k: v for k, v in changes.items() if k != "id"}),
+    )
+    before, after = (
+        msgspec.structs.replace(PRESENT, policy=msgspec.structs.replace(POLICY, rules=(*RULES, each)))
+        for each in (rule, changed)
+    )
+    told = f"rule {changed.id}: its window begins empty at the signers: "
+    assert any(line.startswith(told) for line in differences(before, after)) is empty
+
+
 def test_the_end_of_a_key_set_and_the_one_that_follows() -> None:
     present = WORLD.bundle(7)
     lines = differences(present, retired(present, "btc-hot", "compromised", NEW, now=NOW, lasts=DAY))
