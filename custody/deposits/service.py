@@ -20,7 +20,6 @@ from custody.deposits.decisions import Withheld, decide
 from custody.deposits.lifecycle import DEPOSIT, DepositEvent, DepositState
 from custody.deposits.model import COINBASE_MATURITY_BLOCKS, AddressRow, Deposit, DepositFacts
 from custody.deposits.repository import Move, NewDeposit
-from custody.errors import NotFound
 from custody.ids import derived_id
 from custody.ledger.bookings import claw_back, credit_deposit, deposit_reference
 from custody.ledger.model import Command
@@ -399,20 +398,6 @@ def _credit(tx: Tx, row: Deposit, wallet: str, number: int) -> Command:
 def count(tx: Tx, chain: str) -> int:
     """How many deposits there are on a chain, in whatever state."""
     return repository.count(tx, chain)
-
-
-def quarantine(tx: Tx, id_: UUID, reason: str) -> None:
-    """Keep a held deposit out for good; it stays out if a reorg mines it again.
-
-    Raises:
-        NotFound: no such deposit.
-        ImpossibleTransition: it is not held.
-    """
-    row = repository.deposit(tx, id_)
-    if row is None:
-        raise NotFound("deposit", str(id_))
-    _move_all(tx, [_move(row, E.QUARANTINE, detail={"reason": reason})])
-    resolve_alert(tx, "deposit.held", str(id_))
 
 
 # ----------------------------------------------------------------------------------------------------- moves

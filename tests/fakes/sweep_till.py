@@ -116,9 +116,17 @@ class SweepTill(Teller):
 
     def release_cases(self) -> None:
         """An operator finds nothing wrong with anything that is held."""
+        self._decide_cases(CaseEvent.RELEASE)
+
+    def refuse_cases(self) -> None:
+        """An operator keeps everything that is held out for good, and the monitor learns it."""
+        self._decide_cases(CaseEvent.REFUSE)
+        self.mine()
+
+    def _decide_cases(self, event: CaseEvent) -> None:
         with self.admin.transaction() as tx:
             for case in cases.page(tx, state=CaseState.OPEN):
-                cases.resolve(tx, case.id, CaseEvent.RELEASE, "nothing is wrong", by="test")
+                cases.resolve(tx, case.id, event, "looked at it", by="test")
 
     def _bundle(self, version: int, **changes: Any) -> Bundle:
         merged = {

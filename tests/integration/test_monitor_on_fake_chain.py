@@ -13,7 +13,6 @@ from chains.errors import InvalidValue, NodeUnavailable
 from chains.ports import Presence
 from chains.types import TxId
 from custody.deposits import repository
-from custody.deposits.service import quarantine
 from custody.errors import Conflict, DatabaseUnavailable
 from custody.monitor.lead import Chain, lead, lock_name
 from custody.monitor.monitor import Monitor, Options
@@ -183,24 +182,6 @@ def test_a_provider_that_does_not_answer_holds_deposits_until_it_does(
         screening.down = False
         desk.catch_up()
         assert (desk.states(), desk.balance("alice"), desk.alerts()) == (["credited"], UNITS, [])
-
-
-def test_what_an_operator_quarantined_stays_out_even_when_a_reorg_mines_it_again(
-    database: str, chain: FakeChain
-) -> None:
-    screening = Unsteady()
-    with open_desk(database, chain, options=START, screening=Screening([screening])) as desk:
-        txid = deposit(desk, chain, desk.customer("alice"))
-        with desk.db.transaction() as tx:
-            quarantine(tx, desk.deposit(txid.hex).id, "known thief")
-        screening.down = False
-        chain.reorg(6)
-        desk.catch_up()
-        assert desk.states() == ["seen"]
-        chain.mine(6)
-        desk.catch_up()
-        assert (desk.states(), desk.balance("alice")) == (["held"], 0)
-        desk.check()
 
 
 # --------------------------------------------------------------------------------- row 44: rows that were edited

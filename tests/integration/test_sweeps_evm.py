@@ -22,7 +22,6 @@ from chains.eth.tx import UnsignedTx
 from chains.ports import BroadcastResult
 from custody.console.app import app
 from custody.console.operator import operator
-from custody.deposits.service import quarantine
 from custody.signing.requests import read_request
 from custody.sweeps.lifecycle import SweepState
 from custody.sweeps.model import SweepPace
@@ -292,9 +291,7 @@ def test_held_native_money_keeps_its_forwarder_until_it_is_quarantined_and_then_
     [row] = till.forwarders("alice", 1, GOOD, ("ETH", ETHER // 10))
     till.deposit(row, ("ETH", 7_777))
     assert till.sweep() == 0
-    [held] = till.query("SELECT id FROM deposits WHERE state = 'held'")
-    with till._monitor_db.transaction() as tx:
-        quarantine(tx, held["id"], "a sanctioned sender")
+    till.refuse_cases()
     till.sweep_through()
     assert sorted(till.deposits(row)) == [("ETH", "quarantined"), ("ETH", "swept"), ("USDX", "swept")]
     assert till.has(row.address, "ETH") == 0
@@ -305,9 +302,7 @@ def test_held_native_money_keeps_its_forwarder_until_it_is_quarantined_and_then_
     # What comes later is swept, and one that a token refuses is seen to have stayed.
     till.suspicious.amounts = {9 * USDX}
     till.deposit(row, ("PAUX", 9 * USDX), ("PAUX", 90 * USDX))
-    [held] = till.query("SELECT id FROM deposits WHERE state = 'held'")
-    with till._monitor_db.transaction() as tx:
-        quarantine(tx, held["id"], "another")
+    till.refuse_cases()
     till.sweep_through()
     till.deposit(row, ("PAUX", 90 * USDX))
     till.outside.paux.do(till.outside.payer, "setPaused", True)
