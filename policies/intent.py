@@ -44,7 +44,7 @@ class Kind(StrEnum):
     ROTATION = "rotation"
     """Moves what a deactivated or compromised key-set holds to the active one of its chain and tier."""
     EXECUTION = "execution"
-    """A hot key carries out what a Safe's owners have signed, and pays its gas."""
+    """A gas payer sends what a Safe's owners have signed."""
 
 
 class Context(Part, frozen=True):

@@ -12,7 +12,7 @@ from signers.config import JOURNAL_FILE, MARK_FILE, PINNED_FILE
 from signers.errors import BadConfiguration
 from signers.hsm.pkcs11 import Token
 from signers.journal.journal import Journal
-from signers.keys.evm_keys import create_evm_keyset, create_safe_owner
+from signers.keys.evm_keys import create_evm_keyset, create_gas_payer, create_safe_owner
 from signers.keys.keyset import KeysetRecord
 from signers.keys.sealed import create_cosigner, create_keyset
 from signers.process.files import give
@@ -59,7 +59,16 @@ class NewSafeOwner:
     """EIP-155."""
 
 
-NewKeyset = NewBitcoinKeyset | NewBitcoinCosigner | NewEvmKeyset | NewSafeOwner
+@dataclass(frozen=True, slots=True)
+class NewEvmGasPayer:
+    """The key that pays the gas of Safes' transactions on one EVM network, to be made."""
+
+    id: str
+    chain_id: int
+    """EIP-155."""
+
+
+NewKeyset = NewBitcoinKeyset | NewBitcoinCosigner | NewEvmKeyset | NewSafeOwner | NewEvmGasPayer
 """A key-set to be made."""
 
 
@@ -93,6 +102,8 @@ def _made(token: Token, keyset: NewKeyset, directory: Path) -> KeysetRecord:
         return create_evm_keyset(token, keyset.id, keyset.chain_id, directory)
     if isinstance(keyset, NewSafeOwner):
         return create_safe_owner(token, keyset.id, keyset.chain_id, directory)
+    if isinstance(keyset, NewEvmGasPayer):
+        return create_gas_payer(token, keyset.id, keyset.chain_id, directory)
     if isinstance(keyset, NewBitcoinCosigner):
         return create_cosigner(token, keyset.id, keyset.network, directory)
     return create_keyset(token, keyset.id, keyset.network, directory, script=keyset.script)

@@ -20,6 +20,7 @@ from policies.bundle import (
     Cosigner,
     EvmKeyset,
     EvmVault,
+    GasPayer,
     KeysetEntry,
     KeyState,
     Owner,
@@ -28,7 +29,13 @@ from policies.bundle import (
 from signers.ceremony.facts import BRANCHES, FIRST_ADDRESSES
 from signers.ceremony.record import FirstAddress, ProvenCeremony, SignedCeremony
 from signers.errors import BadConfiguration
-from signers.keys.keyset import BitcoinCosignerRecord, BitcoinKeysetRecord, EvmKeysetRecord, SafeOwnerRecord
+from signers.keys.keyset import (
+    BitcoinCosignerRecord,
+    BitcoinKeysetRecord,
+    EvmKeysetRecord,
+    GasPayerRecord,
+    SafeOwnerRecord,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +71,7 @@ def wallet_entry(
         BadConfiguration: a member of a vault, missing contracts, or an active key-set without proof.
     """
     keyset = signed.record.keyset
-    if state != "pre-active" and (proven is None or proven.ceremony != signed):
-        raise BadConfiguration(f"key-set {keyset.id!r} is pre-active until its backup was proven")
+    _check_state(signed, proven, state)
     if isinstance(keyset, BitcoinKeysetRecord):
         return BitcoinKeyset(
             id=keyset.id,
@@ -78,7 +84,9 @@ def wallet_entry(
             origin=keyset.origin,
         )
     if not isinstance(keyset, EvmKeysetRecord):
-        raise BadConfiguration(f"{keyset.id!r} is a member of a vault, not a wallet of its own")
+        raise BadConfiguration(
+            f"{keyset.id!r} is a member of a vault or a gas payer, not a wallet of its own"
+        )
     if contracts is None:
         raise BadConfiguration(f"key-set {keyset.id!r} needs the addresses of its contracts")
     return EvmKeyset(
@@ -92,6 +100,47 @@ def wallet_entry(
         forwarder=contracts.forwarder,
         payout=contracts.payout,
     )
+
+
+def gas_payer_entry(
+    signed: SignedCeremony,
+    proven: ProvenCeremony | None,
+    *,
+    chain: str,
+    holding_cap: str,
+    state: KeyState = "pre-active",
+) -> GasPayer:
+    """The entry of a gas payer.
+
+    Args:
+        signed: genuine record (`read_ceremony` checks).
+        proven: its genuine proof, if there is one.
+        chain: id of the network in the bundle.
+        holding_cap: the most that it should hold, in base units of the native asset.
+        state: `pre-active`, or `active` if it is proven.
+
+    Raises:
+        BadConfiguration: keys of another purpose, or an active gas payer without proof.
+    """
+    keyset = signed.record.keyset
+    _check_state(signed, proven, state)
+    if not isinstance(keyset, GasPayerRecord):
+        raise BadConfiguration(f"{keyset.id!r} is no gas payer")
+    return GasPayer(
+        id=keyset.id,
+        chain=chain,
+        address=keyset.address,
+        attestation_key=keyset.attestation_key,
+        holding_cap=holding_cap,
+        state=state,
+    )
+
+
+def _check_state(signed: SignedCeremony, proven: ProvenCeremony | None, state: KeyState) -> None:
+    if state != "pre-active" and (proven is None or proven.ceremony != signed):
+        raise BadConfiguration(
+            f"key-set {signed.record.keyset.id!r} is pre-active until its backup was proven"
+        )
 
 
 def member_entry(signed: SignedCeremony) -> Cosigner | Owner:

@@ -17,7 +17,7 @@ from chains.btc.multisig import with_checksum
 from chains.btc.network import NETWORKS
 from chains.errors import DerivationDisagreement, InvalidValue
 from chains.eth.tx import address_text_of_key
-from signers.ceremony.plan import NewBitcoinKeys, NewEvmKey, NewOwner, NewWallet
+from signers.ceremony.plan import NewBitcoinKeys, NewEvmKey, NewOwner, NewPayer, NewWallet
 from signers.ceremony.record import CeremonyRecord, FirstAddress
 from signers.errors import NotProven
 from signers.keys.account import AccountSecret
@@ -27,6 +27,7 @@ from signers.keys.keyset import (
     BitcoinKeysetRecord,
     EvmKeysetRecord,
     EvmRecord,
+    GasPayerRecord,
     KeysetRecord,
     SafeOwnerRecord,
 )
@@ -79,9 +80,12 @@ def bitcoin_public_key(record: SealedRecord, entropy: bytes) -> str:
     return AccountSecret.of_cosigner(entropy, network, record.path)[0].public.xpub
 
 
-def evm_record(keyset: NewEvmKey | NewOwner, public_key: bytes, attestation_key: bytes) -> EvmRecord:
+def evm_record(
+    keyset: NewEvmKey | NewOwner | NewPayer, public_key: bytes, attestation_key: bytes
+) -> EvmRecord:
     """The public half of an EVM key (33 bytes)."""
-    kind = SafeOwnerRecord if isinstance(keyset, NewOwner) else EvmKeysetRecord
+    kinds: dict[type, type[EvmRecord]] = {NewOwner: SafeOwnerRecord, NewPayer: GasPayerRecord}
+    kind = kinds.get(type(keyset), EvmKeysetRecord)
     return kind(
         id=keyset.id,
         chain_id=keyset.chain_id,

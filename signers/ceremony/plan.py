@@ -5,7 +5,7 @@ directory = "/var/lib/strongroom/signer"      # the signer's: gets the sealed se
 backup_directory = "/media/backup"            # gets record, proof and wrapped key, for keeping elsewhere
 threshold = 3
 [keyset]
-kind = "btc-hd"                               # or btc-cosigner, evm-key, safe-owner
+kind = "btc-hd"                               # or btc-cosigner, evm-key, safe-owner, gas-payer
 id = "btc-hot"                                # in the bundle; of a cosigner or owner: the vault's
 network = "main"                              # EVM: chain_id = 1
 script = "p2wpkh"                             # btc-hd only; or "p2tr"
@@ -95,8 +95,16 @@ class NewOwner(_Keys, frozen=True, kw_only=True, tag_field="kind", tag="safe-own
     member: Name
 
 
+class NewPayer(_Keys, frozen=True, kw_only=True, tag_field="kind", tag="gas-payer"):
+    """A key that pays the gas of Safes' transactions."""
+
+    purpose: ClassVar[Purpose] = "gas"
+
+    chain_id: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+
+
 NewBitcoinKeys = NewWallet | NewCosigner
-NewKeys = NewWallet | NewCosigner | NewEvmKey | NewOwner
+NewKeys = NewWallet | NewCosigner | NewEvmKey | NewOwner | NewPayer
 
 
 class TokenPlan(_Section, frozen=True, kw_only=True):

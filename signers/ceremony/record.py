@@ -18,7 +18,7 @@ from signers.config import Environment
 from signers.errors import NotProven
 from signers.keys.keyset import KeysetRecord
 
-Purpose = Literal["wallet", "cosigner", "owner"]
+Purpose = Literal["wallet", "cosigner", "owner", "gas"]
 """A wallet of its own, one cosigner's account of a Bitcoin vault, or one owner's key of a Safe."""
 Fingerprint = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 """First 8 bytes of a share's hash: tells shares apart and says nothing about them."""

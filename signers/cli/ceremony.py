@@ -60,7 +60,8 @@ def _parser(verb: str) -> argparse.ArgumentParser:
         )
         command.add_argument("keyset")
         if name == "entry":
-            command.add_argument("--chain", help="of a wallet: its chain in the bundle")
+            command.add_argument("--chain", help="of a wallet or gas payer: its chain in the bundle")
+            command.add_argument("--holding-cap", help="of a gas payer, in base units of the native asset")
             command.add_argument("--tier", choices=("hot", "warm", "cold"), default="hot")
             for contract in ("factory", "forwarder", "payout"):
                 command.add_argument(f"--{contract}", help="of an EVM key, as the bundle has it")
@@ -113,12 +114,16 @@ def _show(directory: Path, keyset: str) -> int:
 
 
 def _entry(given: argparse.Namespace) -> int:
-    from signers.ceremony.entries import Contracts, member_entry, wallet_entry
+    from signers.ceremony.entries import Contracts, gas_payer_entry, member_entry, wallet_entry
     from signers.ceremony.session import read_ceremony
 
     signed, proven = read_ceremony(Path(given.directory), given.keyset)
     entry: object
-    if signed.record.purpose == "wallet":
+    if signed.record.purpose == "gas":
+        if given.chain is None or given.holding_cap is None:
+            raise BadConfiguration("a gas payer's entry needs --chain and --holding-cap")
+        entry = gas_payer_entry(signed, proven, chain=given.chain, holding_cap=given.holding_cap)
+    elif signed.record.purpose == "wallet":
         if given.chain is None:
             raise BadConfiguration("a wallet's entry needs --chain")
         contracts = None

@@ -79,7 +79,7 @@ def _bundle(path: Path | None, root: Path | None) -> Bundle:
 
 
 def _attestation_key(bundle: Bundle | None, head: LogHead) -> str:
-    for keyset in bundle.keysets if bundle is not None else ():
+    for keyset in (*bundle.keysets, *bundle.gas_payers) if bundle is not None else ():
         if keyset.id == head.keyset:
             return keyset.attestation_key
     raise InvalidValue(

@@ -1,25 +1,22 @@
 """The guard's EVM part: what a transaction's own bytes do, and every objection to them. Pure.
 
 Only a few calls exist: the native asset to one address, a listed token to one address, a batch through the key-set's
-payout contract, a flush of own forwarders through its factory, the execution of what a Safe's owners have signed,
-and nothing at all to oneself. Whatever a transaction does beside is no call of these, as the decoders know one form of
-each only.
+payout contract, a flush of own forwarders through its factory, and nothing at all to oneself. Whatever a transaction
+does beside is no call of these, as the decoders know one form of each only.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from chains.errors import InvalidValue
-from chains.eth.address import checksummed, keccak256, raw_address
+from chains.eth.address import checksummed, raw_address
 from chains.eth.forwarder import decode_flush, index_of
 from chains.eth.payout import decode_payout
-from chains.eth.tx import ContractCreation, UnsignedTx
+from chains.eth.tx import UnsignedTx
 from policies.bundle import EvmKeyset, EvmNetwork, GasCaps, NetworkEntry, WalletEntry
 from policies.intent import Kind
 from signers.guard.evm_calls import (
@@ -31,20 +28,19 @@ from signers.guard.evm_calls import (
     transfer_reasons,
     wanted_transfers,
 )
-from signers.guard.examined import Findings, Grounds, Reach, Unreadable, Unsigned
-from signers.guard.safe import execution_reasons, rotation_reasons
+from signers.guard.evm_tx import (
+    EvmUnsigned,
+    check_evm_network,
+    gas_reasons,
+    nonce_reach,
+    price_reasons,
+    read_transaction,
+)
+from signers.guard.examined import Findings, Grounds, Unreadable
+from signers.guard.gas_payer import fill_reasons
+from signers.guard.safe import rotation_reasons
 from signers.keys.keyset import EvmKeysetRecord
 from signers.ports import Reason, SignRequest
-
-MAX_NONCE_AHEAD: Final = 256
-"""How far a nonce may be beyond the highest this signer has signed: more than are ever in flight."""
-
-
-@dataclass(frozen=True, slots=True)
-class EvmUnsigned(Unsigned):
-    """A transaction of one key's address."""
-
-    tx: UnsignedTx
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ class EvmRules:
         record: the signer's own record of the key-set.
     """
 
-    kinds: Final = frozenset({Kind.PAYMENT, Kind.SWEEP, Kind.NONCE_FILL, Kind.ROTATION, Kind.EXECUTION})
+    kinds: Final = frozenset({Kind.PAYMENT, Kind.SWEEP, Kind.NONCE_FILL, Kind.ROTATION})
 
     def __init__(self, record: EvmKeysetRecord) -> None:
         self._record, self._address = record, raw_address(record.address)
@@ -78,68 +74,41 @@ class EvmRules:
             raise Unreadable(
                 "wrong-keyset", f"the bundle's key-set {keyset.id} is not the one this signer holds"
             )
-        if not isinstance(network, EvmNetwork) or network.chain_id != record.chain_id:
-            raise Unreadable(
-                "wrong-network", f"{network.chain} is not the network with chain id {record.chain_id}"
-            )
+        check_evm_network(network, record.chain_id)
 
     def read(self, request: SignRequest) -> EvmUnsigned:
         """The request's transaction. Raises Unreadable unless it is EIP-1559 in its only form."""
-        executes = any(intent.kind is Kind.EXECUTION for intent in request.intents)
-        if executes != (request.safe_nonce is not None):
-            raise Unreadable("malformed-request", "an execution, and nothing else, says the Safe's nonce")
-        try:
-            raw = base64.b64decode(request.transaction, validate=True)
-            tx = UnsignedTx.decode(raw)
-        except ContractCreation as creation:
-            raise Unreadable("contract-creation", str(creation)) from None
-        except (InvalidValue, binascii.Error, ValueError) as error:
-            raise Unreadable("malformed-transaction", str(error)) from None
-        return EvmUnsigned(
-            content=keccak256(raw).hex(),  # `decode` has compared with its only form, so this is `tx.content`
-            resources=frozenset({tx.resource(self._address)}),
-            fee_units=tx.max_fee_wei,
-            called=tx.to + tx.data,
-            tx=tx,
-        )
+        if request.safe_nonce is not None:
+            raise Unreadable("malformed-request", "only a gas payer's execution says a Safe's nonce")
+        return read_transaction(request, self._address)
 
     def find(self, request: SignRequest, unsigned: EvmUnsigned, grounds: Grounds) -> Findings:
         """Objections to network, price, gas, and to what is called."""
         tx, network, keyset = unsigned.tx, grounds.network, grounds.wallet
         assert isinstance(network, EvmNetwork)  # check_keyset has said so
         assert isinstance(keyset, EvmKeyset)
-        reasons: list[Reason] = []
-        if tx.chain_id != network.chain_id:
-            reasons.append(
-                Reason("wrong-chain-id", f"chain id {tx.chain_id}: {network.chain} has {network.chain_id}")
-            )
-        if tx.max_fee_per_gas_wei > network.feerate_cap:
-            reasons.append(
-                Reason("feerate-cap", f"{tx.max_fee_per_gas_wei} wei per gas: at most {network.feerate_cap}")
-            )
+        reasons = price_reasons(tx, network)
         tokens = token_contracts(grounds.bundle, request.chain)
         ours = (keyset.address, keyset.factory, keyset.payout)
         wanted, objections = wanted_transfers(request, ours, grounds.bundle, tokens)
         reasons += objections
         deposits: frozenset[int] = frozenset()
         try:
-            call = self._call(request, tx, grounds, tokens)
+            call = self._call(request, unsigned, grounds, tokens)
         except Unreadable as unknown:
             reasons.append(unknown.reason)
         else:
             deposits = call.deposits
             reasons += call.reasons
-            if tx.gas_limit > call.gas_cap:
-                reasons.append(
-                    Reason("gas-cap", f"gas limit {tx.gas_limit}: at most {call.gas_cap} for this call")
-                )
+            reasons += gas_reasons(tx, call.gas_cap)
             reasons += transfer_reasons(Counter(call.transfers), wanted)
-        return Findings(Reach(tx.nonce, MAX_NONCE_AHEAD, "nonce"), deposits, reasons)
+        return Findings(nonce_reach(tx), deposits, reasons)
 
     def _call(
-        self, request: SignRequest, tx: UnsignedTx, grounds: Grounds, tokens: Collection[bytes]
+        self, request: SignRequest, unsigned: EvmUnsigned, grounds: Grounds, tokens: Collection[bytes]
     ) -> _Call:
         """What the transaction does. Raises Unreadable: nothing that intents of this kind may do."""
+        tx = unsigned.tx
         keyset, network = grounds.wallet, grounds.network
         assert isinstance(network, EvmNetwork)
         assert isinstance(keyset, EvmKeyset)
@@ -150,15 +119,12 @@ class EvmRules:
             moved = money_transfer(tx.to, tx.value_wei, tx.data, tokens)
             cap = gas.transfer if moved.contract is None else gas.token
             return _Call(cap, reasons=tuple(rotation_reasons(request, moved, grounds)))
-        if kinds == {Kind.EXECUTION}:
-            reasons = execution_reasons(request, tx, grounds.bundle, network.chain_id, tokens)
-            return _Call(gas.execution, reasons=tuple(reasons))
+        if kinds == {Kind.NONCE_FILL}:
+            return _Call(gas.transfer, reasons=tuple(fill_reasons(request, unsigned, keyset.address)))
         if any(intent.destination != keyset.address for intent in request.intents):
             raise Unreadable("bad-destination", f"the house's own go to {keyset.address}")
         if kinds == {Kind.SWEEP}:
             return _sweep(tx, keyset, gas, tokens)
-        if kinds == {Kind.NONCE_FILL} and (tx.to, tx.value_wei, tx.data) == (self._address, 0, b""):
-            return _Call(gas.transfer)
         raise refusal(tx.data, "unknown-call", f"not what {', '.join(sorted(kinds))} does")
 
 

@@ -1,4 +1,4 @@
-"""The guard's part for Safes: what their owners sign, and what a hot key carries out for them. Pure.
+"""The guard's part for Safes: what their owners sign, and what a gas payer sends for them. Pure.
 
 A Safe moves the native asset or a listed token, once a transaction, and does nothing else: no delegatecall, no
 refund of gas, no call of itself (which is how its owners, threshold, modules, guard and fallback handler change),
@@ -29,6 +29,7 @@ from signers.guard.evm_calls import (
     transfer_reasons,
     wanted_transfers,
 )
+from signers.guard.evm_tx import check_evm_network
 from signers.guard.examined import Findings, Grounds, Reach, Unreadable, Unsigned
 from signers.keys.keyset import SafeOwnerRecord
 from signers.ports import Reason, SignRequest
@@ -36,7 +37,7 @@ from signers.ports import Reason, SignRequest
 MAX_NONCE_AHEAD: Final = 256
 """How far a nonce may be beyond the highest this owner has signed."""
 _CARRIED_OUT: Final = frozenset({"active", "deactivated", "compromised"})
-"""States of a vault whose transactions a hot key sends: its owners have judged each, by the rules of the state."""
+"""States of a vault whose transactions a gas payer sends: its owners have judged each, by the rules of the state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,7 @@ class SafeRules:
             raise Unreadable("wrong-keyset", f"{keyset.id} is not the Safe whose owner this signer is")
         if [owner.address for owner in keyset.owners].count(record.address) != 1:
             raise Unreadable("wrong-keyset", f"{record.address} is no owner of {keyset.id} in the bundle")
-        if not isinstance(network, EvmNetwork) or network.chain_id != record.chain_id:
-            raise Unreadable(
-                "wrong-network", f"{network.chain} is not the network with chain id {record.chain_id}"
-            )
+        check_evm_network(network, record.chain_id)
 
     def read(self, request: SignRequest) -> SafeUnsigned:
         """What the owner is to sign. Raises Unreadable unless it is in its only form."""
@@ -161,11 +159,11 @@ def active_address(bundle: Bundle, wallet: WalletEntry) -> str:
 def execution_reasons(
     request: SignRequest, tx: UnsignedTx, bundle: Bundle, chain_id: int, tokens: Collection[bytes]
 ) -> list[Reason]:
-    """Objections to a hot key's call of `execTransaction`: its owners have signed what it is, and may sign.
+    """Objections to a gas payer's call of `execTransaction`: its owners have signed what it is, and may sign.
 
     Args:
         request: names the Safe's nonce and, as destination of its intent, the Safe.
-        tx: the hot key's transaction.
+        tx: the gas payer's transaction.
         bundle: knows the Safes and their owners.
         chain_id: of the network.
         tokens: contracts of the listed tokens.

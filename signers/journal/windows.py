@@ -33,7 +33,7 @@ def trusted(clock: SteadyClock) -> int:
 
 
 def _windows(book: Book, bundle: Bundle, held: Collection[str], now: int) -> Iterator[WindowUse]:
-    wallets = [wallet for wallet in (*bundle.keysets, *bundle.vaults) if wallet.id in held]
+    wallets = [wallet for wallet in bundle.wallets if wallet.id in held]
     tiers, chains = {wallet.tier for wallet in wallets}, {wallet.chain for wallet in wallets}
 
     def total(kind: Exposure, scope: str, seconds: int) -> int:

@@ -1,8 +1,9 @@
 """One secp256k1 key of an EVM network, made in the HSM and never outside of it in clear.
 
 Beside the token there is only `KEYSET.key.json`: the public record, signed by the token's attestation key so that
-nobody can turn a key made for one network into a key of another, or a Safe's owner into a key that pays, by editing a
-file. A key that a ceremony made was wrapped once, for its backup; it is used only with that ceremony's genuine record.
+nobody can turn a key made for one network into a key of another, or a Safe's owner or a gas payer into a key that
+pays, by editing a file. A key that a ceremony made was wrapped once, for its backup; it is used only with that
+ceremony's genuine record.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from signers.keys.ecdsa import (
     sign_digest,
     signing_public_key,
 )
-from signers.keys.keyset import KEY_PLACE, EvmKeysetRecord, EvmRecord, SafeOwnerRecord
+from signers.keys.keyset import KEY_PLACE, EvmKeysetRecord, EvmRecord, GasPayerRecord, SafeOwnerRecord
 from signers.keys.sealed import attestation_key_name
 from signers.process.files import read_kept, write_new
 
-_R = TypeVar("_R", EvmKeysetRecord, SafeOwnerRecord)
+_R = TypeVar("_R", EvmKeysetRecord, SafeOwnerRecord, GasPayerRecord)
 
 
 class KeyFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -94,6 +95,11 @@ def create_evm_keyset(token: Token, keyset_id: str, chain_id: int, directory: Pa
 def create_safe_owner(token: Token, vault_id: str, chain_id: int, directory: Path) -> SafeOwnerRecord:
     """Make the key of one owner of the Safe `vault_id`. All else is as for `create_evm_keyset`."""
     return _created(token, SafeOwnerRecord, vault_id, chain_id, directory)
+
+
+def create_gas_payer(token: Token, payer_id: str, chain_id: int, directory: Path) -> GasPayerRecord:
+    """Make the key of the gas payer `payer_id`. All else is as for `create_evm_keyset`."""
+    return _created(token, GasPayerRecord, payer_id, chain_id, directory)
 
 
 def _created(token: Token, kind: type[_R], name: str, chain_id: int, directory: Path) -> _R:

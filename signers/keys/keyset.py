@@ -88,7 +88,11 @@ class SafeOwnerRecord(_EvmRecord, frozen=True, tag_field="kind", tag="safe-owner
     """
 
 
-EvmRecord = EvmKeysetRecord | SafeOwnerRecord
+class GasPayerRecord(_EvmRecord, frozen=True, tag_field="kind", tag="gas-payer"):
+    """The public half of a key that pays the gas of Safes' transactions: what the bundle says of it. It pays nobody."""
+
+
+EvmRecord = EvmKeysetRecord | SafeOwnerRecord | GasPayerRecord
 """The public half of one key for an EVM network."""
 
 KeysetRecord = BitcoinKeysetRecord | BitcoinCosignerRecord | EvmRecord

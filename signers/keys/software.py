@@ -31,10 +31,8 @@ from signers.keys.keyset import (
     KEY_PLACE,
     PURPOSES,
     BitcoinKeysetRecord,
-    EvmKeysetRecord,
     EvmRecord,
     KeysetRecord,
-    SafeOwnerRecord,
 )
 from signers.process.files import read_kept, write_new
 
@@ -177,7 +175,7 @@ def open_software_keys(path: Path, keyset: str) -> SoftwareKeys:
     try:
         if isinstance(record, BitcoinKeysetRecord):
             return SoftwareBitcoinKeys(record, file)
-        if isinstance(record, EvmKeysetRecord | SafeOwnerRecord):
+        if isinstance(record, EvmRecord):
             return SoftwareEvmKeys(record, file)
     except (InvalidValue, ValueError) as error:
         raise SealBroken(f"{path}: {error}") from None

@@ -31,7 +31,7 @@ def standing(trust: PinnedBundle, journal: Journal, clock: SteadyClock) -> Calla
 
 
 def _of(book: Book, bundle: Bundle, now: int) -> list[Family]:
-    every = {wallet.id for wallet in (*bundle.keysets, *bundle.vaults)}
+    every = {wallet.id for wallet in bundle.wallets}
     used = {
         (("kind", use.kind), ("scope", use.scope), ("unit", use.unit)): use
         for use in windows(book, bundle, every, now)

@@ -169,7 +169,7 @@ def _scopes(bundle: Bundle) -> set[str]:
         "all",
         *(f"tier:{tier}" for tier in get_args(Tier)),
         *(f"chain:{network.chain}" for network in bundle.networks),
-        *(f"wallet:{wallet.id}" for wallet in (*bundle.keysets, *bundle.vaults)),
+        *(f"wallet:{wallet.id}" for wallet in bundle.wallets),
         *(f"asset:{asset.id}" for asset in bundle.assets),
     }
 

@@ -38,8 +38,8 @@ class JournalWitness:
     """Implements `ports.Witness`. Methods may be called from many threads at once.
 
     Args:
-        wallets: by id; the attestation key of the first key-set signs the log's head, as the bundle knows it. Of a
-            signer that has only parts of vaults it is the first part's, which the bundle does not know.
+        wallets: by id; the attestation key of the first key-set or gas payer signs the log's head, as the bundle knows
+            it. Of a signer that has only parts of vaults it is the first part's, which the bundle does not know.
         trust: names the verifiers.
         journal: what was signed.
         clock: of the signer.

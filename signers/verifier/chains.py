@@ -20,7 +20,7 @@ from chains.eth.safe import parse_safe_resource
 from chains.eth.watch import WatchedSenders
 from chains.ports import Consumption, Header, Receipt
 from chains.types import BlockRef
-from policies.bundle import Bundle, EvmKeyset, EvmNetwork, EvmVault
+from policies.bundle import Bundle, EvmKeyset, EvmNetwork, EvmVault, GasPayer
 
 _NO_FEERATE = FeeRate(1)
 _NONCE_RESOURCE: Final = re.compile(r"0x[0-9a-f]{40}:[0-9]+")
@@ -188,8 +188,8 @@ class EvmChain:
     def _senders(self, resources: Iterable[str]) -> WatchedSenders:
         listed = {
             each.address
-            for each in self._bundle().keysets
-            if isinstance(each, EvmKeyset) and each.chain == self.name
+            for each in self._bundle().wallets
+            if isinstance(each, EvmKeyset | GasPayer) and each.chain == self.name
         }
         named = {
             checksummed(bytes.fromhex(each[2:42])) for each in resources if _NONCE_RESOURCE.fullmatch(each)

@@ -12,7 +12,7 @@ from signers.wallets.btc import (
     verifies_taproot,
 )
 from signers.wallets.common import Kept, Keys, Wallet, attested, verifies
-from signers.wallets.evm import EvmKeys, EvmWallet, SafeWallet, evm_wallet
+from signers.wallets.evm import EvmKeys, EvmWallet, GasPayerWallet, SafeWallet, evm_wallet
 
 __all__ = [
     "BitcoinKeys",
@@ -21,6 +21,7 @@ __all__ = [
     "CosignerKeys",
     "EvmKeys",
     "EvmWallet",
+    "GasPayerWallet",
     "Kept",
     "Keys",
     "SafeWallet",

@@ -12,10 +12,12 @@ from chains.eth.safe import owner_of
 from chains.eth.tx import address_text_of_key
 from policies.bundle import EvmKeyset, WalletEntry
 from signers.errors import SealBroken, SignerStopped
-from signers.guard.evm import EvmRules, EvmUnsigned
+from signers.guard.evm import EvmRules
+from signers.guard.evm_tx import EvmUnsigned
+from signers.guard.gas_payer import GasPayerRules
 from signers.guard.safe import SafeRules, SafeUnsigned
 from signers.keys.ecdsa import normalised
-from signers.keys.keyset import KEY_PLACE, EvmKeysetRecord, EvmRecord, SafeOwnerRecord
+from signers.keys.keyset import KEY_PLACE, EvmKeysetRecord, EvmRecord, GasPayerRecord, SafeOwnerRecord
 from signers.ports import InputSignature
 from signers.wallets.common import Kept, Keys, Wallet
 
@@ -45,14 +47,16 @@ class EvmWallet:
     """A key that pays, and the forwarders that pay into its address.
 
     Raises:
-        SealBroken: the key was made for a Safe's owner.
+        SealBroken: the key was made for a Safe's owner, or to pay gas only.
     """
 
     own_addresses: Final = 1
 
     def __init__(self, keys: EvmKeys) -> None:
         if not isinstance(keys.record, EvmKeysetRecord):
-            raise SealBroken(f"{keys.record.id!r}: this key was made for the owner of a Safe")
+            raise SealBroken(
+                f"{keys.record.id!r}: this key was not made to pay, but as {_purpose(keys.record)}"
+            )
         _check_address(keys)
         self.keys = keys
         self.rules = EvmRules(keys.record)
@@ -72,25 +76,55 @@ class EvmWallet:
             SignerStopped: the one in the journal does not verify.
             WrongSignature, TokenLost: see `Wallet`.
         """
+        return _sent_once(self.keys, unsigned, kept)
 
-        def sender(signature: bytes) -> bytes:
-            return unsigned.tx.signed(signature).sender()
 
-        return _signed_once(self.keys, unsigned.content, kept, first_v=0, signer=sender)
+class GasPayerWallet:
+    """A key that sends what owners of Safes have signed, and pays the gas.
+
+    Raises:
+        SealBroken: the key was made for something else.
+    """
+
+    own_addresses: Final = 0
+
+    def __init__(self, keys: EvmKeys) -> None:
+        if not isinstance(keys.record, GasPayerRecord):
+            raise SealBroken(
+                f"{keys.record.id!r}: this key was made as {_purpose(keys.record)}, not to pay gas"
+            )
+        _check_address(keys)
+        self.keys = keys
+        self.rules = GasPayerRules(keys.record)
+
+    def address(self, keyset: WalletEntry, branch: int, index: int) -> tuple[str, str]:
+        """Raises InvalidValue: its only address is in the bundle, and nobody is to deposit there."""
+        raise InvalidValue(f"{keyset.id} has one address, which the bundle names")
+
+    def sign(self, unsigned: EvmUnsigned, kept: Kept) -> tuple[InputSignature, ...]:
+        """The one signature of the transaction, kept like any other.
+
+        Raises:
+            SignerStopped: the one in the journal does not verify.
+            WrongSignature, TokenLost: see `Wallet`.
+        """
+        return _sent_once(self.keys, unsigned, kept)
 
 
 class SafeWallet:
     """The key of one owner of a Safe. Its address never pays anything itself.
 
     Raises:
-        SealBroken: the key was made to pay.
+        SealBroken: the key was made for something else.
     """
 
     own_addresses: Final = 0
 
     def __init__(self, keys: EvmKeys) -> None:
         if not isinstance(keys.record, SafeOwnerRecord):
-            raise SealBroken(f"{keys.record.id!r}: this key was not made for the owner of a Safe")
+            raise SealBroken(
+                f"{keys.record.id!r}: this key was made as {_purpose(keys.record)}, not for a Safe"
+            )
         _check_address(keys)
         self.keys = keys
         self.rules = SafeRules(keys.record)
@@ -115,7 +149,23 @@ class SafeWallet:
 
 def evm_wallet(keys: EvmKeys) -> Wallet[Any]:
     """The wallet for which a key was made."""
-    return SafeWallet(keys) if isinstance(keys.record, SafeOwnerRecord) else EvmWallet(keys)
+    if isinstance(keys.record, SafeOwnerRecord):
+        return SafeWallet(keys)
+    return GasPayerWallet(keys) if isinstance(keys.record, GasPayerRecord) else EvmWallet(keys)
+
+
+def _purpose(record: EvmRecord) -> str:
+    """What a key was made for, as its record says it."""
+    return str(record.__struct_config__.tag)
+
+
+def _sent_once(keys: EvmKeys, unsigned: EvmUnsigned, kept: Kept) -> tuple[InputSignature, ...]:
+    """The one signature of a transaction of the key's own address."""
+
+    def sender(signature: bytes) -> bytes:
+        return unsigned.tx.signed(signature).sender()
+
+    return _signed_once(keys, unsigned.content, kept, first_v=0, signer=sender)
 
 
 def _signed_once(

@@ -30,11 +30,11 @@ from policies.bundle import (
 )
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import SigningKey, sign_order
-from signers.keys.keyset import KEY_PLACE, EvmKeysetRecord, SafeOwnerRecord
+from signers.keys.keyset import KEY_PLACE, EvmKeysetRecord, GasPayerRecord, SafeOwnerRecord
 from signers.ports import AttestRequest, SignRequest
 from tests.fakes.signing import DAY, House, own_intent, payment_intent
 
-R = TypeVar("R", EvmKeysetRecord, SafeOwnerRecord)
+R = TypeVar("R", EvmKeysetRecord, SafeOwnerRecord, GasPayerRecord)
 
 EVM_CHAIN = "ethereum-devnet"
 EVM_CHAIN_ID = 31337
@@ -63,7 +63,7 @@ GAS_CAPS = GasCaps(transfer=100_000, token=150_000, payout=3_000_000, sweep=6_00
 
 @dataclass
 class SoftEvmKeys(Generic[R]):
-    """The key of a key-set or a Safe's owner without an HSM: as random as one, and with s in either half."""
+    """The key of a key-set, gas payer or Safe's owner without an HSM: as random as one, and with s in either half."""
 
     record: R
     attestation: SigningKey

@@ -1,4 +1,4 @@
-"""A small world around a Safe of the warm tier: its owners, the hot key that executes, and requests to both."""
+"""A small world around a Safe of the warm tier: its owners, the gas payer that executes, and requests to both."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import msgspec
 from chains.eth.address import raw_address
 from chains.eth.erc20 import transfer_calldata
 from chains.eth.safe import SafeMessage, SafeTx, join_signatures
-from policies.bundle import Bundle, EvmVault, Owner, TierCap
+from policies.bundle import Bundle, EvmVault, GasPayer, Owner, TierCap
 from policies.intent import Evidence, Intent, Kind, Order
 from policies.keys import sign_order
 from policies.rules import Rule
 from signers.keys.ecdsa import normalised
-from signers.keys.keyset import EvmKeysetRecord, SafeOwnerRecord
+from signers.keys.keyset import EvmKeysetRecord, GasPayerRecord, SafeOwnerRecord
 from signers.ports import SignRequest
-from signers.wallets import EvmWallet, SafeWallet, Wallet
+from signers.wallets import EvmWallet, GasPayerWallet, SafeWallet, Wallet
 from tests.fakes.evm_signing import (
     ETHER,
     EVM_CHAIN,
@@ -38,6 +38,8 @@ VAULT = "eth-warm"
 SAFE = named_address("the warm tier's safe")
 OWNERS = ("warm-a", "warm-b", "warm-c")
 THRESHOLD = 2
+GAS_PAYER = "eth-gas"
+HOLDING_CAP = ETHER // 2
 
 
 @dataclass
@@ -64,26 +66,36 @@ def owner_keys() -> list[SoftEvmKeys[SafeOwnerRecord]]:
 
 @dataclass
 class SafeWorld(EvmWorld):
-    """The world of EVM key-sets with one Safe, of which three signers hold an owner's key each."""
+    """The world of EVM key-sets with one Safe, of which three signers hold an owner's key each, and its gas payer."""
 
     owners: list[SoftEvmKeys[SafeOwnerRecord]]
     hot: list[SoftEvmKeys[EvmKeysetRecord]]
+    gas: SoftEvmKeys[GasPayerRecord]
     safe: str = SAFE
 
     @classmethod
     def make(cls, safe: str = SAFE, owners: list[SoftEvmKeys[SafeOwnerRecord]] | None = None) -> SafeWorld:
         """A world with fresh keys, or with the owners of a Safe that exists."""
         hot = [SoftEvmKeys.make(), SoftEvmKeys.make("xeth-hot", 31338)]
-        return cls(hot[0].record, hot[1].record, owners or owner_keys(), hot, safe)
+        gas = SoftEvmKeys.of(GasPayerRecord, GAS_PAYER, EVM_CHAIN_ID)
+        return cls(hot[0].record, hot[1].record, owners or owner_keys(), hot, gas, safe)
 
     def bundle(self, version: int = 1, **changes: Any) -> Bundle:
-        """As in `EvmWorld`; `vault_...` are fields of the Safe, `warm_...` of the warm cap of ETH."""
-        plain = {k: v for k, v in changes.items() if not k.startswith(("vault_", "warm_"))}
+        """As in `EvmWorld`; `vault_...` are fields of the Safe, `warm_...` of the warm cap of ETH, `gas_...` of the gas
+        payer."""
+        prefixes = ("vault_", "warm_", "gas_")
+        plain = {k: v for k, v in changes.items() if not k.startswith(prefixes) or k == "gas_payers"}
+        gas = {
+            k.removeprefix("gas_"): v
+            for k, v in changes.items()
+            if k.startswith("gas_") and k != "gas_payers"
+        }
         vault = {k.removeprefix("vault_"): v for k, v in changes.items() if k.startswith("vault_")}
         warm = {k.removeprefix("warm_"): v for k, v in changes.items() if k.startswith("warm_")}
         caps = (self.warm_cap("ETH", ETHER, **warm), self.warm_cap("USDX", 10**9))
         fields: dict[str, Any] = {
             "vaults": (self.vault_entry(**vault),),
+            "gas_payers": (self.gas_payer_entry(**gas),),
             "requirements": (self.requirement(asset="ETH"), self.requirement(asset="USDX")),
         }
         bundle = super().bundle(version, **(fields | plain))
@@ -95,6 +107,18 @@ class SafeWorld(EvmWorld):
             msgspec.structs.replace(c, payment_below="1000") if c.asset in paid else c for c in bundle.caps
         )
         return msgspec.structs.replace(bundle, caps=(*hot, *caps))
+
+    def gas_payer_entry(self, **changes: Any) -> GasPayer:
+        """The gas payer as the bundle has it."""
+        record = self.gas.record
+        fields: dict[str, Any] = {
+            "id": record.id,
+            "chain": EVM_CHAIN,
+            "address": record.address,
+            "attestation_key": record.attestation_key,
+            "holding_cap": str(HOLDING_CAP),
+        }
+        return GasPayer(**(fields | changes))
 
     def vault_entry(self, **changes: Any) -> EvmVault:
         """The Safe as the bundle has it."""
@@ -175,8 +199,8 @@ class SafeWorld(EvmWorld):
     def execution(
         self, message: SafeMessage, blob: bytes | None = None, *, destination: str = "", **changes: Any
     ) -> EvmDraft:
-        """The hot key's transaction that carries out what two owners have signed, or what `blob` says they did."""
-        intent = self.house_intent(Kind.EXECUTION, destination=destination or self.safe)
+        """The gas payer's transaction that sends what two owners have signed, or what `blob` says they did."""
+        intent = self.gas_intent(Kind.EXECUTION, destination=destination or self.safe)
         fields: dict[str, Any] = {
             "to": raw_address(self.safe),
             "value_wei": 0,
@@ -184,8 +208,14 @@ class SafeWorld(EvmWorld):
             "gas_limit": 200_000,
             "safe_nonce": message.tx.nonce,
             "intents": [intent],
+            "keyset": self.gas.record.id,
         }
         return EvmDraft([], **(fields | changes))
+
+    def gas_intent(self, kind: Kind, **changes: Any) -> Intent:
+        """What the house wants of its gas payer."""
+        fields = {"chain": EVM_CHAIN, "asset": "ETH", "destination": self.gas.record.address}
+        return own_intent(self.gas.record.id, kind, **(fields | changes))
 
 
 class _SafeWorldBench(Bench[SafeWorld]):
@@ -231,10 +261,11 @@ class OwnerBench(_SafeWorldBench):
 
 
 class ExecutorBench(_SafeWorldBench):
-    """A signer of the hot keys, one of which executes what a Safe's owners have signed."""
+    """A signer of the hot keys and the gas payer, which sends what a Safe's owners have signed."""
 
     def wallets(self) -> Mapping[str, Wallet[Any]]:
-        return {keys.record.id: EvmWallet(keys) for keys in self.hot}
+        hot = {keys.record.id: EvmWallet(keys) for keys in self.hot}
+        return {**hot, GAS_PAYER: GasPayerWallet(self.world.gas)}
 
     def message(self, **tx: Any) -> SafeMessage:
         """What the owners have signed: a payment of 5 ETH, or with other fields."""

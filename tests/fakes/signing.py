@@ -288,14 +288,15 @@ class House:
 
         `requirements` are rules that are added to the policy: of one that lets every wallet pay where none is named.
         """
-        wallets = (*fields["keysets"], *fields.get("vaults", ()))
+        payers = fields.get("gas_payers", ())
+        wallets = (*fields["keysets"], *fields.get("vaults", ()), *payers)
         roles = sorted({role for approver in fields.get("approvers", ()) for role in approver.roles})
         policy = fields.pop("policy", None) or every_wallet_pays(wallets)
         policy = with_rules(policy, fields.pop("requirements", ()), roles)
         # One each: a signer refuses where a breaker also counts what others sign.
         breakers = tuple(
             Breaker(id=f"all-{keyset.id}", keysets=(keyset.id,), value_cap=str(10**30), window_seconds=DAY)
-            for keyset in fields["keysets"]
+            for keyset in (*fields["keysets"], *payers)
         )
         wide: dict[str, Any] = {
             "longest_order_seconds": DAY,

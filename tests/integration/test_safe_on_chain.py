@@ -37,7 +37,7 @@ MALLORY = named_address("mallory")
 
 @dataclass
 class Vault:
-    """A Safe with money, a signer for each owner, and one of the hot key that pays the gas."""
+    """A Safe with money, a signer for each owner, and one of the gas payer."""
 
     node: Anvil
     safe: Contract
@@ -59,7 +59,7 @@ class Vault:
         return join_signatures(message.signing_hash, given)
 
     def execute(self, message: SafeMessage, blob: bytes) -> bool:
-        """Have the hot key's signer sign the execution, and mine it; whether it succeeded."""
+        """Have the gas payer's signer sign the execution, and mine it; whether it succeeded."""
         draft = self.world.execution(message, blob, nonce=self.executed)
         (signature,) = self.hot.signatures(self.world.request(draft))
         self.executed += 1
@@ -85,7 +85,7 @@ def vault(anvil: Anvil, tmp_path: Path) -> Iterator[Vault]:
     token.do(deployer, "mint", safe.address, 10**12)
     world = SafeWorld.make(safe.address, keys)
     anvil.fund(safe.address, 100 * ETHER)
-    anvil.fund(world.record.address, 10 * ETHER)
+    anvil.fund(world.gas.record.address, ETHER // 2)
     with ExitStack() as stack:
         owners = []
         for number, name in enumerate(OWNERS):

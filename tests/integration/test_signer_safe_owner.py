@@ -22,15 +22,17 @@ from signers.hsm.pkcs11 import Token
 from signers.keys.evm_keys import (
     TokenKeys,
     create_evm_keyset,
+    create_gas_payer,
     create_safe_owner,
     key_path,
     read_key_file,
     signing_key_name,
 )
-from signers.keys.keyset import EvmKeysetRecord, SafeOwnerRecord
+from signers.keys.keyset import EvmKeysetRecord, GasPayerRecord, SafeOwnerRecord
 from signers.keytest.selfcheck import check_evm_keys
 from signers.ports import Refused
 from signers.setup import NewSafeOwner, make_keys
+from signers.wallets import GasPayerWallet, evm_wallet
 from tests.fakes.evm_signing import ETHER, EVM_CHAIN_ID, EVM_DESTINATION, OTHER_EVM_CHAIN_ID
 from tests.fakes.safe_signing import SAFE, VAULT, SafeDraft, SafeWorld, owner_keys
 from tests.fakes.signer_daemon import SignerDaemon
@@ -58,8 +60,31 @@ def test_a_key_is_made_for_an_owner_or_to_pay_and_no_file_makes_it_the_other(
     check_evm_keys(keys)
     fields = {field: getattr(record, field) for field in ("id", "chain_id", "address", "attestation_key")}
     edited = msgspec.structs.replace(file, record=EvmKeysetRecord(**fields))
+    payer = msgspec.structs.replace(file, record=GasPayerRecord(**fields))
+    for file in (edited, payer):
+        with pytest.raises(SealBroken, match="not the one that token"):
+            TokenKeys(token, file, signing_key_name(name))
+
+
+def test_a_key_made_to_pay_gas_is_no_other_by_an_edited_file(token: Token, name: str, tmp_path: Path) -> None:
+    (record,) = make_keys_of(token, name, tmp_path)
+    file = read_key_file(key_path(tmp_path, name))
+    keys = TokenKeys(token, file, signing_key_name(name))
+    check_evm_keys(keys)
+    assert isinstance(evm_wallet(keys), GasPayerWallet)
+    with pytest.raises(SealBroken, match=r"is a gas-payer .* not a evm-key"):
+        create_evm_keyset(token, name, EVM_CHAIN_ID, tmp_path)
+    fields = {field: getattr(record, field) for field in ("id", "chain_id", "address", "attestation_key")}
+    edited = msgspec.structs.replace(file, record=EvmKeysetRecord(**fields))
     with pytest.raises(SealBroken, match="not the one that token"):
         TokenKeys(token, edited, signing_key_name(name))
+
+
+def make_keys_of(token: Token, name: str, directory: Path) -> list[GasPayerRecord]:
+    """A gas payer's key, made twice: the same one."""
+    made = [create_gas_payer(token, name, EVM_CHAIN_ID, directory) for _ in range(2)]
+    assert made[0] == made[1]
+    return made[:1]
 
 
 class OwnerDaemon(SignerDaemon):

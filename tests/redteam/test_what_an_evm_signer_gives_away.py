@@ -34,7 +34,7 @@ from tests.fakes.evm_signing import (
     EvmDraft,
     named_address,
 )
-from tests.fakes.safe_signing import SAFE, ExecutorBench, SafeWorld
+from tests.fakes.safe_signing import GAS_PAYER, SAFE, ExecutorBench, SafeWorld
 from tests.fakes.signer import EvmBench
 
 ETH_WINDOW = 3 * ETHER
@@ -60,7 +60,7 @@ class Attacker:
         except Refused:
             return
         tx = self.bench.world.tx(draft).signed(bytes.fromhex(signature.signature))
-        assert tx.sender() == raw_address(self.bench.world.record.address)
+        assert tx.sender() == raw_address(self.bench.world.record.address) or draft.keyset == GAS_PAYER
         self.signed.append((tx, frozenset(intent.id for intent in draft.intents)))
 
     def payments(self, signed: SignedTx) -> list[tuple[str, bytes, int]]:
@@ -180,7 +180,7 @@ def _order(bench: EvmBench | ExecutorBench, number: int) -> Order:
 
 
 def _check(attacker: Attacker) -> None:
-    nonces: dict[str, set[int]] = defaultdict(set)
+    nonces: dict[str, set[tuple[bytes, int]]] = defaultdict(set)
     paid: dict[str, int] = defaultdict(int)
     by_id = {order.id: order for order in attacker.orders}
     fees: dict[frozenset[str], int] = defaultdict(int)
@@ -191,8 +191,8 @@ def _check(attacker: Attacker) -> None:
         assert sorted(payments) == sorted((o.asset, raw_address(o.destination), o.units) for o in orders)
         fees[intents] = max(fees[intents], signed.tx.max_fee_wei)
         for intent in intents:
-            nonces[intent].add(signed.tx.nonce)
-    # Of transactions with one nonce only one can be mined; so no order is paid twice, whatever he chooses.
+            nonces[intent].add((signed.sender(), signed.tx.nonce))
+    # Of a sender's transactions with one nonce only one can be mined; so no order is paid twice, whatever he chooses.
     assert all(len(used) == 1 for used in nonces.values())
     for intent in nonces:
         if intent in by_id:

@@ -21,6 +21,7 @@ from policies.bundle import (
     check_consistent,
     read_bundle,
 )
+from policies.bundle.differences import differences
 from tests.fakes.evm_signing import (
     EVM_CHAIN,
     FACTORY,
@@ -31,6 +32,7 @@ from tests.fakes.evm_signing import (
     SoftEvmKeys,
     named_address,
 )
+from tests.fakes.safe_signing import GAS_PAYER, SAFE, SafeWorld
 from tests.fakes.signing import CHAIN, SoftKeys, World
 
 
@@ -232,3 +234,90 @@ def test_half_of_a_vaults_members_are_not_enough_as_the_other_half_could_pay_the
         check_consistent(evm.bundle(vaults=(vault,)))
     check_consistent(evm.bundle(vaults=(msgspec.structs.replace(vault, threshold=3),)))
     check_consistent(evm.bundle(vaults=(msgspec.structs.replace(vault, owners=owners[:3]),)))
+
+
+# Gas payers.
+
+
+@pytest.fixture(scope="module")
+def safe() -> SafeWorld:
+    return SafeWorld.make()
+
+
+def test_a_gas_payer_is_read_found_and_part_of_what_is_signed(safe: SafeWorld) -> None:
+    bundle = safe.bundle()
+    found = read_bundle(safe.signed(bundle).encode(), safe.root, now=safe.now)
+    payer = found.gas_payer_for(EVM_CHAIN)
+    assert found == bundle
+    assert (payer.family, payer.tier) == ("evm", "hot")
+    assert found.wallet(GAS_PAYER) is payer
+    assert payer in found.wallets
+    digests = {bundle.digest_hex(), safe.bundle(gas_holding_cap="7").digest_hex()}
+    digests |= {safe.bundle(gas_active_from=7).digest_hex(), safe.bundle(gas_state="suspended").digest_hex()}
+    assert len(digests) == 4
+    with pytest.raises(InvalidValue, match="no active gas payer on"):
+        found.gas_payer_for(OTHER_EVM_CHAIN)
+    with pytest.raises(InvalidValue, match="no active gas payer on"):
+        safe.bundle(gas_state="suspended").gas_payer_for(EVM_CHAIN)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"gas_chain": "nowhere"}, "unlisted network nowhere"),
+        ({"gas_id": "eth-hot"}, "key-set, vault or gas payer is listed twice"),
+        ({"gas_id": "eth-warm"}, "key-set, vault or gas payer is listed twice"),
+        ({"gas_holding_cap": "0"}, "could hold nothing"),
+        ({"gas_address": named_address("gas").lower()}, "checksum"),
+        ({"gas_address": USDX}, "is somebody else's on"),
+        ({"gas_address": FACTORY}, "is somebody else's on"),
+        ({"gas_address": PAYOUT}, "is somebody else's on"),
+        ({"gas_address": SAFE}, "is somebody else's on"),
+    ],
+)
+def test_a_gas_payer_that_contradicts_the_bundle_is_refused(
+    safe: SafeWorld, changes: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InvalidValue, match=says):
+        check_consistent(safe.bundle(**changes))
+
+
+def test_a_gas_payer_has_a_key_of_its_own(safe: SafeWorld) -> None:
+    for address in (safe.record.address, safe.owners[0].record.address):
+        with pytest.raises(InvalidValue, match="is somebody else's on"):
+            check_consistent(safe.bundle(gas_address=address))
+    # The same key on another chain is another wallet.
+    check_consistent(safe.bundle(gas_address=safe.other.address))
+
+
+def test_a_gas_payer_is_under_a_breaker(safe: SafeWorld) -> None:
+    bundle = safe.bundle()
+    without = tuple(each for each in bundle.breakers if GAS_PAYER not in each.keysets)
+    with pytest.raises(InvalidValue, match="gas payer eth-gas is under no breaker"):
+        check_consistent(msgspec.structs.replace(bundle, breakers=without))
+
+
+def test_one_gas_payer_of_a_chain_is_active(safe: SafeWorld) -> None:
+    twin = safe.gas_payer_entry(id="eth-gas-2", address=named_address("the next gas payer"))
+    with pytest.raises(InvalidValue, match="active gas payer of one chain is listed twice"):
+        check_consistent(safe.bundle(gas_payers=(safe.gas_payer_entry(), twin)))
+    check_consistent(safe.bundle(gas_payers=(safe.gas_payer_entry(state="compromised"), twin)))
+
+
+def test_a_gas_payer_on_a_bitcoin_network_is_inconsistent(safe: SafeWorld, btc: World) -> None:
+    bundle, other = safe.bundle(gas_chain=CHAIN), btc.bundle()
+    networks, assets = (*other.networks, *bundle.networks), (*other.assets, *bundle.assets)
+    with pytest.raises(InvalidValue, match="of another family"):
+        check_consistent(msgspec.structs.replace(bundle, networks=networks, assets=assets))
+
+
+def test_officers_read_what_becomes_of_a_gas_payer(safe: SafeWorld) -> None:
+    present = safe.bundle()
+    assert differences(present, safe.bundle(gas_state="compromised")) == [
+        "gas payer eth-gas: is now compromised (was active)"
+    ]
+    assert differences(present, safe.bundle(gas_holding_cap=str(10**18))) == [
+        "gas payer eth-gas: should hold at most 1 ETH, and is topped up with no more (was 0.5 ETH)"
+    ]
+    (line,) = differences(msgspec.structs.replace(present, gas_payers=()), present)
+    assert line.startswith("gas payer eth-gas: added, ")

@@ -1,4 +1,4 @@
-"""What a hot EVM key does for the house: it carries out what a Safe's owners have signed, and moves to its follower."""
+"""What EVM keys do for the house: a gas payer sends what owners of Safes have signed, a hot key moves all it has."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from chains.eth.address import raw_address
 from chains.eth.erc20 import decode_transfer, transfer_calldata
 from chains.eth.safe import decode_execution, owners_of
 from policies.intent import Kind
-from signers.errors import Withheld
+from signers.errors import Withheld, WrongSignature
+from signers.keys.keyset import GasPayerRecord
+from signers.ports import AttestRequest, Refused
 from tests.fakes.evm_signing import (
     ETHER,
+    EVM_CHAIN,
     EVM_DESTINATION,
     FEEX,
     GAS_CAPS,
@@ -26,7 +29,7 @@ from tests.fakes.evm_signing import (
     SoftEvmKeys,
     named_address,
 )
-from tests.fakes.safe_signing import SAFE, VAULT, ExecutorBench
+from tests.fakes.safe_signing import GAS_PAYER, SAFE, VAULT, ExecutorBench
 from tests.fakes.signer import EvmBench
 
 CHEAP: dict[str, Any] = {"max_fee_wei": GWEI, "priority_wei": 0}
@@ -60,7 +63,7 @@ def test_what_enough_owners_have_signed_is_carried_out(
     draft = world.execution(message, world.signatures_blob(message, owners))
     (signature,) = bench.signatures(world.request(draft))
     signed = world.tx(draft).signed(bytes.fromhex(signature.signature))
-    assert signed.sender() == raw_address(world.record.address)
+    assert signed.sender() == raw_address(world.gas.record.address)
     execution = decode_execution(signed.tx.data, 3)
     assert execution.tx == message.tx
     assert len(owners_of(message.signing_hash, execution.signatures)) == len(owners)
@@ -159,10 +162,147 @@ def test_the_nonce_of_the_safe_comes_with_executions_only(bench: ExecutorBench) 
 def test_a_payment_can_not_be_an_execution(bench: ExecutorBench) -> None:
     world, draft = bench.world, bench.world.execution(bench.message())
     order = world.order(999)
-    as_payment = replace(draft, orders=[order], intents=[world.intent(order)], safe_nonce=None)
+    hot = replace(draft, keyset=world.record.id, safe_nonce=None)
+    as_payment = replace(hot, orders=[order], intents=[world.intent(order)])
     assert bench.codes(world.request(as_payment)) == {"unlisted-contract"}
-    as_fill = replace(draft, intents=[world.house_intent(Kind.NONCE_FILL)], safe_nonce=None)
+    as_fill = replace(hot, intents=[world.house_intent(Kind.NONCE_FILL)], gas_limit=21_000)
     assert bench.codes(world.request(as_fill)) == {"unknown-call"}
+
+
+def test_the_hot_key_executes_nothing(bench: ExecutorBench) -> None:
+    world, message = bench.world, bench.message()
+    intent = world.house_intent(Kind.EXECUTION, destination=SAFE)
+    draft = world.execution(message, keyset=world.record.id, intents=[intent])
+    assert bench.codes(world.request(draft)) == {"malformed-request"}
+    unsaid = replace(draft, safe_nonce=None)
+    assert "kind-not-supported" in bench.codes(world.request(unsaid))
+
+
+# What a gas payer is beside that.
+
+
+def test_a_gas_payer_fills_a_nonce_and_signs_it_once(bench: ExecutorBench) -> None:
+    draft = gas_fill(bench)
+    first = bench.signatures(bench.world.request(draft))
+    assert bench.signatures(bench.world.request(draft)) == first
+    assert bench.service.status().signed == 1
+    assert bench.codes(bench.world.request(replace(draft, nonce=1))) == {"conflicting-version"}
+
+
+@pytest.mark.parametrize(
+    ("bent", "code"),
+    [
+        ({"value_wei": 1}, "unknown-call"),
+        ({"data": b"\x01"}, "unknown-call"),
+        ({"to": raw_address(EVM_DESTINATION)}, "unknown-call"),
+        ({"data": b"\x09\x5e\xa7\xb3" + bytes(64)}, "allowance"),
+        ({"gas_limit": GAS_CAPS.transfer + 1}, "gas-cap"),
+        ({"chain_id": 1}, "wrong-chain-id"),
+        ({"max_fee_wei": 201 * GWEI}, "feerate-cap"),
+        ({"nonce": 256}, "nonce"),
+    ],
+)
+def test_what_fills_a_gas_payers_nonce_does_nothing_else(
+    bench: ExecutorBench, bent: dict[str, Any], code: str
+) -> None:
+    assert bench.codes(bench.world.request(replace(gas_fill(bench), **bent))) == {code}
+
+
+def test_a_gas_payers_fill_is_to_itself(bench: ExecutorBench) -> None:
+    world = bench.world
+    intent = world.gas_intent(Kind.NONCE_FILL, destination=world.record.address)
+    draft = replace(gas_fill(bench), intents=[intent])
+    assert bench.codes(world.request(draft)) == {"bad-destination"}
+
+
+@pytest.mark.parametrize("kind", sorted(set(Kind) - {Kind.EXECUTION, Kind.NONCE_FILL}))
+def test_a_gas_payer_signs_executions_and_fills_only(bench: ExecutorBench, kind: Kind) -> None:
+    world = bench.world
+    intent = world.gas_intent(kind)
+    assert "kind-not-supported" in bench.codes(world.request(replace(gas_fill(bench), intents=[intent])))
+
+
+def test_a_gas_payer_that_pays_an_order_is_refused(bench: ExecutorBench) -> None:
+    world = bench.world
+    order = world.order(999)
+    intent = world.intent(order, keyset=GAS_PAYER)
+    draft = EvmDraft([order], keyset=GAS_PAYER, intents=[intent])
+    assert "kind-not-supported" in bench.codes(world.request(draft))
+
+
+def test_a_gas_payer_of_the_bundle_is_this_one_on_its_network(bench: ExecutorBench) -> None:
+    request = bench.world.request(gas_fill(bench))
+    bench.adopt(2, gas_address=named_address("another key"))
+    assert bench.codes(request) == {"wrong-keyset"}
+    bench.adopt(3, network_chain_id=5)
+    assert bench.codes(request) == {"wrong-network"}
+    bench.adopt(4, gas_payers=())
+    assert bench.codes(request) == {"not-in-bundle"}
+
+
+@pytest.mark.parametrize("state", ["pre-active", "suspended", "compromised", "destroyed"])
+def test_a_gas_payer_that_is_not_in_use_signs_nothing(bench: ExecutorBench, state: str) -> None:
+    bench.adopt(2, gas_state=state)
+    fill = replace(gas_fill(bench), intents=[bench.world.gas_intent(Kind.NONCE_FILL, policy_version=2)])
+    assert bench.codes(bench.world.request(fill)) == {"key-state"}
+
+
+def test_a_breaker_that_counts_what_others_sign_stops_the_gas_payer(bench: ExecutorBench) -> None:
+    bundle = bench.world.bundle(2)
+    breakers = tuple(
+        msgspec.structs.replace(each, keysets=(*each.keysets, "elsewhere"))
+        if GAS_PAYER in each.keysets
+        else each
+        for each in bundle.breakers
+    )
+    elsewhere = bench.world.keyset_entry(NEW_KEY, id="elsewhere", state="suspended")
+    bench.adopt(2, breakers=breakers, keysets=(*bundle.keysets, elsewhere))
+    assert bench.codes(bench.world.request(gas_fill(bench))) == {"breaker-elsewhere"}
+
+
+def test_a_frozen_gas_payer_sends_nothing(bench: ExecutorBench) -> None:
+    bench.freeze(f"wallet:{GAS_PAYER}")
+    assert bench.codes(bench.request(bench.message())) == {"frozen"}
+
+
+def test_what_a_gas_payer_burns_counts_in_the_windows_of_the_hot_tier(bench: ExecutorBench) -> None:
+    fill = replace(gas_fill(bench), gas_limit=100_000, max_fee_wei=10 * GWEI, priority_wei=0)  # 0.001 ETH
+    bench.adopt(2, network_fee_window_cap=str(ETHER // 1000))
+    intents = [bench.world.gas_intent(Kind.NONCE_FILL, policy_version=2) for _ in range(2)]
+    bench.signatures(bench.world.request(replace(fill, intents=intents[:1])))
+    assert bench.codes(bench.world.request(replace(fill, intents=intents[1:], nonce=1))) == {"fee-window"}
+
+
+def test_a_gas_payer_attests_no_address(bench: ExecutorBench) -> None:
+    request = AttestRequest(chain=EVM_CHAIN, keyset=GAS_PAYER, customer=None, asset="ETH", branch=1, index=0)
+    with pytest.raises(Refused, match="not-in-bundle"):
+        bench.service.attest(request)
+
+
+def test_fault_31_a_wrong_signature_of_a_gas_payer_is_caught_before_release(bench: ExecutorBench) -> None:
+    good, request = bench.world.gas, bench.request(bench.message())
+    bench.world.gas = _Wrong(good.record, good.attestation, good.pubkey, good.secret)
+    bench.restart()
+    with pytest.raises(WrongSignature):
+        bench.service.sign(request)
+    bench.world.gas = good
+    bench.restart()
+    assert bench.signatures(request)
+    assert bench.service.status().signed == 1
+
+
+class _Wrong(SoftEvmKeys[GasPayerRecord]):
+    """A backend that signs another digest."""
+
+    def signature(self, digest: bytes) -> bytes:
+        return super().signature(bytes([digest[0] ^ 1]) + digest[1:])
+
+
+def gas_fill(bench: ExecutorBench) -> EvmDraft:
+    """A filled nonce of the gas payer."""
+    intents = [bench.world.gas_intent(Kind.NONCE_FILL)]
+    to = raw_address(bench.world.gas.record.address)
+    return EvmDraft([], intents=intents, to=to, value_wei=0, data=b"", gas_limit=21_000, keyset=GAS_PAYER)
 
 
 @pytest.mark.parametrize("state", ["pre-active", "suspended", "destroyed"])

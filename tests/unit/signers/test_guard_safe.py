@@ -23,7 +23,7 @@ from signers.errors import SealBroken, SignerStopped, Withheld, WrongSignature
 from signers.keys.keyset import SafeOwnerRecord
 from signers.keytest import selfcheck
 from signers.ports import AttestRequest, Refused, SignRequest
-from signers.wallets import EvmWallet, SafeWallet, evm_wallet
+from signers.wallets import EvmWallet, GasPayerWallet, SafeWallet, evm_wallet
 from tests.fakes.evm_signing import (
     ETHER,
     EVM_CHAIN,
@@ -251,9 +251,17 @@ def test_a_key_made_for_a_safe_pays_nothing_and_one_that_pays_owns_no_safe(bench
     owner, hot = bench.owners[0], bench.hot[0]
     assert isinstance(evm_wallet(owner), SafeWallet)
     assert isinstance(evm_wallet(hot), EvmWallet)
-    with pytest.raises(SealBroken, match="owner of a Safe"):
+    gas = bench.world.gas
+    assert isinstance(evm_wallet(gas), GasPayerWallet)
+    for wallet in (EvmWallet, SafeWallet):
+        with pytest.raises(SealBroken, match="gas-payer"):
+            wallet(gas)
+    for keys in (owner, hot):
+        with pytest.raises(SealBroken, match="not to pay gas"):
+            GasPayerWallet(keys)
+    with pytest.raises(SealBroken, match="not made to pay, but as safe-owner"):
         EvmWallet(owner)
-    with pytest.raises(SealBroken, match="not made for the owner"):
+    with pytest.raises(SealBroken, match="made as evm-key, not for a Safe"):
         SafeWallet(hot)
 
 
