@@ -115,7 +115,7 @@ def check_scope(scope: str, bundle: Bundle) -> None:
         "all",
         *(f"tier:{tier}" for tier in ("hot", "warm", "cold")),
         *(f"chain:{network.chain}" for network in bundle.networks),
-        *(f"wallet:{wallet.id}" for wallet in (*bundle.keysets, *bundle.vaults)),
+        *(f"wallet:{wallet.id}" for wallet in bundle.wallets),
         *(f"asset:{asset.id}" for asset in bundle.assets),
     }
     if scope not in known and not scope.startswith("customer:"):
