@@ -7,70 +7,19 @@ A refusal needs no name: whatever is not of the closed list is refused. But an o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from chains.errors import InvalidValue
-from chains.eth.abi import SELECTOR_BYTES, selector
 from chains.eth.address import checksummed, parse_address
 from chains.eth.erc20 import decode_transfer
-from chains.eth.safe import ADMINISTRATION, MULTI_SEND
+from chains.eth.named_calls import named_call
 from policies.bundle import Bundle
 from policies.intent import Kind
 from signers.guard.examined import Unreadable
 from signers.guard.orders import written_otherwise
 from signers.ports import Reason, SignRequest
 
-ALLOWANCES: Final = (
-    "approve(address,uint256)",
-    "approve(address,address,uint160,uint48)",
-    "approveAndCall(address,uint256)",
-    "approveAndCall(address,uint256,bytes)",
-    "authorizeOperator(address)",
-    "decreaseAllowance(address,uint256)",
-    "increaseAllowance(address,uint256)",
-    "increaseApproval(address,uint256)",
-    "permit(address,address,uint256,uint256,uint8,bytes32,bytes32)",
-    "permit(address,address,uint256,uint256,bool,uint8,bytes32,bytes32)",
-    "receiveWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)",
-    "safeTransferFrom(address,address,uint256)",
-    "safeTransferFrom(address,address,uint256,bytes)",
-    "setApprovalForAll(address,bool)",
-    "transferFrom(address,address,uint256)",
-    "transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)",
-)
-"""Calls that let others take money later, or take it from others (ERC-20, 721, 777, 1363, EIP-2612, 3009, Permit2)."""
-CONTRACT_ADMINISTRATION: Final = (
-    "acceptAdmin()",
-    "acceptOwnership()",
-    "acceptTreasury()",
-    "cancelAdmin()",
-    "cancelTreasury()",
-    "changeAdmin(address)",
-    "proposeAdmin(address)",
-    "proposeTreasury(address)",
-    "renounceOwnership()",
-    "setImplementation(address)",
-    "transferOwnership(address)",
-    "upgrade(address,address)",
-    "upgradeAndCall(address,address,bytes)",
-    "upgradeTo(address)",
-    "upgradeToAndCall(address,bytes)",
-)
-"""Calls that change who rules a contract, our factory included, or what a proxy runs (ERC-173, ERC-1967)."""
-
-_KNOWN: Final[Mapping[bytes, Reason]] = {
-    **{selector(call): Reason("allowance", f"{call} is never signed") for call in ALLOWANCES},
-    **{
-        selector(call): Reason("contract-administration", f"{call} is never signed")
-        for call in CONTRACT_ADMINISTRATION
-    },
-    **{
-        found: Reason("safe-administration", f"{name} is never signed")
-        for found, name in ADMINISTRATION.items()
-    },
-    MULTI_SEND: Reason("multi-send", "multiSend(bytes) is never signed"),
-}
 _NOBODY: Final = bytes(20)
 
 
@@ -85,8 +34,8 @@ class Transfer(NamedTuple):
 
 def refusal(data: bytes, code: str, detail: str) -> Unreadable:
     """Why a call is refused: by the name of what it is known to be, or else with `code` and `detail`."""
-    known = _KNOWN.get(data[:SELECTOR_BYTES], Reason(code, detail))
-    return Unreadable(known.code, known.detail)
+    known = named_call(data)
+    return Unreadable(known.code, f"{known.call} is never signed") if known else Unreadable(code, detail)
 
 
 def money_transfer(to: bytes, value_wei: int, data: bytes, tokens: Collection[bytes]) -> Transfer:

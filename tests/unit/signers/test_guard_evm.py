@@ -17,11 +17,11 @@ from chains.eth.address import raw_address
 from chains.eth.contracts import artifact
 from chains.eth.erc20 import transfer_calldata
 from chains.eth.forwarder import flush_calldata, salt_of
+from chains.eth.named_calls import ALLOWANCES, CONTRACT_ADMINISTRATION
 from chains.eth.payout import Payout, payout_calldata
 from policies.intent import Kind
 from policies.keys import SigningKey, sign_order
 from signers.guard.evm import EvmRules
-from signers.guard.evm_calls import ALLOWANCES, CONTRACT_ADMINISTRATION
 from signers.keys.keyset import KEY_PLACE
 from signers.ports import SignRequest
 from tests.fakes.evm_signing import (
