@@ -21,6 +21,9 @@ rpc_url = "http://user:...@127.0.0.1:8545"
 [signers.btc-hot]
 socket = "/run/strongroom/signer.sock"
 
+[signers."btc-warm/berlin"]       # a vault's members have a signer each
+socket = "/run/strongroom/berlin.sock"
+
 operator_networks = ["127.0.0.0/8", "::1/128"]   # of the API: from where operators may come
 
 [screening]                       # see custody.config_tables
@@ -58,6 +61,8 @@ from custody.errors import InvalidConfiguration
 FILE_VARIABLE: Final = "STRONGROOM_CONFIG"
 _PREFIX: Final = "STRONGROOM_"
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SIGNER: Final = re.compile(rf"{_NAME.pattern}(/{_NAME.pattern})?")
+"""A key-set, or a vault and which of its members."""
 _PATIENCE: Final = (60, 43_200)
 """Seconds: the least and the most of `verifier_silent_seconds`."""
 _T = TypeVar("_T")
@@ -394,7 +399,7 @@ class _Reader:
 
     def signers(self, field: str, raw: Any) -> dict[str, SignerSettings] | None:
         found: dict[str, SignerSettings] = {}
-        for keyset, table in self._tables(field, raw, "key-set"):
+        for keyset, table in self._tables(field, raw, "key-set or VAULT/MEMBER", _SIGNER):
             signer = self._signer(f"{field}.{keyset}", table)
             if signer is not None:
                 found[keyset] = signer
@@ -420,12 +425,14 @@ class _Reader:
             return None
         return TlsSigner(host, port, server, certificate, key)
 
-    def _tables(self, field: str, raw: Any, what: str) -> list[tuple[str, Mapping[str, Any]]]:
+    def _tables(
+        self, field: str, raw: Any, what: str, name: re.Pattern[str] = _NAME
+    ) -> list[tuple[str, Mapping[str, Any]]]:
         if not isinstance(raw, dict) or not raw or not all(isinstance(table, dict) for table in raw.values()):
             self.problem(f"{field}: write one table for each {what}, as [{field}.ID] or a JSON object")
             return []
         for id in raw:
-            if not _NAME.fullmatch(id):
+            if not name.fullmatch(id):
                 self.problem(f"{field}: {id!r} is no {what} id, which is 1 to 64 of A-Za-z0-9._-")
         return list(raw.items())
 

@@ -28,11 +28,12 @@ from custody.storage.db import WAIT_SECONDS, Database
 from custody.storage.sealing import KeyRing
 from custody.travelrule.ports import FileOutbox, TravelRuleExchange
 from custody.whitelist.lookalikes import Ends
-from policies.bundle import Bundle, KeysetEntry, TrustRoot, read_bundle
+from policies.bundle import BitcoinVault, Bundle, TrustRoot, WalletEntry, read_bundle
 from policies.democlock import DemoClock, check_test_networks
 from signers.client import SignerClient, TlsAddress, UnixAddress
 from signers.ports import Signer
 
+_TIERS: Final = ("hot", "warm", "cold")
 _IN_USE: Final = ("active", "suspended", "deactivated", "compromised")
 
 
@@ -79,26 +80,31 @@ class Services:
             raise InvalidValue(f"no signer is configured for {keyset}")
         return self.signers[keyset]
 
+    def members(self, vault: str) -> dict[str, Signer]:
+        """The signers of a vault's members, by their ids in the vault; none where all of them sign offline."""
+        prefix = f"{vault}/"
+        return {name[len(prefix) :]: one for name, one in self.signers.items() if name.startswith(prefix)}
+
     def sites(self) -> tuple[Site, ...]:
-        """The hot wallets that this process can pay from: one per chain with a node, an active key-set and its
-        signer."""
+        """The wallets that this process can pay from: a chain's active one of each tier."""
         return tuple(site for site in self.wallets() if site.wallet.state == "active")
 
     def wallets(self) -> tuple[Site, ...]:
-        """All hot wallets with a node and a signer that hold or have held money, a chain's active one first."""
+        """All wallets with a node that hold or have held money: hot ones that have a signer, and vaults, of which all
+        members may be offline. By tier, the active one of a chain first."""
         bundle = self.bundle()
         gather = self.settings.gather_seconds
         pace = Pace() if gather is None else Pace(gather_seconds=gather)
+        wallets: tuple[WalletEntry, ...] = (*bundle.keysets, *bundle.vaults)
         found = [
-            keyset
-            for keyset in bundle.keysets
-            if keyset.tier == "hot"
-            and keyset.state in _IN_USE
-            and keyset.chain in self.nodes
-            and keyset.id in self.signers
+            wallet
+            for wallet in wallets
+            if wallet.state in _IN_USE
+            and wallet.chain in self.nodes
+            and (wallet.id in self.signers or isinstance(wallet, BitcoinVault))
         ]
-        found.sort(key=lambda keyset: _IN_USE.index(keyset.state))
-        return tuple(_site(bundle, keyset, self.nodes[keyset.chain], pace) for keyset in found)
+        found.sort(key=lambda wallet: (_TIERS.index(wallet.tier), _IN_USE.index(wallet.state)))
+        return tuple(_site(bundle, wallet, self.nodes[wallet.chain], pace) for wallet in found)
 
     def close(self) -> None:
         """Close all connections."""
@@ -236,11 +242,11 @@ def _nodes(settings: Settings, bundle: Callable[[], Bundle]) -> dict[str, Node]:
     return nodes
 
 
-def _site(bundle: Bundle, keyset: KeysetEntry, node: Node, pace: Pace) -> Site:
-    """The hot wallet of a key-set, by its family."""
+def _site(bundle: Bundle, wallet: WalletEntry, node: Node, pace: Pace) -> Site:
+    """A wallet's site, by its family."""
     if isinstance(node, EvmNode):
-        return evm_site(bundle, keyset.chain, node, pace=pace, wallet=keyset)
-    return btc_site(bundle, keyset.chain, node, pace=pace, wallet=keyset)
+        return evm_site(bundle, wallet.chain, node, pace=pace, wallet=wallet)
+    return btc_site(bundle, wallet.chain, node, pace=pace, wallet=wallet)
 
 
 def signer_client(entry: SignerSettings) -> SignerClient:

@@ -132,7 +132,7 @@ def sweep_now(
     if everything:
         pace = replace(pace, sweep_after_seconds=0, consolidate_above_coins=1)
     with acting(shown) as at, wire(at.settings, pool_size=2) as services:
-        sites = {site.chain: site for site in services.sites()}
+        sites = {site.chain: site for site in services.sites() if site.wallet.tier == "hot"}
         if chain not in sites:
             raise InvalidValue(
                 f"chain {chain!r}: write one of {', '.join(sorted(sites))}; nothing was planned"

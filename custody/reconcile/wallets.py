@@ -15,7 +15,7 @@ from custody.deposits.attestation import HOUSE, derive
 from custody.reconcile import records, repository
 from custody.reconcile.model import Coin, NodeBalance, NodeCoins, Offence, WalletFacts, WalletKey
 from custody.storage.db import Database, Tx
-from policies.bundle import BitcoinKeyset, Bundle
+from policies.bundle import BitcoinKeyset, BitcoinVault, Bundle
 
 GAP_INDEXES: Final = 1_000
 """Addresses beyond the last one given out whose coins are looked for, too."""
@@ -75,7 +75,11 @@ def wallets_of(db: Database, bundle: Bundle, chain: str, node: Node) -> Compared
         NotComparable: the monitor did not reach the node's block, or the chain moved on each time.
         NodeUnavailable, DatabaseUnavailable: no answer.
     """
-    utxo = [entry for entry in bundle.keysets if isinstance(entry, BitcoinKeyset) and entry.chain == chain]
+    utxo = [
+        entry
+        for entry in (*bundle.keysets, *bundle.vaults)
+        if isinstance(entry, BitcoinKeyset | BitcoinVault) and entry.chain == chain
+    ]
     evm = evm_wallets(bundle, chain)
     for _ in range(ATTEMPTS):
         found = None
@@ -90,23 +94,31 @@ def wallets_of(db: Database, bundle: Bundle, chain: str, node: Node) -> Compared
     raise NotComparable(f"{chain}: node and monitor were not seen at the same block in {ATTEMPTS} attempts")
 
 
-def descriptors(entry: BitcoinKeyset, next_indexes: Mapping[int, int]) -> list[ScanDescriptor]:
-    """Output descriptors (BIP380, `wpkh` or `tr`) of both branches, up to a gap beyond what was given out."""
-    kind = "tr" if entry.script == "p2tr" else "wpkh"
+def descriptors(entry: BitcoinKeyset | BitcoinVault, next_indexes: Mapping[int, int]) -> list[ScanDescriptor]:
+    """Output descriptors (BIP380) of both branches, up to a gap beyond what was given out."""
     return [
-        ScanDescriptor(
-            f"{kind}([{entry.origin}]{entry.account}/{branch}/*)", next_indexes.get(branch, 0) + GAP_INDEXES
-        )
+        ScanDescriptor(_descriptor(entry, branch), next_indexes.get(branch, 0) + GAP_INDEXES)
         for branch in (0, 1)
     ]
 
 
+def _descriptor(entry: BitcoinKeyset | BitcoinVault, branch: int) -> str:
+    if isinstance(entry, BitcoinVault):
+        keys = ",".join(f"[{each.origin}]{each.account}/{branch}/*" for each in entry.cosigners)
+        return f"wsh(sortedmulti({entry.threshold},{keys}))"
+    return f"{'tr' if entry.script == 'p2tr' else 'wpkh'}([{entry.origin}]{entry.account}/{branch}/*)"
+
+
 def _by_coins(
-    db: Database, bundle: Bundle, chain: str, keysets: Sequence[BitcoinKeyset], node: UtxoSource
+    db: Database,
+    bundle: Bundle,
+    chain: str,
+    wallets: Sequence[BitcoinKeyset | BitcoinVault],
+    node: UtxoSource,
 ) -> Compared | None:
     native = bundle.asset(bundle.network(chain).native_asset)
     nodes: dict[WalletKey, NodeCoins] = {}
-    for entry in keysets:
+    for entry in wallets:
         with db.snapshot() as tx:
             indexes = repository.last_indexes(tx, entry.id)
         scan = _scan(node, descriptors(entry, indexes))

@@ -35,20 +35,21 @@ class _Shown:
     told: SignedOrder | SignedWhitelistEntry
 
 
-def announce_waiting(db: Database, site: Site, signer: Signer, *, now: int) -> int:
+def announce_waiting(db: Database, site: Site, signer: Signer, *, now: int, member: str = "") -> int:
     """Show a wallet's signer what is new; returns how much. Nothing is shown where the policy asks for no age or delay.
 
     Args:
         db: as the workers' role.
         site: the wallet.
         now: UNIX seconds.
+        member: of a vault, whose signer it is.
 
     Raises:
         SignerUnavailable: what was not recorded as shown is shown again; that changes nothing.
     """
     if not isinstance(signer, Announcing) or not asks_for_time(site.bundle.policy):
         return 0
-    wallet = site.wallet.id
+    wallet = f"{site.wallet.id}/{member}" if member else site.wallet.id
     with db.snapshot() as tx:
         orders = repository.orders(tx, site.chain, wallet, site.wallet.tier, now=now, limit=MAX_ANNOUNCED)
         entries = repository.entries(tx, site.chain, wallet, limit=MAX_ANNOUNCED)

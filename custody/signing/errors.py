@@ -19,3 +19,7 @@ class DecodersDisagree(PermanentError):
 
 class WrongSignature(PermanentError):
     """What a signer answered is no signature of what it was asked for: never recorded, never sent."""
+
+
+class NotAMember(PermanentError):
+    """Somebody signs for a vault of which they are no member."""

@@ -8,6 +8,7 @@ from typing import Final
 from custody.signing.effects import Effects, NoEffects
 from custody.signing.payments import PaymentEffects
 from custody.sweeps.effects import RotationEffects, SweepEffects
+from custody.treasury.effects import RefillEffects
 from policies.intent import Kind
 
 _EFFECTS: Final[Mapping[str, Effects]] = {
@@ -15,6 +16,7 @@ _EFFECTS: Final[Mapping[str, Effects]] = {
     Kind.SWEEP: SweepEffects(),
     Kind.CONSOLIDATION: SweepEffects(),
     Kind.ROTATION: RotationEffects(),
+    Kind.REFILL: RefillEffects(),
     Kind.NONCE_FILL: NoEffects(),
 }
 

@@ -42,12 +42,14 @@ def ready(tx: Tx, site: Site, *, now: int) -> Sequence[Withdrawal]:
 
     Args:
         tx: a snapshot.
-        site: the hot wallet to pay from.
+        site: the wallet to pay from.
         now: UNIX seconds.
     """
-    payable = withdrawals.payable(tx, site.chain, "hot", limit=site.pace.batch_payments)
+    payable = withdrawals.payable(tx, site.chain, site.wallet.tier, limit=site.pace.batch_payments)
     full = len(payable) >= site.pace.batch_payments
-    if not full and not withdrawals.gathered(tx, site.chain, "hot", seconds=site.pace.gather_seconds):
+    if not full and not withdrawals.gathered(
+        tx, site.chain, site.wallet.tier, seconds=site.pace.gather_seconds
+    ):
         return ()
     if site.halted(tx) is not None:
         return ()
@@ -130,7 +132,7 @@ def wait(db: Database, site: Site, waiting: Sequence[tuple[Payee, Reason]]) -> N
         short = [
             (payee.signed.order.id, str(reason))
             for payee, reason in waiting
-            if reason.code == "insufficient-hot-funds"
+            if reason.code == f"insufficient-{site.wallet.tier}-funds"
         ]
         if short:
             alerts.raise_alert(

@@ -9,10 +9,12 @@ from uuid import UUID
 
 from custody.signing import repository, reservations
 from custody.signing.errors import Raced
-from custody.signing.requests import Built
+from custody.signing.requests import Built, read_request
+from custody.signing.sessions import repository as sessions
 from custody.signing.site import Site
 from custody.storage import events
 from custody.storage.db import Tx
+from policies.bundle import BitcoinVault, EvmVault
 from policies.intent import Kind
 
 
@@ -45,6 +47,7 @@ def record_first(
         raise Raced("a transaction with the same content is recorded already")
     if not reservations.reserve(tx, site.chain, built.resources, transaction_id):
         raise Raced("a coin or nonce was reserved meanwhile")
+    _open_session(tx, site, transaction_id, 1, built)
     events.emit(
         tx,
         "transaction.built",
@@ -61,9 +64,29 @@ def record_next(tx: Tx, site: Site, transaction_id: UUID, number: int, built: Bu
     """
     if not repository.insert_version(tx, transaction_id, number, built):
         raise Raced("another worker replaced it meanwhile")
+    _open_session(tx, site, transaction_id, number, built)
     events.emit(
         tx,
         "transaction.replaced",
         str(transaction_id),
         {"chain": site.chain, "version": number, "fee": str(built.fee_units)},
+    )
+
+
+def _open_session(tx: Tx, site: Site, transaction_id: UUID, number: int, built: Built) -> None:
+    """Members of a vault have until the first of the orders expires; for the house's own operations some days."""
+    if not isinstance(site.wallet, BitcoinVault | EvmVault):
+        return
+    orders = read_request(built.request).evidence.orders
+    ends = [signed.order.expires_at for signed in orders]
+    members = site.wallet.cosigners if isinstance(site.wallet, BitcoinVault) else site.wallet.owners
+    sessions.insert(
+        tx,
+        transaction_id,
+        number,
+        site.wallet.id,
+        site.wallet.threshold,
+        len(members),
+        min(ends, default=None),
+        seconds=site.pace.session_seconds,
     )

@@ -82,7 +82,12 @@ def house_intent(site: Site, kind: Kind, id: str, destination: str) -> Intent:
 
 
 def make_request(
-    site: Site, intents: tuple[Intent, ...], orders: Sequence[SignedOrder], transaction: bytes
+    site: Site,
+    intents: tuple[Intent, ...],
+    orders: Sequence[SignedOrder],
+    transaction: bytes,
+    *,
+    safe_nonce: int | None = None,
 ) -> str:
     """JSON of the request that asks for a transaction's signatures.
 
@@ -90,7 +95,8 @@ def make_request(
         site: the wallet.
         intents: what the transaction does.
         orders: the callers' orders behind payments, verbatim.
-        transaction: BTC: the PSBT; EVM: the unsigned bytes.
+        transaction: BTC: the PSBT; EVM: the unsigned bytes; of a Safe its message.
+        safe_nonce: for an execution, the Safe's nonce.
     """
     request = SignRequest(
         chain=site.chain,
@@ -98,6 +104,7 @@ def make_request(
         intents=intents,
         evidence=Evidence(orders=tuple(orders)),
         transaction=base64.b64encode(transaction).decode(),
+        safe_nonce=safe_nonce,
     )
     return msgspec.json.encode(request).decode()
 

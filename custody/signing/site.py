@@ -9,10 +9,11 @@ from typing import Final, Protocol
 
 from chains.ports import BroadcastResult, Presence
 from chains.types import TxId
+from custody.signing.errors import NotAMember
 from custody.signing.model import OurTransaction, Version
 from custody.storage import halts
 from custody.storage.db import Tx
-from policies.bundle import AssetEntry, Bundle, KeyState, NetworkEntry, WalletEntry
+from policies.bundle import AssetEntry, BitcoinVault, Bundle, EvmVault, KeyState, NetworkEntry, WalletEntry
 from policies.intent import Kind
 from signers.ports import SignResponse
 
@@ -58,6 +59,8 @@ class Pace:
     """EVM: so many transactions of one sender wait for a block at a time; nodes hold only some."""
     alone_seconds: int = 86_400
     """EVM: how long after a batch that reverted each payment has a transaction of its own."""
+    session_seconds: int = 3 * 86_400
+    """How long members of a vault may take to sign what no order gives a time for."""
     fill_after_seconds: int = 30
     """EVM: how long a nonce may stay unused below one that is broadcast, before a transaction to nobody fills it."""
 
@@ -78,6 +81,11 @@ class Site(ABC):
     def chain(self) -> str:
         """Id of the chain."""
         return self.network.chain
+
+    @property
+    def is_vault(self) -> bool:
+        """Whether several members sign for it, by sessions."""
+        return isinstance(self.wallet, BitcoinVault | EvmVault)
 
     @property
     def rescuing(self) -> bool:
@@ -114,6 +122,15 @@ class Site(ABC):
             InvalidSignature: a signature is missing or does not verify.
             DecodersDisagree: the signed bytes are not the recorded transaction, or two decoders read them differently.
         """
+
+    def check_member(self, version: Version, member: str, response: SignResponse) -> None:
+        """Check that a member of the vault has signed all of a version, and nothing else.
+
+        Raises:
+            InvalidSignature: it has not.
+            NotAMember: there is no such member, or this is no vault.
+        """
+        raise NotAMember(f"{self.wallet.id} is no vault, so {member} cannot sign a part of it")
 
     @abstractmethod
     def vanished(self, tx: Tx, transaction: OurTransaction) -> Sequence[str]:

@@ -18,16 +18,17 @@ from custody.deposits.lifecycle import DEPOSIT
 from custody.ledger.lifecycle import HOLD
 from custody.screening.lifecycle import CASE
 from custody.signing.lifecycle import TRANSACTION
-from custody.storage.db import translated_errors
 from custody.signing.sessions.lifecycle import SIGNING
+from custody.storage.db import translated_errors
 from custody.sweeps.lifecycle import SWEEP
+from custody.treasury.lifecycle import REFILL
 from custody.whitelist.lifecycle import WHITELIST
 from custody.withdrawals.lifecycle import WITHDRAWAL
 
 ROLES: Final = ("strongroom_api", "strongroom_monitor", "strongroom_worker", "strongroom_read")
 """One login role per kind of process; made without a password, so none can log in until it is given one."""
 
-LIFECYCLES: Final = (DEPOSIT, TRANSACTION, SIGNING, WITHDRAWAL, SWEEP, HOLD, CASE, WHITELIST)
+LIFECYCLES: Final = (DEPOSIT, TRANSACTION, SIGNING, WITHDRAWAL, SWEEP, REFILL, HOLD, CASE, WHITELIST)
 
 _MIGRATION_LOCK: Final = zlib.crc32(b"strongroom migration")
 _alembic = threading.Lock()  # its `context` is one for the whole process

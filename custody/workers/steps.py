@@ -1,4 +1,4 @@
-"""What each step does for one process: for every hot wallet it can pay from, one call of a service."""
+"""What each step does for one process: for every wallet it can pay from, one call of a service."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from custody.signing.build import build, fill_gap
 from custody.signing.bump import bump_requested, bump_stuck
 from custody.signing.families import steps_of
 from custody.signing.losses import book_losses
+from custody.signing.sessions.service import collect
 from custody.signing.sign import sign
 from custody.signing.site import Site
 from custody.signing.track import track
@@ -120,21 +121,24 @@ def _build(services: Services) -> int:
 
 
 def _announce(services: Services) -> int:
-    return _at_each_site(
-        _working(services),
-        lambda site: announce_waiting(
-            services.database, site, services.signer(site.wallet.id), now=services.clock()
-        ),
-    )
+    def one_site(site: Site) -> int:
+        db, now = services.database, services.clock()
+        if not site.is_vault:
+            return announce_waiting(db, site, services.signer(site.wallet.id), now=now)
+        members = services.members(site.wallet.id)
+        return sum(announce_waiting(db, site, each, now=now, member=name) for name, each in members.items())
+
+    return _at_each_site(_working(services), one_site)
 
 
 def _sign(services: Services) -> int:
-    return _at_each_site(
-        _working(services),
-        lambda site: len(
-            sign(services.database, site, services.signer(site.wallet.id), clock=services.clock)
-        ),
-    )
+    def one_site(site: Site) -> int:
+        db, wallet = services.database, site.wallet.id
+        if site.is_vault:
+            return len(collect(db, site, services.members(wallet), clock=services.clock))
+        return len(sign(db, site, services.signer(wallet), clock=services.clock))
+
+    return _at_each_site(_working(services), one_site)
 
 
 def _broadcast(services: Services) -> int:
@@ -165,9 +169,8 @@ def _sweep(services: Services) -> int:
     pace = SweepPace() if gather is None else SweepPace(gather_seconds=gather)
     with services.database.transaction() as tx:
         watch_excess(tx, services.bundle())
-    return _at_each_site(
-        _working(services), lambda site: sweep(services.database, site, pace, now=services.clock())
-    )
+    hot = [site for site in _working(services) if not site.is_vault]
+    return _at_each_site(hot, lambda site: sweep(services.database, site, pace, now=services.clock()))
 
 
 def _reconcile(services: Services) -> int:

@@ -57,14 +57,14 @@ def test_withdrawals_gather_until_the_oldest_has_waited_long_enough_and_share_a_
     first = till.request(alice, 1_000_000)
     till.route()
     assert till.build() is None
-    till.execute("UPDATE withdrawals SET updated_at = now() - interval '59 seconds'")
+    till.execute("UPDATE withdrawals SET updated_at = now() - interval '30 seconds'")
     till.request(bob, 1_000_000)
     till.route()
     before = till.contents()
     assert till.build() is None
     assert till.contents() == before
     till.execute(
-        "UPDATE withdrawals SET updated_at = updated_at - interval '2 seconds' WHERE id = %s", first.id
+        "UPDATE withdrawals SET updated_at = updated_at - interval '31 seconds' WHERE id = %s", first.id
     )
     transaction_id = till.build()
     assert till.states() == ["signing", "signing"]

@@ -6,7 +6,7 @@ that is signed (ALL, for taproot DEFAULT), the keys' origins, and the witness sc
 is ours the same origins and script. Anything else is refused.
 """
 
-from chains.btc.psbt.finish import InvalidSignature, finalize
+from chains.btc.psbt.finish import InvalidSignature, check_multisig_signatures, finalize
 from chains.btc.psbt.model import InputSignature, KeyOrigin, ParsedPsbt, PsbtInput, ScriptKeys
 from chains.btc.psbt.read import (
     MAX_PATH_STEPS,
@@ -29,6 +29,7 @@ __all__ = [
     "PsbtInput",
     "ScriptKeys",
     "build_psbt",
+    "check_multisig_signatures",
     "finalize",
     "parse_psbt",
     "read_psbt",

@@ -50,6 +50,26 @@ def finalize(psbt: ParsedPsbt, signatures: Iterable[InputSignature]) -> bytes:
     return with_witnesses(psbt.tx, stacks).serialize()
 
 
+def check_multisig_signatures(psbt: ParsedPsbt, signatures: Iterable[InputSignature]) -> None:
+    """Check signatures of P2WSH multisig inputs, however many there are of each.
+
+    Raises:
+        InvalidSignature: no such input, one that is no multisig, a key that its script doesn't have, or as in `finalize`.
+    """
+    digests = SegwitDigests(psbt.tx)
+    for item in signatures:
+        raw = psbt.input_scripts[item.index] if 0 <= item.index < len(psbt.spent) else None
+        if raw is None:
+            raise InvalidSignature(f"input {item.index}: there is none, or it is no multisig")
+        try:
+            known = MultisigScript.parse(raw).pubkeys
+        except InvalidValue as error:
+            raise InvalidSignature(f"input {item.index}: {error}") from error
+        if item.pubkey not in known:
+            raise InvalidSignature(f"input {item.index}: its script has no key {item.pubkey.hex()}")
+        _check_ecdsa(item, digests.p2wsh(item.index, raw, psbt.spent[item.index].units))
+
+
 def _only(index: int, items: dict[bytes, InputSignature]) -> InputSignature:
     if len(items) != 1:
         raise InvalidSignature(f"input {index}: {len(items)} signatures, expected one")

@@ -18,8 +18,9 @@ def allocate(tx: Tx, wallet: WalletEntry, asset: str, outputs: Outputs) -> int:
         DerivationDisagreement: two implementations derive different addresses; neither is used.
     """
     tx.execute(
-        "INSERT INTO address_indexes (keyset, branch, next) VALUES (%s, %s, 0) ON CONFLICT DO NOTHING",
-        [wallet.id, CHANGE],
+        "INSERT INTO address_indexes (keyset, branch, next) SELECT %(keyset)s, %(branch)s, coalesce(max(index) + 1, 0)"
+        " FROM addresses WHERE keyset = %(keyset)s AND branch = %(branch)s ON CONFLICT DO NOTHING",
+        {"keyset": wallet.id, "branch": CHANGE},
     )
     row = tx.one(
         "SELECT next FROM address_indexes WHERE keyset = %s AND branch = %s FOR UPDATE", [wallet.id, CHANGE]
@@ -29,6 +30,8 @@ def allocate(tx: Tx, wallet: WalletEntry, asset: str, outputs: Outputs) -> int:
         " AND NOT EXISTS (SELECT 1 FROM transactions t WHERE t.keyset = a.keyset AND t.change_index = a.index"
         "                 AND t.state <> 'refused')"
         " AND NOT EXISTS (SELECT 1 FROM receipts r WHERE r.address_id = a.id)"
+        " AND NOT EXISTS (SELECT 1 FROM refills f WHERE f.target = a.keyset AND f.place = a.index"
+        "                 AND f.state <> 'declined')"
         " ORDER BY a.index LIMIT 1",
         {"keyset": wallet.id, "branch": CHANGE},
     )

@@ -11,11 +11,21 @@ import tempfile
 import warnings
 from typing import Any
 
-from chains.btc.psbt import InputSignature, finalize, parse_psbt
+from chains.btc.multisig import Member
+from chains.btc.network import NETWORKS
+from chains.btc.psbt import (
+    InputSignature,
+    InvalidSignature,
+    ParsedPsbt,
+    check_multisig_signatures,
+    finalize,
+    parse_psbt,
+)
 from chains.btc.tx import Transaction
 from custody.signing.errors import DecodersDisagree
 from custody.signing.model import Version
 from custody.signing.requests import read_request
+from policies.bundle import Cosigner
 from signers.ports import SignResponse
 
 
@@ -28,13 +38,7 @@ def finish(version: Version, response: SignResponse) -> tuple[bytes, str]:
     """
     request = read_request(version.request)
     psbt = parse_psbt(base64.b64decode(request.transaction, validate=True))
-    signed = finalize(
-        psbt,
-        [
-            InputSignature(item.index, bytes.fromhex(item.pubkey), bytes.fromhex(item.signature))
-            for item in response.signatures
-        ],
-    )
+    signed = finalize(psbt, signatures_of(response))
     recorded, finished = Transaction.parse(version.unsigned), Transaction.parse(signed)
     if psbt.tx != recorded or finished.txid != recorded.txid:
         raise DecodersDisagree(f"asked for {recorded.txid}, got {finished.txid}")
@@ -47,6 +51,46 @@ def finish(version: Version, response: SignResponse) -> tuple[bytes, str]:
     if ours != theirs:
         raise DecodersDisagree(f"our decoder reads {ours[0]}, bitcoinlib reads {theirs[0]}, or other outputs")
     return signed, finished.txid.hex
+
+
+def signatures_of(response: SignResponse) -> list[InputSignature]:
+    """What an answer says, as bytes. Raises InvalidSignature: it is not in hex."""
+    try:
+        return [
+            InputSignature(item.index, bytes.fromhex(item.pubkey), bytes.fromhex(item.signature))
+            for item in response.signatures
+        ]
+    except ValueError as error:
+        raise InvalidSignature(f"signatures are written in hex: {error}") from None
+
+
+def check_cosigner(cosigner: Cosigner, network: str, version: Version, response: SignResponse) -> None:
+    """Check that one cosigner has signed every input of a version once, by its own key, and nothing else.
+
+    Args:
+        cosigner: as the bundle has it.
+        network: on which its keys are.
+        version: as it is recorded.
+        response: what it says.
+
+    Raises:
+        InvalidSignature: it has not.
+    """
+    member = Member.parse(cosigner.origin, cosigner.account, NETWORKS[network])
+    psbt = parse_psbt(base64.b64decode(read_request(version.request).transaction, validate=True))
+    expected = {number: _key_in(member, psbt, number) for number in range(len(psbt.spent))}
+    said = signatures_of(response)
+    if len(said) != len(expected) or {item.index: item.pubkey for item in said} != expected:
+        raise InvalidSignature(f"{cosigner.id} has to sign each input once, by its own key")
+    check_multisig_signatures(psbt, said)
+
+
+def _key_in(member: Member, psbt: ParsedPsbt, number: int) -> bytes:
+    for key in psbt.input_keys[number]:
+        place = member.origin.place(key.path) if key.fingerprint == member.origin.fingerprint else None
+        if place is not None:
+            return member.keys.pubkey(*place)
+    raise InvalidSignature(f"input {number}: the request names no key of this cosigner")
 
 
 def _read_by_bitcoinlib(raw: bytes) -> tuple[str, list[tuple[int, bytes]], list[tuple[str, int]]]:

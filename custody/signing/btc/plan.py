@@ -76,7 +76,7 @@ def plan(payees: Sequence[Payee], coins: Sequence[SpendableCoin], feerate: FeeRa
                 (
                     dropped,
                     Reason(
-                        "insufficient-hot-funds",
+                        f"insufficient-{site.wallet.tier}-funds",
                         f"{site.asset.told(error.needed_sats)} are needed with fees,"
                         f" {site.asset.told(error.available_sats)} can be spent now",
                     ),
@@ -173,7 +173,7 @@ def written(
     Args:
         selection: what it was planned to pay, and its size.
         change_index: of the output that is change of this wallet, None without one.
-        elsewhere: what is behind the only output where that is another wallet's of ours.
+        elsewhere: what is behind the output that is another wallet's of ours: the only one beside change.
 
     Raises:
         InvalidValue: it pays another fee than was planned.
@@ -190,11 +190,13 @@ def written(
         )
         for txin, coin in zip(tx.inputs, spent, strict=True)
     ]
-    own = {} if elsewhere is None else {0: elsewhere}
+    change_script = None if change_index is None else site.outputs.script(CHANGE, change_index)
+    own = {}
     if change_index is not None:
-        change_script = site.outputs.script(CHANGE, change_index)
         position = next(i for i, output in enumerate(outputs) if output.script == change_script)
         own[position] = site.outputs.behind(CHANGE, change_index)
+    if elsewhere is not None:
+        own[next(i for i, output in enumerate(outputs) if output.script != change_script)] = elsewhere
     psbt = build_psbt(tx, inputs, {}, bytes(4), own)
     fee = parse_psbt(psbt).fee_sats
     if fee != selection.fee_sats:

@@ -12,11 +12,12 @@ from chains.errors import InvalidValue
 from chains.types import TxId
 from custody.deposits.outputs import outputs_of
 from custody.signing.btc import coins
-from custody.signing.btc.finish import finish
+from custody.signing.btc.finish import check_cosigner, finish
+from custody.signing.errors import NotAMember
 from custody.signing.model import OurTransaction, Version
 from custody.signing.site import Pace, SendingNode, Site
 from custody.storage.db import Tx
-from policies.bundle import BitcoinKeyset, BitcoinNetwork, BitcoinVault, Bundle, WalletEntry
+from policies.bundle import BitcoinKeyset, BitcoinNetwork, BitcoinVault, Bundle, Cosigner, WalletEntry
 from signers.ports import SignResponse
 
 
@@ -62,10 +63,22 @@ class BtcSite(Site):
         """See `Site`."""
         return finish(version, response)
 
+    def check_member(self, version: Version, member: str, response: SignResponse) -> None:
+        """See `Site`."""
+        found = [each for each in cosigners_of(self.wallet) if each.id == member]
+        if not found:
+            raise NotAMember(f"{self.wallet.id} has no cosigner {member!r}")
+        check_cosigner(found[0], self.network.network, version, response)
+
     def vanished(self, tx: Tx, transaction: OurTransaction) -> Sequence[str]:
         """Inputs that are no output of the best chain any more."""
         inputs = frozenset[str]().union(*(version.resources for version in transaction.versions))
         return coins.missing_receipts(tx, transaction.chain, sorted(inputs))
+
+
+def cosigners_of(wallet: WalletEntry) -> tuple[Cosigner, ...]:
+    """The cosigners of a vault; none of a key-set."""
+    return wallet.cosigners if isinstance(wallet, BitcoinVault) else ()
 
 
 def btc_site(

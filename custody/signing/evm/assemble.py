@@ -13,7 +13,7 @@ from chains.eth.erc20 import transfer_calldata
 from chains.eth.gas import TRANSFER_GAS, FeeOffer
 from chains.eth.payout import Payout, payout_calldata
 from chains.eth.tx import UnsignedTx
-from custody.signing.evm.site import EvmSite
+from custody.signing.evm.site import EvmSite, KeySite
 from custody.signing.requests import Built, Payee, make_request
 from policies.intent import Intent, SignedOrder
 
@@ -53,7 +53,7 @@ class Draft:
         return cls(raw_address(site.wallet.payout), sum(payee.units for payee in payees), data, caps.payout)
 
     @classmethod
-    def nothing(cls, site: EvmSite) -> Self:
+    def nothing(cls, site: KeySite) -> Self:
         """No payment, to oneself: what fills a gap between nonces."""
         return cls(site.sender, 0, b"", max(TRANSFER_GAS, site.network.gas_caps.transfer))
 
@@ -63,7 +63,7 @@ class Draft:
 
 
 def assemble(
-    site: EvmSite,
+    site: KeySite,
     draft: Draft,
     intents: tuple[Intent, ...],
     orders: Sequence[SignedOrder],
@@ -71,8 +71,20 @@ def assemble(
     nonce: int,
     gas_limit: int,
     offer: FeeOffer,
+    safe_nonce: int | None = None,
 ) -> Built:
-    """The unsigned transaction and the request that asks for its signature."""
+    """The unsigned transaction and the request that asks for its signature.
+
+    Args:
+        site: the wallet.
+        draft: what it calls.
+        intents: what that does.
+        orders: behind payments.
+        nonce: its own.
+        gas_limit: of it.
+        offer: for gas.
+        safe_nonce: for an execution, the Safe's.
+    """
     tx = UnsignedTx(
         chain_id=site.network.chain_id,
         nonce=nonce,
@@ -83,17 +95,22 @@ def assemble(
         value_wei=draft.value_wei,
         data=draft.data,
     )
-    return version_of(site, tx, intents, orders)
+    return version_of(site, tx, intents, orders, safe_nonce=safe_nonce)
 
 
 def version_of(
-    site: EvmSite, tx: UnsignedTx, intents: tuple[Intent, ...], orders: Sequence[SignedOrder]
+    site: KeySite,
+    tx: UnsignedTx,
+    intents: tuple[Intent, ...],
+    orders: Sequence[SignedOrder],
+    *,
+    safe_nonce: int | None = None,
 ) -> Built:
     """A transaction as a version to record."""
     raw = tx.encode()
     return Built(
         unsigned=raw,
-        request=make_request(site, intents, orders, raw),
+        request=make_request(site, intents, orders, raw, safe_nonce=safe_nonce),
         content=tx.content,
         resources=(tx.resource(site.sender),),
         fee_units=tx.max_fee_wei,

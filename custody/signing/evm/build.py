@@ -11,7 +11,7 @@ from custody.signing.evm import funds, nonces
 from custody.signing.evm.assemble import assemble
 from custody.signing.evm.funds import Committed
 from custody.signing.evm.plan import WOULD_REVERT, Fitted, Sharing, plan, too_high
-from custody.signing.evm.site import EvmSite
+from custody.signing.evm.site import AccountSite, EvmSite
 from custody.signing.requests import Payee, payment_intents
 from custody.storage import alerts
 from custody.storage.alerts import Severity
@@ -38,7 +38,7 @@ def build(db: Database, site: EvmSite, now: int) -> UUID | None:
     if not payees:
         return None
     price = site.node.gas_price()
-    reason = _queue_full(site, in_flight) or too_high(site, price)
+    reason = queue_full(site, in_flight) or too_high(site, price)
     if reason is not None:
         paying.wait(db, site, [(payee, reason) for payee in payees])
         return None
@@ -46,7 +46,7 @@ def build(db: Database, site: EvmSite, now: int) -> UUID | None:
     available = funds.available(site, found, {payee.signed.order.asset for payee in payees})
     chosen = plan(site, payees, price, available, Sharing.ENDED if spoilt else Sharing.ALLOWED)
     paying.wait(db, site, chosen.waiting)
-    _warn_of_reverts(db, chosen.waiting)
+    warn_of_reverts(db, chosen.waiting)
     if chosen.fitted is None:
         return None
     try:
@@ -59,7 +59,7 @@ def _record(db: Database, site: EvmSite, fitted: Fitted, seen: Committed, used: 
     """The one transaction in which withdrawals are claimed and the transaction that pays them is recorded."""
     with db.transaction() as tx:
         claimed = paying.claim(tx, site, fitted.payees)
-        nonce = nonces.take(tx, site.chain, site.sender, used=used)
+        nonce = nonces.take(tx, site.chain, site.account, used=used)
         # Whoever takes a nonce waits for the one before, so money that is on its way is counted by everybody.
         if funds.committed(tx, site) != seen:
             raise Raced("another transaction was recorded, or a block was read, meanwhile")
@@ -77,13 +77,15 @@ def _record(db: Database, site: EvmSite, fitted: Fitted, seen: Committed, used: 
         return paying.record(tx, site, claimed, built)
 
 
-def _queue_full(site: EvmSite, in_flight: int) -> Reason | None:
+def queue_full(site: AccountSite, in_flight: int) -> Reason | None:
+    """Why nothing more is built now, if so many transactions wait for a block."""
     if in_flight < site.pace.unconfirmed_at_most:
         return None
     return Reason("queue-full", f"{in_flight} transactions of {site.wallet.id} are in no block yet")
 
 
-def _warn_of_reverts(db: Database, waiting: Sequence[tuple[Payee, Reason]]) -> None:
+def warn_of_reverts(db: Database, waiting: Sequence[tuple[Payee, Reason]]) -> None:
+    """Tell a person of the payments that are not signed because they would fail."""
     failing = [(payee, reason) for payee, reason in waiting if reason.code == WOULD_REVERT]
     if not failing:
         return

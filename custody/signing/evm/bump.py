@@ -16,7 +16,7 @@ from custody.signing import repository
 from custody.signing.errors import BumpRefused, Raced
 from custody.signing.evm import nonces
 from custody.signing.evm.assemble import version_of
-from custody.signing.evm.site import EvmSite
+from custody.signing.evm.site import KeySite
 from custody.signing.model import OurTransaction, Version, VersionState
 from custody.signing.recording import record_next
 from custody.signing.replacing import lock_as_it_was, replaceable
@@ -42,7 +42,7 @@ class _Found:
         return FeeOffer(self.tx.max_fee_per_gas_wei, self.tx.max_priority_fee_per_gas_wei)
 
 
-def replace_transaction(db: Database, site: EvmSite, transaction_id: UUID, feerate: int | None) -> int:
+def replace_transaction(db: Database, site: KeySite, transaction_id: UUID, feerate: int | None) -> int:
     """Record a replacement at a feerate (`maxFeePerGas`, wei), or at the present price; see `custody.signing.bump`."""
     with db.snapshot() as tx:
         found = _find(tx, site, transaction_id)
@@ -56,6 +56,7 @@ def replace_transaction(db: Database, site: EvmSite, transaction_id: UUID, feera
         ),
         found.request.intents,
         found.request.evidence.orders,
+        safe_nonce=found.request.safe_nonce,
     )
     number = found.transaction.versions[-1].version + 1
     with db.transaction() as tx:
@@ -68,7 +69,7 @@ def replace_transaction(db: Database, site: EvmSite, transaction_id: UUID, feera
     return number
 
 
-def _find(tx: Tx, site: EvmSite, transaction_id: UUID) -> _Found:
+def _find(tx: Tx, site: KeySite, transaction_id: UUID) -> _Found:
     transaction = replaceable(tx, site, transaction_id)
     dearest = max(_signed(transaction), key=lambda version: (version.feerate, version.version))
     return _Found(transaction, UnsignedTx.decode(dearest.unsigned), read_request(dearest.request))
@@ -78,7 +79,7 @@ def _signed(transaction: OurTransaction) -> list[Version]:
     return [version for version in transaction.versions if version.state is VersionState.SIGNED]
 
 
-def _choose(site: EvmSite, found: _Found, feerate: int | None) -> FeeOffer:
+def _choose(site: KeySite, found: _Found, feerate: int | None) -> FeeOffer:
     """The cheapest offer that nodes take as a replacement, within the orders' ceilings and the caps."""
     if feerate is not None and feerate <= found.offer.max_fee_wei:
         raise BumpRefused(
@@ -96,7 +97,7 @@ def _choose(site: EvmSite, found: _Found, feerate: int | None) -> FeeOffer:
     return replace(offer, max_fee_wei=max(offer.max_fee_wei, feerate or 0))
 
 
-def _cap(site: EvmSite, found: _Found) -> int:
+def _cap(site: KeySite, found: _Found) -> int:
     """Most that it may offer per gas."""
     most = int(site.network.fee_cap)
     orders = found.request.evidence.orders
@@ -105,7 +106,7 @@ def _cap(site: EvmSite, found: _Found) -> int:
     return min(site.network.feerate_cap, most // found.tx.gas_limit)
 
 
-def stuck(db: Database, site: EvmSite) -> Sequence[tuple[UUID, int | None]]:
+def stuck(db: Database, site: KeySite) -> Sequence[tuple[UUID, int | None]]:
     """The head of the queue, if it has waited for blocks and does not offer what gas costs now.
 
     All others wait for it: it alone is replaced, and then the next.

@@ -14,7 +14,7 @@ from custody.signing.errors import Raced
 from custody.signing.evm import funds, nonces
 from custody.signing.evm.assemble import Draft, assemble
 from custody.signing.evm.plan import offer_for
-from custody.signing.evm.site import EvmSite
+from custody.signing.evm.site import KeySite
 from custody.signing.recording import record_first
 from custody.signing.requests import house_intent
 from custody.storage.db import Database
@@ -22,7 +22,7 @@ from policies.decision import Reason
 from policies.intent import Kind
 
 
-def fill(db: Database, site: EvmSite) -> UUID | None:
+def fill(db: Database, site: KeySite) -> UUID | None:
     """Record a transaction to oneself with the lowest unused nonce, if others have waited for it; None otherwise.
 
     Raises:
@@ -34,7 +34,7 @@ def fill(db: Database, site: EvmSite) -> UUID | None:
             tx,
             site.chain,
             site.wallet.id,
-            site.sender,
+            site.account,
             older_than_seconds=site.pace.fill_after_seconds,
         )
         found = funds.committed(tx, site)
@@ -49,9 +49,9 @@ def fill(db: Database, site: EvmSite) -> UUID | None:
     transaction_id = new_id()
     try:
         with db.transaction() as tx:
-            if nonces.take(tx, site.chain, site.sender, used=used) != gap:
+            if nonces.take(tx, site.chain, site.account, used=used) != gap:
                 raise Raced("another transaction has taken the nonce meanwhile")
-            intent = house_intent(site, Kind.NONCE_FILL, str(transaction_id), site.wallet.address)
+            intent = house_intent(site, Kind.NONCE_FILL, str(transaction_id), site.address)
             built = assemble(
                 site, Draft.nothing(site), (intent,), (), nonce=gap, gas_limit=TRANSFER_GAS, offer=offer
             )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from chains.errors import NodeUnavailable
 from chains.types import BlockRef
 from custody.signing import repository
-from custody.signing.evm.site import EvmSite
+from custody.signing.evm.site import AccountSite
 from custody.storage.db import Tx, units
 
 
@@ -36,7 +36,7 @@ class Committed:
     beyond_anchor: Leaving
 
 
-def committed(tx: Tx, site: EvmSite, *, below: int | None = None) -> Committed | None:
+def committed(tx: Tx, site: AccountSite, *, below: int | None = None) -> Committed | None:
     """What is on its way out; None before the monitor's first block.
 
     Args:
@@ -51,7 +51,7 @@ def committed(tx: Tx, site: EvmSite, *, below: int | None = None) -> Committed |
     return Committed(tip, anchor, _leaving(tx, site, tip.height, below), _leaving(tx, site, anchor, below))
 
 
-def _leaving(tx: Tx, site: EvmSite, height: int, below: int | None) -> Leaving:
+def _leaving(tx: Tx, site: AccountSite, height: int, below: int | None) -> Leaving:
     params = {"chain": site.chain, "keyset": site.wallet.id, "height": height, "below": below}
     pending = (
         "t.chain = %(chain)s AND t.keyset = %(keyset)s AND (t.state IN ('built', 'broadcast')"
@@ -80,7 +80,7 @@ def _leaving(tx: Tx, site: EvmSite, height: int, below: int | None) -> Leaving:
     return Leaving(leaving)
 
 
-def available(site: EvmSite, found: Committed, assets: Iterable[str]) -> dict[str, int]:
+def available(site: AccountSite, found: Committed, assets: Iterable[str]) -> dict[str, int]:
     """Base units that can be paid now, by asset; the native one, which pays for gas, is always among them.
 
     Args:

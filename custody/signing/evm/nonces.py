@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Final
 from uuid import UUID
 
-from chains.eth.tx import nonce_resource
 from custody.signing.errors import Raced
 from custody.storage.db import Tx
 
@@ -23,36 +22,35 @@ _UNCONFIRMED: Final = (
 )
 
 
-def take(tx: Tx, chain: str, sender: bytes, *, used: int) -> int:
+def take(tx: Tx, chain: str, account: str, *, used: int) -> int:
     """The nonce of the next transaction; the caller reserves it before `tx` ends. One caller at a time.
 
     Args:
         tx: the transaction that records what uses the nonce.
         chain: the chain.
-        sender: 20 bytes.
-        used: how many of the sender's nonces the chain has used, by the node's word of this moment.
+        account: whose nonce, as in resources: `AccountSite.account`.
+        used: how many of its nonces the chain has used, by the node's word of this moment.
 
     Raises:
         Raced: the chain has used the nonce, and the monitor has not read that block yet.
     """
-    text = _text(sender)
-    first = _forget_final(tx, chain, text, _lock(tx, chain, text, used))
-    nonce = _lowest(tx, chain, text, first, _FREE)
+    first = _forget_final(tx, chain, account, _lock(tx, chain, account, used))
+    nonce = _lowest(tx, chain, account, first, _FREE)
     if nonce < used:
-        raise Raced(f"nonce {nonce} of {text} is used, and the monitor has not seen by what")
+        raise Raced(f"nonce {nonce} of {account} is used, and the monitor has not seen by what")
     return nonce
 
 
-def to_rescue(tx: Tx, chain: str, sender: bytes, *, first: int) -> int:
+def to_rescue(tx: Tx, chain: str, account: str, *, first: int) -> int:
     """The lowest nonce from `first` on that no block and no rotation uses, whatever else has reserved it.
 
     Args:
         tx: any; one that takes the nonce holds its lock (`lock`).
         chain: the chain.
-        sender: 20 bytes.
+        account: whose.
         first: at least what the chain has used, by the node's word of this moment.
     """
-    return _lowest(tx, chain, _text(sender), first, _NOT_RESCUED)
+    return _lowest(tx, chain, account, first, _NOT_RESCUED)
 
 
 def highest(tx: Tx, chain: str, keyset: str) -> int:
@@ -66,17 +64,17 @@ def highest(tx: Tx, chain: str, keyset: str) -> int:
     return int(row["nonce"])
 
 
-def lock(tx: Tx, chain: str, sender: bytes, *, used: int) -> None:
-    """Keep others from taking nonces of a sender until `tx` ends; `used` as for `take`."""
-    _lock(tx, chain, _text(sender), used)
+def lock(tx: Tx, chain: str, account: str, *, used: int) -> None:
+    """Keep others from taking nonces of an account until `tx` ends; `used` as for `take`."""
+    _lock(tx, chain, account, used)
 
 
-def hole(tx: Tx, chain: str, keyset: str, sender: bytes, *, older_than_seconds: int) -> int | None:
+def hole(tx: Tx, chain: str, keyset: str, account: str, *, older_than_seconds: int) -> int | None:
     """The lowest nonce that nothing of ours uses while a higher one has been broadcast for so long; None without.
 
     One that the signer has just refused to fill does not count, as long as it is not that old, too.
     """
-    row = tx.optional("SELECT first FROM nonces WHERE chain = %s AND sender = %s", [chain, _text(sender)])
+    row = tx.optional("SELECT first FROM nonces WHERE chain = %s AND sender = %s", [chain, account])
     if row is None:
         return None
     params = {"chain": chain, "keyset": keyset, "seconds": older_than_seconds}
@@ -88,13 +86,13 @@ def hole(tx: Tx, chain: str, keyset: str, sender: bytes, *, older_than_seconds: 
     )
     refused = tx.one(
         "SELECT EXISTS (SELECT 1 FROM transactions WHERE chain = %(chain)s AND keyset = %(keyset)s"
-        " AND kind = 'nonce_fill' AND state = 'refused'"
+        " AND kind IN ('nonce_fill', 'cancellation') AND state = 'refused'"
         " AND updated_at > now() - make_interval(secs => %(seconds)s)) AS found",
         params,
     )
     if highest["nonce"] is None or refused["found"]:
         return None
-    lowest = _lowest(tx, chain, _text(sender), int(row["first"]), _FREE)
+    lowest = _lowest(tx, chain, account, int(row["first"]), _FREE)
     return lowest if lowest < highest["nonce"] else None
 
 
@@ -159,7 +157,3 @@ def _forget_final(tx: Tx, chain: str, sender: str, first: int) -> int:
             [begin, chain, sender],
         )
     return begin
-
-
-def _text(sender: bytes) -> str:
-    return nonce_resource(sender, 0).partition(":")[0]

@@ -18,7 +18,7 @@ from chains.eth.address import checksummed
 from chains.eth.call import Reverted
 from chains.eth.gas import TRANSFER_GAS, FeeOffer, GasPrice
 from custody.signing.evm.assemble import Draft
-from custody.signing.evm.site import EvmSite
+from custody.signing.evm.site import AccountSite, EvmSite
 from custody.signing.requests import Payee
 from policies.decision import Reason
 
@@ -133,7 +133,7 @@ def _fit(
     return None
 
 
-def offer_for(site: EvmSite, price: GasPrice, gas_limit: int, ceiling_wei: int) -> FeeOffer | Reason:
+def offer_for(site: AccountSite, price: GasPrice, gas_limit: int, ceiling_wei: int) -> FeeOffer | Reason:
     """What to offer for gas, or why to wait.
 
     Args:
@@ -156,12 +156,12 @@ def offer_for(site: EvmSite, price: GasPrice, gas_limit: int, ceiling_wei: int) 
     return Reason("fee-ceiling", f"it would cost {told(least)} now, its order allows {told(ceiling_wei)}")
 
 
-def present_price(site: EvmSite) -> int:
+def present_price(site: AccountSite) -> int:
     """What gas costs now, wei per gas with the tip. Raises NodeUnavailable."""
     return site.node.gas_price().now_wei
 
 
-def too_high(site: EvmSite, price: GasPrice) -> Reason | None:
+def too_high(site: AccountSite, price: GasPrice) -> Reason | None:
     """Why nothing is paid at this price, if so."""
     least = max(price.now_wei, site.network.feerate_floor)
     if least <= site.network.feerate_cap:
@@ -184,7 +184,7 @@ def _short(
         if units > available[each]:
             told = site.bundle.asset(each).told
             return Reason(
-                "insufficient-hot-funds",
+                f"insufficient-{site.wallet.tier}-funds",
                 f"{told(units)} are needed, gas included; {told(available[each])} can be paid now",
             )
     return None
@@ -198,7 +198,7 @@ def _gas_limit(site: EvmSite, draft: Draft) -> int | Reason:
     estimate = site.node.estimate_gas(call)
     if isinstance(estimate, Reverted):
         return _would_revert(draft, estimate.reason)
-    if draft.is_token and not _agrees(site.node.simulate(call)):
+    if draft.is_token and not agrees(site.node.simulate(call)):
         return _would_revert(draft, "the token says no, without failing")
     limit = gas.gas_limit(estimate, draft.gas_cap)
     if limit is None:
@@ -208,7 +208,7 @@ def _gas_limit(site: EvmSite, draft: Draft) -> int | Reason:
     return limit
 
 
-def _agrees(answer: bytes | Reverted) -> bool:
+def agrees(answer: bytes | Reverted) -> bool:
     """Whether a token says that a transfer succeeds: with true, or like the oldest ones with nothing."""
     return not isinstance(answer, Reverted) and (not answer or int.from_bytes(answer[:32], "big") == 1)
 

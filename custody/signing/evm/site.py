@@ -1,4 +1,4 @@
-"""A hot wallet of the EVM family: one key's address, which pays, and the forwarders that pay into it."""
+"""Wallets of the EVM family: a key's address, which pays, and the forwarders that pay into it; and a gas payer."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from chains.errors import InvalidValue
-from chains.eth.address import raw_address
+from chains.eth.address import checksummed, raw_address
 from chains.eth.call import Call, Reverted
 from chains.eth.gas import GasPrice
+from chains.eth.tx import nonce_resource
 from chains.ports import Header
 from chains.types import BlockRef
 from custody.signing.evm.finish import finish
 from custody.signing.model import OurTransaction, Version
 from custody.signing.site import Pace, SendingNode, Site
 from custody.storage.db import Tx
-from policies.bundle import Bundle, EvmKeyset, EvmNetwork, KeysetEntry
+from policies.bundle import Bundle, EvmKeyset, EvmNetwork, GasPayer, WalletEntry
 from signers.ports import SignResponse
 
 
@@ -50,22 +51,50 @@ class EvmPaymentNode(SendingNode, Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EvmSite(Site):
-    """Everything the steps need to know of one hot wallet on one chain."""
+class AccountSite(Site):
+    """A wallet with one address that pays, and nonces of its own."""
 
     network: EvmNetwork
-    wallet: EvmKeyset
     node: EvmPaymentNode
     sender: bytes
-    """The key's address, 20 bytes."""
+    """Its address, 20 bytes."""
+
+    @property
+    def account(self) -> str:
+        """What stands before its nonces in the resources that its transactions use up."""
+        return nonce_resource(self.sender, 0).rpartition(":")[0]
+
+    @property
+    def address(self) -> str:
+        """Its address as documents have it (EIP-55)."""
+        return checksummed(self.sender)
+
+    def vanished(self, tx: Tx, transaction: OurTransaction) -> Sequence[str]:
+        """A nonce cannot vanish: what a reorg takes away can be sent again."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySite(AccountSite):
+    """One whose address is a key's: it sends transactions of the chain itself, and pays their gas."""
 
     def finish(self, version: Version, response: SignResponse) -> tuple[bytes, str]:
         """See `Site`."""
         return finish(version, response, self.sender)
 
-    def vanished(self, tx: Tx, transaction: OurTransaction) -> Sequence[str]:
-        """A nonce cannot vanish: what a reorg takes away can be sent again."""
-        return ()
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvmSite(KeySite):
+    """The wallet of a key-set."""
+
+    wallet: EvmKeyset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GasPayerSite(KeySite):
+    """A gas payer: it sends what owners of Safes have signed, and pays nobody."""
+
+    wallet: GasPayer
 
 
 def evm_site(
@@ -74,9 +103,9 @@ def evm_site(
     node: EvmPaymentNode,
     *,
     pace: Pace | None = None,
-    wallet: KeysetEntry | None = None,
+    wallet: WalletEntry | None = None,
 ) -> EvmSite:
-    """The hot wallet of a chain: of a key-set, or of the active one.
+    """The wallet of a key-set on a chain, of the active hot one unless it is named.
 
     Raises:
         InvalidValue: the bundle lacks the chain, its asset or a hot key-set, or they are of another family.
@@ -85,6 +114,28 @@ def evm_site(
     if not isinstance(network, EvmNetwork) or not isinstance(wallet, EvmKeyset):
         raise InvalidValue(f"{chain} is no chain of the EVM family")
     return EvmSite(
+        bundle=bundle,
+        network=network,
+        asset=bundle.asset(network.native_asset),
+        wallet=wallet,
+        sender=raw_address(wallet.address),
+        node=node,
+        pace=pace or Pace(),
+    )
+
+
+def gas_payer_site(
+    bundle: Bundle, wallet: GasPayer, node: EvmPaymentNode, *, pace: Pace | None = None
+) -> GasPayerSite:
+    """A gas payer of the bundle.
+
+    Raises:
+        InvalidValue: the bundle lacks its chain or asset, or they are of another family.
+    """
+    network = bundle.network(wallet.chain)
+    if not isinstance(network, EvmNetwork):
+        raise InvalidValue(f"{wallet.chain} is no chain of the EVM family")
+    return GasPayerSite(
         bundle=bundle,
         network=network,
         asset=bundle.asset(network.native_asset),

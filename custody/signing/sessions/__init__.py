@@ -1,1 +1,1 @@
-"""Signing sessions: signatures of a vault's members over one version of a transaction, until there are enough of them."""
+"""Signing sessions: signatures of a vault's members over one version of a transaction, until they are enough."""

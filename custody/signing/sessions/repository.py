@@ -18,12 +18,21 @@ from signers.ports import SignResponse
 
 
 def insert(
-    tx: Tx, transaction_id: UUID, version: int, wallet: str, threshold: int, members: int, expires_at: int
+    tx: Tx,
+    transaction_id: UUID,
+    version: int,
+    wallet: str,
+    threshold: int,
+    members: int,
+    expires_at: int | None,
+    *,
+    seconds: int,
 ) -> None:
-    """Open a session for a version that has just been recorded; `expires_at` in UNIX seconds."""
+    """Open a session for a version that has just been recorded; it ends at `expires_at` (UNIX seconds; None: so many
+    `seconds` from now)."""
     tx.execute(
         "INSERT INTO signing_sessions (id, transaction_id, version, wallet, threshold, members, state, expires_at)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, coalesce(%s, now() + make_interval(secs => %s)))",
         [
             new_id(),
             transaction_id,
@@ -32,7 +41,8 @@ def insert(
             threshold,
             members,
             SessionState.OPEN,
-            datetime.fromtimestamp(expires_at, UTC),
+            None if expires_at is None else datetime.fromtimestamp(expires_at, UTC),
+            seconds,
         ],
     )
 

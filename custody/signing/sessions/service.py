@@ -1,0 +1,245 @@
+"""Collecting: each member of a vault is asked about each version that waits, until as many have signed as it takes.
+
+A member is a daemon of ours, or a holder who signs offline and brings a file. What it says is believed after its
+signatures were verified. Before it is asked, that it is asked is recorded: from then on it may have signed, whatever
+becomes of its answer.
+
+A version that nobody has signed and that too few would sign is refused, like a key-set's. Once anybody may have
+signed, only time ends a session; and if so many may have signed that a block could hold the transaction, what it serves
+stays as it is until a conflict is final.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from chains.errors import PermanentError
+from custody.ports import Clock, system_clock
+from custody.signing import repository as transactions
+from custody.signing.model import Version
+from custody.signing.recorded import record_signed, refuse, show, shown, trouble
+from custody.signing.sessions import repository
+from custody.signing.sessions.lifecycle import SessionEvent, SessionState
+from custody.signing.sessions.model import Session, Source
+from custody.signing.site import Site
+from custody.storage import alerts
+from custody.storage.alerts import Severity
+from custody.storage.db import Database
+from signers.ports import Reason, Refused, Signer, SignerUnavailable, SignResponse
+
+INCOMPLETE: Final = "session.incomplete"
+EXPIRED: Final = "session.expired"
+_LIVE: Final = (SessionState.OPEN, SessionState.COLLECTING)
+
+
+def collect(
+    db: Database, site: Site, members: Mapping[str, Signer], *, clock: Clock = system_clock
+) -> list[UUID]:
+    """Ask the daemons of a vault's members about every version that waits; returns the transactions that are complete.
+
+    Again changes nothing: a member that has signed is not asked again, one that has refused only after a while.
+
+    Args:
+        db: the database, as the worker's role.
+        site: of a vault.
+        members: those that are daemons, by their id in the vault; holders' files come by `bring`.
+        clock: UNIX seconds.
+
+    Raises:
+        SignerUnavailable: too few answered; nothing is lost, and the next call goes on.
+        DatabaseUnavailable, Conflict: try again.
+    """
+    with db.snapshot() as tx:
+        waiting = transactions.to_sign(tx, site.chain, site.wallet.id, site.allowed(tx))
+    done: list[UUID] = []
+    unanswered: SignerUnavailable | None = None
+    for version in waiting:
+        session = _session(db, version)
+        if session is None or session.state not in _LIVE:
+            continue
+        if clock() >= session.expires_at.timestamp():
+            _expire(db, site, version, session)
+            continue
+        try:
+            if _ask(db, site, version, session, members, clock):
+                done.append(version.transaction_id)
+        except SignerUnavailable as error:
+            unanswered = error
+    if unanswered is not None:
+        raise unanswered
+    return done
+
+
+def bring(db: Database, site: Site, version: Version, member: str, response: SignResponse) -> Session:
+    """Keep what a holder has signed and brought; completes the transaction where it is enough.
+
+    Signatures that come after the session's time are kept, too: they exist.
+
+    Args:
+        db: the database, as the worker's role.
+        site: of the vault.
+        version: what was signed.
+        member: whose signatures they are.
+        response: one for each input (BTC), or one (a Safe).
+
+    Raises:
+        InvalidSignature: they are not, or do not verify: nothing was kept.
+        Conflict: somebody else brought something at the same time; try again.
+    """
+    site.check_member(version, member, response)
+    with db.transaction() as tx:
+        session = _known(repository.find(tx, version.transaction_id, version.version), version)
+        if member not in session.asked:
+            repository.note_asked(tx, session, member, Source.FILE)
+        if repository.keep(tx, session, member, response):
+            repository.apply(tx, session, SessionEvent.COLLECT)
+    session = _known(_session(db, version), version)
+    _complete(db, site, version, session)
+    return _known(_session(db, version), version)
+
+
+def _ask(
+    db: Database,
+    site: Site,
+    version: Version,
+    session: Session,
+    members: Mapping[str, Signer],
+    clock: Clock,
+) -> bool:
+    """Whether it is complete now. No more members are asked than it takes."""
+    unanswered: SignerUnavailable | None = None
+    for member in _to_ask(session, members, site, clock()):
+        if len(session.signed) >= session.threshold:
+            break
+        try:
+            session = _ask_one(db, site, version, session, member, members[member], clock())
+        except SignerUnavailable as error:
+            trouble(
+                db,
+                site,
+                version,
+                Severity.WARNING,
+                "signer.unavailable",
+                f"{site.wallet.id}/{member}",
+                str(error),
+            )
+            unanswered = error
+    if _complete(db, site, version, session):
+        return True
+    if not session.signed and session.may_have_signed == 0 and session.hopeless:
+        _give_up(db, site, version, session)
+    elif unanswered is not None and members:
+        raise unanswered
+    return False
+
+
+def _to_ask(session: Session, members: Mapping[str, Signer], site: Site, now: int) -> Sequence[str]:
+    """Members to ask now: those that were never asked first, those that have refused only after a while."""
+    again = datetime.fromtimestamp(now, UTC) - timedelta(seconds=site.pace.refused_seconds)
+    waiting = [member for member in sorted(members) if member not in session.signed]
+    fresh = [member for member in waiting if member not in session.asked]
+    asked = [session.asked[member] for member in waiting if member in session.asked]
+    # Who gave no answer may have signed: asked again before another one is, it gives the same signatures.
+    silent = [each.member for each in asked if not each.refused]
+    refused = [each.member for each in asked if each.refused and each.asked_at <= again]
+    return [*silent, *fresh, *refused]
+
+
+def _ask_one(
+    db: Database, site: Site, version: Version, session: Session, member: str, signer: Signer, now: int
+) -> Session:
+    with db.transaction() as tx:
+        if not transactions.still_to_sign(tx, version):
+            return session
+        repository.note_asked(tx, session, member, Source.DAEMON)
+    try:
+        response = signer.sign(shown(db, site, version, now))
+        site.check_member(version, member, response)
+    except Refused as refusal:
+        with db.transaction() as tx:
+            repository.note_refused(tx, session, member, str(refusal))
+        show(signer, version, refusal)
+    except SignerUnavailable:
+        raise
+    except PermanentError as error:
+        # A wrong signature is kept nowhere; but who gives one may have given a right one to somebody else.
+        subject = f"{version.transaction_id}:{member}"
+        trouble(db, site, version, Severity.CRITICAL, "signer.wrong_signature", subject, f"{member}: {error}")
+    else:
+        with db.transaction() as tx:
+            current = _known(repository.find(tx, version.transaction_id, version.version), version)
+            if repository.keep(tx, current, member, response):
+                repository.apply(tx, current, SessionEvent.COLLECT)
+            alerts.resolve_alert(tx, "signer.unavailable", f"{site.wallet.id}/{member}")
+    return _known(_session(db, version), version)
+
+
+def _complete(db: Database, site: Site, version: Version, session: Session) -> bool:
+    """Put the signatures together, verify the whole, record it. False while there are too few."""
+    if len(session.signed) < session.threshold or session.state is SessionState.COMPLETE:
+        return False
+    chosen = [session.signed[member] for member in sorted(session.signed)[: session.threshold]]
+    together = SignResponse(signatures=tuple(each for response in chosen for each in response.signatures))
+    try:
+        signed, txid = site.finish(version, together)
+    except PermanentError as error:
+        subject = str(version.transaction_id)
+        trouble(db, site, version, Severity.CRITICAL, "signer.wrong_signature", subject, str(error))
+        return False
+    with db.transaction() as tx:
+        if not record_signed(tx, site, version, signed, txid):
+            return False
+        repository.apply(tx, session, SessionEvent.COMPLETE)
+        alerts.resolve_alert(tx, INCOMPLETE, str(version.transaction_id))
+        alerts.resolve_alert(tx, EXPIRED, str(version.transaction_id))
+    return True
+
+
+def _give_up(db: Database, site: Site, version: Version, session: Session) -> None:
+    """Nobody has signed it, and too few would."""
+    reasons = tuple(
+        Reason(code="member-refused", detail=f"{each.member}: {each.refused}")
+        for each in session.asked.values()
+        if each.refused
+    )
+    with db.transaction() as tx:
+        if refuse(tx, site, version, Refused(reasons)):
+            repository.apply(tx, session, SessionEvent.REFUSE)
+
+
+def _expire(db: Database, site: Site, version: Version, session: Session) -> None:
+    """Its time is over. Where fewer may have signed than it takes, no block will ever hold it: what it serves is free.
+    Else only a conflict that is final ends it."""
+    why = f"{len(session.signed)} of {session.threshold} members have signed in time"
+    with db.transaction() as tx:
+        current = _known(repository.find(tx, version.transaction_id, version.version), version)
+        if current.state not in _LIVE:
+            return
+        repository.apply(tx, current, SessionEvent.EXPIRE)
+        if not current.may_confirm:
+            refuse(tx, site, version, Refused((Reason(code="session-expired", detail=why),)))
+            return
+        transactions.note_error(tx, version.transaction_id, f"signing session expired: {why}")
+        alerts.raise_alert(
+            tx,
+            Severity.WARNING,
+            EXPIRED,
+            str(version.transaction_id),
+            f"{why}, and {current.may_have_signed} were asked: it may still be put together and confirm, so it"
+            " stays until a transaction that conflicts with it is final. Ask anew or cancel it: strongroom cold",
+            {"transaction": str(version.transaction_id), "version": version.version},
+        )
+
+
+def _session(db: Database, version: Version) -> Session | None:
+    with db.snapshot() as tx:
+        return repository.find(tx, version.transaction_id, version.version)
+
+
+def _known(session: Session | None, version: Version) -> Session:
+    if session is None:
+        raise LookupError(f"version {version.version} of {version.transaction_id} has no signing session")
+    return session
