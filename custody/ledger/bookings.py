@@ -209,11 +209,15 @@ def book_rotation(
     """
     return Transfer(
         derived_id("rotation", transaction_id, n),
-        (
-            Leg(house(AccountKind.CHAIN_ASSETS, asset, wallet=target), -units, LineType.TRANSFER),
-            Leg(house(AccountKind.CHAIN_ASSETS, asset, wallet=source), units, LineType.TRANSFER),
-        ),
+        _between(asset, source, target, units),
         rotation_reference(transaction_id),
+    )
+
+
+def _between(asset: str, source: str, target: str, units: int) -> tuple[Leg, Leg]:
+    return (
+        Leg(house(AccountKind.CHAIN_ASSETS, asset, wallet=target), -units, LineType.TRANSFER),
+        Leg(house(AccountKind.CHAIN_ASSETS, asset, wallet=source), units, LineType.TRANSFER),
     )
 
 
@@ -223,6 +227,30 @@ def unbook_rotation(transaction_id: UUID, n: int) -> Reverse:
         derived_id("unbook-rotation", transaction_id, n),
         derived_id("rotation", transaction_id, n),
         rotation_reference(transaction_id),
+    )
+
+
+def refill_reference(refill_id: UUID) -> str:
+    """What all bookings of a refill have as reference."""
+    return f"refill:{refill_id}"
+
+
+def book_refill(refill_id: UUID, n: int, *, asset: str, source: str, target: str, units: int) -> Transfer:
+    """A refill is final: its target has what its source had. See `book_rotation`.
+
+    Raises:
+        InvalidValue: no positive number of units.
+    """
+    legs = _between(asset, source, target, units)
+    return Transfer(derived_id("refill", refill_id, n), legs, refill_reference(refill_id))
+
+
+def unbook_refill(refill_id: UUID, n: int) -> Reverse:
+    """The n-th booking of a refill is undone: its block left the best chain."""
+    return Reverse(
+        derived_id("unbook-refill", refill_id, n),
+        derived_id("refill", refill_id, n),
+        refill_reference(refill_id),
     )
 
 

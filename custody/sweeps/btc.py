@@ -22,6 +22,7 @@ from custody.sweeps.lifecycle import SweepEvent, SweepState
 from custody.sweeps.model import Item, Reason, SweepPace
 from custody.sweeps.permission import NotPermitted, permitted, tell
 from custody.sweeps.planner import must_wait
+from custody.withdrawals import windows
 from policies.facts import Operation
 from policies.intent import Kind
 
@@ -107,7 +108,8 @@ def _record(
         change_index = change.allocate(tx, site.wallet, site.asset.id, site.outputs)
         built = assemble_consolidation(site, sweep_id, chosen, previous, fee_sats, change_index)
         _insert(tx, site, sweep_id, chosen)
-        repository.record_decision(tx, sweep_id, decision)
+        repository.record_decision(tx, sweep_id, decision.record)
+        windows.count(tx, sweep_id, decision.counts)
         record_first(tx, site, transaction_id, Kind.CONSOLIDATION, built, change_index=change_index)
         repository.attach(tx, sweep_id, transaction_id)
         detail = {"transaction": str(transaction_id), "coins": len(chosen)}

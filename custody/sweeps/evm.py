@@ -39,6 +39,7 @@ from custody.sweeps.model import Batch, Candidate, Item, SweepPace, Terms
 from custody.sweeps.permission import DEPOSITS, NotPermitted, moved_by, permitted, tell
 from custody.sweeps.planner import Market, apart, least_units, plan, singly
 from custody.sweeps.settling import gone
+from custody.withdrawals import windows
 from policies.bundle import Bundle
 from policies.decision import Reason
 from policies.facts import Operation
@@ -333,7 +334,7 @@ def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed, now: 
     with db.transaction() as tx:
         if site.halted(tx) is not None:
             raise Raced("paying was halted meanwhile")
-        nonce = nonces.take(tx, site.chain, site.sender, used=used)
+        nonce = nonces.take(tx, site.chain, site.account, used=used)
         # Whoever takes a nonce waits for the one before, so money that is on its way is counted by everybody.
         if funds.committed(tx, site) != seen:
             raise Raced("another transaction was recorded, or a block was read, meanwhile")
@@ -349,7 +350,8 @@ def _record(db: Database, site: EvmSite, fitted: _Fitted, seen: Committed, now: 
         why = ", ".join(sorted(batch.reasons))
         if not repository.insert(tx, sweep_id, site.chain, site.wallet.id, Kind.SWEEP, why, items):
             raise Raced("another sweep has claimed one of the forwarders")
-        repository.record_decision(tx, sweep_id, decision)
+        repository.record_decision(tx, sweep_id, decision.record)
+        windows.count(tx, sweep_id, decision.counts)
         record_first(tx, site, transaction_id, Kind.SWEEP, built)
         repository.attach(tx, sweep_id, transaction_id)
         detail = {"transaction": str(transaction_id), "forwarders": len(batch.candidates)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from chains.errors import PermanentError
@@ -12,18 +13,28 @@ from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Tx
 from custody.sweeps.model import Item
+from custody.withdrawals import windows
+from policies import records
 from policies.deciding import engine_of
 from policies.decision import Decision, LimitKey, Reason, Routed
-from policies.decision import describe as describe_decision
-from policies.engine import nobody_asked
+from policies.engine import Spent, nobody_asked
 from policies.facts import Facts, Operation, Ownership
-from policies.facts import describe as describe_facts
-from policies.rules import HOUSE, Limit
+from policies.rules import HOUSE
 from policies.values import value_of
 
 DENIED: Final = "sweep.denied"
 DEPOSITS: Final = "deposits"
 """The source of sweeps; everything else comes from a wallet of the bundle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Permitted:
+    """What the policy has let through."""
+
+    record: dict[str, Any]
+    """Of what it was told, and what it answered."""
+    counts: tuple[tuple[LimitKey, int], ...]
+    """What that adds to which windows."""
 
 
 class NotPermitted(PermanentError):
@@ -32,8 +43,8 @@ class NotPermitted(PermanentError):
 
 def permitted(
     tx: Tx, site: Site, operation: Operation, source: str, amounts: Mapping[str, int], *, now: int
-) -> dict[str, Any]:
-    """Ask the policy about moving money to the wallet of `site`; returns the record of what it answered.
+) -> Permitted:
+    """Ask the policy about moving money to the wallet of `site`.
 
     Args:
         tx: in which it is recorded; its halts were looked at.
@@ -44,8 +55,10 @@ def permitted(
         now: UNIX seconds.
 
     Raises:
+        Conflict: the policy's windows are counted for another bundle: try again.
         NotPermitted: denied, or only with approvals or after a delay, which nobody could give here.
     """
+    engine = engine_of(site.bundle)
     facts = [
         Facts(
             operation=operation,
@@ -63,18 +76,30 @@ def permitted(
         )
         for asset, units in sorted(amounts.items())
     ]
-    decisions = [_decide(site, each) for each in facts]
-    refused = [reason for each in decisions for reason in _objections(each, site.wallet.tier)]
+    before: Counter[LimitKey] = Counter()
+
+    def decide(told: Facts, spent: Spent) -> Decision:
+        """What goes together is counted together."""
+        return engine.decide(told, lambda key, limit: _plus(spent(key, limit), before[key]))
+
+    decided = []
+    for told in facts:
+        decision, spent = windows.decide_now(tx, site.bundle, told, decide)
+        decided.append((told, decision, {key: held + before[key] for key, held in spent.items()}))
+        before += windows.added(decision.counts if isinstance(decision, Routed) else ())
+    refused = [reason for _, each, _ in decided for reason in _objections(each, site.wallet.tier)]
     if refused:
         raise NotPermitted("; ".join(map(str, dict.fromkeys(refused)))[:1000])
     alerts.resolve_alert(tx, DENIED, f"{site.wallet.id}:{operation}")
-    return {
-        "bundle_version": site.bundle.version,
-        "decisions": [
-            {"facts": describe_facts(told), **describe_decision(decision)}
-            for told, decision in zip(facts, decisions, strict=True)
-        ],
-    }
+    return Permitted(
+        {
+            "bundle_version": site.bundle.version,
+            "decisions": [
+                records.record(site.bundle, told, spent, decision) for told, decision, spent in decided
+            ],
+        },
+        tuple(before.items()),
+    )
 
 
 def moved_by(items: Iterable[Item]) -> dict[str, int]:
@@ -85,12 +110,8 @@ def moved_by(items: Iterable[Item]) -> dict[str, int]:
     return {asset: units for asset, units in amounts.items() if units}
 
 
-def _decide(site: Site, facts: Facts) -> Decision:
-    return engine_of(site.bundle).decide(facts, _no_window)
-
-
-def _no_window(key: LimitKey, limit: Limit) -> None:
-    """The house's own operations are in no window yet: a rule that limits them denies, as nobody knows the sum."""
+def _plus(held: int | None, more: int) -> int | None:
+    return None if held is None else held + more
 
 
 def _objections(decision: Decision, tier: str) -> tuple[Reason, ...]:

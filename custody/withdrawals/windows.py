@@ -1,4 +1,6 @@
-"""The policy's rolling windows, kept as rows: what each withdrawal that was let through adds to which window.
+"""The policy's rolling windows, kept as rows: what each operation that was let through adds to which window.
+
+Operations are withdrawals, and the house's own: sweeps, consolidations, refills.
 
 Rows are for the limits of one policy. When a bundle changes them, what was let through is counted anew by the present
 rules, from the recorded facts, before anything is decided: a limit that got another name forgets nothing, and a new
@@ -7,7 +9,8 @@ one knows what came before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -21,19 +24,20 @@ from custody.withdrawals import repository
 from policies.bundle import Bundle
 from policies.canonical import domain_hash
 from policies.deciding import engine_of
-from policies.decision import LimitKey
+from policies.decision import Decision, LimitKey
+from policies.engine import Spent as Asking
 from policies.facts import Facts, read
 from policies.rules import Limit, Policy
 from policies.values import value_of
 
 _BATCH: Final = 2_000
-"""Withdrawals a step: between two statements the database must not think that the session has died."""
+"""Operations a step: between two statements the database must not think that the session has died."""
 
 
 class Spent:
     """What windows hold, for one decision; `asked` remembers all that was looked up, for its record.
 
-    A withdrawal counts while it is unpaid, and for the length of the window after it was settled.
+    An operation counts while it is unpaid, and for the length of the window after it was settled.
 
     Raises:
         Conflict: the rows are for another bundle; `rebuild` first.
@@ -56,13 +60,51 @@ class Spent:
         return total
 
 
-def count(tx: Tx, withdrawal_id: UUID, counts: Iterable[tuple[LimitKey, int]]) -> None:
-    """Count a withdrawal that is let through. The database closes or removes the rows when it ends."""
-    for key, amount in counts:
+def decide_now(
+    tx: Tx, bundle: Bundle, facts: Facts, decide: Callable[[Facts, Asking], Decision]
+) -> tuple[Decision, Mapping[LimitKey, int]]:
+    """Decide about an operation of the house, with its windows; returns what they held, too.
+
+    One decision at a time, as for withdrawals: from here to the end of `tx` nobody else decides about what windows
+    count. Where no window is asked for, nobody waits.
+
+    Raises:
+        Conflict: the windows are counted for another bundle: try again.
+    """
+    asked: list[LimitKey] = []
+
+    def nothing(key: LimitKey, limit: Limit) -> int:
+        asked.append(key)
+        return 0
+
+    decision = decide(facts, nothing)
+    if not asked:
+        return decision, {}
+    repository.serialise_decisions(tx)
+    spent = Spent(tx, bundle, now=facts.now)
+    return decide(facts, spent), spent.asked
+
+
+def count(tx: Tx, operation_id: UUID, counts: Iterable[tuple[LimitKey, int]]) -> None:
+    """Count an operation that is let through. The database closes or removes the rows when it ends.
+
+    Args:
+        operation_id: of the withdrawal, sweep or refill.
+        counts: what it adds; more for one window are added up.
+    """
+    for key, amount in added(counts).items():
         tx.execute(
-            "INSERT INTO policy_counts (withdrawal_id, rule, bucket, amount) VALUES (%s, %s, %s, %s)",
-            [withdrawal_id, key.rule, key.bucket, amount],
+            "INSERT INTO policy_counts (operation_id, rule, bucket, amount) VALUES (%s, %s, %s, %s)",
+            [operation_id, key.rule, key.bucket, amount],
         )
+
+
+def added(counts: Iterable[tuple[LimitKey, int]]) -> Counter[LimitKey]:
+    """What comes to each window."""
+    total: Counter[LimitKey] = Counter()
+    for key, amount in counts:
+        total[key] += amount
+    return total
 
 
 def rules_hash(policy: Policy) -> str:
@@ -127,33 +169,52 @@ def _count_anew(tx: Tx, bundle: Bundle, *, now: int) -> None:
     engine = engine_of(bundle)
     since = datetime.fromtimestamp(now, UTC) - timedelta(seconds=max(limits))
     for rows in _let_through(tx, since):
+        found: dict[tuple[UUID, datetime | None], list[tuple[LimitKey, int]]] = {}
+        for row in rows:
+            counted = engine.counted(_facts(bundle, row["facts"]), row["tier"])
+            found.setdefault((row["id"], row["settled_at"]), []).extend(counted)
         tx.executemany(
-            "INSERT INTO policy_counts (withdrawal_id, rule, bucket, amount, settled_at)"
+            "INSERT INTO policy_counts (operation_id, rule, bucket, amount, settled_at)"
             " VALUES (%s, %s, %s, %s, %s)",
             [
-                (row["id"], key.rule, key.bucket, amount, row["settled_at"])
-                for row in rows
-                for key, amount in engine.counted(_facts(bundle, row["facts"]), row["tier"])
+                (operation_id, key.rule, key.bucket, amount, settled_at)
+                for (operation_id, settled_at), counts in found.items()
+                for key, amount in added(counts).items()
             ],
         )
 
 
+_WITHDRAWALS: Final = (
+    "SELECT w.id, w.tier, w.decision -> 'facts' AS facts, s.at AS settled_at FROM withdrawals w"
+    " LEFT JOIN LATERAL (SELECT max(e.at) AS at FROM withdrawal_events e"
+    "   WHERE e.withdrawal_id = w.id AND e.to_state = 'settled') s ON w.state = 'settled'"
+    " WHERE w.id > %s AND w.tier IS NOT NULL AND w.decision ->> 'outcome' = 'route'"
+    " AND w.state NOT IN ('rejected', 'cancelled', 'expired', 'failed', 'requested', 'screening')"
+    " AND (w.state <> 'settled' OR s.at > %s) ORDER BY w.id LIMIT %s"
+)
+_REFILLS: Final = (
+    "SELECT r.id, r.tier, r.decision -> 'facts' AS facts, s.at AS settled_at FROM refills r"
+    " LEFT JOIN LATERAL (SELECT max(e.at) AS at FROM refill_events e"
+    "   WHERE e.refill_id = r.id AND e.to_state = 'confirmed') s ON r.state = 'confirmed'"
+    " WHERE r.id > %s AND r.state <> 'declined' AND (r.state <> 'confirmed' OR s.at > %s) ORDER BY r.id LIMIT %s"
+)
+_SWEEPS: Final = (
+    "SELECT p.id, d.each ->> 'tier' AS tier, d.each -> 'facts' AS facts, p.settled_at FROM ("
+    "  SELECT p.id, p.decision, s.at AS settled_at FROM sweeps p"
+    "  LEFT JOIN LATERAL (SELECT max(e.at) AS at FROM sweep_events e"
+    "    WHERE e.sweep_id = p.id AND e.to_state = 'confirmed') s ON p.state = 'confirmed'"
+    "  WHERE p.id > %s AND p.decision IS NOT NULL AND p.state <> 'abandoned'"
+    "  AND (p.state <> 'confirmed' OR s.at > %s) ORDER BY p.id LIMIT %s) p"
+    " CROSS JOIN LATERAL jsonb_array_elements(p.decision -> 'decisions') AS d (each) ORDER BY p.id"
+)
+
+
 def _let_through(tx: Tx, since: datetime) -> Iterator[list[dict[str, Any]]]:
-    after = UUID(int=0)
-    while True:
-        rows = tx.all(
-            "SELECT w.id, w.tier, w.decision -> 'facts' AS facts, s.at AS settled_at FROM withdrawals w"
-            " LEFT JOIN LATERAL (SELECT max(e.at) AS at FROM withdrawal_events e"
-            "   WHERE e.withdrawal_id = w.id AND e.to_state = 'settled') s ON w.state = 'settled'"
-            " WHERE w.id > %s AND w.tier IS NOT NULL AND w.decision ->> 'outcome' = 'route'"
-            " AND w.state NOT IN ('rejected', 'cancelled', 'expired', 'failed', 'requested', 'screening')"
-            " AND (w.state <> 'settled' OR s.at > %s) ORDER BY w.id LIMIT %s",
-            [after, since, _BATCH],
-        )
-        if not rows:
-            return
-        yield rows
-        after = rows[-1]["id"]
+    for query in (_WITHDRAWALS, _REFILLS, _SWEEPS):
+        after = UUID(int=0)
+        while rows := tx.all(query, [after, since, _BATCH]):
+            yield rows
+            after = rows[-1]["id"]
 
 
 def _facts(bundle: Bundle, described: dict[str, Any]) -> Facts:

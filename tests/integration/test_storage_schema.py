@@ -350,6 +350,22 @@ def _rows(connection: psycopg.Connection[Any]) -> dict[str, tuple[str, UUID]]:
         " removed_by) VALUES (%s, 'alice', 'c', 'd', 'the customer', 'x', '{}', 's', now(), 'x')",
         [ids["whitelist"]],
     )
+    connection.execute(
+        "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, content, resources, fee_units,"
+        " feerate, size) VALUES (%s, 1, '{}', '\\x00', 'content', '{r}', 1, 1, 1)",
+        [ids["transaction"]],
+    )
+    connection.execute(
+        "INSERT INTO signing_sessions (id, transaction_id, version, wallet, threshold, members, state, expires_at)"
+        " VALUES (%s, %s, 1, 'v', 2, 3, 'open', now())",
+        [ids["signing"], ids["transaction"]],
+    )
+    connection.execute(
+        "INSERT INTO refills (id, chain, asset, source, tier, target, destination, units, why, about, proposed_by,"
+        " state, decision, policy_version)"
+        " VALUES (%s, 'c', 'BTC', 'k', 'hot', 'v', 'd', 5, 'excess', 'why', 'house', 'proposed', '{}', 1)",
+        [ids["refill"]],
+    )
     row = connection.execute("SELECT id FROM ledger_transfers LIMIT 1").fetchone()
     assert row is not None
     ids["hold"] = row[0]
@@ -362,6 +378,8 @@ def _rows(connection: psycopg.Connection[Any]) -> dict[str, tuple[str, UUID]]:
         "transaction": "transactions",
         "withdrawal": "withdrawals",
         "sweep": "sweeps",
+        "refill": "refills",
+        "signing": "signing_sessions",
         "case": "cases",
         "hold": "ledger_holds",
         "whitelist": "whitelist",

@@ -653,29 +653,91 @@ END $$;
 CREATE TRIGGER ledger_holds_api BEFORE UPDATE ON ledger_holds
     FOR EACH ROW EXECUTE FUNCTION holds_of_the_api();
 
--- What each withdrawal that was let through adds to which rolling window of the policy: while it is unpaid, and for the
--- window's length after it was settled.
+-- Money that moves between our wallets: need up, excess down (custody/treasury). What people approve is fixed from the
+-- first: amount, wallets and address.
+CREATE TABLE refills (
+    id             uuid PRIMARY KEY,                      -- of its intent, too
+    chain          text NOT NULL,
+    asset          text NOT NULL,
+    source         text NOT NULL,                         -- wallet of the bundle that signs
+    tier           text NOT NULL,                         -- of the source
+    target         text NOT NULL CHECK (target <> source),
+    destination    text NOT NULL,                         -- address of the target
+    place          integer CHECK (place >= 0),            -- BTC: its index on branch 1
+    units          numeric(78, 0) NOT NULL CHECK (units > 0),   -- what arrives
+    why            text NOT NULL CHECK (why IN ('need', 'low', 'excess', 'gas', 'asked')),
+    about          text NOT NULL,                         -- why, for people
+    proposed_by    text NOT NULL,                         -- `house`, or an operator
+    state          text NOT NULL CHECK (state IN ('proposed', 'approved', 'signing', 'broadcast', 'confirmed',
+                                          'declined')),
+    reason         text NOT NULL DEFAULT '',              -- why it waits, or why it ended
+    decision       jsonb NOT NULL,                        -- facts and outcome of the policy
+    policy_version bigint NOT NULL,                       -- of the bundle under which it was decided
+    unheard        boolean NOT NULL DEFAULT false,        -- something was said in `approvals` that nobody has counted
+    approved_until timestamptz,                           -- then its approvals are too few; null: nobody is asked
+    not_before     timestamptz NOT NULL DEFAULT now(),
+    transaction_id uuid REFERENCES transactions (id),
+    created_at     timestamptz NOT NULL DEFAULT now(),
+    updated_at     timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON refills (state);
+CREATE INDEX ON refills (transaction_id);
+CREATE INDEX ON refills (target, place) WHERE place IS NOT NULL;
+-- One at a time for each way. One that a reorg took back may stand beside the next.
+CREATE UNIQUE INDEX refills_one_open ON refills (source, target, asset)
+    WHERE state IN ('proposed', 'approved', 'signing');
+CREATE TRIGGER refills_lifecycle BEFORE UPDATE OF state ON refills
+    FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('refill');
+CREATE FUNCTION refill_stays() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF (OLD.id, OLD.chain, OLD.asset, OLD.source, OLD.tier, OLD.target, OLD.destination, OLD.place, OLD.units,
+        OLD.policy_version) IS DISTINCT FROM
+       (NEW.id, NEW.chain, NEW.asset, NEW.source, NEW.tier, NEW.target, NEW.destination, NEW.place, NEW.units,
+        NEW.policy_version) THEN
+        RAISE EXCEPTION 'refill %: what people are asked about stays', OLD.id USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER refills_stay BEFORE UPDATE ON refills FOR EACH ROW EXECUTE FUNCTION refill_stays();
+CREATE TABLE refill_events (
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    refill_id  uuid NOT NULL REFERENCES refills (id),
+    event      text NOT NULL,
+    from_state text NOT NULL,
+    to_state   text NOT NULL,
+    detail     jsonb NOT NULL DEFAULT '{}',
+    at         timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON refill_events (refill_id);
+
+-- What each operation that was let through (withdrawal, sweep, refill) adds to which rolling window of the policy: while
+-- it is unpaid, and for the window's length after it was settled.
 CREATE TABLE policy_counts (
-    withdrawal_id uuid NOT NULL REFERENCES withdrawals (id),
+    operation_id  uuid NOT NULL,
     rule          text NOT NULL,
     bucket        text NOT NULL,
     amount        numeric(78, 0) NOT NULL CHECK (amount >= 0),
     settled_at    timestamptz,
-    PRIMARY KEY (withdrawal_id, rule, bucket)
+    PRIMARY KEY (operation_id, rule, bucket)
 );
 CREATE INDEX ON policy_counts (rule, bucket, settled_at);
-CREATE FUNCTION withdrawal_counts() RETURNS trigger
+CREATE FUNCTION operation_counts() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
-    IF NEW.state IN ('rejected', 'cancelled', 'expired', 'failed', 'requested', 'screening') THEN
-        DELETE FROM policy_counts WHERE withdrawal_id = NEW.id;
-    ELSIF NEW.state = 'settled' OR OLD.state = 'settled' THEN
-        UPDATE policy_counts SET settled_at = CASE NEW.state WHEN 'settled' THEN now() END WHERE withdrawal_id = NEW.id;
+    IF NEW.state IN ('rejected', 'cancelled', 'expired', 'failed', 'requested', 'screening', 'abandoned', 'declined') THEN
+        DELETE FROM policy_counts WHERE operation_id = NEW.id;
+    ELSIF NEW.state IN ('settled', 'confirmed') OR OLD.state IN ('settled', 'confirmed') THEN
+        UPDATE policy_counts SET settled_at = CASE WHEN NEW.state IN ('settled', 'confirmed') THEN now() END
+        WHERE operation_id = NEW.id;
     END IF;
     RETURN NULL;
 END $$;
 CREATE TRIGGER withdrawals_counts AFTER UPDATE OF state ON withdrawals
-    FOR EACH ROW WHEN (NEW.state IS DISTINCT FROM OLD.state) EXECUTE FUNCTION withdrawal_counts();
+    FOR EACH ROW WHEN (NEW.state IS DISTINCT FROM OLD.state) EXECUTE FUNCTION operation_counts();
+CREATE TRIGGER sweeps_counts AFTER UPDATE OF state ON sweeps
+    FOR EACH ROW WHEN (NEW.state IS DISTINCT FROM OLD.state) EXECUTE FUNCTION operation_counts();
+CREATE TRIGGER refills_counts AFTER UPDATE OF state ON refills
+    FOR EACH ROW WHEN (NEW.state IS DISTINCT FROM OLD.state) EXECUTE FUNCTION operation_counts();
 -- By which rules the rows are counted: another policy counts them anew before it decides.
 CREATE TABLE policy_counting (
     single         boolean PRIMARY KEY DEFAULT true CHECK (single),
@@ -695,26 +757,30 @@ CREATE TABLE withdrawal_events (
 );
 CREATE INDEX ON withdrawal_events (withdrawal_id);
 
--- What people have signed about withdrawals (custody/approvals). Whoever reads a row checks its signature.
+-- What people have signed about withdrawals and refills (custody/approvals). Whoever reads a row checks its signature.
 CREATE TABLE approvals (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     digest        text NOT NULL CHECK (digest ~ '^[0-9a-f]{64}$'),      -- of the document
-    withdrawal_id uuid NOT NULL REFERENCES withdrawals (id),
+    withdrawal_id uuid REFERENCES withdrawals (id),
+    refill_id     uuid REFERENCES refills (id),
     intent_hash   text NOT NULL CHECK (intent_hash ~ '^[0-9a-f]{64}$'),
     document      text NOT NULL CHECK (length(document) <= 1500),       -- the approval, verbatim
     signature     text NOT NULL CHECK (length(signature) <= 2500),      -- JSON of its signature or assertion
     content       bytea NOT NULL UNIQUE,                                -- hash of all of the above: once for ever
-    at            timestamptz NOT NULL DEFAULT now()
+    at            timestamptz NOT NULL DEFAULT now(),
+    CHECK (num_nonnulls(withdrawal_id, refill_id) = 1)
 );
 CREATE INDEX ON approvals (digest);
 CREATE INDEX ON approvals (withdrawal_id);
+CREATE INDEX ON approvals (refill_id);
 CREATE INDEX ON approvals (intent_hash, id);
 -- An answer is there already if all of it is: who stores its document with another signature, or for another withdrawal,
 -- must not keep the true one out.
 CREATE FUNCTION approval_content() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
     NEW.content := sha256(convert_to(
-        jsonb_build_array(NEW.digest, NEW.withdrawal_id, NEW.intent_hash, NEW.document, NEW.signature)::text, 'UTF8'));
+        jsonb_build_array(NEW.digest, NEW.withdrawal_id, NEW.refill_id, NEW.intent_hash, NEW.document,
+                          NEW.signature)::text, 'UTF8'));
     RETURN NEW;
 END $$;
 CREATE TRIGGER approvals_content BEFORE INSERT ON approvals
@@ -724,6 +790,7 @@ CREATE FUNCTION approval_is_unheard() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     UPDATE withdrawals SET unheard = true WHERE id = NEW.withdrawal_id;
+    UPDATE refills SET unheard = true WHERE id = NEW.refill_id;
     RETURN NULL;
 END $$;
 CREATE TRIGGER approvals_unheard AFTER INSERT ON approvals
@@ -764,6 +831,19 @@ BEGIN
 END $$;
 CREATE TRIGGER cases_stay BEFORE UPDATE ON cases FOR EACH ROW EXECUTE FUNCTION case_stays();
 CREATE TRIGGER cases_kept BEFORE DELETE OR TRUNCATE ON cases
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- What providers said about a withdrawal or a deposit, by which version of their lists, whenever it was not what they had
+-- said before (custody/screening/verdicts.py).
+CREATE TABLE screenings (
+    id       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    kind     text NOT NULL CHECK (kind IN ('deposit', 'withdrawal')),
+    subject  uuid NOT NULL,                               -- the deposit's or withdrawal's id
+    verdicts jsonb NOT NULL,                              -- of each provider, with its version
+    at       timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX ON screenings (subject, id);
+CREATE TRIGGER screenings_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON screenings
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 -- No transaction pays a withdrawal while a case about it is open, or that nobody has screened.
@@ -1101,6 +1181,8 @@ CREATE TRIGGER deposit_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER sweep_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON sweep_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER refill_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON refill_events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER withdrawal_events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON withdrawal_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON events
@@ -1237,7 +1319,7 @@ GRANT INSERT (id, owner, chain, address, label, provenance, requested_by),
     UPDATE (state, document, signature, removed_by, updated_at) ON whitelist TO strongroom_api;
 GRANT INSERT (id, owner, chain, address, text, expires_at), UPDATE (signature, proved_at) ON ownership_proofs
     TO strongroom_api;
-GRANT INSERT (digest, withdrawal_id, intent_hash, document, signature) ON approvals TO strongroom_api;
+GRANT INSERT (digest, withdrawal_id, refill_id, intent_hash, document, signature) ON approvals TO strongroom_api;
 
 GRANT INSERT, UPDATE, DELETE ON blocks, cursors, receipts, consumptions TO strongroom_monitor;
 GRANT INSERT, UPDATE ON deposits TO strongroom_monitor;
@@ -1252,6 +1334,7 @@ GRANT UPDATE (state, reason, tier, decision, settlement, transaction_id, settlem
     updated_at) ON withdrawals TO strongroom_worker;
 -- Whoever finds something opens a case; only operators at the host, with the workers' role, decide it.
 GRANT INSERT (id, kind, subject, chain, address, findings) ON cases TO strongroom_monitor, strongroom_worker;
+GRANT INSERT (kind, subject, verdicts) ON screenings TO strongroom_monitor, strongroom_worker;
 GRANT UPDATE (state, resolution, resolved_by, resolved_at) ON cases TO strongroom_worker;
 -- The API seals and stores, and cannot read back: who takes it gets nothing that was there before.
 REVOKE SELECT ON travel_rule FROM strongroom_api, strongroom_monitor, strongroom_read;
@@ -1280,6 +1363,9 @@ GRANT INSERT, UPDATE ON losses, fee_observations TO strongroom_worker;
 GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, rotations, variances TO strongroom_worker;
 GRANT UPDATE (state, reason, decision, transaction_id, updated_at) ON sweeps TO strongroom_worker;
 GRANT UPDATE (open, left_behind) ON sweep_items TO strongroom_worker;
+GRANT INSERT ON refills, refill_events TO strongroom_worker;
+GRANT UPDATE (state, reason, unheard, approved_until, not_before, transaction_id, updated_at) ON refills
+    TO strongroom_worker;
 GRANT UPDATE (first) ON nonces TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON variances TO strongroom_worker;
 GRANT UPDATE (done_at, outcome) ON bump_requests TO strongroom_worker;
