@@ -18,14 +18,13 @@ from chains.btc.script import INPUT_BASE_WU, MAX_STANDARD_TX_WU, WITNESS_SCALE, 
 from chains.btc.tx import SIGHASH_ALL
 from chains.errors import InvalidValue
 from signers.airgap.btc_file import PaymentFile
-from signers.airgap.btc_wallets import Place, derives, multisig_of, place_of
+from signers.airgap.btc_wallets import Place, derives, multisig_of, own_member, place_of
 from signers.airgap.errors import Refused
 from signers.airgap.figures import big, btc, feerate, grouped, percent
 from signers.airgap.keys import HolderKey
 from signers.airgap.registered import (
     DEFAULT_FEE_PERCENT,
     Registered,
-    RegisteredMember,
     RegisteredVault,
 )
 
@@ -112,12 +111,6 @@ def sign_payment(file: PaymentFile, review: BtcReview, key: HolderKey) -> tuple[
         pubkey, der = key.sign_bitcoin(*place, digest)
         signatures.append(InputSignature(index, pubkey, der + bytes([SIGHASH_ALL])))
     return tuple(signatures)
-
-
-def own_member(vault: RegisteredVault, key: HolderKey) -> RegisteredMember | None:
-    """The holder's own place among a vault's members."""
-    found = [m for m in vault.members if (m.origin, m.account) == (key.origin_text, key.xpub)]
-    return found[0] if len(found) == 1 else None
 
 
 def _vault_of(file: PaymentFile, registered: Registered, key: HolderKey) -> RegisteredVault | None:

@@ -13,7 +13,8 @@ from chains.btc.network import NETWORKS, BtcNetwork
 from chains.btc.psbt import KeyOrigin
 from chains.btc.script import KeyScript, key_script
 from chains.errors import DerivationDisagreement, InvalidValue
-from signers.airgap.registered import KnownVault, RegisteredMember, RegisteredVault
+from signers.airgap.keys import HolderKey
+from signers.airgap.registered import KnownVault, Registered, RegisteredMember, RegisteredVault
 
 Place = tuple[int, int]
 """Branch (0 receives, 1 is change) and index."""
@@ -54,6 +55,12 @@ def read_descriptor(text: str, network: BtcNetwork) -> Multisig:
     return parse_multisig(int(form.group(1)), members, network)
 
 
+def own_member(vault: RegisteredVault, key: HolderKey) -> RegisteredMember | None:
+    """The holder's own place among a vault's members."""
+    found = [m for m in vault.members if (m.origin, m.account) == (key.origin_text, key.xpub)]
+    return found[0] if len(found) == 1 else None
+
+
 def place_of(members: Sequence[RegisteredMember], keys: Sequence[KeyOrigin]) -> Place | None:
     """Where key origins say that an output lies in the wallet of these members; None: not there. Not believed yet."""
     origins = [Origin.parse(member.origin) for member in members]
@@ -82,6 +89,32 @@ def derives(
     if multisig.script(*place) != script or not {*keys} <= {*multisig.behind(*place).keys}:
         return False
     return agreed_multisig_address(multisig, *place) == address_text(script, network)
+
+
+def own_place(
+    registered: Registered, key: HolderKey, script: bytes, reach: int
+) -> tuple[str, int, int] | None:
+    """Which wallet and place a script is at, looking at the first places of each branch; None: at none of them.
+
+    Args:
+        registered: what the holder registered.
+        key: the holder's.
+        script: of an address.
+        reach: how many places of each branch are looked at.
+
+    Raises:
+        DerivationDisagreement: two implementations derive different addresses there.
+    """
+    for vault in registered.vaults:
+        if own_member(vault, key) is None:
+            continue
+        wallet = multisig_of(vault)
+        for index in range(reach):
+            for branch in (0, 1):
+                if wallet.script(branch, index) == script:
+                    agreed_multisig_address(wallet, branch, index)
+                    return vault.id, branch, index
+    return None
 
 
 def _derives_single(

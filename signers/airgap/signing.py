@@ -1,0 +1,135 @@
+"""The verbs `show` and `sign`: look at a request, say everything, ask, sign, write."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from chains.errors import InvalidValue
+from signers.airgap.bbqr import FileType
+from signers.airgap.errors import Declined, Refused
+from signers.airgap.handing import Handing, hand_over
+from signers.airgap.opening import Opened, opened
+from signers.airgap.requests import Request, read_request
+from signers.airgap.store import Home, write_whole
+from signers.airgap.terminal import Screen
+
+_ENDINGS: Final = {"payment": ".psbt", "safe": ".json"}
+_TYPES: Final = {"payment": FileType.PSBT, "safe": FileType.JSON}
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A request that was looked at, of whichever kind."""
+
+    lines: tuple[str, ...]
+    warnings: tuple[str, ...]
+    objections: tuple[str, ...]
+    amount: str
+    """What leaves, as it stands on the screen; empty: nothing does."""
+    sign: Callable[[], bytes]
+    """Gives the signed file."""
+
+
+def show(home: Home, screen: Screen, *, paths: Sequence[Path], wanted: str | None) -> None:
+    """Say what a request would do. Signs nothing.
+
+    Raises:
+        InvalidValue, WrongPassphrase, Unsafe: like `read_request` and `opened`; or the file is malformed.
+        Refused: there are reasons not to sign it; they have been shown.
+    """
+    request = read_request(paths, lambda words: screen.show([words]))
+    with opened(home, wanted, screen) as key:
+        looked = look_at(request, key)
+        _tell(screen, looked)
+
+
+def sign(
+    home: Home,
+    screen: Screen,
+    *,
+    paths: Sequence[Path],
+    wanted: str | None,
+    to: Path | None,
+    handing: Handing,
+) -> None:
+    """Say what a request would do, and sign it if the holder types so.
+
+    Args:
+        home: where the key is.
+        screen: where it is shown and asked.
+        paths: of the request.
+        wanted: which key; None: the only one.
+        to: where the signed file goes; None: `FILE-signed-KEY` beside the request.
+        handing: whether the signed file is shown as QR codes, too.
+
+    Raises:
+        InvalidValue, WrongPassphrase, Unsafe: like `show`; the file can't be written.
+        Refused: there are reasons not to sign it; they have been shown.
+        Declined: the holder typed something else.
+        WrongSignature: the key's library fails; nothing was written.
+    """
+    request = read_request(paths, lambda words: screen.show([words]))
+    with opened(home, wanted, screen) as key:
+        looked = look_at(request, key)
+        _tell(screen, looked)
+        _confirm(screen, looked)
+        signed = looked.sign()
+    ending = _ENDINGS[request.kind]
+    path = to or request.folder / f"{request.name}-signed-{key.name}{ending}"
+    write_whole(path, base64.b64encode(signed) + b"\n" if request.base64 == "base64" else signed)
+    screen.show(["", f"Signed. Carry this file back: {path}"])
+    hand_over(screen, signed, _TYPES[request.kind], path.stem, handing)
+
+
+def look_at(request: Request, key: Opened) -> Looked:
+    """Look at a request of either kind.
+
+    Raises:
+        InvalidValue: it is malformed.
+        DerivationDisagreement: two implementations derive different addresses.
+    """
+    if request.kind != "payment":
+        raise InvalidValue(f"{request.name}: a Safe request, and this key owns no registered Safe")
+    return _payment(request.data, key)
+
+
+def _payment(raw: bytes, key: Opened) -> Looked:
+    from signers.airgap.btc_file import read_payment, with_signatures
+    from signers.airgap.btc_review import review_payment, sign_payment
+    from signers.airgap.figures import btc
+
+    file = read_payment(raw)
+    found = review_payment(file, key.kept.registered, key.key)
+    return Looked(
+        found.lines,
+        found.warnings,
+        found.objections,
+        btc(found.leaves_sats) if found.leaves_sats else "",
+        lambda: with_signatures(file, sign_payment(file, found, key.key)),
+    )
+
+
+def _tell(screen: Screen, looked: Looked) -> None:
+    """Show everything; raise Refused if anything speaks against it."""
+    screen.show(["", *looked.lines, ""])
+    screen.show([f"! {warning}" for warning in looked.warnings])
+    if looked.objections:
+        screen.show(["", "NOT SIGNED, because:", *(f"X {objection}" for objection in looked.objections)])
+        raise Refused(looked.objections)
+
+
+def _confirm(screen: Screen, looked: Looked) -> None:
+    """What leaves must be typed from the screen, so that it was read; nothing leaves: `yes`."""
+    if not looked.amount:
+        if screen.ask("Nothing is paid to anybody. Type  yes  to sign:") != "yes":
+            raise Declined("not signed")
+        return
+    typed = screen.ask("To sign, type the amount that is paid in all (its first digits will do):")
+    digits = typed.replace(" ", "")
+    enough = any(digit in "123456789" for digit in digits)
+    if not (enough and looked.amount.startswith(digits)):
+        raise Declined(f"not signed: {looked.amount} was expected")
