@@ -335,6 +335,22 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
             "resolved_at": None,
         }
     ),
+    "Page_ScreeningOut_": _page(
+        {
+            "kind": "withdrawal",
+            "subject": _ORDER,
+            "at": _AT,
+            "verdicts": [
+                {
+                    "provider": "lists",
+                    "verdict": "clear",
+                    "version": "20261120-1",
+                    "findings": [],
+                    "why": None,
+                }
+            ],
+        }
+    ),
     "EntryOut": _ENTRY,
     "Page_EntryOut_": _page(_ENTRY),
     "ChallengeOut": {

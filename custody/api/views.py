@@ -18,6 +18,7 @@ from custody.customers.repository import Customer
 from custody.deposits.model import AddressRow, Deposit
 from custody.ledger.statements import Balances, StatementPage
 from custody.screening.cases import Case
+from custody.screening.verdicts import Screened
 from custody.storage.alerts import Alert
 from custody.storage.events import Event
 from custody.sweeps.model import Sweep
@@ -89,6 +90,16 @@ def case(found: Case) -> schemas.CaseOut:
         resolved_by=found.resolved_by,
         opened_at=found.opened_at,
         resolved_at=found.resolved_at,
+    )
+
+
+def screening(found: Screened) -> schemas.ScreeningOut:
+    """What providers said of a deposit or a withdrawal."""
+    return schemas.ScreeningOut(
+        kind=found.kind.value,
+        subject=found.subject,
+        at=found.at,
+        verdicts=[schemas.VerdictOut(**each) for each in found.verdicts],
     )
 
 

@@ -5,6 +5,7 @@ Deciding is an action of an operator, as those of `strongroom operator` are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -13,15 +14,17 @@ import typer
 from custody.console.operator import acting, utc_text, workers_database
 from custody.console.outcome import output
 from custody.console.root import AsJson, IdArgument, app, uuid_text
-from custody.screening import cases
+from custody.screening import cases, verdicts
 from custody.screening.cases import Case, CaseKind
 from custody.screening.lifecycle import CaseEvent, CaseState
+from custody.screening.verdicts import Screened
 
 case_app = typer.Typer(help="What screening found, until somebody decides about it.", no_args_is_help=True)
 app.add_typer(case_app, name="case")
 
 _PAGE: Final = 500
 _SHORT: Final = ("id", "kind", "subject", "state", "reason", "opened_at")
+_VERDICT: Final = ("at", "provider", "version", "verdict", "reason")
 _LONG: Final = (*_SHORT, "chain", "address", "findings", "resolution", "resolved_by", "resolved_at")
 Why = Annotated[
     str, typer.Option("--reason", help="Why; kept with the case and in the event feed.", prompt="Reason")
@@ -59,6 +62,27 @@ def show_case(case: IdArgument, *, as_json: AsJson = False) -> None:
     shown.one(_told(found), _LONG)
 
 
+@case_app.command("verdicts")
+def show_verdicts(
+    subject: Annotated[str, typer.Argument(help="Id of a withdrawal or a deposit.", metavar="ID")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show what providers said about a withdrawal or a deposit, and by which version of their lists, oldest first."""
+    shown = output(as_json=as_json)
+    found: list[Screened] = []
+    with workers_database(shown) as tx:
+        id = UUID(uuid_text(subject))
+        while page := verdicts.page(tx, id, after=found[-1].id if found else 0, limit=_PAGE):
+            found += page
+    rows = [
+        {"at": utc_text(each.at), "kind": each.kind.value, "subject": str(each.subject), **_said(said)}
+        for each in found
+        for said in each.verdicts
+    ]
+    shown.many(rows, _VERDICT, none="Nobody was asked about it.")
+
+
 @case_app.command("release")
 def release_case(case: IdArgument, reason: Why, *, as_json: AsJson = False) -> None:
     """Find nothing wrong: the deposit is credited, the withdrawal goes on as if nothing had been found."""
@@ -89,6 +113,17 @@ def _resolve(case: str, event: CaseEvent, reason: str, *, as_json: bool) -> None
             lambda tx: cases.resolve(tx, id, event, reason, by=at.person.id),
         )
     shown.one(_told(found), _LONG)
+
+
+def _said(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    reasons = "; ".join(finding["reason"] for finding in verdict.get("findings", ()))
+    return {
+        "provider": verdict["provider"],
+        "version": verdict.get("version"),
+        "verdict": verdict["verdict"],
+        "reason": verdict.get("why") or reasons,
+        "findings": verdict.get("findings", []),
+    }
 
 
 def _told(case: Case) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from custody.ledger.bookings import claw_back, credit_deposit, deposit_reference
 from custody.ledger.model import Command
 from custody.ledger.service import post_all, shortfall
 from custody.screening import cases
+from custody.screening import verdicts as screenings
 from custody.screening.cases import CaseKind
 from custody.screening.judging import Judgement, judge
 from custody.screening.model import Answer
@@ -282,12 +283,12 @@ def settle_due(tx: Tx, prover: Prover, chain: str, anchor: int, verdicts: Verdic
     in_danger = _in_danger(
         tx, prover.bundle, chain, anchor, [(row, addresses[row.address_id]) for row in rows]
     )
+    screenings.note(tx, CaseKind.DEPOSIT, {row.id: verdicts[row.resource] for row in rows})
     moves: list[Move] = []
     commands: list[Command] = []
     for row in rows:
         address = addresses[row.address_id]
-        answer = verdicts[row.resource]
-        judged: Judgement | Withheld = judge(standing[row.id], answer)
+        judged: Judgement | Withheld = judge(standing[row.id], verdicts[row.resource])
         if row.id in kept_out:
             judged = Withheld("an operator quarantined it")
         if row.resource in in_danger:
@@ -302,7 +303,7 @@ def settle_due(tx: Tx, prover: Prover, chain: str, anchor: int, verdicts: Verdic
             cases.open_case(tx, CaseKind.DEPOSIT, row.id, chain, address.address, decision.case)
         if decision.event is None:
             continue
-        move = _decided(tx, prover.bundle, row, decision.event, decision.reason, answer)
+        move = _decided(tx, prover.bundle, row, decision.event, decision.reason)
         moves.append(move)
         if move.to is S.CREDITED:
             commands.append(_credit(tx, row, address.keyset, move.credits))
@@ -335,7 +336,7 @@ def _doubt(row: Deposit, address: AddressRow, prover: Prover) -> str | None:
     return prover.unproven(address)
 
 
-def _decided(tx: Tx, bundle: Bundle, row: Deposit, event: DepositEvent, reason: str, answer: Answer) -> Move:
+def _decided(tx: Tx, bundle: Bundle, row: Deposit, event: DepositEvent, reason: str) -> Move:
     credits_ = row.credits
     if event is E.QUARANTINE:
         resolve_alert(tx, "deposit.held", str(row.id))
@@ -362,8 +363,7 @@ def _decided(tx: Tx, bundle: Bundle, row: Deposit, event: DepositEvent, reason: 
             f"{_what_waits(bundle, row)}",
             {"deposit": str(row.id), "resource": row.resource, "reason": reason},
         )
-    detail = {"screening": answer.describe(), **({"reason": reason} if reason else {})}
-    move = _move(row, event, detail=detail)
+    move = _move(row, event, detail={"reason": reason} if reason else {})
     return replace(move, credits=credits_)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from custody.screening import cases
+from custody.screening import cases, verdicts
 from custody.screening.cases import CaseKind
 from custody.screening.judging import Cleared, Hit, Refused, Unknown, Waits, judge
 from custody.screening.model import Answer, Subject
@@ -38,6 +38,7 @@ def take(tx: Tx, withdrawal: Withdrawal, answer: Answer) -> Verdict | None:
 
     HIT only if a person has refused it.
     """
+    verdicts.note(tx, CaseKind.WITHDRAWAL, {withdrawal.id: answer})
     judged = judge(cases.standing(tx, CaseKind.WITHDRAWAL, [withdrawal.id])[withdrawal.id], answer)
     if not isinstance(judged, Unknown) and not answer.missing:
         alerts.resolve_alert(tx, "screening.unavailable", withdrawal.chain)

@@ -58,6 +58,7 @@ RULES: Final = {
     "GET /v1/alerts": Scope.EVENTS_READ,
     "GET /v1/status": Scope.EVENTS_READ,
     "GET /v1/cases": Scope.CASES_READ,
+    "GET /v1/screenings/{subject}": Scope.CASES_READ,
     "GET /v1/operator-actions": Scope.ACTIONS_READ,
     "PUT /v1/withdrawals/{withdrawal}/travel-rule": Scope.WITHDRAWALS_WRITE,
     "POST /v1/statements": Scope.STATEMENTS_GIVE,
@@ -98,6 +99,7 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
         sweep=new_id(),
         entry=new_id(),
         challenge=new_id(),
+        subject=new_id(),
     )
     destination = {
         "owner": "alice",

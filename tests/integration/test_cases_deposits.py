@@ -12,10 +12,12 @@ from typer.testing import Result
 from chains.btc.tx import TxOut
 from custody.console.app import app
 from custody.console.case import case_app
+from custody.deposits import repository
+from custody.deposits.lifecycle import DepositState
 from custody.deposits.model import AddressRow
 from custody.monitor.monitor import Options
-from custody.screening import cases
-from custody.screening.cases import Case
+from custody.screening import cases, verdicts
+from custody.screening.cases import Case, CaseKind
 from custody.screening.lifecycle import CaseEvent, CaseState
 from custody.signing.btc.coins import spendable
 from tests.fakes.chain import FakeChain
@@ -153,15 +155,27 @@ def test_a_deposit_that_nobody_could_screen_opens_its_case_once_there_is_an_answ
     assert (desk.states(), [case.findings[0].reason for case in found(desk)]) == (["held"], ["late"])
 
 
-def test_verdicts_are_kept_with_the_event_that_followed_from_them(
+def test_verdicts_are_recorded_with_the_version_of_the_list_whenever_they_are_others(
     desk: Desk, chain: FakeChain, lists: Lists
 ) -> None:
+    def said(state: DepositState) -> list[tuple[str, str]]:
+        with desk.admin.snapshot() as tx:
+            [row] = repository.deposits(tx, state=state, limit=10)
+            told = verdicts.page(tx, row.id)
+        assert {(each.kind, each.subject) for each in told} == {(CaseKind.DEPOSIT, row.id)}
+        return [(one["version"], one["verdict"]) for each in told for one in each.verdicts]
+
+    address = held(desk, chain, lists)
+    desk.catch_up()
+    assert said(DepositState.HELD) == [("listed 2", "hit")], "asked twice, and recorded once"
+    lists.write(f"{address.address},,another court's order,")
+    resolve(desk, CaseEvent.RELEASE)
+    desk.catch_up()
+    assert said(DepositState.HELD) == [("listed 2", "hit"), ("listed 3", "hit")]
     chain.pay([TxOut(UNITS, desk.address("alice").script)])
     chain.mine(6)
     desk.catch_up()
-    with desk.admin.snapshot() as tx:
-        [row] = tx.all("SELECT detail FROM deposit_events WHERE event = 'credit'")
-    assert row["detail"]["screening"] == [{"provider": "lists", "version": "listed 1", "verdict": "clear"}]
+    assert said(DepositState.CREDITED) == [("listed 3", "clear")]
 
 
 def test_an_operator_lists_shows_and_decides_cases_and_must_say_why(
@@ -185,6 +199,8 @@ def test_an_operator_lists_shows_and_decides_cases_and_must_say_why(
     assert json.loads(run("list", "--json").stdout) == []
     assert [case["resolution"] for case in json.loads(run("list", "--all", "--json").stdout)] == ["settled"]
     assert "a court's order" in run("show", listed["id"]).stdout
+    [said] = json.loads(run("verdicts", listed["subject"], "--json").stdout)
+    assert (said["provider"], said["version"], said["verdict"]) == ("lists", "listed 2", "hit")
     desk.catch_up()
     assert desk.balance("alice") == UNITS
     with desk.admin.snapshot() as tx:

@@ -12,7 +12,7 @@ import pytest
 
 from custody.errors import NotFound
 from custody.lifecycle import ImpossibleTransition
-from custody.screening import cases
+from custody.screening import cases, verdicts
 from custody.screening.cases import Case
 from custody.screening.lifecycle import CaseEvent, CaseState
 from custody.signing.build import build
@@ -238,6 +238,13 @@ def test_two_workers_who_find_the_same_open_one_case(till: Till, lists: Lists) -
     for _ in range(2):
         screen_again(till.db, till.chain, till.screening)
     assert len(found(till)) == 1
+    with till.admin.snapshot() as tx:
+        told = [
+            (each["version"], each["verdict"])
+            for one in verdicts.page(tx, withdrawal.id)
+            for each in one.verdicts
+        ]
+    assert told == [("listed 1", "clear"), ("listed 2", "hit")], "what was said before it was to be paid, too"
 
 
 def test_a_crash_between_the_find_and_its_commit_leaves_nothing_and_the_next_pass_opens_the_case(

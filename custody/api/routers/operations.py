@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from custody.api import paging, parts, schemas, statusview, views
 from custody.api.calls import Call, Scope, needs
 from custody.audit import repository as actions
-from custody.screening import cases
+from custody.screening import cases, verdicts
 from custody.screening.cases import CaseKind
 from custody.screening.lifecycle import CaseState
 
@@ -41,6 +42,20 @@ def list_cases(
     with call.reading() as tx:
         found = cases.page(tx, state=state, kind=kind, after=position, limit=limit + 1)
     return views.page("cases", found, limit, views.case, lambda item: str(item.id))
+
+
+@router.get("/screenings/{subject}", response_model=schemas.Page[schemas.ScreeningOut])
+def list_screenings(
+    call: CaseReader,
+    subject: Annotated[schemas.UuidText, Path(description="Id of a deposit or a withdrawal.")],
+    after: paging.After = None,
+    limit: paging.Limit = 100,
+) -> Response:
+    """What providers said about a deposit or a withdrawal, and by which version of their lists, oldest first."""
+    position = paging.decode_int("screenings", after) or 0
+    with call.reading() as tx:
+        found = verdicts.page(tx, UUID(subject), after=position, limit=limit + 1)
+    return views.page("screenings", found, limit, views.screening, lambda item: str(item.id))
 
 
 @router.get("/operator-actions", response_model=schemas.Page[schemas.ActionOut])

@@ -55,9 +55,11 @@ from custody.api.schemas.operations import (
     HaltOut,
     PartOut,
     ReasonOut,
+    ScreeningOut,
     StatusOut,
     SweepOut,
     UnderWayOut,
+    VerdictOut,
     WaitingOut,
 )
 from custody.api.schemas.statements import NewStatement, StatementOut
@@ -133,6 +135,7 @@ __all__ = [
     "ProblemOut",
     "QuestionOut",
     "ReasonOut",
+    "ScreeningOut",
     "StatementOut",
     "StatusOut",
     "SuggestedFee",
@@ -144,6 +147,7 @@ __all__ = [
     "UnitsText",
     "UnixSeconds",
     "UuidText",
+    "VerdictOut",
     "VersionOut",
     "WaitingOut",
     "WithdrawalOut",

@@ -59,6 +59,25 @@ class CaseOut(Out):
     resolved_at: datetime | None
 
 
+class VerdictOut(Out):
+    """What one provider said."""
+
+    provider: str
+    verdict: Literal["clear", "hit", "unavailable"]
+    version: str | None = Field(default=None, description="Of the provider's list; null: it did not answer.")
+    findings: list[FindingOut] = Field(default=[], description="What speaks against it.")
+    why: str | None = Field(default=None, description="Why it did not answer.")
+
+
+class ScreeningOut(Out):
+    """What all providers said about a deposit or a withdrawal, from then on until the next one."""
+
+    kind: Literal["deposit", "withdrawal"]
+    subject: UUID = Field(description="Id of the deposit or withdrawal.")
+    at: datetime
+    verdicts: list[VerdictOut]
+
+
 class ActionOut(Out):
     """What an operator did, was refused, or asked for: one row of a record in which nothing is ever changed."""
 
