@@ -21,6 +21,9 @@ rpc_url = "http://user:...@127.0.0.1:8545"
 [signers.btc-hot]
 socket = "/run/strongroom/signer.sock"
 
+[verifiers.vera]                  # warm and cold payments need a verdict
+socket = "/run/strongroom/vera.sock"
+
 [signers."btc-warm/berlin"]       # a vault's members have a signer each
 socket = "/run/strongroom/berlin.sock"
 
@@ -157,7 +160,9 @@ class Settings:
     nodes: Mapping[str, NodeSettings]
     """By chain id of the bundle."""
     signers: Mapping[str, SignerSettings]
-    """By key-set id of the bundle."""
+    """By key-set id of the bundle; of a vault by its id, a slash, and the member's."""
+    verifiers: Mapping[str, SignerSettings]
+    """Whom to ask for verdicts, by id in the bundle."""
     audience: str
     """The service's own name, which callers put into their tokens."""
     api_host: str
@@ -212,6 +217,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
         trust_root_path=reader.value("trust_root_path", reader.file, Path()),
         nodes=reader.value("nodes", reader.nodes, {}),
         signers=reader.value("signers", reader.signers, {}),
+        verifiers=reader.value("verifiers", reader.verifiers, {}),
         audience=reader.value("audience", reader.name, ""),
         api_host=reader.value("api_host", reader.host, "127.0.0.1"),
         api_port=reader.value("api_port", reader.port, 8080),
@@ -234,7 +240,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
 
 
 _FIELDS: Final = frozenset(Settings.__dataclass_fields__) - {"process"}
-_TABLES: Final = frozenset({"nodes", "signers", "screening", "operator_networks", "trusted_proxies"})
+_TABLES: Final = frozenset({"nodes", "signers", "verifiers", "screening", "operator_networks", "trusted_proxies"})
 _NUMBERS: Final = frozenset(
     {
         "api_port",
@@ -397,12 +403,20 @@ class _Reader:
                 found[chain] = NodeSettings(Secret(str(rpc)), str(rest), str(zmq))
         return found
 
-    def signers(self, field: str, raw: Any) -> dict[str, SignerSettings] | None:
+    def signers(self, field: str, raw: Any) -> dict[str, SignerSettings]:
+        return self._listeners(field, self._tables(field, raw, "key-set or VAULT/MEMBER", _SIGNER))
+
+    def verifiers(self, field: str, raw: Any) -> dict[str, SignerSettings]:
+        return self._listeners(field, self._tables(field, raw, "verifier"))
+
+    def _listeners(
+        self, field: str, tables: list[tuple[str, Mapping[str, Any]]]
+    ) -> dict[str, SignerSettings]:
         found: dict[str, SignerSettings] = {}
-        for keyset, table in self._tables(field, raw, "key-set or VAULT/MEMBER", _SIGNER):
-            signer = self._signer(f"{field}.{keyset}", table)
-            if signer is not None:
-                found[keyset] = signer
+        for name, table in tables:
+            listener = self._signer(f"{field}.{name}", table)
+            if listener is not None:
+                found[name] = listener
         return found
 
     def _signer(self, where: str, table: Mapping[str, Any]) -> SignerSettings | None:

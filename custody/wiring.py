@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -24,13 +24,14 @@ from custody.screening.ports import Elsewhere, Provider, Screening
 from custody.signing.btc.site import btc_site
 from custody.signing.evm.site import evm_site
 from custody.signing.site import Pace, Site
+from custody.signing.verdicts import Verifier
 from custody.storage.db import WAIT_SECONDS, Database
 from custody.storage.sealing import KeyRing
 from custody.travelrule.ports import FileOutbox, TravelRuleExchange
 from custody.whitelist.lookalikes import Ends
 from policies.bundle import BitcoinVault, Bundle, TrustRoot, WalletEntry, read_bundle
 from policies.democlock import DemoClock, check_test_networks
-from signers.client import SignerClient, TlsAddress, UnixAddress
+from signers.client import SignerClient, TlsAddress, UnixAddress, VerdictClient
 from signers.ports import Signer
 
 _TIERS: Final = ("hot", "warm", "cold")
@@ -52,7 +53,9 @@ class Services:
     nodes: Mapping[str, Node]
     """By chain."""
     signers: Mapping[str, Signer]
-    """By key-set."""
+    """By key-set; of a vault by its id, a slash, and the member's."""
+    verifiers: Sequence[Verifier]
+    """Who gives verdicts."""
     screening: Screening
     """Of deposits and destinations."""
     sealing: KeyRing | None
@@ -115,6 +118,9 @@ class Services:
         for signer in self.signers.values():
             if isinstance(signer, SignerClient):
                 signer.close()
+        for verifier in self.verifiers:
+            if isinstance(verifier, VerdictClient):
+                verifier.close()
 
     def __enter__(self) -> Self:
         return self
@@ -170,6 +176,7 @@ def wire(
         clock=clock,
         nodes=_nodes(settings, bundle),
         signers={keyset: signer_client(entry) for keyset, entry in settings.signers.items()},
+        verifiers=[VerdictClient(signer_client(entry)) for entry in settings.verifiers.values()],
         screening=_screening(settings.screening, clock),
         sealing=ring,
         exchange=_exchange(settings, ring),

@@ -19,6 +19,7 @@ import msgspec
 from chains.errors import InvalidValue
 from policies.bundle import SignedBundle
 from policies.canonical import decoder_for
+from policies.intent import SignedVerdict
 from policies.statements import SignedClockConfirmation, SignedFreeze, SignedLowering, SignedVeto
 from signers.ports import (
     Announced,
@@ -38,6 +39,7 @@ from signers.ports import (
     SignerUnavailable,
     SignRequest,
     SignResponse,
+    VerdictRequest,
 )
 from signers.process.tls import client_context, is_pinned, pins
 from signers.wire import REPLIES, Call, CallName, Disconnected, read_frame, write_frame
@@ -216,3 +218,22 @@ def _tls(address: TlsAddress, timeout_s: int) -> Callable[[], socket.socket]:
         return connection
 
     return connect
+
+
+class VerdictClient:
+    """A verifier reached over its socket, for verdicts. Safe to use from many threads.
+
+    Args:
+        connection: a client of its address; nothing else is asked over it.
+    """
+
+    def __init__(self, connection: SignerClient) -> None:
+        self._connection = connection
+
+    def verdict(self, request: VerdictRequest) -> SignedVerdict:
+        """The signed word that an order is covered. Raises Refused (it is not, with reasons), SignerUnavailable."""
+        return self._connection.ask("verdict", request, SignedVerdict)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._connection.close()

@@ -9,7 +9,7 @@ import msgspec
 from chains.errors import PermanentError, TransientError
 from policies.bundle import SignedBundle
 from policies.canonical import Document, Hex32, Name, Seconds, Uuid, decoder_for
-from policies.intent import Attestation, Evidence, Intent, Kind, Signature, SignedOrder
+from policies.intent import Attestation, Evidence, Intent, Kind, Signature, SignedOrder, SignedVerdict
 from policies.statements import (
     SignedClockConfirmation,
     SignedFreeze,
@@ -249,6 +249,14 @@ class Resolved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     accepted: int
 
 
+class VerdictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Ask a verifier whether a customer's ledger covers an order, for the intent that is to carry it out."""
+
+    v: Literal[1] = 1
+    intent: Intent
+    order: SignedOrder
+
+
 class LogPayment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One intent of a signed transaction, as the signer's log tells it."""
 
@@ -379,6 +387,8 @@ for _kind in (
     OpenPage,
     ResolveRequest,
     Resolved,
+    VerdictRequest,
+    SignedVerdict,
     LogPayment,
     LogRequest,
     LogPage,

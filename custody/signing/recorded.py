@@ -27,7 +27,7 @@ _HINT: Final = (
 
 
 def shown(db: Database, site: Site, version: Version, now: int) -> SignRequest:
-    """The recorded request with the evidence that there is now."""
+    """The recorded request with the approvals that there are now."""
     with db.snapshot() as tx:
         return with_approvals(tx, read_request(version.request), site.bundle, now=now)
 

@@ -135,7 +135,7 @@ def _sign(services: Services) -> int:
     def one_site(site: Site) -> int:
         db, wallet = services.database, site.wallet.id
         if site.is_vault:
-            return len(collect(db, site, services.members(wallet), clock=services.clock))
+            return len(collect(db, site, services.members(wallet), services.verifiers, clock=services.clock))
         return len(sign(db, site, services.signer(wallet), clock=services.clock))
 
     return _at_each_site(_working(services), one_site)

@@ -43,6 +43,7 @@ from signers.verifier.client import VerifierClient
 PROCESSES: Final = ("signer", "verifier", "api", "monitor", "worker", "beat")
 """The product's own processes, in the order of their start."""
 _READY_SECONDS: Final = 90
+_RETRIES: Final = 20
 _LONGEST_FOR_SOCKETS: Final = 80
 """A socket's path has at most 107 bytes."""
 
@@ -313,7 +314,9 @@ class Stack:
     def client(self, caller: str) -> ApiClient:
         """A client of the API for one of the callers, `exchange` or `operator`."""
         person = self.trust.callers[caller]
-        return ApiClient(self.api_url, config.AUDIENCE, person.id, person.key, clock=self.clock)
+        client = (self.api_url, config.AUDIENCE, person.id, person.key)
+        # A part that was killed comes back in its own time, and machines are busy.
+        return ApiClient(*client, clock=self.clock, retries=_RETRIES)
 
     @property
     def clock(self) -> DemoClock:

@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-from policies.intent import SignedVerdict
-from signers.client import SignerClient
+from signers.client import VerdictClient
 from signers.ports import Metrics, Nothing
-from signers.verifier.ports import AuditRequest, Findings, VerdictRequest, VerifierStatus
+from signers.verifier.ports import AuditRequest, Findings, VerifierStatus
 
 
-class VerifierClient:
-    """A verifier reached over its socket. Safe to use from many threads.
-
-    Args:
-        connection: a client of its address; nothing else is asked over it.
-    """
-
-    def __init__(self, connection: SignerClient) -> None:
-        self._connection = connection
-
-    def verdict(self, request: VerdictRequest) -> SignedVerdict:
-        """The signed word that an order is covered. Raises Refused (it is not, with reasons), SignerUnavailable."""
-        return self._connection.ask("verdict", request, SignedVerdict)
+class VerifierClient(VerdictClient):
+    """A verifier reached over its socket, for all that it answers. Safe to use from many threads."""
 
     def audit(self, customer: str | None = None) -> Findings:
         """What is wrong with a customer's ledger now, or (None) what the last round found. Raises SignerUnavailable."""
@@ -33,7 +21,3 @@ class VerifierClient:
     def metrics(self) -> Metrics:
         """What it counts. Raises SignerUnavailable."""
         return self._connection.metrics()
-
-    def close(self) -> None:
-        """Close idle connections."""
-        self._connection.close()

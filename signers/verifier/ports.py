@@ -7,20 +7,12 @@ from typing import Annotated, Literal
 import msgspec
 
 from policies.canonical import Seconds, decoder_for
-from policies.intent import Intent, SignedOrder, SignedVerdict
+from policies.intent import SignedVerdict
 from signers.ports import Nothing
 from signers.verifier.model import Finding, Unknown
 
 VERDICT_SECONDS = 300
 """How long a verdict is good at most."""
-
-
-class VerdictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Ask whether a customer's ledger covers an order, for the intent that is to carry it out."""
-
-    v: Literal[1] = 1
-    intent: Intent
-    order: SignedOrder
 
 
 class Findings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -64,5 +56,5 @@ class VerifierStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     """Why the last round did not come to its end, empty if it did."""
 
 
-for _kind in (VerdictRequest, Findings, AuditRequest, VerifierStatus, SignedVerdict, Nothing):
+for _kind in (Findings, AuditRequest, VerifierStatus, SignedVerdict, Nothing):
     decoder_for(_kind)

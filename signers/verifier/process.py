@@ -20,14 +20,14 @@ from typing import Final
 
 from chains.errors import StrongroomError
 from policies.canonical import decoder_for
-from signers.ports import Nothing
+from signers.ports import Nothing, VerdictRequest
 from signers.process.calls import LIST_BYTES, SMALL_BYTES, Desk, Handler
 from signers.process.hardening import harden_process
 from signers.process.rates import Gate
 from signers.process.server import Server
 from signers.verifier.config import VerifierConfig, read_config
 from signers.verifier.parts import Verifier, wall_clock
-from signers.verifier.ports import AuditRequest, VerdictRequest
+from signers.verifier.ports import AuditRequest
 from signers.wire import CallName
 
 HEARTBEAT_FILE: Final = "heartbeat.json"

@@ -10,12 +10,12 @@ from chains.errors import InvalidValue, PermanentError
 from policies.bundle import Bundle
 from policies.intent import Intent, Kind, SignedOrder, SignedVerdict, Verdict
 from policies.keys import SigningKey, sign_verdict
-from signers.ports import Reason, Refused, SignerUnavailable, Witness
+from signers.ports import Reason, Refused, SignerUnavailable, VerdictRequest, Witness
 from signers.verifier.bundles import SIGNING_SCOPE, Bundles
 from signers.verifier.examine import Examination, Examiner
 from signers.verifier.logs import LogKeeper, read_all
 from signers.verifier.model import Replayed
-from signers.verifier.ports import VERDICT_SECONDS, VerdictRequest
+from signers.verifier.ports import VERDICT_SECONDS
 from signers.verifier.source import Ledger, LedgerUnavailable
 from signers.verifier.state import State
 

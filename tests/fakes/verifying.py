@@ -16,13 +16,12 @@ from chains.btc.node import BitcoinNode
 from chains.eth.network import EthNetwork
 from chains.eth.node import EvmNode
 from policies.intent import Intent, SignedOrder, SignedVerdict
-from signers.ports import Refused, Witness
+from signers.ports import Refused, VerdictRequest, Witness
 from signers.trust.witness import JournalWitness
 from signers.verifier.audit import Audit
 from signers.verifier.bundles import Bundles
 from signers.verifier.chains import BitcoinChain, EvmChain, OwnChain
 from signers.verifier.parts import Verifier
-from signers.verifier.ports import VerdictRequest
 from signers.verifier.source import Ledger
 from signers.verifier.state import State
 from tests.fakes.api import as_role

@@ -18,10 +18,9 @@ from ops.devnet.process import ManagedProcess, wait_until
 from ops.stack.config import to_toml
 from signers.client import SignerClient, UnixAddress
 from signers.config import ListenSection
-from signers.ports import OpenRequest, SignerUnavailable
+from signers.ports import OpenRequest, SignerUnavailable, VerdictRequest
 from signers.trust.witness import JournalWitness
 from signers.verifier.client import VerifierClient
-from signers.verifier.ports import VerdictRequest
 from tests.fakes.api import as_role
 from tests.fakes.forger import Forger
 from tests.fakes.signer_server import served

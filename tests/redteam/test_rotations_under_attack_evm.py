@@ -116,6 +116,7 @@ def test_a_retired_keys_gap_is_filled_although_it_has_too_little_to_rotate(till:
         clock=lambda: int(time.time()),
         nodes={EVM_CHAIN: till.adapter},
         signers={keyset.id: till.signer for keyset in till.bundle.keysets},
+        verifiers=(),
         screening=Screening([Elsewhere("tests")]),
         sealing=None,
         exchange=None,

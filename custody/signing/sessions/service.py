@@ -16,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+import msgspec
+
 from chains.errors import PermanentError
 from custody.ports import Clock, system_clock
 from custody.signing import repository as transactions
@@ -25,18 +27,24 @@ from custody.signing.sessions import repository
 from custody.signing.sessions.lifecycle import SessionEvent, SessionState
 from custody.signing.sessions.model import Session, Source
 from custody.signing.site import Site
+from custody.signing.verdicts import Verifier, verdicts_on
 from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database
-from signers.ports import Reason, Refused, Signer, SignerUnavailable, SignResponse
+from signers.ports import Reason, Refused, Signer, SignerUnavailable, SignRequest, SignResponse
 
-INCOMPLETE: Final = "session.incomplete"
+NOT_COVERED: Final = "session.not_covered"
 EXPIRED: Final = "session.expired"
 _LIVE: Final = (SessionState.OPEN, SessionState.COLLECTING)
 
 
 def collect(
-    db: Database, site: Site, members: Mapping[str, Signer], *, clock: Clock = system_clock
+    db: Database,
+    site: Site,
+    members: Mapping[str, Signer],
+    verifiers: Sequence[Verifier],
+    *,
+    clock: Clock = system_clock,
 ) -> list[UUID]:
     """Ask the daemons of a vault's members about every version that waits; returns the transactions that are complete.
 
@@ -46,6 +54,7 @@ def collect(
         db: the database, as the worker's role.
         site: of a vault.
         members: those that are daemons, by their id in the vault; holders' files come by `bring`.
+        verifiers: who says that customers' ledgers cover payments: members want to see that.
         clock: UNIX seconds.
 
     Raises:
@@ -64,7 +73,7 @@ def collect(
             _expire(db, site, version, session)
             continue
         try:
-            if _ask(db, site, version, session, members, clock):
+            if members and _ask(db, site, version, session, members, verifiers, clock):
                 done.append(version.transaction_id)
         except SignerUnavailable as error:
             unanswered = error
@@ -107,15 +116,18 @@ def _ask(
     version: Version,
     session: Session,
     members: Mapping[str, Signer],
+    verifiers: Sequence[Verifier],
     clock: Clock,
 ) -> bool:
     """Whether it is complete now. No more members are asked than it takes."""
     unanswered: SignerUnavailable | None = None
-    for member in _to_ask(session, members, site, clock()):
-        if len(session.signed) >= session.threshold:
+    waiting = _to_ask(session, members, site, clock())
+    request = _request(db, site, version, verifiers, clock()) if waiting else None
+    for member in waiting:
+        if request is None or len(session.signed) >= session.threshold:
             break
         try:
-            session = _ask_one(db, site, version, session, member, members[member], clock())
+            session = _ask_one(db, site, version, session, member, members[member], request)
         except SignerUnavailable as error:
             trouble(
                 db,
@@ -131,9 +143,32 @@ def _ask(
         return True
     if not session.signed and session.may_have_signed == 0 and session.hopeless:
         _give_up(db, site, version, session)
-    elif unanswered is not None and members:
+    elif unanswered is not None:
         raise unanswered
     return False
+
+
+def _request(
+    db: Database, site: Site, version: Version, verifiers: Sequence[Verifier], now: int
+) -> SignRequest | None:
+    """What members are shown; None where a verifier says no: then nobody is asked, until it says yes or time is over.
+
+    Raises:
+        SignerUnavailable: no verifier answers.
+    """
+    request = shown(db, site, version, now)
+    subject = str(version.transaction_id)
+    try:
+        verdicts = verdicts_on(request, verifiers)
+    except Refused as refusal:
+        trouble(
+            db, site, version, Severity.CRITICAL, NOT_COVERED, subject, f"the verifier refuses: {refusal}"
+        )
+        return None
+    with db.transaction() as tx:
+        alerts.resolve_alert(tx, NOT_COVERED, subject)
+    evidence = msgspec.structs.replace(request.evidence, verdicts=verdicts)
+    return msgspec.structs.replace(request, evidence=evidence)
 
 
 def _to_ask(session: Session, members: Mapping[str, Signer], site: Site, now: int) -> Sequence[str]:
@@ -149,14 +184,20 @@ def _to_ask(session: Session, members: Mapping[str, Signer], site: Site, now: in
 
 
 def _ask_one(
-    db: Database, site: Site, version: Version, session: Session, member: str, signer: Signer, now: int
+    db: Database,
+    site: Site,
+    version: Version,
+    session: Session,
+    member: str,
+    signer: Signer,
+    request: SignRequest,
 ) -> Session:
     with db.transaction() as tx:
         if not transactions.still_to_sign(tx, version):
             return session
         repository.note_asked(tx, session, member, Source.DAEMON)
     try:
-        response = signer.sign(shown(db, site, version, now))
+        response = signer.sign(request)
         site.check_member(version, member, response)
     except Refused as refusal:
         with db.transaction() as tx:
@@ -193,7 +234,6 @@ def _complete(db: Database, site: Site, version: Version, session: Session) -> b
         if not record_signed(tx, site, version, signed, txid):
             return False
         repository.apply(tx, session, SessionEvent.COMPLETE)
-        alerts.resolve_alert(tx, INCOMPLETE, str(version.transaction_id))
         alerts.resolve_alert(tx, EXPIRED, str(version.transaction_id))
     return True
 

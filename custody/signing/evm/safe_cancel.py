@@ -1,0 +1,114 @@
+"""Giving up a Safe's transaction: nothing takes back what owners have signed, but of two transactions with one nonce only
+one can ever be carried out. So its nonce goes to another: the next payment, or a transaction that does nothing.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from chains.eth.safe import SafeMessage, SafeTx, parse_safe_resource
+from custody.ids import new_id
+from custody.signing import closing, repository
+from custody.signing.errors import BumpRefused, Raced
+from custody.signing.evm import nonces
+from custody.signing.evm.safe_build import version_of
+from custody.signing.evm.safe_site import SafeSite
+from custody.signing.lifecycle import TransactionState
+from custody.signing.model import OurTransaction
+from custody.signing.recording import record_first
+from custody.signing.requests import house_intent
+from custody.signing.sessions import repository as sessions
+from custody.signing.sessions.lifecycle import SessionEvent, SessionState
+from custody.storage.db import Database, Tx
+from policies.intent import Kind
+
+_LIVE = (SessionState.OPEN, SessionState.COLLECTING)
+_OPEN = (TransactionState.BUILT, TransactionState.BROADCAST)
+
+
+def abandon(db: Database, site: SafeSite, transaction_id: UUID, reason: str) -> None:
+    """Give a transaction up: no owner is asked about it any more, nobody sends it, and its nonce is free for the next.
+
+    It may be carried out all the same as long as that is not final, so what it serves stays as it is until then.
+
+    Args:
+        db: as the workers' role.
+        site: the Safe.
+        transaction_id: of the Safe, not yet in a block.
+        reason: a sentence for those who look.
+
+    Raises:
+        BumpRefused: it is none of this Safe's, or no longer open.
+        DatabaseUnavailable, Conflict: nothing was done.
+    """
+    with db.transaction() as tx:
+        _abandon(tx, site, transaction_id, reason)
+
+
+def cancel(db: Database, site: SafeSite, transaction_id: UUID, reason: str) -> UUID:
+    """Give a transaction up, and record one with its nonce that does nothing; owners sign that one as any other.
+
+    Returns:
+        Id of the transaction that takes its place.
+
+    Raises:
+        BumpRefused: it is none of this Safe's, or no longer open.
+        Raced, DatabaseUnavailable, Conflict: nothing was done.
+    """
+    with db.transaction() as tx:
+        transaction = _abandon(tx, site, transaction_id, reason)
+        return _record_nothing(tx, site, _nonce(transaction))
+
+
+def fill(db: Database, site: SafeSite) -> UUID | None:
+    """Record a transaction of nothing with the lowest unused nonce, if complete ones have waited for it; else None.
+
+    Raises:
+        NodeUnavailable, DatabaseUnavailable, Conflict: try again; nothing was recorded.
+    """
+    with db.snapshot() as tx:
+        halted = site.halted(tx)
+        gap = nonces.hole(
+            tx,
+            site.chain,
+            site.wallet.id,
+            site.account,
+            older_than_seconds=site.pace.fill_after_seconds,
+        )
+    if halted is not None or gap is None:
+        return None
+    used = site.node.safes.nonce(site.sender, site.node.tip())
+    try:
+        with db.transaction() as tx:
+            if nonces.take(tx, site.chain, site.account, used=used) != gap:
+                raise Raced("another transaction has taken the nonce meanwhile")
+            return _record_nothing(tx, site, gap)
+    except Raced:
+        return None
+
+
+def _abandon(tx: Tx, site: SafeSite, transaction_id: UUID, reason: str) -> OurTransaction:
+    transaction = repository.lock(tx, transaction_id)
+    if (transaction.chain, transaction.keyset) != (site.chain, site.wallet.id):
+        raise BumpRefused(f"there is no transaction {transaction_id} of {site.wallet.id}")
+    if transaction.state not in _OPEN:
+        raise BumpRefused(f"it is {transaction.state}: only one that is in no block is given up")
+    for session in sessions.of_transaction(tx, transaction_id):
+        if session.state in _LIVE:
+            sessions.apply(tx, session, SessionEvent.EXPIRE)
+    closing.contest(tx, transaction, reason)
+    return transaction
+
+
+def _record_nothing(tx: Tx, site: SafeSite, nonce: int) -> UUID:
+    id_ = new_id()
+    nothing = SafeTx(to=site.sender, value_wei=0, data=b"", nonce=nonce)
+    intent = house_intent(site, Kind.CANCELLATION, str(id_), site.address)
+    message = SafeMessage(site.network.chain_id, site.sender, nothing)
+    record_first(tx, site, id_, Kind.CANCELLATION, version_of(site, message, (intent,), ()))
+    return id_
+
+
+def _nonce(transaction: OurTransaction) -> int:
+    [resource] = transaction.versions[0].resources
+    return parse_safe_resource(resource)[1]

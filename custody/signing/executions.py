@@ -1,0 +1,87 @@
+"""Executions: which transaction of a gas payer carries out which one of a Safe. SQL, and what follows for the Safe's."""
+
+from __future__ import annotations
+
+from typing import Final, LiteralString
+from uuid import UUID
+
+from custody.signing import repository
+from custody.signing.effects import Ended, NoEffects
+from custody.signing.errors import Raced
+from custody.signing.model import OurTransaction
+from custody.storage.db import Tx
+
+AGAIN_SECONDS: Final = 30
+"""After an execution that failed: until the next is tried."""
+_OPEN: Final[LiteralString] = (
+    "EXISTS (SELECT 1 FROM executions e JOIN transactions x ON x.id = e.transaction_id"
+    " WHERE e.serves = t.id AND x.state NOT IN ('refused', 'dead'))"
+)
+_WAITS: Final[LiteralString] = (
+    " FROM transactions t JOIN transaction_versions v ON v.transaction_id = t.id AND v.state = 'signed'"
+    " WHERE t.chain = %(chain)s AND t.keyset = %(vault)s AND t.state = 'broadcast' AND t.rebroadcast_at <= now()"
+    f" AND NOT {_OPEN}"
+    " AND NOT EXISTS (SELECT 1 FROM consumptions c WHERE c.chain = t.chain AND c.resource = ANY (v.resources))"
+)
+
+
+def wait(tx: Tx, chain: str, vault: str) -> bool:
+    """Whether any transaction of a Safe waits to be carried out."""
+    row = tx.one(f"SELECT EXISTS (SELECT 1{_WAITS}) AS found".encode(), {"chain": chain, "vault": vault})
+    return bool(row["found"])
+
+
+def due(tx: Tx, chain: str, vault: str, resource: str) -> OurTransaction | None:
+    """The complete transaction of a Safe that uses a nonce, if it is due and nothing carries it out; None without."""
+    row = tx.optional(
+        f"SELECT t.id{_WAITS} AND v.resources = ARRAY[%(resource)s]".encode(),
+        {"chain": chain, "vault": vault, "resource": resource},
+    )
+    return None if row is None else repository.find(tx, row["id"])
+
+
+def insert(tx: Tx, transaction_id: UUID, serves: UUID) -> None:
+    """Note what an execution carries out; the caller has locked that.
+
+    Raises:
+        Raced: something carries it out already.
+    """
+    row = tx.one(
+        f"SELECT {_OPEN} AS open, (SELECT count(*) FROM executions e WHERE e.serves = t.id) AS n"
+        " FROM transactions t WHERE t.id = %s".encode(),
+        [serves],
+    )
+    if row["open"]:
+        raise Raced(f"{serves} is being carried out already")
+    tx.execute(
+        "INSERT INTO executions (transaction_id, serves, attempt) VALUES (%s, %s, %s)",
+        [transaction_id, serves, row["n"] + 1],
+    )
+
+
+def served(tx: Tx, transaction_id: UUID) -> UUID | None:
+    """The Safe's transaction that an execution carries out; None: it is no execution."""
+    row = tx.optional("SELECT serves FROM executions WHERE transaction_id = %s", [transaction_id])
+    return None if row is None else row["serves"]
+
+
+class ExecutionEffects(NoEffects):
+    """What the Safe's own transaction needs is done when its nonce is used. Here, only the next attempt is timed."""
+
+    def refused(self, tx: Tx, transaction: OurTransaction, reason: str, *, seconds: int) -> None:
+        """It is tried again after a while."""
+        self._again(tx, transaction, reason, seconds)
+
+    def dead(self, tx: Tx, transaction: OurTransaction, reason: str) -> Ended:
+        """It is tried again, unless somebody else has carried it out."""
+        self._again(tx, transaction, reason, AGAIN_SECONDS)
+        serves = served(tx, transaction.id)
+        return Ended(
+            note="What owners of the Safe have signed is sent again, if it still waits",
+            data={} if serves is None else {"serves": str(serves)},
+        )
+
+    def _again(self, tx: Tx, transaction: OurTransaction, reason: str, seconds: int) -> None:
+        serves = served(tx, transaction.id)
+        if serves is not None:
+            repository.schedule_broadcast(tx, serves, seconds, f"execution {transaction.id}: {reason}")
