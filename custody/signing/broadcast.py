@@ -29,6 +29,8 @@ def broadcast(db: Database, site: Site) -> int:
     Raises:
         NodeUnavailable: the node does not answer. What was due comes again.
     """
+    if not site.sends:
+        return 0
     with db.transaction() as tx:
         kinds = site.allowed(tx)
         due = repository.due_broadcasts(

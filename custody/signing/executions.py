@@ -1,4 +1,4 @@
-"""Executions: which transaction of a gas payer carries out which one of a Safe. SQL, and what follows for the Safe's."""
+"""Which transaction of a gas payer carries out which one of a Safe: SQL, and what follows for the Safe's."""
 
 from __future__ import annotations
 

@@ -12,9 +12,11 @@ from custody.signing.btc import bump as btc_bump
 from custody.signing.btc.site import BtcSite
 from custody.signing.evm import build as evm_build
 from custody.signing.evm import bump as evm_bump
+from custody.signing.evm import execute, safe_build, safe_cancel
 from custody.signing.evm import fill as evm_fill
 from custody.signing.evm.plan import present_price
-from custody.signing.evm.site import EvmSite
+from custody.signing.evm.safe_site import SafeSite
+from custody.signing.evm.site import EvmSite, GasPayerSite
 from custody.signing.site import Site
 from custody.storage.db import Database
 
@@ -40,6 +42,12 @@ _STEPS: Final[Mapping[type[Site], Steps]] = {
     BtcSite: Steps(btc_build.build, btc_bump.replace, btc_bump.stuck, None, btc_build.price),
     EvmSite: Steps(
         evm_build.build, evm_bump.replace_transaction, evm_bump.stuck, evm_fill.fill, present_price
+    ),
+    GasPayerSite: Steps(
+        execute.build, evm_bump.replace_transaction, evm_bump.stuck, evm_fill.fill, present_price
+    ),
+    SafeSite: Steps(
+        safe_build.build, safe_build.replace_transaction, safe_build.stuck, safe_cancel.fill, present_price
     ),
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from custody.signing.effects import Effects, NoEffects
+from custody.signing.executions import ExecutionEffects
 from custody.signing.payments import PaymentEffects
 from custody.sweeps.effects import RotationEffects, SweepEffects
 from custody.treasury.effects import RefillEffects
@@ -18,6 +19,8 @@ _EFFECTS: Final[Mapping[str, Effects]] = {
     Kind.ROTATION: RotationEffects(),
     Kind.REFILL: RefillEffects(),
     Kind.NONCE_FILL: NoEffects(),
+    Kind.CANCELLATION: NoEffects(),
+    Kind.EXECUTION: ExecutionEffects(),
 }
 
 

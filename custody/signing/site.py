@@ -88,6 +88,11 @@ class Site(ABC):
         return isinstance(self.wallet, BitcoinVault | EvmVault)
 
     @property
+    def sends(self) -> bool:
+        """Whether what is signed is sent as it is. What owners of a Safe sign is carried out by somebody else."""
+        return True
+
+    @property
     def rescuing(self) -> bool:
         """Whether its keys are compromised: what they hold is moved even while paying is halted."""
         return self.wallet.state == "compromised"

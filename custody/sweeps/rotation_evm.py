@@ -240,7 +240,7 @@ def _plan_of_nothing(db: Database, site: EvmSite, target: EvmKeyset) -> _Plan | 
 def _turn(tx: Tx, site: EvmSite, first: int) -> _Turn:
     if not site.rescuing:
         return _Turn(None)
-    nonce = nonces.to_rescue(tx, site.chain, site.sender, first=first)
+    nonce = nonces.to_rescue(tx, site.chain, site.account, first=first)
     rivals = transactions.contenders(tx, site.chain, [nonce_resource(site.sender, nonce)])
     return _Turn(nonce, tuple(rivals))
 
@@ -248,7 +248,7 @@ def _turn(tx: Tx, site: EvmSite, first: int) -> _Turn:
 def _waiting(tx: Tx, site: EvmSite, used: int) -> int:
     """How many nonces something of ours waits for that no rotation has yet."""
     last, found, first = nonces.highest(tx, site.chain, site.wallet.id), 0, used
-    while (nonce := nonces.to_rescue(tx, site.chain, site.sender, first=first)) <= last:
+    while (nonce := nonces.to_rescue(tx, site.chain, site.account, first=first)) <= last:
         found, first = found + 1, nonce + 1
     return found
 
@@ -318,9 +318,9 @@ def _record(db: Database, site: EvmSite, target: EvmKeyset, plan: _Plan) -> None
         if Kind.ROTATION not in site.allowed(tx):
             raise Raced("paying was halted meanwhile")
         if turn.nonce is None:
-            nonce = nonces.take(tx, site.chain, site.sender, used=plan.used)
+            nonce = nonces.take(tx, site.chain, site.account, used=plan.used)
         else:
-            nonces.lock(tx, site.chain, site.sender, used=plan.used)
+            nonces.lock(tx, site.chain, site.account, used=plan.used)
             if _turn(tx, site, turn.nonce) != turn:
                 raise Raced("its turn was taken meanwhile")
             nonce = turn.nonce

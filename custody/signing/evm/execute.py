@@ -1,8 +1,8 @@
 """Carrying out what the owners of a Safe have signed: a transaction of the chain's gas payer that calls the Safe.
 
-One at a time for each Safe, its lowest nonce first: others would revert. It is tried on the node before it is asked for,
-and recorded at most once for each complete transaction of the Safe; if it fails, the very same bytes are sent by another.
-What confirms the Safe's transaction is the use of the Safe's nonce, by whomever.
+One at a time for each Safe, its lowest nonce first: others would revert. It is tried on the node before it is asked
+for, and recorded at most once for each complete transaction of the Safe; if it fails, the very same bytes are sent by
+another. What confirms the Safe's transaction is the use of the Safe's nonce, by whomever.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from custody.signing.evm import funds, nonces
 from custody.signing.evm.assemble import Draft, assemble
 from custody.signing.evm.funds import Committed
 from custody.signing.evm.plan import offer_for
-from custody.signing.evm.safe_site import SafeSite
 from custody.signing.evm.site import GasPayerSite
 from custody.signing.lifecycle import TransactionState
 from custody.signing.model import OurTransaction
@@ -67,7 +66,7 @@ def _build(db: Database, site: GasPayerSite, vault: EvmVault) -> UUID | None:
     with db.snapshot() as tx:
         if _halted(tx, site, vault) is not None or not executions.wait(tx, site.chain, vault.id):
             return None
-    node, safe = site.safe_node, raw_address(vault.address)
+    node, safe = site.node, raw_address(vault.address)
     used = node.nonce(site.sender, node.tip())
     safe_nonce = node.safes.nonce(safe, node.tip())
     with db.snapshot() as tx:
@@ -101,7 +100,9 @@ def _plan(
     draft = Draft(raw_address(vault.address), 0, signed.signed, cap)
     estimate = site.node.estimate_gas(draft.call(site.sender))
     if isinstance(estimate, Reverted):
-        return Reason("would-revert", f"the Safe would refuse it, or its call would fail: {estimate.reason}"[:500])
+        return Reason(
+            "would-revert", f"the Safe would refuse it, or its call would fail: {estimate.reason}"[:500]
+        )
     limit = gas.gas_limit(estimate, cap)
     if limit is None:
         return Reason("gas-cap", f"it would take {estimate} gas, at most {cap} is signed for an execution")
@@ -112,7 +113,8 @@ def _plan(
     if needed > there:
         told = site.asset.told
         return Reason(
-            "insufficient-gas", f"{site.wallet.id} needs {told(needed)} for gas; {told(there)} can be paid now"
+            "insufficient-gas",
+            f"{site.wallet.id} needs {told(needed)} for gas; {told(there)} can be paid now",
         )
     return _Planned(vault, serves, safe_nonce, draft, limit, found)
 

@@ -15,7 +15,7 @@ from chains.eth.call import Call, Reverted
 from chains.eth.erc20 import transfer_calldata
 from chains.eth.safe import SafeMessage, SafeTx
 from custody.signing import paying
-from custody.signing.errors import Raced
+from custody.signing.errors import BumpRefused, Raced
 from custody.signing.evm import funds, nonces
 from custody.signing.evm.build import queue_full, warn_of_reverts
 from custody.signing.evm.funds import Committed
@@ -60,6 +60,16 @@ def build(db: Database, site: SafeSite, now: int) -> UUID | None:
         return _record(db, site, chosen, found, used)
     except Raced:
         return None
+
+
+def replace_transaction(db: Database, site: SafeSite, transaction_id: UUID, feerate: int | None) -> int:
+    """Never done: a Safe's transaction pays no fee. Raises BumpRefused."""
+    raise BumpRefused(f"{site.wallet.id} pays no fee: what carries its transaction out is replaced instead")
+
+
+def stuck(db: Database, site: SafeSite) -> Sequence[tuple[UUID, int | None]]:
+    """Nothing: what carries a Safe's transaction out may be stuck, and is the gas payer's."""
+    return ()
 
 
 def transfer(site: SafeSite, asset: str, destination: bytes, units: int, nonce: int) -> SafeMessage:

@@ -1,5 +1,5 @@
-"""Giving up a Safe's transaction: nothing takes back what owners have signed, but of two transactions with one nonce only
-one can ever be carried out. So its nonce goes to another: the next payment, or a transaction that does nothing.
+"""Giving up a Safe's transaction: nothing takes back what owners have signed, but of two transactions with one nonce
+only one can ever be carried out. So its nonce goes to another: the next payment, or a transaction that does nothing.
 """
 
 from __future__ import annotations

@@ -90,7 +90,9 @@ def _signatures(message: SafeMessage, response: SignResponse) -> Sequence[tuple[
             signature = bytes.fromhex(item.signature)
             who = owner_of(message.signing_hash, signature)
             if item.index != 0 or address_of_key(bytes.fromhex(item.pubkey)) != who:
-                raise WrongSignature(f"index {item.index} by {checksummed(who)}: not by the key that is named")
+                raise WrongSignature(
+                    f"index {item.index} by {checksummed(who)}: not by the key that is named"
+                )
             found.append((who, signature))
     except (InvalidValue, ValueError) as error:
         raise WrongSignature(f"no signature of a Safe's transaction: {error}") from None

@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from chains.errors import InvalidValue
 from chains.eth.address import raw_address
 from chains.eth.safe import safe_resource
-from chains.types import BlockRef
 from custody.signing.evm.safe_finish import check_owner, finish
-from custody.signing.evm.site import AccountSite, EvmPaymentNode
+from custody.signing.evm.site import AccountSite, SafeNode
 from custody.signing.model import Version
 from custody.signing.site import Pace
 from policies.bundle import Bundle, EvmNetwork, EvmVault
 from signers.ports import SignResponse
-
-
-class SafeNonces(Protocol):
-    """Says which nonce of a Safe is next."""
-
-    def nonce(self, safe: bytes, at: BlockRef) -> int:
-        """The next nonce of a Safe (20 bytes) after a block; 0 where no contract is. Raises Reorganised."""
-
-
-class SafeNode(EvmPaymentNode, Protocol):
-    """What paying from a Safe asks of a node. Every call may raise NodeUnavailable."""
-
-    @property
-    def safes(self) -> SafeNonces:
-        """What it knows of Safes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

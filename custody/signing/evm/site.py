@@ -50,6 +50,21 @@ class EvmPaymentNode(SendingNode, Protocol):
         """The code of a contract; empty for an address without any."""
 
 
+class SafeNonces(Protocol):
+    """Says which nonce of a Safe is next."""
+
+    def nonce(self, safe: bytes, at: BlockRef) -> int:
+        """The next nonce of a Safe (20 bytes) after a block; 0 where no contract is. Raises Reorganised."""
+
+
+class SafeNode(EvmPaymentNode, Protocol):
+    """What paying from a Safe asks of a node. Every call may raise NodeUnavailable."""
+
+    @property
+    def safes(self) -> SafeNonces:
+        """What it knows of Safes."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSite(Site):
     """A wallet with one address that pays, and nonces of its own."""
@@ -95,6 +110,7 @@ class GasPayerSite(KeySite):
     """A gas payer: it sends what owners of Safes have signed, and pays nobody."""
 
     wallet: GasPayer
+    node: SafeNode
 
 
 def evm_site(
@@ -125,7 +141,7 @@ def evm_site(
 
 
 def gas_payer_site(
-    bundle: Bundle, wallet: GasPayer, node: EvmPaymentNode, *, pace: Pace | None = None
+    bundle: Bundle, wallet: GasPayer, node: SafeNode, *, pace: Pace | None = None
 ) -> GasPayerSite:
     """A gas payer of the bundle.
 

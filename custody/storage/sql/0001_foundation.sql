@@ -446,6 +446,15 @@ CREATE TABLE nonces (
     PRIMARY KEY (chain, sender)
 );
 
+-- EVM: which transaction of a gas payer carries out which transaction of a Safe. One at a time: the next attempt is made
+-- when the one before is dead, or was refused.
+CREATE TABLE executions (
+    transaction_id uuid PRIMARY KEY REFERENCES transactions (id),
+    serves         uuid NOT NULL REFERENCES transactions (id),
+    attempt        integer NOT NULL CHECK (attempt >= 1),
+    UNIQUE (serves, attempt)
+);
+
 -- Money of ours that moves between our own addresses: forwarders to the treasury, many coins into one, and what a key-set
 -- that is no longer active holds to the one that follows it.
 CREATE TABLE sweeps (
@@ -971,7 +980,7 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER whitelist_removal AFTER UPDATE OF state ON whitelist
-    FOR EACH ROW WHEN (NEW.state = 'removed' AND OLD.state <> 'removed') EXECUTE FUNCTION whitelist_removed();
+    FOR EACH ROW WHEN (NEW.state = 'removed' AND OLD.state = 'listed') EXECUTE FUNCTION whitelist_removed();
 
 -- Since when a destination is known: by the first genuine order to it, or entry of it, that a worker saw. Rows stay, so
 -- that what happens to orders and entries later makes no destination older or younger.
@@ -1215,8 +1224,8 @@ CREATE TABLE operator_actions (
     CHECK (outcome <> 'asked' OR asked_in IS NULL)
 );
 CREATE INDEX ON operator_actions (xid);
-CREATE UNIQUE INDEX operator_actions_used_once ON operator_actions (asked_in)
-    WHERE outcome = 'done' AND action <> 'approve';       -- what was approved is done once
+CREATE UNIQUE INDEX operator_actions_used_once ON operator_actions (asked_in, via)
+    WHERE outcome = 'done' AND action <> 'approve';       -- what was approved is done once, where it was asked for
 CREATE UNIQUE INDEX operator_actions_signed_once ON operator_actions (signature) WHERE signature <> '';
 CREATE INDEX ON operator_actions (operator, number);
 CREATE INDEX ON operator_actions (asked_in);
@@ -1360,7 +1369,7 @@ GRANT INSERT ON destinations TO strongroom_worker;
 GRANT INSERT (wallet, subject) ON announcements TO strongroom_worker;
 GRANT UPDATE (state, listed_at, label, removed_by, updated_at) ON whitelist TO strongroom_worker;
 GRANT INSERT, UPDATE ON losses, fee_observations TO strongroom_worker;
-GRANT INSERT ON nonces, sweeps, sweep_items, sweep_events, rotations, variances TO strongroom_worker;
+GRANT INSERT ON nonces, executions, sweeps, sweep_items, sweep_events, rotations, variances TO strongroom_worker;
 GRANT UPDATE (state, reason, decision, transaction_id, updated_at) ON sweeps TO strongroom_worker;
 GRANT UPDATE (open, left_behind) ON sweep_items TO strongroom_worker;
 GRANT INSERT ON refills, refill_events TO strongroom_worker;
