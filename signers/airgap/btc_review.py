@@ -13,7 +13,7 @@ from chains.btc.address import address_text
 from chains.btc.hd import HARDENED
 from chains.btc.multisig import multisig_input_wu
 from chains.btc.network import BtcNetwork
-from chains.btc.psbt import InputSignature, KeyOrigin
+from chains.btc.psbt import InputSignature, KeyOrigin, ParsedPsbt
 from chains.btc.script import INPUT_BASE_WU, MAX_STANDARD_TX_WU, WITNESS_SCALE, dust_limit_sats
 from chains.btc.tx import SIGHASH_ALL
 from chains.errors import InvalidValue
@@ -36,8 +36,8 @@ WARN_FEE_PERCENT: Final = 1
 VERSIONS: Final = (1, 2)
 FIRST_TIME_LOCK: Final = 500_000_000
 """From here on a locktime is a time and no block (consensus)."""
-RELATIVE_LOCK_OFF: Final = 1 << 31
-"""A sequence with this bit has no relative lock (BIP68)."""
+SEQUENCES: Final = (0xFFFF_FFFD, 0xFFFF_FFFE, 0xFFFF_FFFF)
+"""Replaceable (BIP125), or not; any other one is a relative lock (BIP68), or means nothing that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,8 +222,10 @@ def _look_at_form(look: _Look) -> None:
         look.warnings.append(
             f"Not valid before block {grouped(tx.locktime)}. If that is far in the future, do not sign."
         )
-    if any(not txin.sequence & RELATIVE_LOCK_OFF for txin in tx.inputs):
-        look.objections.append("An input is locked for a time after its coin's block (BIP68); not signed.")
+    if any(txin.sequence not in SEQUENCES for txin in tx.inputs):
+        look.objections.append(
+            "An input is locked for a time after its coin's block, or its sequence is odd."
+        )
     if tx.weight > MAX_STANDARD_TX_WU:
         look.objections.append("It is larger than nodes pass on (400,000 weight units).")
 
@@ -266,9 +268,13 @@ def _lines(look: _Look, key: HolderKey) -> list[str]:
     base = total or sum(spent.units for spent in psbt.spent)
     lines += [
         f"FEE  {grouped(psbt.fee_sats)} sats = {percent(psbt.fee_sats, base)}, {feerate(psbt.fee_sats, size)}",
-        f"LEAVES THE WALLET ALTOGETHER  {btc(total + psbt.fee_sats)} BTC, from {len(psbt.spent)} coin(s)",
+        f"PAID IN ALL  {btc(total)} BTC; with the fee {btc(total + psbt.fee_sats)} BTC leave, from {_coins(psbt)}",
     ]
     return lines
+
+
+def _coins(psbt: ParsedPsbt) -> str:
+    return "1 coin" if len(psbt.spent) == 1 else f"{len(psbt.spent)} coins"
 
 
 def _signers_line(look: _Look, vault: RegisteredVault) -> str:

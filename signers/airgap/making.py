@@ -134,8 +134,9 @@ def record(home: Home, screen: Screen, *, wanted: str | None, to: Path | None) -
         screen.show(
             [
                 "",
-                f"Written to {path}. Carry it to those who write the bundle; read them the",
-                "fingerprint and the last letters of xpub and address by voice.",
+                f"Written to {path}.",
+                "Carry it to those who write the bundle, and read them the fingerprint and the",
+                "last letters of xpub and address by voice.",
             ]
         )
 

@@ -128,7 +128,7 @@ def _confirm(screen: Screen, looked: Looked) -> None:
         if screen.ask("Nothing is paid to anybody. Type  yes  to sign:") != "yes":
             raise Declined("not signed")
         return
-    typed = screen.ask("To sign, type the amount that is paid in all (its first digits will do):")
+    typed = screen.ask("To sign, type what is paid in all (the first digits will do):")
     digits = typed.replace(" ", "")
     enough = any(digit in "123456789" for digit in digits)
     if not (enough and looked.amount.startswith(digits)):

@@ -40,23 +40,23 @@ class Terminal:
 
     def __init__(self, typed: TextIO | None = None, shown: TextIO | None = None) -> None:
         self._typed, self._shown = typed or sys.stdin, shown or sys.stdout
+        self._used = 0
         if not (self._typed.isatty() and self._shown.isatty()):
             raise Unsafe("this verb needs a terminal: it asks you, and shows what no file should keep")
 
     def show(self, lines: Iterable[str]) -> None:
-        """Show lines; after each screen full, wait for Enter."""
+        """Show lines; where the holder has not been asked for a whole screen, wait for Enter first."""
         room = self._height() - 1
-        used = 0
         for line in wrapped(lines):
-            if used == room:
+            if self._used == room:
                 self.ask("-- Enter for more --")
-                used = 0
             print(line, file=self._shown)
-            used += 1
+            self._used += 1
         self._shown.flush()
 
     def ask(self, question: str) -> str:
         """Ask on a line of its own."""
+        self._used = 0
         print(f"{question} ", end="", file=self._shown, flush=True)
         answer = self._typed.readline(MOST_TYPED)
         if not answer:
@@ -65,6 +65,7 @@ class Terminal:
 
     def ask_secret(self, question: str) -> Secret:
         """Ask with the echo turned off."""
+        self._used = 0
         with self._silent():
             print(f"{question} ", end="", file=self._shown, flush=True)
             answer = self._typed.readline(MOST_TYPED)
@@ -75,6 +76,7 @@ class Terminal:
 
     def clear(self) -> None:
         """Clear the screen and what was scrolled out of it."""
+        self._used = 0
         print(_CLEAR, end="", file=self._shown, flush=True)
 
     def _height(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from chains.btc.codec import Reader, with_size
 from chains.btc.multisig import Multisig, parse_multisig
 from chains.btc.network import NETWORKS, BtcNetwork
 from chains.btc.psbt import PsbtInput, build_psbt
@@ -151,3 +152,33 @@ def written_words(shown: str) -> list[str]:
         int(number): word for number, word in re.findall(r"(\d+) ([a-z]+)", page.partition("Written")[0])
     }
     return [found[number] for number in range(1, 25)]
+
+
+def maps_of(raw: bytes) -> list[dict[bytes, bytes]]:
+    """The maps of a PSBT: its head, each input's, each output's."""
+    reader = Reader(raw)
+    reader.take(5)
+    maps: list[dict[bytes, bytes]] = []
+    while reader.remaining:
+        found: dict[bytes, bytes] = {}
+        while key := reader.string(1000):
+            found[key] = reader.string(10_000_000)
+        maps.append(found)
+    return maps
+
+
+def psbt_of(maps: Sequence[dict[bytes, bytes]]) -> bytes:
+    """A PSBT of these maps."""
+    written = [
+        b"".join(with_size(key) + with_size(value) for key, value in one.items()) + b"\x00" for one in maps
+    ]
+    return b"psbt\xff" + b"".join(written)
+
+
+def version_2(raw: bytes) -> bytes:
+    """The same payment as a PSBT of version 2 (BIP370), by embit."""
+    from embit.psbt import PSBT
+
+    psbt = PSBT.parse(raw)
+    psbt.version = 2
+    return bytes(psbt.serialize())
