@@ -22,14 +22,15 @@ from custody.pricing import PriceFile, Prices
 from custody.screening.lists import FileLists
 from custody.screening.ports import Elsewhere, Provider, Screening
 from custody.signing.btc.site import btc_site
-from custody.signing.evm.site import evm_site
+from custody.signing.evm.safe_site import safe_site
+from custody.signing.evm.site import evm_site, gas_payer_site
 from custody.signing.site import Pace, Site
 from custody.signing.verdicts import Verifier
 from custody.storage.db import WAIT_SECONDS, Database
 from custody.storage.sealing import KeyRing
 from custody.travelrule.ports import FileOutbox, TravelRuleExchange
 from custody.whitelist.lookalikes import Ends
-from policies.bundle import BitcoinVault, Bundle, TrustRoot, WalletEntry, read_bundle
+from policies.bundle import Bundle, EvmVault, GasPayer, TrustRoot, Vault, WalletEntry, read_bundle
 from policies.democlock import DemoClock, check_test_networks
 from signers.client import SignerClient, TlsAddress, UnixAddress, VerdictClient
 from signers.ports import Signer
@@ -90,23 +91,26 @@ class Services:
 
     def sites(self) -> tuple[Site, ...]:
         """The wallets that this process can pay from: a chain's active one of each tier."""
-        return tuple(site for site in self.wallets() if site.wallet.state == "active")
+        return tuple(
+            site
+            for site in self.wallets()
+            if site.wallet.state == "active" and not isinstance(site.wallet, GasPayer)
+        )
 
     def wallets(self) -> tuple[Site, ...]:
-        """All wallets with a node that hold or have held money: hot ones that have a signer, and vaults, of which all
-        members may be offline. By tier, the active one of a chain first."""
+        """All wallets with a node that hold or have held money: key-sets and gas payers that have a signer, and vaults,
+        of which all members may be offline. By tier, gas payers last, the active one of a chain first."""
         bundle = self.bundle()
         gather = self.settings.gather_seconds
         pace = Pace() if gather is None else Pace(gather_seconds=gather)
-        wallets: tuple[WalletEntry, ...] = (*bundle.keysets, *bundle.vaults)
         found = [
             wallet
-            for wallet in wallets
+            for wallet in bundle.wallets
             if wallet.state in _IN_USE
             and wallet.chain in self.nodes
-            and (wallet.id in self.signers or isinstance(wallet, BitcoinVault))
+            and (wallet.id in self.signers or isinstance(wallet, Vault))
         ]
-        found.sort(key=lambda wallet: (_TIERS.index(wallet.tier), _IN_USE.index(wallet.state)))
+        found.sort(key=_order)
         return tuple(_site(bundle, wallet, self.nodes[wallet.chain], pace) for wallet in found)
 
     def close(self) -> None:
@@ -249,9 +253,17 @@ def _nodes(settings: Settings, bundle: Callable[[], Bundle]) -> dict[str, Node]:
     return nodes
 
 
+def _order(wallet: WalletEntry) -> tuple[bool, int, int]:
+    return isinstance(wallet, GasPayer), _TIERS.index(wallet.tier), _IN_USE.index(wallet.state)
+
+
 def _site(bundle: Bundle, wallet: WalletEntry, node: Node, pace: Pace) -> Site:
     """A wallet's site, by its family."""
     if isinstance(node, EvmNode):
+        if isinstance(wallet, EvmVault):
+            return safe_site(bundle, wallet, node, pace=pace)
+        if isinstance(wallet, GasPayer):
+            return gas_payer_site(bundle, wallet, node, pace=pace)
         return evm_site(bundle, wallet.chain, node, pace=pace, wallet=wallet)
     return btc_site(bundle, wallet.chain, node, pace=pace, wallet=wallet)
 

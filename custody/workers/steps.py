@@ -33,6 +33,7 @@ from custody.wiring import Services
 from custody.withdrawals.ending import expire, settle_internal
 from custody.withdrawals.routing import cool, route
 from custody.withdrawals.screened import screen_again
+from policies.bundle import GasPayer, KeysetEntry
 
 _log = structlog.get_logger("strongroom.workers")
 
@@ -123,6 +124,8 @@ def _build(services: Services) -> int:
 def _announce(services: Services) -> int:
     def one_site(site: Site) -> int:
         db, now = services.database, services.clock()
+        if isinstance(site.wallet, GasPayer):
+            return 0  # it pays no orders
         if not site.is_vault:
             return announce_waiting(db, site, services.signer(site.wallet.id), now=now)
         members = services.members(site.wallet.id)
@@ -169,7 +172,7 @@ def _sweep(services: Services) -> int:
     pace = SweepPace() if gather is None else SweepPace(gather_seconds=gather)
     with services.database.transaction() as tx:
         watch_excess(tx, services.bundle())
-    hot = [site for site in _working(services) if not site.is_vault]
+    hot = [site for site in _working(services) if isinstance(site.wallet, KeysetEntry)]
     return _at_each_site(hot, lambda site: sweep(services.database, site, pace, now=services.clock()))
 
 
@@ -213,7 +216,7 @@ _STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
 FOLLOWED_BY: Final[Mapping[Step, tuple[Step, ...]]] = {
     Step.ROUTE: (Step.ANNOUNCE, Step.BUILD, Step.SETTLE_INTERNAL),
     Step.BUILD: (Step.SIGN,),
-    Step.SIGN: (Step.BROADCAST,),
+    Step.SIGN: (Step.BROADCAST, Step.BUILD),
     Step.BUMP: (Step.SIGN,),
     Step.SWEEP: (Step.SIGN,),
     Step.TRACK: (Step.SWEEP,),
