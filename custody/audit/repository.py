@@ -73,15 +73,18 @@ def page(tx: Tx, *, after: int, limit: int, operator: str | None = None) -> Sequ
 
 
 def asked(tx: Tx, attempt: Attempt, bundle_version: int, *, valid_seconds: int) -> Record | None:
-    """The newest row in which the same operator asked for the same, under the same bundle, not done yet."""
+    """The newest row in which the same operator asked for the same by the same way, under the same bundle, if it is not
+    done yet."""
     row = tx.optional(
         f"SELECT {_COLUMNS} FROM operator_actions a WHERE outcome = 'asked' AND operator = %s AND key = %s"
-        " AND action = %s AND parameters = %s AND bundle_version = %s AND at > now() - make_interval(secs => %s)"
-        " AND NOT EXISTS (SELECT 1 FROM operator_actions d WHERE d.asked_in = a.number AND d.outcome = 'done'"
-        "  AND d.action <> 'approve') ORDER BY number DESC LIMIT 1",
+        " AND via = %s AND action = %s AND parameters = %s AND bundle_version = %s"
+        " AND at > now() - make_interval(secs => %s)"
+        " AND NOT EXISTS (SELECT 1 FROM operator_actions d WHERE d.asked_in = a.number AND d.via = a.via"
+        "  AND d.outcome = 'done' AND d.action <> 'approve') ORDER BY number DESC LIMIT 1",
         [
             attempt.operator,
             attempt.key,
+            attempt.via,
             attempt.action,
             attempt.parameters_json,
             bundle_version,
@@ -96,8 +99,8 @@ def waiting(tx: Tx, *, valid_seconds: int) -> Sequence[Record]:
     rows = tx.all(
         f"SELECT {_COLUMNS} FROM operator_actions a WHERE outcome = 'asked'"
         " AND at > now() - make_interval(secs => %s)"
-        " AND NOT EXISTS (SELECT 1 FROM operator_actions d WHERE d.asked_in = a.number AND d.outcome = 'done'"
-        "  AND d.action <> 'approve') ORDER BY number",
+        " AND NOT EXISTS (SELECT 1 FROM operator_actions d WHERE d.asked_in = a.number AND d.via = a.via"
+        "  AND d.outcome = 'done' AND d.action <> 'approve') ORDER BY number",
         [valid_seconds],
     )
     return [_record(row) for row in rows]

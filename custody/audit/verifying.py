@@ -141,7 +141,11 @@ def _not_allowed(walk: _Walk, row: Record) -> Iterator[str]:
     if row.outcome == Outcome.DONE and bundle is not None and seconding.needed(permission):
         asked = None if row.asked_in is None else repository.find(walk.tx, row.asked_in)
         lacking = seconding.lacking_of(walk.tx, asked, permission, bundle, now=int(row.at.timestamp()))
-        same = asked is not None and (asked.action, asked.parameters) == (row.action, row.parameters)
+        same = asked is not None and (asked.via, asked.action, asked.parameters) == (
+            row.via,
+            row.action,
+            row.parameters,
+        )
         if lacking or not same:
             yield f"it was done without {lacking or 'having been asked for'}"
 

@@ -215,6 +215,17 @@ def test_removing_stops_what_was_let_through_and_is_not_built(lister: Lister) ->
     assert lister.till.contents() == before
 
 
+def test_removing_what_was_never_listed_holds_no_payment_up(lister: Lister) -> None:
+    lister.till.adopt(3, requirements=())
+    address = lister.till.outside.address()
+    withdrawal = lister.till.request("alice", 1_000_000, destination=address)
+    lister.till.route()
+    lister.remove(lister.confirm(lister.ask(address)))
+    assert lister.till.query("SELECT policy_version FROM withdrawals") == [{"policy_version": 3}]
+    assert lister.till.build() is not None
+    assert lister.till.withdrawal(withdrawal.id).state == "signing"
+
+
 def test_a_list_is_its_owners_alone(lister: Lister) -> None:
     lister.till.enrol("bob")
     address, ours = lister.till.outside.address(), lister.till.outside.address()

@@ -32,7 +32,7 @@ def desk(till: Till) -> Desk:
 
 
 def delist(desk: Desk, withdrawal: Withdrawal) -> None:
-    """Ask for an entry of the payment's destination and remove it: what pays there is decided again."""
+    """List the payment's destination and remove it: what pays there is decided again."""
     till, entry = desk.till, uuid4()
     with till.api.transaction() as tx:
         whitelist.request(
@@ -47,6 +47,11 @@ def delist(desk: Desk, withdrawal: Withdrawal) -> None:
             bundle=till.bundle,
             keys=None,
         )
+    till.execute(
+        "UPDATE whitelist SET state = 'confirmed', document = '', signature = '' WHERE id = %s", entry
+    )
+    till.execute("UPDATE whitelist SET state = 'listed', listed_at = now() WHERE id = %s", entry)
+    with till.api.transaction() as tx:
         whitelist.remove(tx, entry, by="thief")
 
 

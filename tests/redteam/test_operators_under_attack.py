@@ -192,6 +192,28 @@ def test_approvals_that_somebody_wrote_into_the_table_count_nothing(office: Offi
         assert connection.execute("SELECT state FROM customers").fetchone() == ("frozen",)
 
 
+def test_who_takes_the_api_cannot_use_up_or_overlay_what_an_operator_asked_for_at_the_host(
+    office: Office,
+) -> None:
+    two = Rule(
+        id="two",
+        when=When(operations=(Operation.ADMINISTRATION,)),
+        route="ledger",
+        approvals=Need(group=ROLE, count=1),
+    )
+    office.publish(office.bundle(2, policy=Policy(rules=(two,), groups=office.bundle().policy.groups)))
+    unfreeze = ("operator", "unfreeze", "alice", "--reason", "x")
+    assert office.run(*unfreeze, by="carl").exit_code == 1
+    asked = office.actions()[-1]
+    # Like the row before it in all but this.
+    forged(office, "strongroom_api", via="api", outcome="done", asked_in=asked["number"], signature="")
+    forged(office, "strongroom_api", via="api", outcome="asked", asked_in=None, signature="")
+    assert office.run("operator", "approve", str(asked["number"]), by="ada").exit_code == 0
+    assert office.run(*unfreeze, by="carl").exit_code == 0
+    with psycopg.connect(office.database) as connection:
+        assert connection.execute("SELECT state FROM customers").fetchone() == ("active",)
+
+
 @pytest.fixture
 def api(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[RunningApi]:
     name = f"api_{uuid.uuid4().hex}"
