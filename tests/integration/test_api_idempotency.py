@@ -187,7 +187,7 @@ def test_an_address_that_is_not_what_our_keys_give_is_never_shown(api: RunningAp
     assert api.query("SELECT count(*) FROM addresses") == [(0,)]
 
 
-def test_row_44_an_address_edited_in_the_database_is_never_shown(api: RunningApi) -> None:
+def test_fault_44_an_address_edited_in_the_database_is_never_shown(api: RunningApi) -> None:
     client = api.client()
     client.new_address("alice", "BTC")
     with psycopg.connect(api.superuser_dsn) as connection:
@@ -206,7 +206,7 @@ def test_row_44_an_address_edited_in_the_database_is_never_shown(api: RunningApi
         ('regexp_replace(body, \'"attestation":.*,"created\', \'"attestation":{},"created\')', "attestation"),
     ],
 )
-def test_row_44_a_remembered_address_that_was_edited_is_never_shown(
+def test_fault_44_a_remembered_address_that_was_edited_is_never_shown(
     api: RunningApi, old: str, new: str
 ) -> None:
     client = api.client()

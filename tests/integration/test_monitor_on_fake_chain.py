@@ -187,7 +187,7 @@ def test_a_provider_that_does_not_answer_holds_deposits_until_it_does(
 # --------------------------------------------------------------------------------- row 44: rows that were edited
 
 
-def test_row_44_an_address_swapped_in_the_database_is_never_credited_and_alerts(
+def test_fault_44_an_address_swapped_in_the_database_is_never_credited_and_alerts(
     desk: Desk, chain: FakeChain, alice: str
 ) -> None:
     row = desk.address(alice)
@@ -215,7 +215,7 @@ def test_row_44_an_address_swapped_in_the_database_is_never_credited_and_alerts(
     desk.check()
 
 
-def test_row_44_an_address_given_to_another_customer_in_the_database_is_held(
+def test_fault_44_an_address_given_to_another_customer_in_the_database_is_held(
     desk: Desk, chain: FakeChain, alice: str
 ) -> None:
     row = desk.address(alice)
@@ -229,7 +229,7 @@ def test_row_44_an_address_given_to_another_customer_in_the_database_is_held(
     desk.check()
 
 
-def test_row_44_a_deposit_given_to_another_customer_in_the_database_is_held(
+def test_fault_44_a_deposit_given_to_another_customer_in_the_database_is_held(
     desk: Desk, chain: FakeChain, alice: str
 ) -> None:
     deposit(desk, chain, alice, blocks=2)
