@@ -139,6 +139,8 @@ def _ask(
                 str(error),
             )
             unanswered = error
+    # Who did not answer may have signed.
+    session = _known(_session(db, version), version)
     if _complete(db, site, version, session):
         return True
     if not session.signed and session.may_have_signed == 0 and session.hopeless:
