@@ -32,6 +32,8 @@ class Step(StrEnum):
     BUMP = "bump"
     BOOK_LOSSES = "book_losses"
     SWEEP = "sweep"
+    TREASURY = "treasury"
+    """Money that should be in another tier is proposed, and what is approved is built."""
     RECONCILE = "reconcile"
     WATCH_SIGNERS = "watch_signers"
     TELL_OTHERS = "tell_others"

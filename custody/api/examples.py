@@ -117,6 +117,7 @@ _ENTRY: Final = {
 }
 _QUESTION: Final = {
     "withdrawal": _ORDER,
+    "refill": None,
     "customer": "alice",
     "order": {
         "v": 1,
@@ -131,6 +132,9 @@ _QUESTION: Final = {
         "expires_at": 1893456000,
     },
     "order_signature": "A" * 86 + "==",
+    "target": None,
+    "place": None,
+    "about": "",
     "intent": {
         "v": 1,
         "kind": "payment",
@@ -288,6 +292,7 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "ApprovalOut": {
         "digest": "8c" * 32,
         "withdrawal": _ORDER,
+        "refill": None,
         "state": "awaiting_approval",
         "reason": "approval: 1 of 2 of operators",
     },

@@ -25,6 +25,7 @@ from custody.sweeps.model import Sweep
 from custody.travelrule.repository import Attached
 from custody.treasury.fees import Suggestion
 from custody.treasury.holdings import Holding
+from custody.treasury.model import Refill
 from custody.whitelist.lifecycle import cooling_seconds
 from custody.whitelist.model import Entry
 from custody.whitelist.proofs import Challenge
@@ -236,14 +237,19 @@ def withdrawal(
     )
 
 
-def question(found: Question) -> schemas.QuestionOut:
-    """A withdrawal that waits for approval."""
-    withdrawal = found.withdrawal
+def question(found: Question[Withdrawal] | Question[Refill]) -> schemas.QuestionOut:
+    """A withdrawal or a refill that waits for approval."""
+    subject = found.subject
+    ordered, moved = (subject, None) if isinstance(subject, Withdrawal) else (None, subject)
     return schemas.QuestionOut(
-        withdrawal=withdrawal.id,
-        customer=withdrawal.customer,
-        order=json.loads(withdrawal.order_json),
-        order_signature=withdrawal.order_signature,
+        withdrawal=None if ordered is None else ordered.id,
+        refill=None if moved is None else moved.id,
+        customer=None if ordered is None else ordered.customer,
+        order=None if ordered is None else json.loads(ordered.order_json),
+        order_signature=None if ordered is None else ordered.order_signature,
+        target=None if moved is None else moved.target,
+        place=None if moved is None else moved.place,
+        about="" if moved is None else moved.about,
         intent=found.intent.to_object(),
         intent_digest=found.intent.digest_hex(),
         asked=needed(found.asked),
@@ -257,8 +263,8 @@ def question(found: Question) -> schemas.QuestionOut:
             for each in found.heard.approved
         ],
         lacking=found.lacking,
-        created_at=withdrawal.created_at,
-        expires_at=withdrawal.expires_at,
+        created_at=subject.created_at,
+        expires_at=None if ordered is None else ordered.expires_at,
     )
 
 

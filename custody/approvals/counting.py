@@ -16,7 +16,6 @@ from custody.withdrawals import repository as withdrawals
 from custody.withdrawals import service as withdrawal_service
 from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
 from custody.withdrawals.model import Withdrawal
-from policies.approvals import lasts_until
 from policies.bundle import Bundle
 
 BATCH = 200
@@ -94,25 +93,20 @@ def _count_one(db: Database, withdrawal_id: UUID, bundle: Bundle, *, now: int) -
         try:
             question = service.question(tx, withdrawal, bundle, now=now)
         except PermanentError as error:
-            _report(tx, withdrawal, str(error))
+            report(tx, withdrawal.id, str(error))
             repository.mark_heard(tx, withdrawal.id, until=None)
             return 0
         for broken in question.heard.broken:
-            _report(tx, withdrawal, f"approval {broken.id}: {broken.problem}")
+            report(tx, withdrawal.id, f"approval {broken.id}: {broken.problem}")
         return _follow(tx, question, bundle)
 
 
-def _follow(tx: Tx, question: Question, bundle: Bundle) -> int:
-    withdrawal, heard = question.withdrawal, question.heard
+def _follow(tx: Tx, question: Question[Withdrawal], bundle: Bundle) -> int:
+    withdrawal, heard = question.subject, question.heard
     if heard.rejected:
         _reject(tx, withdrawal, heard)
         return 1
-    given = []
-    for each in heard.approved:
-        approver = bundle.approver(each.approval.approver)
-        end = min(each.approval.expires_at, approver.not_after)
-        given.append(((approver, each.approval.group), end))
-    until = lasts_until(question.asked, given)
+    until = judging.until(question.asked, heard, bundle)
     repository.mark_heard(tx, withdrawal.id, until=until)
     if withdrawal.state is not WithdrawalState.AWAITING_APPROVAL:
         if question.lacking:
@@ -134,11 +128,8 @@ def _follow(tx: Tx, question: Question, bundle: Bundle) -> int:
 
 
 def _reject(tx: Tx, withdrawal: Withdrawal, heard: Heard) -> None:
-    who = "; ".join(
-        f"by {each.approver}" + (f" ({each.reason})" if each.reason else "") for each in heard.rejected
-    )
     repository.mark_heard(tx, withdrawal.id, until=None)
-    reason = f"approval-rejected: {who}"[:1000]
+    reason = judging.rejection(heard)
     withdrawal_service.release(tx, withdrawals.apply(tx, withdrawal, WithdrawalEvent.REJECT, reason=reason))
     alerts.resolve_alert(tx, EXPIRED, str(withdrawal.id))
 
@@ -226,12 +217,13 @@ def _lapse(tx: Tx, withdrawal: Withdrawal) -> None:
     )
 
 
-def _report(tx: Tx, withdrawal: Withdrawal, problem: str) -> None:
+def report(tx: Tx, subject: UUID, problem: str) -> None:
+    """Raise the alert about a withdrawal or refill, of which something stored is not what was signed."""
     alerts.raise_alert(
         tx,
         Severity.CRITICAL,
         TAMPERED,
-        str(withdrawal.id),
+        str(subject),
         f"what is stored is not what was signed: {problem}"[:1000],
         {},
     )

@@ -12,7 +12,7 @@ from signers.ports import SignRequest
 
 
 def with_approvals(tx: Tx, request: SignRequest, bundle: Bundle, *, now: int) -> SignRequest:
-    """The request with the approvals that count now, of each payment in it.
+    """The request with the approvals that count now, of each payment and refill in it.
 
     Args:
         request: as it is recorded.
@@ -20,18 +20,18 @@ def with_approvals(tx: Tx, request: SignRequest, bundle: Bundle, *, now: int) ->
         now: UNIX seconds.
     """
     orders = {signed.order.id: signed.order for signed in request.evidence.orders}
-    payments = {
+    asked = {
         intent.digest_hex(): intent
         for intent in request.intents
-        if intent.kind is Kind.PAYMENT and intent.id in orders
+        if intent.kind is Kind.REFILL or (intent.kind is Kind.PAYMENT and intent.id in orders)
     }
-    if not payments:
+    if not asked:
         return request
     approved = tuple(
         signed
-        for digest, said in repository.about(tx, list(payments)).items()
+        for digest, said in repository.about(tx, list(asked)).items()
         for signed in judging.heard(
-            said, payments[digest], orders[payments[digest].id], bundle, now=now
+            said, asked[digest], orders.get(asked[digest].id), bundle, now=now
         ).approved
     )
     if not approved:

@@ -12,7 +12,7 @@ from custody.approvals.errors import ApprovalRefused
 from custody.approvals.model import MAX_ANSWERS, Broken, Heard, Said
 from custody.withdrawals.model import Withdrawal
 from custody.withdrawals.orders import check_row
-from policies.approvals import Given, objections, verify
+from policies.approvals import Given, lasts_until, objections, verify
 from policies.bundle import Bundle
 from policies.canonical import decoder_for
 from policies.decision import Reason
@@ -111,9 +111,9 @@ decoder_for(_Asked)
 
 
 def refusals(
-    signed: SignedApproval, intent: Intent, order: Order, asked: Approvals, bundle: Bundle, *, now: int
+    signed: SignedApproval, intent: Intent, order: Order | None, asked: Approvals, bundle: Bundle, *, now: int
 ) -> list[Reason]:
-    """Why an answer that arrives now is not taken; nothing if it is."""
+    """Why an answer that arrives now is not taken; nothing if it is. `order`: None for a refill."""
     approval = signed.approval
     reasons = objections(approval, intent, order, bundle, now=now)
     if approval.group not in set(groups_of(asked)):
@@ -127,8 +127,10 @@ def refusals(
     return []
 
 
-def heard(said: Sequence[Said], intent: Intent, order: Order, bundle: Bundle, *, now: int) -> Heard:
+def heard(said: Sequence[Said], intent: Intent, order: Order | None, bundle: Bundle, *, now: int) -> Heard:
     """What counts of the stored answers about an intent, oldest first. A rejection counts for ever.
+
+    Nobody has ordered a refill: `order` is None.
 
     Where not all were read, for there are too many, no approval counts: a rejection may be among the rest.
     """
@@ -152,15 +154,31 @@ def heard(said: Sequence[Said], intent: Intent, order: Order, bundle: Bundle, *,
             approved[approval.approver] = signed
     if len(said) >= MAX_ANSWERS:
         approved.clear()
-        broken.append(
-            Broken(said[-1].id, f"{len(said)} answers and more about one payment: none approves it")
-        )
+        broken.append(Broken(said[-1].id, f"{len(said)} answers and more about one intent: none approves it"))
     return Heard(tuple(approved.values()), tuple(rejected), tuple(broken))
 
 
 def given(approved: Iterable[SignedApproval], bundle: Bundle) -> list[Given]:
     """Whose approvals they are."""
     return [(bundle.approver(each.approval.approver), each.approval.group) for each in approved]
+
+
+def until(asked: Approvals, heard: Heard, bundle: Bundle) -> int | None:
+    """When the approvals that count will no longer be enough (UNIX seconds); None: they aren't, or nobody is asked."""
+    given = []
+    for each in heard.approved:
+        approver = bundle.approver(each.approval.approver)
+        end = min(each.approval.expires_at, approver.not_after)
+        given.append(((approver, each.approval.group), end))
+    return lasts_until(asked, given)
+
+
+def rejection(heard: Heard) -> str:
+    """Why it ended, by those who rejected it."""
+    who = "; ".join(
+        f"by {each.approver}" + (f" ({each.reason})" if each.reason else "") for each in heard.rejected
+    )
+    return f"approval-rejected: {who}"[:1000]
 
 
 def read(row: Said) -> SignedApproval:

@@ -1,11 +1,12 @@
-"""What is asked about a withdrawal, and what was said."""
+"""What is asked about a withdrawal or a refill, and what was said."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, Generic, TypeVar
 
+from custody.treasury.model import Refill
 from custody.withdrawals.model import Withdrawal
 from policies.intent import Approval, Intent, SignedApproval
 from policies.rules import Approvals
@@ -44,11 +45,14 @@ class Heard:
     broken: tuple[Broken, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A withdrawal that people are asked about."""
+S_co = TypeVar("S_co", Withdrawal, Refill, Withdrawal | Refill, covariant=True)
 
-    withdrawal: Withdrawal
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[S_co]):
+    """A withdrawal or a refill that people are asked about."""
+
+    subject: S_co
     intent: Intent
     """What they sign about: exactly what will be signed for it."""
     asked: Approvals

@@ -11,42 +11,47 @@ import msgspec
 from custody.approvals.model import MAX_ANSWERS, Said
 from custody.storage import halts
 from custody.storage.db import Row, Tx
+from custody.treasury.model import Refill
 from custody.withdrawals.lifecycle import WithdrawalState
+from custody.withdrawals.model import Withdrawal
 from policies.intent import SignedApproval
 
 OPEN: Final = (WithdrawalState.AWAITING_APPROVAL, WithdrawalState.COOLING, WithdrawalState.QUEUED)
 """States in which an answer can still change something: no transaction pays the withdrawal."""
 
 
-def insert(tx: Tx, withdrawal_id: UUID, signed: SignedApproval) -> bool:
+def insert(tx: Tx, subject: Withdrawal | Refill, signed: SignedApproval) -> bool:
     """Keep an answer; False if this one is there already."""
     return bool(
         tx.execute(
-            "INSERT INTO approvals (digest, withdrawal_id, intent_hash, document, signature)"
-            " VALUES (%s, %s, %s, %s, %s) ON CONFLICT (content) DO NOTHING",
-            _row(withdrawal_id, signed),
+            "INSERT INTO approvals (digest, withdrawal_id, refill_id, intent_hash, document, signature)"
+            " VALUES (%(digest)s, %(withdrawal)s, %(refill)s, %(intent)s, %(document)s, %(signature)s)"
+            " ON CONFLICT (content) DO NOTHING",
+            _row(subject, signed),
         )
     )
 
 
-def known(tx: Tx, withdrawal_id: UUID, signed: SignedApproval) -> bool:
-    """Whether this very answer was given about a withdrawal. A row that only looks like it is another."""
+def known(tx: Tx, subject: Withdrawal | Refill, signed: SignedApproval) -> bool:
+    """Whether this very answer was given about it. A row that only looks like it is another."""
     row = tx.one(
-        "SELECT EXISTS (SELECT 1 FROM approvals WHERE digest = %s AND withdrawal_id = %s AND intent_hash = %s"
-        " AND document = %s AND signature = %s) AS found",
-        _row(withdrawal_id, signed),
+        "SELECT EXISTS (SELECT 1 FROM approvals WHERE digest = %(digest)s AND intent_hash = %(intent)s"
+        " AND withdrawal_id IS NOT DISTINCT FROM %(withdrawal)s AND refill_id IS NOT DISTINCT FROM %(refill)s"
+        " AND document = %(document)s AND signature = %(signature)s) AS found",
+        _row(subject, signed),
     )
     return bool(row["found"])
 
 
-def _row(withdrawal_id: UUID, signed: SignedApproval) -> list[object]:
-    return [
-        signed.approval.digest_hex(),
-        withdrawal_id,
-        signed.approval.intent,
-        signed.approval.canonical().decode(),
-        msgspec.json.encode(signed.signature).decode(),
-    ]
+def _row(subject: Withdrawal | Refill, signed: SignedApproval) -> dict[str, object]:
+    return {
+        "digest": signed.approval.digest_hex(),
+        "withdrawal": subject.id if isinstance(subject, Withdrawal) else None,
+        "refill": subject.id if isinstance(subject, Refill) else None,
+        "intent": signed.approval.intent,
+        "document": signed.approval.canonical().decode(),
+        "signature": msgspec.json.encode(signed.signature).decode(),
+    }
 
 
 def about(tx: Tx, intents: Sequence[str]) -> dict[str, list[Said]]:
@@ -130,3 +135,30 @@ def decisions(tx: Tx, ids: Sequence[UUID]) -> dict[UUID, object]:
 
 def _said(row: Row) -> Said:
     return Said(row["id"], row["document"], row["signature"], row["at"])
+
+
+def unheard_refills(tx: Tx, version: int, *, limit: int) -> Sequence[UUID]:
+    """Refills under a version of the bundle about which something was said that nobody has counted, oldest first."""
+    rows = tx.all(
+        "SELECT id FROM refills WHERE unheard AND state IN ('proposed', 'approved') AND policy_version = %s"
+        " ORDER BY id LIMIT %s",
+        [version, limit],
+    )
+    return [row["id"] for row in rows]
+
+
+def mark_refill_heard(tx: Tx, refill_id: UUID, *, until: int | None) -> None:
+    """All that was said about it so far is counted; `until` as for `mark_heard`."""
+    tx.execute(
+        "UPDATE refills SET unheard = false, approved_until = to_timestamp(%s) WHERE id = %s",
+        [until, refill_id],
+    )
+
+
+def lapsed_refills(tx: Tx, *, now: int, limit: int) -> Sequence[UUID]:
+    """Approved refills that no transaction carries out, and whose approvals have ended (`now`: UNIX seconds)."""
+    rows = tx.all(
+        "SELECT id FROM refills WHERE state = 'approved' AND approved_until <= to_timestamp(%s) ORDER BY id LIMIT %s",
+        [now, limit],
+    )
+    return [row["id"] for row in rows]

@@ -9,9 +9,10 @@ from uuid import UUID
 from chains.errors import PermanentError
 from custody.approvals import judging, repository
 from custody.approvals.errors import ApprovalRefused
-from custody.approvals.model import Question, Said
+from custody.approvals.model import Heard, Question, Said
 from custody.storage import events
 from custody.storage.db import Tx
+from custody.treasury.model import Refill
 from custody.withdrawals import repository as withdrawals
 from custody.withdrawals import service as withdrawal_service
 from custody.withdrawals.lifecycle import WithdrawalState
@@ -22,7 +23,7 @@ from policies.decision import Reason
 from policies.intent import Intent, SignedApproval
 
 
-def question(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> Question:
+def question(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> Question[Withdrawal]:
     """What is asked about a withdrawal, and what was said.
 
     Raises:
@@ -38,7 +39,7 @@ def question(tx: Tx, withdrawal: Withdrawal, bundle: Bundle, *, now: int) -> Que
 
 def _question(
     withdrawal: Withdrawal, intent: Intent, decision: object, said: Sequence[Said], bundle: Bundle, now: int
-) -> Question:
+) -> Question[Withdrawal]:
     asked = judging.asked_of(decision)
     heard = judging.heard(said, intent, withdrawal.signed_order.order, bundle, now=now)
     return Question(withdrawal, intent, asked, heard, lacking(asked, judging.given(heard.approved, bundle)))
@@ -46,7 +47,7 @@ def _question(
 
 def pending(
     tx: Tx, bundle: Bundle, *, after: UUID | None, limit: int, now: int
-) -> tuple[Sequence[Withdrawal], list[Question]]:
+) -> tuple[Sequence[Withdrawal], list[Question[Withdrawal]]]:
     """What waits for approval now, by id, beginning after `after`: at most `limit` withdrawals.
 
     Returns:
@@ -86,7 +87,7 @@ def give(tx: Tx, withdrawal_id: UUID, signed: SignedApproval, bundle: Bundle, *,
         PermanentError: the withdrawal is not what its caller has signed, or no wallet could pay it.
     """
     withdrawal = withdrawal_service.get(tx, withdrawal_id)
-    if repository.known(tx, withdrawal_id, signed):
+    if repository.known(tx, withdrawal, signed):
         return withdrawal
     approval = signed.approval
     open_for = (WithdrawalState.AWAITING_APPROVAL,) if approval.decision == "approve" else repository.OPEN
@@ -96,19 +97,31 @@ def give(tx: Tx, withdrawal_id: UUID, signed: SignedApproval, bundle: Bundle, *,
     present = question(tx, withdrawal, bundle, now=now)
     order = withdrawal.signed_order.order
     refused = judging.refusals(signed, present.intent, order, present.asked, bundle, now=now)
-    refused += [
+    keep(tx, withdrawal, signed, refused, present.heard)
+    return withdrawal
+
+
+def keep(
+    tx: Tx, subject: Withdrawal | Refill, signed: SignedApproval, refused: Sequence[Reason], heard: Heard
+) -> None:
+    """Store an answer to which nothing was objected, and that was not given before.
+
+    Raises:
+        ApprovalRefused: it was, or something was.
+    """
+    approval = signed.approval
+    reasons = list(refused) + [
         Reason("approval-given", f"{approval.approver} has approved it until {each.approval.expires_at}")
-        for each in present.heard.approved
+        for each in heard.approved
         if (each.approval.approver, each.approval.group, "approve")
         == (approval.approver, approval.group, approval.decision)
     ]
-    if refused:
-        raise ApprovalRefused(refused)
-    repository.insert(tx, withdrawal_id, signed)
+    if reasons:
+        raise ApprovalRefused(reasons)
+    repository.insert(tx, subject, signed)
     events.emit(
         tx,
         f"approval.{'given' if approval.decision == 'approve' else 'refused'}",
-        str(withdrawal_id),
+        str(subject.id),
         {"approver": approval.approver, "group": approval.group, "reason": approval.reason},
     )
-    return withdrawal

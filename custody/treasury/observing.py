@@ -37,7 +37,7 @@ def states(tx: Tx, bundle: Bundle) -> tuple[AssetState, ...]:
         bundle: the one in force.
     """
     held, leaving, (out, incoming) = _held(tx), _leaving(tx), _open_refills(tx)
-    queued, prices, flows = _queued(tx, bundle), fees.observed(tx), outflow(tx)
+    waiting, prices, flows = _queued(tx, bundle), fees.observed(tx), outflow(tx)
     found = []
     for asset in bundle.assets:
         tiers: dict[Tier, TierState] = {}
@@ -48,7 +48,7 @@ def states(tx: Tx, bundle: Bundle) -> tuple[AssetState, ...]:
                 wallet=wallet.id,
                 present_units=held[key] - leaving[key] - out[key],
                 incoming_units=incoming[key],
-                queued_units=queued[tier, asset.id],
+                queued_units=waiting[tier, asset.id],
                 reserve_units=_reserve(bundle, asset, prices) if tier == "hot" else 0,
             )
         found.append(
@@ -88,6 +88,11 @@ def active(bundle: Bundle, chain: str) -> dict[Tier, WalletEntry]:
             if (wallet.chain, wallet.tier, wallet.state) == (chain, tier, "active"):
                 found.setdefault(tier, wallet)
     return found
+
+
+def queued(tx: Tx, bundle: Bundle, tier: str, asset: str) -> int:
+    """What payments that wait in a tier ask for of an asset, fees included, base units."""
+    return _queued(tx, bundle)[tier, asset]
 
 
 def outflow(tx: Tx) -> dict[Key, list[int]]:

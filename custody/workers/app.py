@@ -34,6 +34,7 @@ BEAT_SECONDS: Final[Mapping[Step, float]] = {  # seconds of a timer, no money
     Step.BUMP: 5.0,
     Step.BOOK_LOSSES: 5.0,
     Step.SWEEP: 2.0,
+    Step.TREASURY: 10.0,
     Step.RECONCILE: 15.0,
     Step.WATCH_SIGNERS: 15.0,
     Step.TELL_OTHERS: 5.0,

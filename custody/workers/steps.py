@@ -8,6 +8,7 @@ from typing import Final
 import structlog
 
 from chains.errors import StrongroomError
+from custody.approvals import refills
 from custody.approvals.counting import count, end_with_approvers, lapse, reconsider
 from custody.ports import Step
 from custody.reconcile.service import enforce, reconcile
@@ -26,8 +27,11 @@ from custody.signing.watch import watch_signers
 from custody.sweeps.model import SweepPace
 from custody.sweeps.service import sweep
 from custody.travelrule.service import deliver
+from custody.treasury.building import carry_out
 from custody.treasury.fees import observe
 from custody.treasury.holdings import watch_excess
+from custody.treasury.service import propose_due
+from custody.treasury.service import reconsider as calling_off
 from custody.whitelist.service import list_confirmed
 from custody.wiring import Services
 from custody.withdrawals.ending import expire, settle_internal
@@ -176,6 +180,13 @@ def _sweep(services: Services) -> int:
     return _at_each_site(hot, lambda site: sweep(services.database, site, pace, now=services.clock()))
 
 
+def _treasury(services: Services) -> int:
+    db, bundle, now = services.database, services.bundle(), services.clock()
+    done = calling_off(db, bundle) + propose_due(db, bundle, now=now)
+    done += refills.count(db, bundle, now=now) + refills.lapse(db, now=now)
+    return done + _at_each_site(services.sites(), lambda site: carry_out(db, site, now=services.clock()))
+
+
 def _reconcile(services: Services) -> int:
     report = reconcile(services.database, services.bundle(), services.nodes)
     enforce(services.database, report)
@@ -208,6 +219,7 @@ _STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
     Step.BUMP: _bump,
     Step.BOOK_LOSSES: _book_losses,
     Step.SWEEP: _sweep,
+    Step.TREASURY: _treasury,
     Step.RECONCILE: _reconcile,
     Step.WATCH_SIGNERS: _watch_signers,
     Step.TELL_OTHERS: _tell_others,
@@ -219,6 +231,7 @@ FOLLOWED_BY: Final[Mapping[Step, tuple[Step, ...]]] = {
     Step.SIGN: (Step.BROADCAST, Step.BUILD),
     Step.BUMP: (Step.SIGN,),
     Step.SWEEP: (Step.SIGN,),
+    Step.TREASURY: (Step.SIGN,),
     Step.TRACK: (Step.SWEEP,),
 }
 """What a step that did something makes possible: rung for at once, instead of waiting for the next beat."""

@@ -11,9 +11,12 @@ from fastapi import APIRouter, Depends, Query, Response
 from chains.errors import InvalidValue
 from custody.api import paging, schemas, views
 from custody.api.calls import Call, Scope, needs
-from custody.approvals import service
+from custody.approvals import refills, service
+from custody.approvals.model import Question
 from custody.ports import Step
 from custody.storage.db import Tx
+from custody.treasury.model import Refill
+from custody.withdrawals.model import Withdrawal
 from policies.canonical import decoder_for
 from policies.intent import SignedApproval
 
@@ -30,13 +33,18 @@ def list_pending(
     after: paging.After = None,
     limit: paging.Limit = 100,
 ) -> Response:
-    """Withdrawals that wait for approval, with their signed orders, what is asked, and what was given."""
+    """Withdrawals and refills that wait for approval: signed orders, what is asked, and what was given."""
     position = paging.decode_uuid("approvals", after)
+    most = limit + 1
     with call.reading() as tx:
-        found, questions = service.pending(tx, call.bundle, after=position, limit=limit + 1, now=call.now)
-    shown = {withdrawal.id for withdrawal in found[:limit]}
-    following = paging.encode("approvals", str(found[limit - 1].id)) if len(found) > limit else None
-    items = [views.question(each) for each in questions if each.withdrawal.id in shown]
+        orders, ordered = service.pending(tx, call.bundle, after=position, limit=most, now=call.now)
+        moves, moved = refills.pending(tx, call.bundle, after=position, limit=most, now=call.now)
+    ids = sorted([*(each.id for each in orders), *(each.id for each in moves)])
+    following = paging.encode("approvals", str(ids[limit - 1])) if len(ids) > limit else None
+    shown = set(ids[:limit])
+    asked: list[Question[Withdrawal] | Question[Refill]] = [*ordered, *moved]
+    questions = sorted(asked, key=lambda each: each.subject.id)
+    items = [views.question(each) for each in questions if each.subject.id in shown]
     return views.answer(schemas.Page[schemas.QuestionOut](items=items, next=following))
 
 
@@ -48,10 +56,32 @@ def give_approval(call: Giver, withdrawal: schemas.UuidText, body: schemas.NewAp
     def effect(tx: Tx) -> schemas.ApprovalOut:
         found = service.give(tx, UUID(withdrawal), signed, call.bundle, now=call.now)
         return schemas.ApprovalOut(
-            digest=signed.approval.digest_hex(), withdrawal=found.id, state=found.state, reason=found.reason
+            digest=signed.approval.digest_hex(),
+            withdrawal=found.id,
+            refill=None,
+            state=found.state,
+            reason=found.reason,
         )
 
     return call.ring(Step.ROUTE, call.write(201, effect))
+
+
+@router.post("/refills/{refill}/approvals", status_code=201, response_model=schemas.ApprovalOut)
+def give_approval_of_refill(call: Giver, refill: schemas.UuidText, body: schemas.NewApproval) -> Response:
+    """Approve a refill, or reject it: one rejection ends it. The same answer again changes nothing."""
+    signed = _read(body)
+
+    def effect(tx: Tx) -> schemas.ApprovalOut:
+        found = refills.give(tx, UUID(refill), signed, call.bundle, now=call.now)
+        return schemas.ApprovalOut(
+            digest=signed.approval.digest_hex(),
+            withdrawal=None,
+            refill=found.id,
+            state=found.state,
+            reason=found.reason or found.about,
+        )
+
+    return call.ring(Step.TREASURY, call.write(201, effect))
 
 
 def _read(body: schemas.NewApproval) -> SignedApproval:

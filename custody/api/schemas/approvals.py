@@ -70,9 +70,10 @@ class ApprovalOut(Out):
     """An answer that was taken. Workers count it: `state` may be another in a moment."""
 
     digest: str = Field(description="Of the approval; the same again gives the same.")
-    withdrawal: UUID
-    state: str = Field(description="Of the withdrawal.", examples=["awaiting_approval"])
-    reason: str = Field(description="Why the withdrawal waits, or why it ended.")
+    withdrawal: UUID | None = Field(description="What it is about; null: a refill.")
+    refill: UUID | None = Field(description="What it is about; null: a withdrawal.")
+    state: str = Field(description="Of what it is about.", examples=["awaiting_approval"])
+    reason: str = Field(description="Why it waits, or why it ended.")
 
 
 class GivenOut(Out):
@@ -84,13 +85,21 @@ class GivenOut(Out):
 
 
 class QuestionOut(Out):
-    """A withdrawal that waits for people. Nothing of it need be believed: order and signature are the caller's own, and
-    what is to be signed follows from them and the bundle."""
+    """A withdrawal or a refill that waits for people. Nothing of it need be believed: a withdrawal's order and its
+    signature are the caller's own, where a refill goes follows from the bundle, what is to be signed from these."""
 
-    withdrawal: UUID
-    customer: str
-    order: dict[str, Any] = Field(description="As its caller signed it.")
-    order_signature: str
+    withdrawal: UUID | None = Field(description="Null: it is a refill.")
+    refill: UUID | None = Field(
+        description="Money that moves between wallets of ours. Null: it is a withdrawal."
+    )
+    customer: str | None = Field(description="Null for refills.")
+    order: dict[str, Any] | None = Field(description="As its caller signed it; null for refills.")
+    order_signature: str | None
+    target: str | None = Field(description="Refills: the wallet of the bundle that gets the money.")
+    place: int | None = Field(
+        description="Refills of BTC: index of the destination on the target's branch 1."
+    )
+    about: str = Field(description="Refills: why, in a sentence. The service's word.")
     intent: dict[str, Any] = Field(description="What will be signed; approvals name its digest.")
     intent_digest: str
     asked: str = Field(description="Who must approve, in words.", examples=["2 of operators"])
@@ -98,4 +107,4 @@ class QuestionOut(Out):
     given: list[GivenOut]
     lacking: str = Field(description="What is missing, in words.", examples=["1 of 2 of operators"])
     created_at: datetime
-    expires_at: datetime = Field(description="When the order ends.")
+    expires_at: datetime | None = Field(description="When the order ends; null for refills.")

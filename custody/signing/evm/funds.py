@@ -70,7 +70,9 @@ def _leaving(tx: Tx, site: AccountSite, height: int, below: int | None) -> Leavi
         f" WHERE {pending} GROUP BY w.asset"
         # A rotation moves the same in each version: what may cost more stays behind.
         " UNION ALL SELECT r.asset, sum(r.units) AS units FROM rotations r JOIN transactions t"
-        f" ON t.id = r.transaction_id AND r.version = 1 WHERE {pending} GROUP BY r.asset",
+        f" ON t.id = r.transaction_id AND r.version = 1 WHERE {pending} GROUP BY r.asset"
+        " UNION ALL SELECT f.asset, sum(f.units) AS units FROM refills f JOIN transactions t ON t.id = f.transaction_id"
+        f" WHERE {pending} GROUP BY f.asset",
         params,
     )
     leaving: dict[str, int] = {}

@@ -112,7 +112,7 @@ def _fit(
         if short is not None:
             drop(largest, short)
             continue
-        limit = _gas_limit(site, draft)
+        limit = gas_limit_of(site, draft)
         if isinstance(limit, Reason):
             if len(chosen) == 1:
                 drop(largest, limit)
@@ -190,7 +190,7 @@ def _short(
     return None
 
 
-def _gas_limit(site: EvmSite, draft: Draft) -> int | Reason:
+def gas_limit_of(site: EvmSite, draft: Draft) -> int | Reason:
     """How much gas to allow: the exact 21,000 of a plain transfer, else what the node estimates and a third more."""
     if not draft.data and not site.node.code(draft.to):
         return TRANSFER_GAS

@@ -1,0 +1,63 @@
+"""Carrying out: approved refills become recorded, unsigned transactions, out of whatever wallet."""
+
+from __future__ import annotations
+
+from typing import Final
+from uuid import UUID
+
+from chains.errors import PermanentError
+from custody.signing.btc.site import BtcSite
+from custody.signing.errors import Raced
+from custody.signing.evm.site import EvmSite
+from custody.signing.site import Site
+from custody.storage.db import Database
+from custody.treasury import btc, evm, observing, repository
+from custody.treasury.carrying import Unready
+from custody.treasury.model import Refill
+from policies.bundle import EvmKeyset
+
+_WAIT_SECONDS: Final = 30
+"""Until a refill that cannot be built is looked at again."""
+
+
+def carry_out(db: Database, site: Site, *, now: int) -> int:
+    """Record what can be built of the approved refills out of a wallet; returns how many transactions.
+
+    Payments come first: coins and balances that they wait for are not moved, and what cannot be built says why.
+
+    Args:
+        db: the database, as the worker's role.
+        site: an active wallet.
+        now: UNIX seconds.
+
+    Raises:
+        NodeUnavailable, DatabaseUnavailable, Conflict: try again; what was recorded before stays.
+    """
+    with db.snapshot() as tx:
+        waiting = repository.buildable(tx, site.wallet.id)
+        if not waiting or site.halted(tx) is not None:
+            return 0
+        queued = {asset: observing.queued(tx, site.bundle, site.wallet.tier, asset)
+                  for asset in {site.asset.id, *(each.asset for each in waiting)}}  # fmt: skip
+    done = 0
+    for refill in waiting:
+        if refill.policy_version != site.bundle.version:
+            continue
+        try:
+            _build(db, site, refill, queued, now)
+            done += 1
+        except Raced:
+            continue
+        except PermanentError as error:
+            with db.transaction() as tx:
+                repository.wait(tx, refill.id, str(error), seconds=_WAIT_SECONDS)
+    return done
+
+
+def _build(db: Database, site: Site, refill: Refill, queued: dict[str, int], now: int) -> UUID:
+    if isinstance(site, BtcSite):
+        return btc.build(db, site, refill, keep_sats=queued[refill.asset], now=now)
+    if isinstance(site, EvmSite) and isinstance(site.wallet, EvmKeyset):
+        keep, keep_wei = queued[refill.asset], queued[site.asset.id]
+        return evm.build(db, site, refill, keep=keep, keep_wei=keep_wei, now=now)
+    raise Unready(f"nobody builds refills out of {site.wallet.id}")
