@@ -198,7 +198,7 @@ def test_members_judge_approvals_and_verdicts_themselves(till: VaultTill) -> Non
     _, transaction = built(till)
     request = till.shown(transaction)
     without = {"approvals": (), "verdicts": ()}
-    for field, code in (("approvals", "approvals-missing"), ("verdicts", "verdict-missing")):
+    for field, code in (("approvals", "approvals-missing"), ("verdicts", "no-verdict")):
         evidence = msgspec.structs.replace(request.evidence, **{field: without[field]})
         for member in till.members.values():
             with pytest.raises(Refused) as refused:
