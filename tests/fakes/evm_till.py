@@ -16,14 +16,13 @@ from chains.eth.gas import GasPrice
 from chains.eth.network import EthNetwork
 from chains.eth.node import EvmNode
 from chains.eth.tx import SignedTx, UnsignedTx
-from chains.eth.watch import WatchedSenders
 from chains.ports import BroadcastResult, Header, Presence
 from chains.types import BlockRef, TxId
 from custody.deposits.addresses import allocate
 from custody.ids import new_id
 from custody.monitor.monitor import Options
-from custody.monitor.watch import ResourceSet
-from custody.signing.evm.site import EvmPaymentNode, EvmSite, evm_site
+from custody.monitor.watch import ResourceSet, watched_nonces
+from custody.signing.evm.site import EvmSite, SafeNode, SafeNonces, evm_site
 from policies.bundle import (
     AssetEntry,
     Bundle,
@@ -65,10 +64,14 @@ class TillOutside(Outside):
 class PricedNode:
     """A node whose price of gas is the test's."""
 
-    def __init__(self, node: EvmPaymentNode) -> None:
+    def __init__(self, node: SafeNode) -> None:
         self.node = node
         self.price: GasPrice | None = None
         """None: the node's own."""
+
+    @property
+    def safes(self) -> SafeNonces:
+        return self.node.safes
 
     def tip(self) -> BlockRef:
         return self.node.tip()
@@ -201,7 +204,7 @@ class EvmTill(Teller):
         admin = self.anvil.accounts()[9]
         self.factory = deploy(self.anvil, outside.payer, artifact("ForwarderFactory"), record.address, admin)
         payout = deploy(self.anvil, outside.payer, artifact("BatchPayout"))
-        self.world = TillWorld(
+        self.world = self._make_world(
             record=record,
             other=record,
             now=int(time.time()),
@@ -222,11 +225,14 @@ class EvmTill(Teller):
         self.keys = SoftEvmKeys.make(EVM_KEYSET, self.anvil.chain_id)
         return self.keys.record
 
+    def _make_world(self, **fields: Any) -> TillWorld:
+        return TillWorld(**fields)
+
     def _wallets(self) -> dict[str, Wallet[Any]]:
         return {self.keys.record.id: EvmWallet(self.keys)}
 
     def _resource_set(self) -> ResourceSet:
-        return WatchedSenders([self.world.record.address])
+        return watched_nonces(self.bundle, EVM_CHAIN)
 
     def close(self) -> None:
         super().close()

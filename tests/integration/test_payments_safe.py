@@ -1,0 +1,265 @@
+"""Warm payments on an EVM chain: owners of a Safe sign, each by its own judgement, and a gas payer carries it out.
+A real Safe, node, database, monitor and guards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from chains.eth.network import NativeMode
+from custody.signing.errors import BumpRefused, NotAMember, WrongSignature
+from ops.devnet.anvil import Anvil
+from tests.fakes.approving import Desk
+from tests.fakes.evm_desk import ETHER
+from tests.fakes.safe_till import GAS_PAYER, LARGE, VAULT, SafeOutside, SafeTill
+from tests.fakes.teller import opened
+
+USDX = 10**6
+FUNDED = 40 * ETHER
+
+
+@pytest.fixture(scope="module", params=[NativeMode.TRACE, NativeMode.BALANCE], ids=["trace", "balance"])
+def outside(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[SafeOutside]:
+    # A node of its own: reorgs would disturb those who share one.
+    with Anvil(tmp_path_factory.mktemp("payments-safe")) as node:
+        yield SafeOutside(node, request.param)
+
+
+@pytest.fixture
+def till(database: str, outside: SafeOutside, tmp_path: Path) -> Iterator[SafeTill]:
+    with opened(SafeTill(database, outside, tmp_path)) as till:
+        till.customer("alice", ETH=30 * ETHER, USDX=9_000 * USDX, FALX=0, PAUX=20 * ETHER)
+        till.fund_safe(ETH=FUNDED, USDX=20_000 * USDX, PAUX=20 * ETHER)
+        yield till
+
+
+def approved(till: SafeTill, units: int = LARGE["ETH"], **changes: Any) -> Any:
+    """A large withdrawal that somebody has approved."""
+    desk = Desk(till)  # type: ignore[arg-type]
+    withdrawal = desk.request(units, **changes)
+    desk.approve(withdrawal, "ada")
+    till.route()
+    return withdrawal
+
+
+def built(till: SafeTill, units: int = LARGE["ETH"], **changes: Any) -> tuple[Any, UUID]:
+    withdrawal = approved(till, units, **changes)
+    transaction = till.build_safe()
+    assert transaction is not None, till.withdrawal(withdrawal.id).reason
+    return withdrawal, transaction
+
+
+def complete(till: SafeTill, units: int = LARGE["ETH"], **changes: Any) -> tuple[Any, UUID]:
+    withdrawal, transaction = built(till, units, **changes)
+    assert till.collect() == [transaction]
+    return withdrawal, transaction
+
+
+def test_a_large_payment_is_signed_by_two_of_three_owners_and_carried_out_by_the_gas_payer(
+    till: SafeTill,
+) -> None:
+    paid, transaction = complete(till, 7 * ETHER + 1)
+    assert till.build() is None, "the hot key has nothing to do with it"
+    execution = till.send_execution()
+    assert till.build_execution() is None, "one at a time"
+    till.mine()
+    till.check()
+    till.track()
+    assert till.withdrawal(paid.id).state == "confirming"
+    till.settle()
+    assert (till.withdrawal(paid.id).state, till.withdrawal(paid.id).tier) == ("settled", "warm")
+    assert till.has(paid.destination) == 7 * ETHER + 1
+    assert till.in_wallet(VAULT) == till.has(till.safe) == FUNDED - 7 * ETHER - 1
+    [fee] = till.query("SELECT fee_units FROM consumptions WHERE fee_units IS NOT NULL")
+    assert (
+        till.in_wallet(GAS_PAYER) == till.has(till.gas.record.address) == ETHER // 2 - int(fee["fee_units"])
+    )
+    assert till.transaction(execution).state == till.transaction(transaction).state == "final"
+    assert till.safe_nonce == 1
+    before = till.contents()
+    for step in (till.route, till.build_safe, till.collect, till.build_execution, till.track, till.fill_safe):
+        step()
+    assert till.contents() == before
+
+
+def test_tokens_and_the_native_asset_follow_each_other_by_the_safes_nonces(till: SafeTill) -> None:
+    first, one = complete(till)
+    second, two = complete(till, LARGE["USDX"], asset="USDX")
+    assert [till.message(each).tx.nonce for each in (one, two)] == [0, 1]
+    till.send_execution()
+    assert till.build_execution() is None, "the second would revert as long as the first is not mined"
+    till.mine()
+    till.track()
+    till.send_execution()
+    till.settle()
+    assert {till.withdrawal(each.id).state for each in (first, second)} == {"settled"}
+    assert till.has(second.destination, "USDX") == LARGE["USDX"]
+    assert till.in_wallet(VAULT, "USDX") == 19_000 * USDX
+
+
+def test_owners_sign_offline_in_any_order_and_what_is_not_theirs_is_kept_nowhere(till: SafeTill) -> None:
+    paid, transaction = built(till)
+    for member, response, error in (
+        ("warm-a", till.by_hand(transaction, "warm-b"), WrongSignature),
+        ("nobody", till.by_hand(transaction, "warm-b"), NotAMember),
+    ):
+        with pytest.raises(error):
+            till.bring(transaction, member, response)
+    assert till.query("SELECT * FROM session_members") == []
+    till.bring(transaction, "warm-c")
+    till.bring(transaction, "warm-c")
+    assert till.transaction(transaction).state == "built"
+    assert till.build_execution() is None, "one of two"
+    till.bring(transaction, "warm-a")
+    till.send_execution()
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+
+
+def test_a_payment_that_would_fail_is_not_asked_for_and_waits_with_its_reason(till: SafeTill) -> None:
+    till.outside.paux.do(till.outside.payer, "pause")
+    stopped = approved(till, LARGE["PAUX"], asset="PAUX")
+    assert till.build_safe() is None
+    assert till.withdrawal(stopped.id).reason.startswith("would-revert")
+    assert "withdrawal.would_revert" in till.alerts()
+    large = approved(till, 30 * ETHER - ETHER // 1000)
+    till.build_execution()
+    assert till.build_safe() is not None
+    assert till.withdrawal(large.id).state == "signing"
+    till.outside.paux.do(till.outside.payer, "unpause")
+    assert till.build_safe() is not None
+    assert till.withdrawal(stopped.id).state == "signing"
+
+
+def test_what_the_safe_cannot_pay_waits_and_money_on_its_way_out_is_counted(till: SafeTill) -> None:
+    till.customer("bob", ETH=90 * ETHER)
+    complete(till, 25 * ETHER)
+    more = approved(till, 25 * ETHER, customer="bob")
+    assert till.build_safe() is None
+    assert till.withdrawal(more.id).reason.startswith("insufficient-warm-funds")
+    till.fund_safe(ETH=20 * ETHER)
+    assert till.build_safe() is not None
+
+
+def test_fault_23_an_execution_whose_call_fails_uses_no_nonce_and_the_same_bytes_are_sent_again(
+    till: SafeTill,
+) -> None:
+    """GS013: with safeTxGas and gasPrice of zero the whole reverts. The owners need not sign again."""
+    paid, transaction = complete(till, LARGE["PAUX"], asset="PAUX")
+    first = till.build_execution()
+    assert first is not None
+    assert till.sign_execution() == [first]
+    till.outside.paux.do(till.outside.payer, "pause")
+    till.broadcast_execution()
+    till.mine()
+    till.track()
+    assert till.transaction(first).state == "confirming", "mined, and failed"
+    assert till.safe_nonce == 0
+    till.settle()
+    assert till.transaction(first).state == "dead"
+    assert till.withdrawal(paid.id).state == "broadcast", "its hold stays: it may be carried out any time"
+    till.try_again_now()
+    assert till.build_execution() is None, "tried on the node first"
+    assert "execution.waits" in till.alerts()
+    till.outside.paux.do(till.outside.payer, "unpause")
+    till.try_again_now()
+    second = till.send_execution()
+    assert second != first
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+    assert "execution.waits" not in till.alerts()
+    rows = till.query("SELECT serves, attempt FROM executions ORDER BY attempt")
+    assert [(row["serves"], row["attempt"]) for row in rows] == [(transaction, 1), (transaction, 2)]
+
+
+def test_fault_2_what_somebody_else_has_carried_out_is_paid_once_and_our_execution_does_no_harm(
+    till: SafeTill,
+) -> None:
+    """Whoever sees the call in the mempool may send it himself."""
+    paid, transaction = complete(till)
+    execution = till.build_execution()
+    assert execution is not None
+    signed = till.transaction(transaction).versions[0].signed
+    assert signed is not None
+    till.anvil.transact(till.outside.payer, till.safe, signed, gas=400_000)
+    till.mine()
+    till.sign_execution()
+    till.broadcast_execution()
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+    assert till.has(paid.destination) == LARGE["ETH"]
+    assert till.transaction(execution).state == "dead"
+    assert till.halted() is None
+    till.try_again_now()
+    assert till.build_execution() is None
+
+
+def test_fault_9_an_execution_that_a_reorg_drops_is_sent_again_and_pays_once(till: SafeTill) -> None:
+    paid, transaction = complete(till)
+    execution = till.send_execution()
+    till.mine()
+    till.track()
+    till.reorg(1)
+    till.track()
+    assert till.transaction(transaction).state == till.transaction(execution).state == "broadcast"
+    assert till.withdrawal(paid.id).state == "broadcast"
+    till.broadcast_execution()
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+    assert till.has(paid.destination) == LARGE["ETH"]
+
+
+def test_an_abandoned_payment_loses_its_nonce_to_the_next_and_only_one_of_both_confirms(
+    till: SafeTill,
+) -> None:
+    """WazirX 2024: what was signed and given up is made unusable."""
+    given_up, old = complete(till)
+    till.abandon(old)
+    assert till.transaction(old).state == "contested"
+    assert till.build_execution() is None, "given up"
+    kept, new = complete(till, LARGE["ETH"] + 1)
+    assert till.message(new).tx.nonce == till.message(old).tx.nonce == 0
+    assert till.withdrawal(given_up.id).state == "broadcast", "it may be carried out until that is final"
+    till.send_execution()
+    till.settle()
+    assert till.withdrawal(kept.id).state == "settled"
+    assert till.withdrawal(given_up.id).state == "failed"
+    assert till.has(given_up.destination) == 0
+    assert till.balance("alice", "frozen") == 0
+    with pytest.raises(BumpRefused):
+        till.abandon(old)
+
+
+def test_an_abandoned_payment_that_is_carried_out_all_the_same_is_paid_and_its_rival_is_dead(
+    till: SafeTill,
+) -> None:
+    given_up, old = complete(till)
+    signed = till.transaction(old).versions[0].signed
+    assert signed is not None
+    till.abandon(old)
+    rival, new = complete(till, LARGE["ETH"] + 1)
+    till.anvil.transact(till.outside.payer, till.safe, signed, gas=400_000)
+    till.settle()
+    assert till.withdrawal(given_up.id).state == "settled"
+    assert till.withdrawal(rival.id).state == "failed"
+    assert till.transaction(new).state == "dead"
+    assert till.halted() is None
+
+
+def test_what_is_given_up_is_asked_of_no_owner_any_more(till: SafeTill) -> None:
+    _, old = built(till)
+    assert till.collect(["warm-a"]) == []
+    till.abandon(old)
+    assert till.collect() == []
+    rows = till.query("SELECT member FROM session_members WHERE response IS NOT NULL")
+    assert [row["member"] for row in rows] == ["warm-a"]
+    # What was signed elsewhere in time arrives late: it is kept, and not sent.
+    till.bring(old, "warm-b")
+    assert till.transaction(old).state == "contested"
+    assert till.build_execution() is None
