@@ -10,6 +10,7 @@ Sources: ISO/IEC 18004; BBQr.md of coinkite/BBQr.
 from __future__ import annotations
 
 import io
+import os
 import select
 import shutil
 import sys
@@ -49,6 +50,7 @@ _CLEAR: Final = "\x1b[2J"
 _HIDE_CURSOR: Final = "\x1b[?25l"
 _SHOW_CURSOR: Final = "\x1b[?25h"
 _CLEAR_LINE: Final = "\x1b[K"
+_MOST_KEYS: Final = 1024
 _HALVES: Final = {(0, 0): "█", (0, 1): "▀", (1, 0): "▄", (1, 1): " "}
 """By the dark modules above and below: what is drawn is light."""
 
@@ -92,7 +94,8 @@ class TerminalScreen:
         timeout_seconds = milliseconds / 1000
         ready, _, _ = select.select([self._keys], [], [], timeout_seconds)
         if ready:
-            self._keys.read(1)
+            # Not through the text layer, which would keep what else was typed for a later question.
+            os.read(self._keys.fileno(), _MOST_KEYS)
         return bool(ready)
 
 
@@ -118,7 +121,7 @@ def terminal_screen() -> Iterator[TerminalScreen]:
         tty.setcbreak(keyboard)
         yield TerminalScreen(sys.stdin, sys.stdout)
     finally:
-        termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+        termios.tcsetattr(keyboard, termios.TCSAFLUSH, before)
 
 
 def modules_of(version: int) -> int:

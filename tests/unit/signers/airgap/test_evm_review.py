@@ -488,8 +488,8 @@ from signers.airgap.qr import draw
 draw("B$2U0100", 5)
 plain = {"__name__", "__doc__", "__package__", "__loader__", "__spec__"}
 print(*(name for name in NETWORK_MODULES if vars(sys.modules[name]).keys() - plain))
-print(*(name for name in sys.modules if name.split(".")[0] in
-        {"custody", "ops", "sqlalchemy", "web3", "eth_account", "fastapi", "httpx", "requests"} or name.endswith(".node")))
+online = {"custody", "ops", "sqlalchemy", "web3", "eth_account", "fastapi", "httpx", "requests"}
+print(*(name for name in sys.modules if name.split(".")[0] in online or name.endswith(".node")))
 del sys.modules["_socket"]
 import _socket
 try:

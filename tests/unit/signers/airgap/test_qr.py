@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from signers.airgap.qr import (
     terminal_screen,
     write_pictures,
 )
+from tests.support.terminal import TerminalSession
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 LIGHT = {"█": (255, 255), "▀": (255, 0), "▄": (0, 255), " ": (0, 0)}
@@ -161,3 +163,30 @@ def test_no_picture_is_overwritten(tmp_path: Path) -> None:
             write_pictures(parts, 8, tmp_path, name)
     with pytest.raises(InvalidValue):
         write_pictures((), 8, tmp_path, "none")
+
+
+def test_at_a_real_terminal_a_key_ends_the_film_and_the_terminal_is_as_before(tmp_path: Path) -> None:
+    program = """
+import sys, termios
+from signers.airgap.bbqr import FileType, split
+from signers.airgap.qr import film, fitting_version, terminal_screen
+before = termios.tcgetattr(0)
+with terminal_screen() as screen:
+    version = fitting_version(*screen.size())
+    film(split(FileType.BINARY, bytes(range(256)) * 3, version), version, screen)
+print("the same:", termios.tcgetattr(0) == before)
+print("asked:", repr(sys.stdin.readline()))
+"""
+    answers = [
+        (r"part 3 of \d+ · any key ends", lambda *_: "x and more that nobody asked for"),
+        (r"the same: True", lambda *_: "asked later"),
+    ]
+    session = TerminalSession([sys.executable, "-c", program], {"TERM": "xterm"}, answers)
+    assert session.run() == 0
+    assert "the same: True" in session.shown
+    assert "asked: 'asked later\\n'" in session.shown
+    frames = re.findall(r"\x1b\[H(.*?)\r?\npart (\d+) of (\d+)", session.shown, re.DOTALL)
+    assert [number for _, number, _ in frames[:3]] == ["1", "2", "3"]
+    first = ESCAPES.sub("", frames[0][0]).replace("\r", "").split("\n")
+    assert len(first) == 23
+    assert seen(first).startswith("B$2B") or seen(first).startswith("B$ZB")
