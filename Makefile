@@ -5,15 +5,16 @@
 #   make rehearse [JSON=FILE]                     a compromised hot key-set: freeze, new keys, rescue
 #   make bench  [JSON=FILE] [ONLY=name]           ratios against named peers
 #   make fuzz   [EXAMPLES=500] [SEED=n]           the API against its own OpenAPI document, for long
+#   make airgap DIR=folder [PYTHON_VERSION=3.13] [PLATFORM=...]   what an offline machine needs
 #   make lint | setup | lock | contracts | clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup test demo rehearse bench fuzz lint lock contracts clean
+.PHONY: help setup test demo rehearse bench fuzz lint lock airgap contracts clean
 
 help:
-	@sed -n '3,8s/^# *//p' Makefile
+	@sed -n '3,9s/^# *//p' Makefile
 
 setup:
 	@$(PYTHON) -m ops.setup
@@ -51,6 +52,12 @@ lock: setup
 	    --python-version 3.11 --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-annotate --no-header \
 	    --python-version 3.11 -c requirements.lock -o signers/requirements.lock signers/requirements.in
+	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --no-annotate --no-header \
+	    --python-version 3.11 -c requirements.lock -o signers/airgap/requirements.lock signers/airgap/requirements.in
+
+airgap: setup
+	@$(BIN)/python -m ops.airgap '$(DIR)' $(if $(PYTHON_VERSION),--python $(PYTHON_VERSION)) \
+	    $(if $(PLATFORM),--platform $(PLATFORM))
 
 contracts: setup
 	$(BIN)/python -m chains.eth.contracts.build --node $(BIN)/node --solc .tools/solc/soljson.js \

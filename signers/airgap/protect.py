@@ -43,12 +43,12 @@ def networks_up(cards: Path = NETWORK_CARDS) -> tuple[str, ...]:
         names = sorted(card.name for card in cards.iterdir())
     except OSError:
         return ()
-    return tuple(name for name in names if name != "lo" and _is_up(cards / name))
+    return tuple(name for name in names if name != "lo" and _is_up(cards.joinpath(name)))
 
 
 def _is_up(card: Path) -> bool:
     try:
-        return (card / "operstate").read_text().strip() in ("up", "unknown", "dormant")
+        return card.joinpath("operstate").read_text().strip() in ("up", "unknown", "dormant")
     except OSError:
         return False
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import base64
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from chains.errors import InvalidValue
 from signers.airgap.bbqr import FileType
 from signers.airgap.errors import Declined, Refused
 from signers.airgap.handing import Handing, hand_over
@@ -90,11 +90,10 @@ def look_at(request: Request, key: Opened) -> Looked:
 
     Raises:
         InvalidValue: it is malformed.
+        DecodersDisagree: two readers read two things.
         DerivationDisagreement: two implementations derive different addresses.
     """
-    if request.kind != "payment":
-        raise InvalidValue(f"{request.name}: a Safe request, and this key owns no registered Safe")
-    return _payment(request.data, key)
+    return _payment(request.data, key) if request.kind == "payment" else _safe(request.data, key)
 
 
 def _payment(raw: bytes, key: Opened) -> Looked:
@@ -110,6 +109,20 @@ def _payment(raw: bytes, key: Opened) -> Looked:
         found.objections,
         btc(found.leaves_sats) if found.leaves_sats else "",
         lambda: with_signatures(file, sign_payment(file, found, key.key)),
+    )
+
+
+def _safe(raw: bytes, key: Opened) -> Looked:
+    from signers.airgap import evm
+    from signers.airgap.evm_review import review_request
+
+    found = review_request(raw, key.kept.registered, key.key.evm_address, int(time.time()))
+    return Looked(
+        found.lines,
+        found.warnings,
+        tuple(map(str, found.objections)),
+        found.money.amount if found.money else "",
+        lambda: evm.sign(found, key.key),
     )
 
 

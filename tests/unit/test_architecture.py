@@ -139,6 +139,63 @@ def test_nothing_that_signs_or_makes_keys_loads_custody_ops_the_verifier_or_a_we
     assert [name for name in loaded if name.startswith("signers.verifier")] == []
 
 
+AIRGAP = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (ROOT / "signers/airgap").glob("*.py")
+    if path.stem not in ("__init__", "__main__")
+)
+"""The offline signer's modules."""
+NETWORKING = frozenset(
+    {"socket", "_socket", "ssl", "_ssl", "http", "asyncio", "_asyncio", "ftplib", "smtplib"}
+)
+
+
+def test_the_offline_signer_reaches_pure_modules_only(imports: grimp.ImportGraph) -> None:
+    reached = {
+        imported
+        for module in ("signers.airgap", *AIRGAP)
+        for imported in imports.find_upstream_modules(module)
+        if imported.split(".")[0] in PACKAGES
+    }
+    assert {*AIRGAP, "chains.btc.multisig", "policies.bundle.reading"} <= reached | {*AIRGAP}
+    foreign = {
+        name
+        for name in reached
+        if not name.startswith(("chains", "policies", "signers.airgap")) or ".node" in name
+    }
+    assert foreign - {"signers"} == set()
+
+
+def test_the_offline_signer_loads_no_network_module_and_nothing_of_the_online_side() -> None:
+    """In the order of its command: it gives the network up first. What its libraries load late is loaded here too."""
+    late = [
+        "policies.passkeys",
+        "embit.bip39",
+        "embit.descriptor",
+        "eth_abi",
+        "segno",
+        "zxingcpp",
+        "PIL.Image",
+    ]
+    late += ["shamir_mnemonic", "PIL.PngImagePlugin", "PIL.JpegImagePlugin"]
+    program = (
+        "import importlib, sys\n"
+        "from signers.airgap.offline import seal\n"
+        "seal()\n"
+        f"for name in {AIRGAP + late}: importlib.import_module(name)\n"
+        "print(*(name for name, module in sys.modules.items() if getattr(module, '__spec__', None)))"
+    )
+    loaded = run_python(program).split()
+    assert {*AIRGAP, *late} <= {*loaded}
+    assert [name for name in loaded if name.split(".")[0] in NETWORKING or name == "urllib.request"] == []
+    assert [
+        name for name in loaded if name.split(".")[0] in UNWANTED or name.startswith("chains.eth.node")
+    ] == []
+    assert "chains.btc.node" not in loaded
+    ours = [name for name in loaded if name.startswith("signers.") and not name.startswith("signers.airgap")]
+    assert ours == []
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_importing_a_package_loads_no_slow_library_and_writes_nothing(package: str, tmp_path: Path) -> None:
     program = f"import os, sys; os.environ['HOME'] = {str(tmp_path)!r}; import {package}; print(*sys.modules)"
@@ -204,6 +261,7 @@ def test_no_tracked_file_is_a_lock_that_names_where_packages_come_from() -> None
         "requirements-dev.lock",
         "requirements-setup.lock",
         "signers/requirements.lock",
+        "signers/airgap/requirements.lock",
     }
     for lock in locks:
         text = lock.read_text()
@@ -236,12 +294,14 @@ def test_the_locks_hold_every_declared_package() -> None:
     )
 
 
-def test_the_signers_lock_holds_what_its_list_names_in_the_versions_of_everybody_else() -> None:
-    lines = (ROOT / "signers/requirements.in").read_text().splitlines()
+@pytest.mark.parametrize("folder", ["signers", "signers/airgap"])
+def test_a_lock_of_its_own_holds_what_its_list_names_in_the_versions_of_everybody_else(folder: str) -> None:
+    lines = (ROOT / folder / "requirements.in").read_text().splitlines()
     listed = {normal(line) for line in lines if line and not line.startswith("#")}
-    assert listed - locked_packages("signers/requirements.lock") == set(), "run `make lock`"
+    lock = f"{folder}/requirements.lock"
+    assert listed - locked_packages(lock) == set(), "run `make lock`"
     pins = {line for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line}
-    mine = {line for line in (ROOT / "signers/requirements.lock").read_text().splitlines() if "==" in line}
+    mine = {line for line in (ROOT / lock).read_text().splitlines() if "==" in line}
     assert {pin.split(" ;")[0].split(" \\")[0] for pin in mine} <= {
         pin.split(" ;")[0].split(" \\")[0] for pin in pins
     }, "run `make lock`"
