@@ -476,6 +476,39 @@ def shows_what_it_does(found: SafeReview, file: dict[str, Any]) -> None:
     assert receiver.lower()[2:] in re.sub(r"\s", "", told(found)).lower()
 
 
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=80),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300)
+@given(st.sampled_from([*FILES.values()]), st.data())
+def test_a_file_with_any_other_values_is_refused_or_shown_for_what_it_is(
+    good: bytes, chance: st.DataObject
+) -> None:
+    file = json.loads(good)
+    for field in chance.draw(st.lists(st.sampled_from([*file, "more"]), min_size=1, max_size=3)):
+        near = st.sampled_from([*file.values(), f"{file['value']}0", "0x00", "1e3", 2**53, 2**256, "\u0661"])
+        file[field] = chance.draw(JSON_VALUES | near)
+    raw = json.dumps(file, separators=(",", ":"), ensure_ascii=False).encode("utf-8", errors="surrogatepass")
+    try:
+        found = review_request(raw, registered(), OWNER, NOW)
+    except BadSafeFile:
+        return
+    assert found.safe_tx_hash == typed_data_hash(file)
+    if not found.objections:
+        shows_what_it_does(found, file)
+
+
+@given(st.binary(max_size=300), st.text(max_size=100))
+def test_what_is_no_request_is_refused(raw: bytes, text: str) -> None:
+    for each in (raw, text.encode(), b"{" + raw, json.dumps(text).encode(), FILES["ether"] + raw + b"x"):
+        with pytest.raises(BadSafeFile):
+            review_request(each, registered(), OWNER, NOW)
+
+
 def test_it_loads_no_network_module_once_the_process_is_sealed() -> None:
     program = """
 from signers.airgap.offline import NETWORK_MODULES, seal
