@@ -34,10 +34,14 @@ just the same."""
 
 ROTATED: Final[LiteralString] = """
     rotated AS (
-        SELECT DISTINCT v.transaction_id, v.content, r.target, r.asset, r.units
+        SELECT DISTINCT 'rotation:' || v.transaction_id AS reference, v.transaction_id, v.content, r.target, r.asset,
+                        r.units
         FROM rotations r
-        JOIN transaction_versions v ON v.transaction_id = r.transaction_id AND v.version = r.version)"""
-"""What versions of rotations move from the wallet that signs them into another one."""
+        JOIN transaction_versions v ON v.transaction_id = r.transaction_id AND v.version = r.version
+        UNION ALL
+        SELECT DISTINCT 'refill:' || f.id, v.transaction_id, v.content, f.target, f.asset, f.units
+        FROM refills f JOIN transaction_versions v ON v.transaction_id = f.transaction_id)"""
+"""What versions of rotations and refills move from the wallet that signs them into another one; and their bookings."""
 
 _OFFENDERS: Final[Sequence[tuple[int, LiteralString]]] = (
     (
@@ -73,6 +77,7 @@ _OFFENDERS: Final[Sequence[tuple[int, LiteralString]]] = (
              AND NOT EXISTS (SELECT 1 FROM withdrawals w WHERE 'withdrawal:' || w.id = b.reference)
              AND NOT EXISTS (SELECT 1 FROM transactions t WHERE 'transaction:' || t.id = b.reference)
              AND NOT EXISTS (SELECT 1 FROM rotations r WHERE 'rotation:' || r.transaction_id = b.reference)
+             AND NOT EXISTS (SELECT 1 FROM refills f WHERE 'refill:' || f.id = b.reference)
              AND NOT EXISTS (SELECT 1 FROM losses l WHERE 'loss:' || l.chain || ':' || l.resource = b.reference)
              AND NOT EXISTS (SELECT 1 FROM variances v WHERE 'variance:' || v.id = b.reference)
            ORDER BY b.reference""",
@@ -168,9 +173,10 @@ _OFFENDERS: Final[Sequence[tuple[int, LiteralString]]] = (
                FROM ledger_transfers t
                JOIN ledger_lines l ON l.transfer_id = t.id
                JOIN ledger_accounts a ON a.id = l.account_id
-               WHERE t.reference LIKE 'rotation:%%' GROUP BY t.reference, a.wallet, a.asset),
+               WHERE t.reference LIKE 'rotation:%%' OR t.reference LIKE 'refill:%%'
+               GROUP BY t.reference, a.wallet, a.asset),
             expected AS (
-               SELECT 'rotation:' || t.id AS reference, side.wallet, x.asset, side.units
+               SELECT x.reference, side.wallet, x.asset, side.units
                FROM transactions t
                JOIN mined m ON m.transaction_id = t.id
                JOIN rotated x ON x.transaction_id = t.id AND x.content = m.content
@@ -182,7 +188,8 @@ _OFFENDERS: Final[Sequence[tuple[int, LiteralString]]] = (
            FROM (SELECT * FROM entered WHERE net <> 0) b FULL JOIN expected e USING (reference, wallet, asset)
            WHERE b.net IS DISTINCT FROM e.units
              AND (e.units IS NOT NULL OR NOT EXISTS (
-                  SELECT 1 FROM transactions t WHERE 'rotation:' || t.id = b.reference AND t.state = 'final'))
+                  SELECT 1 FROM rotated x JOIN transactions t ON t.id = x.transaction_id
+                  WHERE x.reference = b.reference AND t.state = 'final'))
            ORDER BY 1""",
     ),
     (

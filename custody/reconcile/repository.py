@@ -143,12 +143,12 @@ def _in_flight(tx: Tx, key: WalletKey, native: str) -> tuple[InFlight, ...]:
                        coalesce((SELECT sum(l.amount) FROM ledger_transfers g
                                  JOIN ledger_lines l ON l.transfer_id = g.id
                                  JOIN ledger_accounts a ON a.id = l.account_id
-                                 WHERE g.reference = 'rotation:' || t.id AND a.wallet = %(wallet)s
-                                   AND a.asset = %(asset)s), 0) AS booked
+                                 WHERE g.reference IN (SELECT x.reference FROM rotated x WHERE x.transaction_id = t.id)
+                                   AND a.wallet = %(wallet)s AND a.asset = %(asset)s), 0) AS booked
                 FROM transactions t
-                WHERE t.chain = %(chain)s AND t.kind = 'rotation'
+                WHERE t.chain = %(chain)s AND t.kind IN ('rotation', 'refill')
                   AND (t.keyset = %(wallet)s OR EXISTS (
-                       SELECT 1 FROM rotations r WHERE r.transaction_id = t.id AND r.target = %(wallet)s)))
+                       SELECT 1 FROM rotated x WHERE x.transaction_id = t.id AND x.target = %(wallet)s)))
             SELECT * FROM (
                 SELECT id, state, mined, booked FROM turns
                 UNION ALL

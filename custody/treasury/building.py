@@ -8,10 +8,11 @@ from uuid import UUID
 from chains.errors import PermanentError
 from custody.signing.btc.site import BtcSite
 from custody.signing.errors import Raced
+from custody.signing.evm.safe_site import SafeSite
 from custody.signing.evm.site import EvmSite
 from custody.signing.site import Site
 from custody.storage.db import Database
-from custody.treasury import btc, evm, observing, repository
+from custody.treasury import btc, evm, observing, repository, safe
 from custody.treasury.carrying import Unready
 from custody.treasury.model import Refill
 from policies.bundle import EvmKeyset
@@ -60,4 +61,6 @@ def _build(db: Database, site: Site, refill: Refill, queued: dict[str, int], now
     if isinstance(site, EvmSite) and isinstance(site.wallet, EvmKeyset):
         keep, keep_wei = queued[refill.asset], queued[site.asset.id]
         return evm.build(db, site, refill, keep=keep, keep_wei=keep_wei, now=now)
+    if isinstance(site, SafeSite):
+        return safe.build(db, site, refill, keep=queued[refill.asset], now=now)
     raise Unready(f"nobody builds refills out of {site.wallet.id}")
