@@ -23,6 +23,7 @@ from custody.signing.site import Site
 from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
+from custody.treasury import repository as refills
 from custody.withdrawals import repository as withdrawals
 from custody.withdrawals.destinations import destination_of
 from custody.withdrawals.lifecycle import WithdrawalEvent, WithdrawalState
@@ -128,7 +129,8 @@ def wait(db: Database, site: Site, waiting: Sequence[tuple[Payee, Reason]]) -> N
     """Leave withdrawals in the queue with their reason; missing funds raise an alert until there are enough."""
     with db.transaction() as tx:
         for payee, reason in waiting:
-            withdrawals.wait(tx, UUID(payee.signed.order.id), str(reason), seconds=site.pace.wait_seconds)
+            told = f"{reason}{_coming(tx, site, payee, reason)}"
+            withdrawals.wait(tx, UUID(payee.signed.order.id), told, seconds=site.pace.wait_seconds)
         short = [
             (payee.signed.order.id, str(reason))
             for payee, reason in waiting
@@ -146,6 +148,17 @@ def wait(db: Database, site: Site, waiting: Sequence[tuple[Payee, Reason]]) -> N
             )
         else:
             alerts.resolve_alert(tx, "tier.insufficient_funds", site.wallet.id)
+
+
+def _coming(tx: Tx, site: Site, payee: Payee, reason: Reason) -> str:
+    """What is on its way to a tier that lacks it."""
+    if reason.code != f"insufficient-{site.wallet.tier}-funds":
+        return ""
+    refill = refills.coming(tx, site.wallet.id, payee.signed.order.asset)
+    if refill is None:
+        return ""
+    amount = site.bundle.told(refill.asset, refill.units)
+    return f"; refill {refill.id} of {amount} from {refill.source} is {refill.state}"
 
 
 def claim(tx: Tx, site: Site, chosen: Sequence[Payee]) -> list[Withdrawal]:

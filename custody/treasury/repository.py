@@ -65,6 +65,26 @@ def is_open(tx: Tx, source: str, target: str, asset: str) -> bool:
     return bool(row["found"])
 
 
+def said_no(tx: Tx, source: str, target: str, asset: str, *, seconds: int) -> bool:
+    """Whether people have rejected, or called off, the last refill of this way within so many seconds."""
+    row = tx.optional(
+        "SELECT state = 'declined' AND (reason LIKE 'approval-rejected:%%' OR reason LIKE 'operator:%%')"
+        " AND updated_at > now() - make_interval(secs => %s) AS no"
+        " FROM refills WHERE source = %s AND target = %s AND asset = %s ORDER BY id DESC LIMIT 1",
+        [seconds, source, target, asset],
+    )
+    return row is not None and bool(row["no"])
+
+
+def coming(tx: Tx, target: str, asset: str) -> Refill | None:
+    """The oldest open refill that brings an asset to a wallet; None if there is none."""
+    row = tx.optional(
+        f"SELECT {_COLUMNS} FROM refills r WHERE target = %s AND asset = %s AND state = ANY (%s) ORDER BY id LIMIT 1",
+        [target, asset, list(OPEN)],
+    )
+    return None if row is None else _refill(row)
+
+
 def find(tx: Tx, refill_id: UUID) -> Refill | None:
     """A refill, or None."""
     row = tx.optional(f"SELECT {_COLUMNS} FROM refills r WHERE id = %s", [refill_id])

@@ -34,6 +34,9 @@ from policies.values import value_of
 DENIED: Final = "refill.denied"
 """Alert: what should move does not. Its subject is the way: source, target and asset."""
 
+PAUSE_SECONDS: Final = 6 * 3600
+"""After people have said no, nobody is asked about the same way again for so long, unless an operator does."""
+
 
 def get(tx: Tx, refill_id: UUID) -> Refill:
     """A refill. Raises NotFound."""
@@ -61,6 +64,10 @@ def propose_due(db: Database, bundle: Bundle, *, now: int) -> int:
         way = f"{proposal.source}>{proposal.target}:{proposal.asset}"
         try:
             with db.transaction() as tx:
+                if repository.said_no(
+                    tx, proposal.source, proposal.target, proposal.asset, seconds=PAUSE_SECONDS
+                ):
+                    continue
                 made += propose(tx, bundle, proposal, now=now) is not None
                 alerts.resolve_alert(tx, DENIED, way)
         except RefillRefused as refused:
