@@ -14,6 +14,7 @@ from typing import Final
 from policies.decision import Decision, Deny, LimitKey, Reason, Routed, Wait
 from policies.facts import GENUINE, AccountState, Facts, Ownership, Screening
 from policies.matching import Scope
+from policies.notation import told_duration
 from policies.rules import (
     COLDER,
     NOBODY,
@@ -223,7 +224,7 @@ class _Findings:
             self.asked.append(Reason("approvals", rule.about or "approvals are needed", rule.id))
         if rule.delay_seconds:
             self.delay = max(self.delay, rule.delay_seconds)
-            self.asked.append(Reason("delay", f"{rule.delay_seconds} s", rule.id))
+            self.asked.append(Reason("delay", told_duration(rule.delay_seconds), rule.id))
         if rule.verdict is not None:
             self.verdict = True
         if checks:
@@ -247,7 +248,9 @@ class _Findings:
             self.denied.append(Reason("missing-fact", f"{rule.id}: its window is not known", rule.id))
             return
         if spent + amount > int(limit.at_most):
-            detail = f"{self._shown(limit, spent + amount)} within {limit.window_seconds} s, at most "
+            detail = (
+                f"{self._shown(limit, spent + amount)} within {told_duration(limit.window_seconds)}, at most "
+            )
             reason = Reason(
                 "limit", detail + f"{self._shown(limit, int(limit.at_most))} are allowed", rule.id
             )

@@ -33,6 +33,7 @@ from policies.decision import Decision, Deny, Routed, Wait
 from policies.engine import PAYMENTS_REVERTED, nobody_asked
 from policies.facts import GENUINE, AccountState, Facts, Operation, Ownership
 from policies.facts import Screening as Verdict
+from policies.notation import told_duration
 from policies.ordered import facts_of
 from policies.words import needed
 
@@ -263,5 +264,5 @@ def _waits_for(route: Routed) -> str:
     if not nobody_asked(route.approvals):
         return f"approval: {needed(route.approvals)}"
     if route.delay_seconds:
-        return f"cooling: for {route.delay_seconds} s"
+        return f"cooling: for {told_duration(route.delay_seconds)}"
     return "queued: for the next transaction" if route.tier != "ledger" else "queued: for the ledger"
