@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from custody.signing.build import build, fill_gap
 from custody.signing.evm.safe_cancel import abandon, cancel
 from custody.signing.evm.safe_site import SafeSite, safe_site
 from custody.signing.evm.site import GasPayerSite, gas_payer_site
+from custody.signing.requests import read_request
 from custody.signing.sessions.service import bring, collect
 from custody.signing.sign import sign
 from custody.withdrawals.screened import screen_again
@@ -28,7 +30,18 @@ from signers.journal.journal import Journal
 from signers.journal.mark import MarkFile
 from signers.keys.ecdsa import normalised
 from signers.keys.keyset import EvmKeysetRecord, GasPayerRecord, SafeOwnerRecord
-from signers.ports import InputSignature, Signer, SignResponse
+from signers.ports import (
+    AttestRequest,
+    InputSignature,
+    Reason,
+    Refused,
+    SignedAttestation,
+    Signer,
+    SignerStatus,
+    SignerUnavailable,
+    SignRequest,
+    SignResponse,
+)
 from signers.service import SignerService
 from signers.trust.clock import SteadyClock
 from signers.trust.trust import PinnedBundle, pin
@@ -117,6 +130,24 @@ class SafeTillWorld(TillWorld):
         )
 
 
+class _Refuses:
+    """A signer that refuses one transaction, and answers about no other."""
+
+    def __init__(self, refused: SignRequest) -> None:
+        self._refused = refused.transaction
+
+    def sign(self, request: SignRequest) -> SignResponse:
+        if request.transaction != self._refused:
+            raise SignerUnavailable("not now")
+        raise Refused((Reason(code="test", detail="no"),))
+
+    def status(self) -> SignerStatus:
+        raise SignerUnavailable("not now")
+
+    def attest(self, request: AttestRequest) -> SignedAttestation:
+        raise SignerUnavailable("not now")
+
+
 class SafeTill(EvmTill):
     """One installation with a hot key, a Safe and a gas payer, driven by the test."""
 
@@ -183,6 +214,13 @@ class SafeTill(EvmTill):
     def collect(self, members: Sequence[str] = OWNERS) -> list[UUID]:
         asked = {name: self.members[name] for name in members}
         return collect(self.db, self.safe_site, asked, [self.verifier])
+
+    def refuse_all(self, transaction_id: UUID) -> None:
+        """Every owner's signer refuses this transaction, and does not answer about others."""
+        request = read_request(self.transaction(transaction_id).versions[-1].request)
+        no: dict[str, Signer] = {name: _Refuses(request) for name in OWNERS}
+        with suppress(SignerUnavailable):
+            collect(self.db, self.safe_site, no, [self.verifier])
 
     def build_execution(self) -> UUID | None:
         """Record an execution."""

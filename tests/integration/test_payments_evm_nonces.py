@@ -20,6 +20,7 @@ from tests.fakes.api import as_role
 CHAIN = "ethereum-devnet"
 KEYSET = "eth-hot"
 SENDER = bytes(range(20))
+ACCOUNT = f"0x{SENDER.hex()}"
 
 
 class Book:
@@ -51,7 +52,7 @@ class Book:
             return self.take_in(tx, used)
 
     def take_in(self, tx: Tx, used: int = 0) -> int:
-        nonce = nonces.take(tx, CHAIN, SENDER, used=used)
+        nonce = nonces.take(tx, CHAIN, ACCOUNT, used=used)
         transaction = new_id()
         resource = nonce_resource(SENDER, nonce)
         repository.insert(tx, transaction, CHAIN, KEYSET, "payment", None)
@@ -101,7 +102,7 @@ class Book:
 
     def hole(self) -> int | None:
         with self.db.snapshot() as tx:
-            return nonces.hole(tx, CHAIN, KEYSET, SENDER, older_than_seconds=0)
+            return nonces.hole(tx, CHAIN, KEYSET, ACCOUNT, older_than_seconds=0)
 
 
 @pytest.fixture
@@ -149,7 +150,7 @@ def test_a_long_history_is_passed_over(book: Book) -> None:
         "INSERT INTO consumptions (chain, resource, txid, content, succeeded, height, block_hash)"
         " SELECT %s, %s || ':' || n, 'tx', 'content', true, 1, 'block' FROM generate_series(1, 1000) AS n",
         CHAIN,
-        nonce_resource(SENDER, 0).partition(":")[0],
+        ACCOUNT,
     )
     assert book.take() == 1001
     assert book.first() == 1001
@@ -209,10 +210,10 @@ def test_a_hole_is_one_only_below_what_is_broadcast_and_not_when_filling_it_was_
         "UPDATE transactions SET created_at = now() - interval '61 seconds' WHERE state = 'broadcast'"
     )
     with book.db.snapshot() as tx:
-        assert nonces.hole(tx, CHAIN, KEYSET, SENDER, older_than_seconds=60) is None, "refused just now"
+        assert nonces.hole(tx, CHAIN, KEYSET, ACCOUNT, older_than_seconds=60) is None, "refused just now"
     book.execute("UPDATE transactions SET updated_at = now() - interval '61 seconds' WHERE state = 'refused'")
     with book.db.snapshot() as tx:
-        assert nonces.hole(tx, CHAIN, KEYSET, SENDER, older_than_seconds=60) == 0
+        assert nonces.hole(tx, CHAIN, KEYSET, ACCOUNT, older_than_seconds=60) == 0
 
 
 def test_the_head_is_the_lowest_nonce_that_is_in_no_block(book: Book) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from chains.eth.network import NativeMode
 from custody.signing.errors import BumpRefused, NotAMember, WrongSignature
+from custody.storage import halts
 from ops.devnet.anvil import Anvil
 from tests.fakes.approving import Desk
 from tests.fakes.evm_desk import ETHER
@@ -123,7 +124,7 @@ def test_owners_sign_offline_in_any_order_and_what_is_not_theirs_is_kept_nowhere
 
 
 def test_a_payment_that_would_fail_is_not_asked_for_and_waits_with_its_reason(till: SafeTill) -> None:
-    till.outside.paux.do(till.outside.payer, "pause")
+    till.outside.paux.do(till.outside.payer, "setPaused", True)
     stopped = approved(till, LARGE["PAUX"], asset="PAUX")
     assert till.build_safe() is None
     assert till.withdrawal(stopped.id).reason.startswith("would-revert")
@@ -132,7 +133,7 @@ def test_a_payment_that_would_fail_is_not_asked_for_and_waits_with_its_reason(ti
     till.build_execution()
     assert till.build_safe() is not None
     assert till.withdrawal(large.id).state == "signing"
-    till.outside.paux.do(till.outside.payer, "unpause")
+    till.outside.paux.do(till.outside.payer, "setPaused", False)
     assert till.build_safe() is not None
     assert till.withdrawal(stopped.id).state == "signing"
 
@@ -155,7 +156,7 @@ def test_fault_23_an_execution_whose_call_fails_uses_no_nonce_and_the_same_bytes
     first = till.build_execution()
     assert first is not None
     assert till.sign_execution() == [first]
-    till.outside.paux.do(till.outside.payer, "pause")
+    till.outside.paux.do(till.outside.payer, "setPaused", True)
     till.broadcast_execution()
     till.mine()
     till.track()
@@ -167,7 +168,7 @@ def test_fault_23_an_execution_whose_call_fails_uses_no_nonce_and_the_same_bytes
     till.try_again_now()
     assert till.build_execution() is None, "tried on the node first"
     assert "execution.waits" in till.alerts()
-    till.outside.paux.do(till.outside.payer, "unpause")
+    till.outside.paux.do(till.outside.payer, "setPaused", False)
     till.try_again_now()
     second = till.send_execution()
     assert second != first
@@ -263,3 +264,80 @@ def test_what_is_given_up_is_asked_of_no_owner_any_more(till: SafeTill) -> None:
     till.bring(old, "warm-b")
     assert till.transaction(old).state == "contested"
     assert till.build_execution() is None
+
+
+def test_a_cancelled_payment_frees_its_hold_once_the_nonce_is_used_by_nothing(till: SafeTill) -> None:
+    paid, old = complete(till)
+    nothing = till.cancel(old)
+    message = till.message(nothing)
+    assert (message.tx.to, message.tx.value_wei, message.tx.data) == (message.safe, 0, b"")
+    assert message.tx.nonce == till.message(old).tx.nonce
+    assert till.collect() == [nothing], "the owners' signers know a cancellation"
+    till.send_execution()
+    till.mine()
+    till.track()
+    assert till.withdrawal(paid.id).state == "broadcast", "not final yet"
+    till.settle()
+    assert till.withdrawal(paid.id).state == "failed"
+    assert till.transaction(nothing).state == "final"
+    assert till.balance("alice", "frozen") == 0
+    assert till.has(paid.destination) == 0
+    assert till.in_wallet(VAULT) == FUNDED
+
+
+def test_a_nonce_that_was_refused_below_complete_ones_goes_to_the_next_or_to_nothing(till: SafeTill) -> None:
+    """Fault 21 of a Safe: a hole at its head stops all that owners have signed after it."""
+    refused, first = built(till)
+    later, second = complete_second(till)
+    till.refuse_all(first)
+    assert till.withdrawal(refused.id).state == "queued"
+    assert till.build_execution() is None, "the second has to wait for a nonce that nobody uses"
+    filler = till.fill_safe()
+    assert filler is not None
+    assert till.message(filler).tx.nonce == 0
+    assert till.fill_safe() is None
+    assert till.collect() == [filler]
+    till.send_execution()
+    till.mine()
+    till.track()
+    till.send_execution()
+    till.settle()
+    assert till.withdrawal(later.id).state == "settled"
+    assert till.transaction(second).state == "final"
+
+
+def complete_second(till: SafeTill) -> tuple[Any, UUID]:
+    """A further payment, of which the first owners' signatures are brought by hand."""
+    withdrawal, transaction = built(till, LARGE["ETH"] + 1)
+    for owner in ("warm-a", "warm-b"):
+        till.bring(transaction, owner)
+    return withdrawal, transaction
+
+
+def test_what_a_halt_stops_is_not_carried_out_and_goes_on_when_it_is_lifted(till: SafeTill) -> None:
+    paid, _ = complete(till)
+    with till.admin.transaction() as tx:
+        halts.halt(tx, halts.ALL, "the test wants it")
+    assert till.build_execution() is None
+    till.lift_halt()
+    till.send_execution()
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+
+
+def test_a_gas_payer_without_money_waits_says_so_and_goes_on_with_it(till: SafeTill) -> None:
+    till.anvil.rpc("anvil_setBalance", till.gas.record.address, "0x0")
+    till.finalize()
+    till.enforce()
+    till.lift_halt()
+    paid, _ = complete(till)
+    assert till.build_execution() is None
+    assert "execution.waits" in till.alerts()
+    [row] = till.query("SELECT last_error FROM transactions WHERE keyset = %s", VAULT)
+    assert row["last_error"].startswith("insufficient-gas")
+    till.anvil.rpc("anvil_setBalance", till.gas.record.address, hex(ETHER // 2))
+    till.finalize()
+    till.try_again_now()
+    till.send_execution()
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
