@@ -1,4 +1,4 @@
-"""Approvals of payments: what makes one count, and whether those that count are enough. Pure.
+"""Approvals of payments and refills: what makes one count, and whether those that count are enough. Pure.
 
 Online side and signers judge by this alike. Somebody approves one intent under one version of the policy, for one of
 the groups that the rules ask for, until a time. The initiator never counts, nobody counts twice, and one rejection
@@ -47,13 +47,16 @@ def _kind(approver: Approver) -> str:
     return "an Ed25519 key" if isinstance(approver.key, str) else "a passkey"
 
 
-def objections(approval: Approval, intent: Intent, order: Order, bundle: Bundle, *, now: int) -> list[Reason]:
+def objections(
+    approval: Approval, intent: Intent, order: Order | None, bundle: Bundle, *, now: int
+) -> list[Reason]:
     """Why an approval or a rejection does not count, its signature aside; nothing if it does.
 
     Args:
         approval: for this intent.
-        intent: of the payment.
-        order: that the intent carries out; its caller is the initiator.
+        intent: of the payment or refill.
+        order: that the intent carries out; its caller is the initiator. None for the house's own, which nobody has
+            initiated.
         bundle: the one in force; the approver must be in it.
         now: UNIX seconds.
     """
@@ -68,7 +71,7 @@ def objections(approval: Approval, intent: Intent, order: Order, bundle: Bundle,
         reasons.append(Reason("approval-group", f"{approver.id} is not of the group {approval.group}"))
     if now >= approver.not_after:
         reasons.append(Reason("approval-ended", f"approver {approver.id} ended at {approver.not_after}"))
-    if initiated(order, approver, bundle):
+    if order is not None and initiated(order, approver, bundle):
         reasons.append(Reason("approval-own", f"{approver.id} has given the order of {intent.id}"))
     if approval.policy_version != intent.policy_version:
         told = f"{who} was given under version {approval.policy_version}, not {intent.policy_version}"

@@ -1,4 +1,4 @@
-"""What an order says itself, as facts: the same for the online side and for signers, for its caller has signed it."""
+"""What orders and intents of the house say themselves, as facts: the same for the online side and for signers."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from policies.facts import Facts, Operation
-from policies.intent import Context, Order
+from policies.bundle import Bundle
+from policies.facts import HOUSE, Facts, Operation, Ownership
+from policies.intent import Context, Intent, Order
+from policies.values import value_of
 
 
 def facts_of(order: Order, /, *, now: int, **known: Any) -> Facts:
@@ -37,6 +39,32 @@ def facts_of(order: Order, /, *, now: int, **known: Any) -> Facts:
         password_age_seconds=_age(context.password_changed_at, now),
         mfa_age_seconds=_age(context.mfa_changed_at, now),
         mfa_methods=None if isinstance(methods, UnsetType) else frozenset(methods),
+        **known,
+    )
+
+
+def facts_of_refill(intent: Intent, bundle: Bundle, /, *, now: int, **known: Any) -> Facts:
+    """The facts of a refill that its intent and the bundle give; others are unknown, but those that the caller knows.
+
+    Args:
+        intent: of a refill, whose destination was found to be an address of the house.
+        bundle: knows prices.
+        now: UNIX seconds.
+        known: more facts by their names, none of those.
+    """
+    return Facts(
+        operation=Operation.REFILL,
+        now=now,
+        id=intent.id,
+        chain=intent.chain,
+        asset=intent.asset,
+        units=intent.units,
+        value=value_of(bundle, intent.asset, intent.units),
+        source=intent.keyset,
+        destination=intent.destination,
+        ownership=Ownership.HOUSE,
+        customer=HOUSE,
+        initiator=HOUSE,
         **known,
     )
 

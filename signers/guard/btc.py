@@ -7,9 +7,8 @@ from typing import Final
 from chains.btc.hd import AccountKey, Origin
 from chains.btc.script import key_script
 from policies.bundle import BitcoinKeyset, NetworkEntry, WalletEntry
-from policies.intent import Kind
 from signers.guard.btc_scripts import KeysetScripts
-from signers.guard.btc_shape import BitcoinUnsigned, check_network, decoded, find, unsigned_of
+from signers.guard.btc_shape import KINDS, BitcoinUnsigned, check_network, decoded, find, unsigned_of
 from signers.guard.examined import Findings, Grounds, Unreadable
 from signers.keys.keyset import BitcoinKeysetRecord
 from signers.ports import SignRequest
@@ -23,7 +22,7 @@ class BitcoinRules:
         account: its account public key.
     """
 
-    kinds: Final = frozenset({Kind.PAYMENT, Kind.CONSOLIDATION, Kind.ROTATION})
+    kinds: Final = KINDS
 
     def __init__(self, record: BitcoinKeysetRecord, account: AccountKey) -> None:
         self._record, self._own = record, KeysetScripts(Origin.parse(record.origin), account)

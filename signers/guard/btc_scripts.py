@@ -11,7 +11,7 @@ from chains.btc.multisig import Multisig, agreed_multisig_address, parse_multisi
 from chains.btc.network import NETWORKS
 from chains.btc.psbt import KeyOrigin
 from chains.errors import InvalidValue
-from policies.bundle import BitcoinKeyset, BitcoinVault, Bundle, Tier
+from policies.bundle import BitcoinKeyset, BitcoinVault, Bundle, Tier, WalletEntry
 from signers.keys.keyset import NetworkName
 
 Place = tuple[int, int]
@@ -105,6 +105,13 @@ def vault_scripts(vault: BitcoinVault, network: NetworkName) -> VaultScripts:
     return VaultScripts(wallet)
 
 
+def scripts_of(wallet: WalletEntry, network: NetworkName) -> WalletScripts | None:
+    """Scripts of a wallet of the bundle; None if it is not on Bitcoin. Raises InvalidValue, DerivationDisagreement."""
+    if isinstance(wallet, BitcoinKeyset):
+        return keyset_scripts(wallet, network)
+    return vault_scripts(wallet, network) if isinstance(wallet, BitcoinVault) else None
+
+
 def active_scripts(bundle: Bundle, chain: str, tier: Tier, network: NetworkName) -> WalletScripts:
     """Scripts of the one active key-set or vault of a tier on a chain.
 
@@ -112,11 +119,9 @@ def active_scripts(bundle: Bundle, chain: str, tier: Tier, network: NetworkName)
         InvalidValue: there is none, or it is malformed.
         DerivationDisagreement: two implementations derive different addresses from it.
     """
-    for wallet in (*bundle.keysets, *bundle.vaults):
-        if (wallet.chain, wallet.tier, wallet.state) != (chain, tier, "active"):
-            continue
-        if isinstance(wallet, BitcoinKeyset):
-            return keyset_scripts(wallet, network)
-        if isinstance(wallet, BitcoinVault):
-            return vault_scripts(wallet, network)
+    for wallet in bundle.wallets:
+        if (wallet.chain, wallet.tier, wallet.state) == (chain, tier, "active"):
+            scripts = scripts_of(wallet, network)
+            if scripts is not None:
+                return scripts
     raise InvalidValue(f"the bundle has no active {tier} wallet on {chain}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -25,12 +26,15 @@ from chains.btc.script import (
 from chains.errors import DerivationDisagreement, InvalidValue
 from policies.bundle import BitcoinNetwork, NetworkEntry
 from policies.intent import Intent, Kind
+from signers.guard.btc_refill import refilled
 from signers.guard.btc_scripts import Place, WalletScripts, active_scripts
-from signers.guard.examined import Findings, Grounds, Reach, Unreadable, Unsigned
+from signers.guard.examined import Findings, Grounds, Reach, Unreadable, Unsigned, refills_of
 from signers.guard.orders import written_otherwise
 from signers.keys.keyset import NetworkName
 from signers.ports import Reason, SignRequest
 
+KINDS: Final = frozenset({Kind.PAYMENT, Kind.REFILL, Kind.CONSOLIDATION, Kind.CANCELLATION, Kind.ROTATION})
+"""What wallets on Bitcoin sign."""
 MAX_CHANGE_AHEAD: Final = 1_000
 """How far a change index may be beyond the highest this signer has signed: what recovery will scan."""
 MAX_CHANGE_OUTPUTS: Final = 1
@@ -41,6 +45,8 @@ LOWEST_SEQUENCE: Final = 0x8000_0000
 """Below it, BIP68 would read a relative lock."""
 HIGHEST_SEQUENCE: Final = 0xFFFF_FFFD
 """Above it, a transaction does not signal replaceability (BIP125)."""
+_TO_ITSELF: Final = frozenset({Kind.CONSOLIDATION, Kind.CANCELLATION})
+"""What moves all of some coins to one change address. Of a cancellation they are coins of what it makes unusable."""
 _TX_BASE_WU: Final = (4 + 4) * WITNESS_SCALE + 2
 """Version, locktime, segwit marker and flag."""
 
@@ -103,15 +109,17 @@ def find(
     if Kind.ROTATION in grounds.kinds:
         reasons += _rotation_reasons(request, psbt, grounds, name)
         return Findings(Reach(-1, 0, "change-index"), frozenset(), reasons)
-    change, objections = output_reasons(request, psbt, own, name)
+    refills, target, objections = refilled(refills_of(request), psbt, grounds, name)
     reasons += objections
-    if Kind.CONSOLIDATION in grounds.kinds:
+    change, objections = output_reasons(request, psbt, own, name, refills)
+    reasons += objections
+    if grounds.kinds & _TO_ITSELF:
         named = {intent.destination for intent in request.intents}
         if len(psbt.tx.outputs) != 1 or {own.address(1, index) for index in change} != named:
-            reasons.append(
-                Reason("consolidation-output", "a consolidation pays all to the change address it names")
-            )
-    return Findings(Reach(max(change, default=-1), MAX_CHANGE_AHEAD, "change-index"), frozenset(), reasons)
+            told = f"a {min(grounds.kinds)} pays all to the change address it names"
+            reasons.append(Reason("consolidation-output", told))
+    reach = Reach(max(change, default=-1), MAX_CHANGE_AHEAD, "change-index")
+    return Findings(reach, frozenset(), reasons, target)
 
 
 def shape_reasons(psbt: ParsedPsbt) -> list[Reason]:
@@ -152,9 +160,20 @@ def _input_wu(psbt: ParsedPsbt, number: int) -> int:
 
 
 def output_reasons(
-    request: SignRequest, psbt: ParsedPsbt, own: WalletScripts, name: NetworkName
+    request: SignRequest,
+    psbt: ParsedPsbt,
+    own: WalletScripts,
+    name: NetworkName,
+    refills: Collection[int],
 ) -> tuple[list[int], list[Reason]]:
     """Every output is change of ours or pays exactly one intent; every payment is paid exactly once.
+
+    Args:
+        request: its intents.
+        psbt: the transaction.
+        own: scripts of the wallet that is to sign.
+        name: the network.
+        refills: numbers of outputs that were found to be a refill's.
 
     Returns:
         The change indexes, and the objections.
@@ -162,6 +181,8 @@ def output_reasons(
     wanted, reasons = _wanted(request, name)
     change: list[int] = []
     for number, (output, keys) in enumerate(zip(psbt.tx.outputs, psbt.output_keys, strict=True)):
+        if number in refills:
+            continue
         if keys or psbt.output_scripts[number] is not None:
             place = own.place(keys)
             if place is None or place[0] != 1 or own.script(*place) != output.script:

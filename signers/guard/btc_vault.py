@@ -13,9 +13,8 @@ from chains.btc.multisig_script import MultisigScript
 from chains.btc.psbt import ParsedPsbt
 from chains.errors import DerivationDisagreement, InvalidValue
 from policies.bundle import BitcoinVault, NetworkEntry, WalletEntry
-from policies.intent import Kind
 from signers.guard.btc_scripts import Place, vault_scripts
-from signers.guard.btc_shape import BitcoinUnsigned, check_network, decoded, find, unsigned_of
+from signers.guard.btc_shape import KINDS, BitcoinUnsigned, check_network, decoded, find, unsigned_of
 from signers.guard.examined import Findings, Grounds, Unreadable
 from signers.keys.keyset import BitcoinCosignerRecord
 from signers.ports import Reason, SignRequest
@@ -29,7 +28,7 @@ class BitcoinVaultRules:
         account: its account public key.
     """
 
-    kinds: Final = frozenset({Kind.PAYMENT, Kind.CONSOLIDATION, Kind.ROTATION})
+    kinds: Final = KINDS
 
     def __init__(self, record: BitcoinCosignerRecord, account: BranchKeys) -> None:
         self._record, self._account, self._origin = record, account, Origin.parse(record.origin)

@@ -1,6 +1,6 @@
-"""What comes with payments beside their orders: approvals of people and verdicts of a verifier. Pure.
+"""What comes with payments and refills beside orders: approvals of people and verdicts of a verifier. Pure.
 
-Here each piece finds its payment, and signatures are checked. Whether a piece counts, and whether there are enough, is
+Here each piece finds its intent, and signatures are checked. Whether a piece counts, and whether there are enough, is
 asked where the policy is (`signers.guard.policy`).
 """
 
@@ -13,7 +13,7 @@ from typing import Literal, Protocol, TypeVar
 from policies import approvals
 from policies.bundle import Bundle
 from policies.canonical import BadSignature
-from policies.intent import Approval, Intent, SignedApproval, Verdict
+from policies.intent import Approval, Intent, Kind, SignedApproval, Verdict
 from signers.guard.examined import Evidenced
 from signers.ports import Reason, SignRequest
 
@@ -28,12 +28,13 @@ class _Signed(Protocol):
 def evidenced(
     request: SignRequest, payments: Mapping[str, Intent]
 ) -> tuple[tuple[Evidenced, ...], list[Reason]]:
-    """Each payment with its order and what was said of it; and objections to pieces that are of none of them, or repeat
-    another: somebody has mixed things up or tries something. So what is left is bounded, and so are its signatures.
+    """Each payment or refill with its order and what was said of it; and objections to pieces that are of none of them,
+    or repeat another: somebody has mixed things up or tries something. So what is left is bounded, and so are its
+    signatures.
 
     Args:
         request: what is asked for.
-        payments: its payments by their digests.
+        payments: its payments and refills by their digests.
     """
     evidence, reasons = request.evidence, list[Reason]()
     orders = {signed.order.id: signed.order for signed in evidence.orders}
@@ -43,25 +44,25 @@ def evidenced(
         problem = _placed(approval.approver, approval, approval.intent, payments, approved)
         told = f"the approval of {approval.approver}"
         if problem == "stray":
-            reasons.append(Reason("stray-approval", f"{told} is for no payment of this request"))
+            reasons.append(Reason("stray-approval", f"{told} is for no payment or refill of this request"))
         elif problem == "repeated":
             reasons.append(Reason("approval-repeated", f"{told} comes twice: one of each person counts"))
     for verdict in (each.verdict for each in evidence.verdicts):
         problem = _placed(verdict.verifier, verdict, verdict.intent, payments, found)
         told = f"the verdict of {verdict.verifier}"
         if problem == "stray":
-            reasons.append(Reason("stray-verdict", f"{told} is for no payment of this request"))
+            reasons.append(Reason("stray-verdict", f"{told} is for no payment or refill of this request"))
         elif problem == "repeated":
             reasons.append(Reason("verdict-repeated", f"{told} comes twice"))
     each = tuple(
         Evidenced(
             intent,
-            orders[intent.id],
+            orders.get(intent.id),
             tuple(approved[digest].values()) if digest in approved else (),
             tuple(found[digest].values()) if digest in found else (),
         )
         for digest, intent in payments.items()
-        if intent.id in orders
+        if intent.id in orders or intent.kind is Kind.REFILL
     )
     return each, reasons
 

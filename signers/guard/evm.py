@@ -26,6 +26,7 @@ from signers.guard.evm_calls import (
     refusal,
     token_contracts,
     transfer_reasons,
+    wanted_refills,
     wanted_transfers,
 )
 from signers.guard.evm_tx import (
@@ -38,6 +39,7 @@ from signers.guard.evm_tx import (
 )
 from signers.guard.examined import Findings, Grounds, Unreadable
 from signers.guard.gas_payer import fill_reasons
+from signers.guard.refills import refill_of
 from signers.guard.safe import rotation_reasons
 from signers.keys.keyset import EvmKeysetRecord
 from signers.ports import Reason, SignRequest
@@ -61,7 +63,7 @@ class EvmRules:
         record: the signer's own record of the key-set.
     """
 
-    kinds: Final = frozenset({Kind.PAYMENT, Kind.SWEEP, Kind.NONCE_FILL, Kind.ROTATION})
+    kinds: Final = frozenset({Kind.PAYMENT, Kind.SWEEP, Kind.NONCE_FILL, Kind.ROTATION, Kind.REFILL})
 
     def __init__(self, record: EvmKeysetRecord) -> None:
         self._record, self._address = record, raw_address(record.address)
@@ -93,6 +95,9 @@ class EvmRules:
         wanted, objections = wanted_transfers(request, ours, grounds.bundle, tokens)
         reasons += objections
         deposits: frozenset[int] = frozenset()
+        target, objections = refill_of(request, grounds)
+        reasons += objections
+        wanted += wanted_refills(request, grounds.bundle)
         try:
             call = self._call(request, unsigned, grounds, tokens)
         except Unreadable as unknown:
@@ -102,7 +107,7 @@ class EvmRules:
             reasons += call.reasons
             reasons += gas_reasons(tx, call.gas_cap)
             reasons += transfer_reasons(Counter(call.transfers), wanted)
-        return Findings(nonce_reach(tx), deposits, reasons)
+        return Findings(nonce_reach(tx), deposits, reasons, target)
 
     def _call(
         self, request: SignRequest, unsigned: EvmUnsigned, grounds: Grounds, tokens: Collection[bytes]
@@ -115,6 +120,9 @@ class EvmRules:
         gas, kinds = network.gas_caps, grounds.kinds
         if kinds == {Kind.PAYMENT}:
             return _payment(tx, keyset, gas, tokens)
+        if kinds == {Kind.REFILL}:
+            moved = money_transfer(tx.to, tx.value_wei, tx.data, tokens)
+            return _Call(gas.transfer if moved.contract is None else gas.token, (moved,))
         if kinds == {Kind.ROTATION}:
             moved = money_transfer(tx.to, tx.value_wei, tx.data, tokens)
             cap = gas.transfer if moved.contract is None else gas.token

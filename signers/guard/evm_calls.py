@@ -16,7 +16,7 @@ from chains.eth.erc20 import decode_transfer
 from chains.eth.named_calls import named_call
 from policies.bundle import Bundle
 from policies.intent import Kind
-from signers.guard.examined import Unreadable
+from signers.guard.examined import Unreadable, refills_of
 from signers.guard.orders import written_otherwise
 from signers.ports import Reason, SignRequest
 
@@ -109,6 +109,19 @@ def wanted_transfers(
         contract = bundle.asset(intent.asset).contract
         wanted[Transfer(listed(contract) if contract else None, to.script, intent.units)] += 1
     return wanted, reasons
+
+
+def wanted_refills(request: SignRequest, bundle: Bundle) -> Counter[Transfer]:
+    """What the refills ask for, whoever is at their destination."""
+    wanted: Counter[Transfer] = Counter()
+    for intent in refills_of(request):
+        try:
+            to = parse_address(intent.destination, request.chain)
+            contract = bundle.asset(intent.asset).contract
+        except InvalidValue:
+            continue  # whose address and which asset it is, others ask: no transfer is wanted
+        wanted[Transfer(listed(contract) if contract else None, to.script, intent.units)] += 1
+    return wanted
 
 
 def transfer_reasons(paid: Counter[Transfer], wanted: Counter[Transfer]) -> list[Reason]:

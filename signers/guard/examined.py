@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Generic, Protocol, TypeVar
 
 from chains.errors import PermanentError
-from policies.bundle import Breaker, Bundle, NetworkEntry, TierCap, WalletEntry
+from policies.bundle import Breaker, Bundle, NetworkEntry, Tier, TierCap, WalletEntry
 from policies.intent import Approval, Intent, Kind, Order, Verdict
 from policies.statements import Freeze
 from signers.guard.history import Past
@@ -88,10 +88,11 @@ class JournalView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Evidenced:
-    """One payment with its order and all that was said of it by people and verifiers."""
+    """One payment or refill with its order and all that was said of it by people and verifiers."""
 
     intent: Intent
-    order: Order
+    order: Order | None
+    """None of a refill."""
     approvals: tuple[Approval, ...]
     """One of each person; their signatures were checked where the bundle names the approver."""
     verdicts: tuple[Verdict, ...]
@@ -126,7 +127,8 @@ class Grounds:
     wallet: WalletEntry
     """The key-set or vault that is to sign."""
     caps: tuple[TierCap, ...]
-    """Caps of the tier for all assets involved; the native asset is first. None for a rotation, which pays nobody."""
+    """Caps of the tier for all assets involved; the native asset is first. None for a rotation, which pays nobody. Of a
+    refill those that there are: what flows to a colder tier needs none for its asset."""
     breaker: Breaker | None
     """The limit over all assets that a hot key-set is under; None for vaults and rotations."""
     held: Collection[str]
@@ -146,6 +148,18 @@ class Reach:
 
 
 @dataclass(frozen=True, slots=True)
+class Target:
+    """The wallet of the house that a refill goes to."""
+
+    wallet: str
+    tier: Tier
+    index: int | None
+    """Of its change address, on Bitcoin."""
+    upwards: bool
+    """To where people look less: a hotter tier, or the gas payer. Then it counts like a payment."""
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """What a family says about a transaction."""
 
@@ -153,6 +167,8 @@ class Findings:
     deposits: frozenset[int]
     """Indexes of deposit addresses that it collects from: each must have been attested by this signer."""
     reasons: list[Reason]
+    target: Target | None = None
+    """Of a refill; None where it goes to none."""
 
 
 class FamilyRules(Protocol[U]):
@@ -186,11 +202,13 @@ class Examined(Generic[U]):
     fee_group: str
     """Key under which the fee counts: all transactions of one set of intents exclude each other."""
     paid: Mapping[str, tuple[tuple[str, int], ...]] = field(default_factory=dict)
-    """By asset, intent id and base units of all payments."""
+    """By asset, intent id and base units of all payments, and of refills that count like them."""
     value: tuple[tuple[str, int], ...] = ()
     """What counts under the breaker: intent ids and the fee group, each with its value in the bundle's unit."""
     evidence: tuple[Evidenced, ...] = ()
-    """Of each payment, as far as its order is there."""
+    """Of each payment, as far as its order is there, and of a refill."""
+    target: Target | None = None
+    """Of a refill."""
 
     @property
     def breaker(self) -> Breaker | None:
@@ -208,13 +226,18 @@ class Examined(Generic[U]):
         return f"{self.grounds.wallet.tier}|{self.request.chain}"
 
     def payments(self, asset: str) -> tuple[tuple[str, int], ...]:
-        """Intent id and base units of all payments of an asset."""
+        """Intent id and base units of all payments of an asset, and of refills that count like them."""
         return self.paid.get(asset, ())
 
 
 def fee_group(intent_ids: Iterable[str]) -> str:
     """The key of a set of intents (64 hex digits)."""
     return hashlib.sha256("\n".join(sorted(intent_ids)).encode()).hexdigest()
+
+
+def refills_of(request: SignRequest) -> list[Intent]:
+    """The request's refills."""
+    return [intent for intent in request.intents if intent.kind is Kind.REFILL]
 
 
 def payments_of(request: SignRequest) -> list[Intent]:

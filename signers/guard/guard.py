@@ -23,16 +23,19 @@ from signers.guard.examined import (
     FamilyRules,
     Grounds,
     JournalView,
+    Target,
     U,
     Unreadable,
     Unsigned,
     fee_group,
     payments_of,
+    refills_of,
 )
 from signers.guard.limits import cap_reasons, fee_reasons, value_of, window_reasons
 from signers.guard.orders import handover_reasons, intent_reasons, moved_reasons
 from signers.guard.policy import Count, judge
-from signers.guard.states import Freezes, freeze_reasons, state_reasons, withheld
+from signers.guard.refills import reach_reasons, refill_reasons
+from signers.guard.states import Freezes, freeze_reasons, state_reasons, target_freezes, withheld
 from signers.ports import Reason, SignRequest
 
 
@@ -77,8 +80,8 @@ def examine(
     digests = _digests(request)
     if len(digests) != len(request.intents):
         return Examination(None, (Reason("intent-repeated", "an intent is listed twice"),))
-    payments = payments_of(request)
-    by_digest = {digests[intent.id]: intent for intent in payments}
+    payments, refills = payments_of(request), refills_of(request)
+    by_digest = {digests[intent.id]: intent for intent in (*payments, *refills)}
     group = fee_group(digests)
     reasons = state_reasons(grounds.wallet.state, grounds.kinds)
     if now >= bundle.expires_at:
@@ -88,18 +91,30 @@ def examine(
     reasons += intent_reasons(request, grounds, rules.kinds, now=now)
     reasons += fee_reasons(request, payments, unsigned, grounds.network)
     reasons += cap_reasons(payments, grounds)
+    reasons += refill_reasons(refills, findings.target, grounds)
+    counted = [*payments, *(refills if findings.target is not None and findings.target.upwards else ())]
     evidence, stray = evidenced(request, by_digest)
     reasons += stray
-    value, objections = value_of(payments, (group, unsigned.fee_units), grounds)
+    value, objections = value_of(counted, (group, unsigned.fee_units), grounds)
     reasons += objections
     if not reasons:
         # Last, as each signature costs as much as all the rest for its order.
         reasons += signature_reasons(request, bundle)
     paid: dict[str, tuple[tuple[str, int], ...]] = {
-        cap.asset: tuple((i.id, i.units) for i in payments if i.asset == cap.asset) for cap in grounds.caps
+        cap.asset: tuple((i.id, i.units) for i in counted if i.asset == cap.asset) for cap in grounds.caps
     }
     examined = Examined(
-        request, unsigned, grounds, findings.reach, findings.deposits, digests, group, paid, value, evidence
+        request=request,
+        unsigned=unsigned,
+        grounds=grounds,
+        reach=findings.reach,
+        deposits=findings.deposits,
+        digests=digests,
+        fee_group=group,
+        paid=paid,
+        value=value,
+        evidence=evidence,
+        target=findings.target,
     )
     return Examination(examined, tuple(reasons))
 
@@ -148,11 +163,13 @@ def admit(
         if _of_another_keyset(request):
             told = f"{content} was signed by another key-set than {request.keyset}"
             return (Reason("wrong-keyset", told),)
-        check_released(request, examined.unsigned, bundle, view)
+        check_released(request, examined.unsigned, bundle, view, target=examined.target)
         return Again()
     reasons = list(objections)
     reasons += freeze_reasons(request, examined.unsigned, bundle, view)
+    reasons += target_freezes(examined.target, view)
     reasons += _journal_reasons(examined, view)
+    reasons += reach_reasons(examined, view)
     reasons += handover_reasons(request, examined.grounds, view)
     reasons += moved_reasons(request, examined.grounds, view)
     judged = judge(examined, view, now=now)
@@ -161,9 +178,19 @@ def admit(
     return tuple(reasons) or New(judged.counts)
 
 
-def check_released(request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: Freezes) -> None:
-    """Raises Withheld where what was journaled must not be given out now."""
-    why = withheld(request, unsigned, bundle, view)
+def check_released(
+    request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: Freezes, *, target: Target | None = None
+) -> None:
+    """Raises Withheld where what was journaled must not be given out now.
+
+    Args:
+        request: what is asked for.
+        unsigned: its transaction.
+        bundle: the pinned bundle.
+        view: knows the freezes.
+        target: of a refill, as far as it is known.
+    """
+    why = withheld(request, unsigned, bundle, view, target)
     if why:
         raise Withheld(f"it was signed, and is not given out now: {why}")
 
@@ -192,6 +219,10 @@ def _grounds(request: SignRequest, bundle: Bundle, rules: FamilyRules[U], held: 
         # What rescues money must not wait until a window that a thief has filled is empty again.
         return Grounds(bundle, network, kinds, wallet, (), None, held)
     assets = [network.native_asset, *sorted({i.asset for i in request.intents} - {network.native_asset})]
+    listed = {cap.asset for cap in bundle.caps if cap.tier == wallet.tier}
+    if kinds == {Kind.REFILL}:
+        # What flows to a colder tier needs no cap for its asset; whether this does, its bytes tell.
+        assets = [asset for asset in assets if asset in listed or asset == network.native_asset]
     try:
         caps = tuple(bundle.cap(wallet.tier, asset) for asset in assets)
     except InvalidValue as error:

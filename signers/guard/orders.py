@@ -21,7 +21,8 @@ ORDER_SCOPE: Final = "withdrawals:sign"
 def intent_reasons(
     request: SignRequest, grounds: Grounds, kinds: Container[Kind], *, now: int
 ) -> list[Reason]:
-    """Every intent is a payment that carries out exactly one order, or the one intent of the house's own.
+    """Every intent is a payment that carries out exactly one order, or the one intent of the house's own. What a refill
+    moves is looked at elsewhere.
 
     Args:
         request: what is asked for.
@@ -47,6 +48,9 @@ def intent_reasons(
             reasons.append(Reason("kind-not-supported", f"{intent.kind}: not signed by {wallet.id}"))
         elif intent.kind is Kind.PAYMENT:
             reasons += book.payment_reasons(intent, orders.get(intent.id))
+        elif intent.kind is Kind.REFILL:
+            if intent.order is not None:
+                reasons.append(Reason("house-intent", f"refill {intent.id} carries out no order"))
         elif (intent.order, intent.amount, intent.asset) != (None, "0", native):
             reasons.append(
                 Reason("house-intent", f"{intent.kind} {intent.id} has no order, no amount, the native asset")

@@ -1,4 +1,4 @@
-"""What the bundle's policy asks of payments, as far as a signer can know it. Pure.
+"""What the bundle's policy asks of payments and refills, as far as a signer can know it. Pure.
 
 A signer takes nobody's word for a fact. It knows orders, which their callers have signed with all they say of customer
 and session; since when it has itself seen order and destination; approvals and verdicts; what it signed before; its own
@@ -20,10 +20,10 @@ from policies.decision import LimitKey
 from policies.engine import Demands, nobody_asked
 from policies.facts import GENUINE, Facts, Ownership
 from policies.intent import Order
-from policies.ordered import facts_of
+from policies.ordered import facts_of, facts_of_refill
 from policies.rules import Approvals, Limit
 from policies.values import value_of
-from signers.guard.examined import Evidenced, Examined, Exposure, Grounds, JournalView
+from signers.guard.examined import Evidenced, Examined, Exposure, JournalView
 from signers.ports import Reason
 
 MAX_VERDICT_SECONDS: Final = 10 * 60
@@ -50,7 +50,7 @@ class Judged:
 
 
 def judge(examined: Examined[Any], view: JournalView, *, now: int) -> Judged:
-    """Ask the policy about every payment that is not in the journal yet.
+    """Ask the policy about every payment or refill that is not in the journal yet.
 
     A replacement carries intents that were signed before: what people and verifier said then still holds, as at most
     one of all versions can pay. So only the windows are looked at again for it.
@@ -65,19 +65,25 @@ def judge(examined: Examined[Any], view: JournalView, *, now: int) -> Judged:
     windows: dict[tuple[LimitKey, Limit], list[tuple[str, int]]] = defaultdict(list)
     bundle, wallet = examined.grounds.bundle, examined.grounds.wallet
     for payment in examined.evidence:
-        facts = known_facts(payment.order, bundle, wallet.id, view, now=now)
+        facts = _facts(payment, bundle, wallet.id, view, now)
         try:
             demands = engine_of(bundle).demands(facts, wallet.tier)
         except Exception as error:  # noqa: BLE001 - an erring rule refuses; anything else would be an open door
             reasons.append(Reason("policy-failed", f"{payment.intent.id}: {type(error).__name__}"))
             continue
         if view.intent_digest(payment.intent.id) is None:
-            reasons += _objections(payment, demands, examined.grounds, view, now)
+            reasons += _objections(payment, demands, examined, view, now)
         for key, limit, amount in demands.limits:
             windows[key, limit].append((payment.intent.id, amount))
             counts.append(Count(scope_of(key, limit), payment.intent.id, amount))
     reasons += _windows(windows, view, now)
     return Judged(tuple(reasons), tuple(counts))
+
+
+def _facts(payment: Evidenced, bundle: Bundle, wallet: str, view: JournalView, now: int) -> Facts:
+    if payment.order is None:
+        return facts_of_refill(payment.intent, bundle, now=now)
+    return known_facts(payment.order, bundle, wallet, view, now=now)
 
 
 def known_facts(order: Order, bundle: Bundle, wallet: str, view: JournalView, *, now: int) -> Facts:
@@ -101,22 +107,32 @@ def scope_of(key: LimitKey, limit: Limit) -> str:
 
 
 def _objections(
-    payment: Evidenced, demands: Demands, grounds: Grounds, view: JournalView, now: int
+    payment: Evidenced, demands: Demands, examined: Examined[Any], view: JournalView, now: int
 ) -> Iterator[Reason]:
-    """What stands against a payment that was not signed before."""
+    """What stands against a payment or refill that was not signed before."""
+    grounds, target = examined.grounds, examined.target
     intent, tier = payment.intent, grounds.wallet.tier
+    refills = payment.order is None
     for reason in demands.refusals:
         young = reason.code == "policy-denied" and reason.rule in _about_age(grounds.bundle)
         detail = f"{intent.id}, rule {reason.rule}: {reason.detail}"
         # Told apart, as a genuine order that is announced now helps later.
         yield Reason("destination-too-young", detail) if young else Reason(reason.code, detail)
-    if tier != "hot" and nobody_asked(demands.approvals):
+    # Somebody is asked about all that vaults pay, and about all of theirs that gets hotter.
+    leaves = not refills or target is None or target.upwards
+    if tier != "hot" and leaves and nobody_asked(demands.approvals):
         yield Reason("no-requirement", f"the policy asks nobody about {tier} {intent.asset}: none is paid")
     yield from _approval_objections(payment, demands.approvals, grounds.bundle, now)
     yield from _verdict_objections(
-        payment, grounds.bundle, now, wanted="always" if demands.verdict or tier != "hot" else "if any"
+        payment,
+        grounds.bundle,
+        now,
+        wanted="always" if demands.verdict or (tier != "hot" and not refills) else "if any",
     )
-    if demands.delay_seconds:
+    if demands.delay_seconds and refills:
+        told = f"{demands.delay_seconds} s are asked for, and no signer knows since when it is wanted"
+        yield Reason("refill-delay", f"refill {intent.id}: {told}")
+    elif demands.delay_seconds:
         known = view.order_since(intent.order or "")
         if known is None or now - known < demands.delay_seconds:
             since = "was never announced to this signer" if known is None else f"is known for {now - known} s"

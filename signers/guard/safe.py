@@ -1,8 +1,8 @@
 """The guard's part for Safes: what their owners sign, and what a gas payer sends for them. Pure.
 
-A Safe moves the native asset or a listed token, once a transaction, and does nothing else: no delegatecall, no
-refund of gas, no call of itself (which is how its owners, threshold, modules, guard and fallback handler change),
-no batch of calls.
+A Safe moves the native asset or a listed token, once a transaction, or does nothing so that its nonce is used, and
+nothing else: no delegatecall, no refund of gas, no call of itself with anything (which is how its owners, threshold,
+modules, guard and fallback handler change), no batch of calls.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from signers.guard.evm_calls import (
     refusal,
     token_contracts,
     transfer_reasons,
+    wanted_refills,
     wanted_transfers,
 )
 from signers.guard.evm_tx import check_evm_network
 from signers.guard.examined import Findings, Grounds, Reach, Unreadable, Unsigned
+from signers.guard.refills import refill_of
 from signers.keys.keyset import SafeOwnerRecord
 from signers.ports import Reason, SignRequest
 
@@ -54,7 +56,7 @@ class SafeRules:
         record: the signer's own record of the owner's key.
     """
 
-    kinds: Final = frozenset({Kind.PAYMENT, Kind.ROTATION})
+    kinds: Final = frozenset({Kind.PAYMENT, Kind.REFILL, Kind.ROTATION, Kind.CANCELLATION})
 
     def __init__(self, record: SafeOwnerRecord) -> None:
         self._record = record
@@ -100,13 +102,37 @@ class SafeRules:
             reasons.append(Reason("wrong-safe", f"{checksummed(message.safe)} is not {vault.address}"))
         tokens = token_contracts(bundle, request.chain)
         wanted, objections = wanted_transfers(request, (vault.address,), bundle, tokens)
-        moved, strange = safe_effect(message.tx, listed(vault.address), tokens)
-        reasons += objections + strange
-        if moved is not None and grounds.kinds == {Kind.ROTATION}:
-            reasons += rotation_reasons(request, moved, grounds)
-        elif moved is not None:
-            reasons += transfer_reasons(Counter([moved]), wanted)
-        return Findings(Reach(message.tx.nonce, MAX_NONCE_AHEAD, "nonce"), frozenset(), reasons)
+        reasons += objections
+        target, objections = refill_of(request, grounds)
+        reasons += objections
+        wanted += wanted_refills(request, bundle)
+        if grounds.kinds == {Kind.CANCELLATION}:
+            reasons += _cancellation_reasons(request, message.tx, vault)
+        else:
+            moved, objections = safe_effect(message.tx, listed(vault.address), tokens)
+            reasons += objections
+            if moved is not None and grounds.kinds == {Kind.ROTATION}:
+                reasons += rotation_reasons(request, moved, grounds)
+            elif moved is not None:
+                reasons += transfer_reasons(Counter([moved]), wanted)
+        reach = Reach(message.tx.nonce, MAX_NONCE_AHEAD, "nonce")
+        return Findings(reach, frozenset(), reasons, target)
+
+
+def cancels(tx: SafeTx, safe: bytes) -> bool:
+    """Whether a Safe's transaction does nothing but use up its nonce: an empty call of the Safe by itself."""
+    return (tx.to, tx.value_wei, tx.data, tx.operation, tx.refunds) == (safe, 0, b"", CALL, False)
+
+
+def _cancellation_reasons(request: SignRequest, tx: SafeTx, vault: EvmVault) -> list[Reason]:
+    """A cancellation is an empty call of the Safe by itself, and is meant to be."""
+    reasons = []
+    if any(intent.destination != vault.address for intent in request.intents):
+        reasons.append(Reason("bad-destination", f"a cancellation is to {vault.address}"))
+    if not cancels(tx, listed(vault.address)):
+        told = "a cancellation calls the Safe itself, with nothing"
+        reasons.append(refusal(tx.data, "unknown-call", told).reason)
+    return reasons
 
 
 def safe_effect(tx: SafeTx, safe: bytes, tokens: Collection[bytes]) -> tuple[Transfer | None, list[Reason]]:
@@ -183,7 +209,8 @@ def execution_reasons(
         execution = decode_execution(tx.data, request.safe_nonce)
     except InvalidValue as error:
         return [*reasons, refusal(tx.data, "unknown-call", str(error)).reason]
-    reasons += safe_effect(execution.tx, tx.to, tokens)[1]
+    if not cancels(execution.tx, tx.to):
+        reasons += safe_effect(execution.tx, tx.to, tokens)[1]
     try:
         signed = owners_of(execution.tx.signing_hash(chain_id, tx.to), execution.signatures)
     except InvalidValue as error:

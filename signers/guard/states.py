@@ -10,7 +10,7 @@ from chains.eth.address import raw_address
 from policies.bundle import Bundle, EvmVault, KeysetEntry, KeyState
 from policies.intent import Intent, Kind
 from policies.statements import Freeze
-from signers.guard.examined import Unsigned
+from signers.guard.examined import Target, Unsigned
 from signers.ports import Reason, SignRequest
 
 NOTHING: Final[frozenset[Kind]] = frozenset()
@@ -57,6 +57,14 @@ def freeze_reasons(request: SignRequest, unsigned: Unsigned, bundle: Bundle, vie
     return [_frozen(freeze) for freeze in freezes if freeze.scope in scopes]
 
 
+def target_freezes(target: Target | None, view: Freezes) -> list[Reason]:
+    """The same for where a refill goes: what is frozen should receive nothing more."""
+    if target is None:
+        return []
+    scopes = {f"wallet:{target.wallet}", f"tier:{target.tier}"}
+    return [_frozen(freeze) for freeze in view.freezes() if freeze.scope in scopes]
+
+
 def attestation_freezes(keyset: KeysetEntry, asset: str, customer: str | None, view: Freezes) -> list[Reason]:
     """The same for an address to be attested: what is frozen should receive nothing more."""
     scopes = {
@@ -70,7 +78,9 @@ def attestation_freezes(keyset: KeysetEntry, asset: str, customer: str | None, v
     return [_frozen(freeze) for freeze in view.freezes() if freeze.scope in scopes]
 
 
-def withheld(request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: Freezes) -> str:
+def withheld(
+    request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: Freezes, target: Target | None
+) -> str:
     """Why signatures of a journaled transaction are not given out again; empty if they are.
 
     They may be out already, so this is no refusal: nobody may conclude that the transaction can't confirm.
@@ -83,6 +93,7 @@ def withheld(request: SignRequest, unsigned: Unsigned, bundle: Bundle, view: Fre
     if state == "destroyed" or (state not in RELEASING and not rotation):
         return f"{request.keyset} is {state}"
     freezes = [] if rotation else freeze_reasons(request, unsigned, bundle, view)
+    freezes += target_freezes(target, view)
     return "; ".join(reason.detail for reason in freezes)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Literal
 
 import msgspec
@@ -24,11 +24,13 @@ from signers.errors import SignerStopped
 from signers.guard.examined import Examined, Exposure
 from signers.guard.history import Past, past_of
 from signers.guard.policy import Count
+from signers.guard.refills import mark_of
+from signers.journal.amounts import exposed, told_of
 from signers.journal.counter import Counter
 from signers.journal.exposures import Exposures
 from signers.journal.logchain import FIRST_HEAD, next_head
 from signers.journal.unresolved import note_resolved, unresolved
-from signers.ports import LogEntry, LogPayment, OpenTransaction, Unresolved
+from signers.ports import LogEntry, OpenTransaction, Unresolved
 from signers.trust.clock import ClockNote
 from signers.trust.officers import Officers, Waiting
 
@@ -107,7 +109,7 @@ class Book:
         return self._exposures.window(kind, scope, seconds, latest=self.latest)
 
     def high_water(self, keyset: str) -> int:
-        """Highest number (change index, nonce) signed for a key-set, -1 if none."""
+        """Highest number (change index, nonce) signed for a key-set, or paid to of a target; -1 if none."""
         found = self._high_marks.get(keyset)
         if found is None:
             row = self._sql.execute("SELECT highest FROM high_marks WHERE keyset = ?", (keyset,)).fetchone()
@@ -239,7 +241,7 @@ class Book:
         """Record what is about to be signed: intents, unsigned hash, resources, amounts, fee, value, highest number."""
         request, unsigned, run = examined.request, examined.unsigned, self._sql.execute
         chain, content = request.chain, unsigned.content
-        self._log("transaction", _told(examined), now=now)
+        self._log("transaction", told_of(examined), now=now)
         self._enter("transaction", chain, content, sorted(examined.digests.items()), now=now)
         run(
             "INSERT INTO transactions VALUES (?, ?, ?, ?, ?, ?, NULL, NULL)",
@@ -256,11 +258,17 @@ class Book:
             [(chain, content, r) for r in unsigned.resources],
         )
         policy = ((Exposure.POLICY, count.scope, count.intent, count.amount) for count in counts)
-        self._exposures.put((*_exposed(examined), *policy), now=now)
-        if examined.reach.number > self.high_water(request.keyset):
-            highest = self._high_marks[request.keyset] = examined.reach.number
-            run("INSERT OR REPLACE INTO high_marks VALUES (?, ?)", (request.keyset, str(highest)))
+        self._exposures.put((*exposed(examined), *policy), now=now)
+        self._raise(request.keyset, examined.reach.number)
+        if examined.target is not None and examined.target.index is not None:
+            self._raise(mark_of(examined.target), examined.target.index)
         self.signed += 1
+
+    def _raise(self, name: str, number: int) -> None:
+        """Remember a number that is higher than any before."""
+        if number > self.high_water(name):
+            self._high_marks[name] = number
+            self._sql.execute("INSERT OR REPLACE INTO high_marks VALUES (?, ?)", (name, str(number)))
 
     def record_signature(self, chain: str, content: str, signature: str) -> None:
         """Record the signature that a journaled transaction gets, for ever."""
@@ -376,40 +384,3 @@ class Book:
             raise SignerStopped(f"the journal is at {self.latest}; an entry of {now} would go back in time")
         self.latest = now
         self.entries.append(hashlib.sha256(msgspec.json.encode([what, now, *content])).digest())
-
-
-def _exposed(examined: Examined[Any]) -> Iterator[tuple[Exposure, str, str, int]]:
-    """What a transaction may cost, by kind, scope and key."""
-    for cap in examined.grounds.caps:
-        for intent_id, units in examined.payments(cap.asset):
-            yield Exposure.PAYMENTS, f"{cap.tier}|{cap.asset}", intent_id, units
-    group, fee = examined.fee_group, examined.unsigned.fee_units
-    yield examined.chain_fees, examined.request.chain, group, fee
-    if examined.grounds.caps:
-        yield Exposure.TIER_FEES, examined.tier_fees, group, fee
-    if examined.breaker is not None:
-        for key, units in examined.value:
-            yield Exposure.VALUE, examined.breaker.id, key, units
-
-
-def _told(examined: Examined[Any]) -> dict[str, Any]:
-    """A transaction as the log tells it."""
-    request = examined.request
-    customers = {signed.order.id: signed.order.customer for signed in request.evidence.orders}
-    return {
-        "chain": request.chain,
-        "keyset": request.keyset,
-        "content": examined.unsigned.content,
-        "fee": str(examined.unsigned.fee_units),
-        "payments": [
-            LogPayment(
-                intent=intent.id,
-                kind=intent.kind,
-                asset=intent.asset,
-                units=intent.amount,
-                destination=intent.destination,
-                customer=customers.get(intent.id),
-            )
-            for intent in request.intents
-        ],
-    }

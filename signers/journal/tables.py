@@ -68,7 +68,8 @@ CREATE TABLE exposures (
     PRIMARY KEY (key, kind, scope)
 );
 CREATE INDEX exposures_that_count ON exposures (kind, scope, since);
-CREATE TABLE high_marks (                 -- highest change index or nonce signed; text, for nonces are 64 bits wide
+CREATE TABLE high_marks (                 -- highest change index or nonce signed, and index paid to of `>TARGET`; text,
+                                          -- for nonces are 64 bits wide
     keyset TEXT PRIMARY KEY, highest TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE resolved (                   -- when a verifier's word about a wallet's transactions was last taken

@@ -17,6 +17,7 @@ from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
 from chains.types import TxId
 from policies.intent import Kind, SignedOrder
 from policies.keys import SigningKey, sign_order
+from signers.guard.btc_shape import KINDS
 from signers.ports import SignRequest
 from tests.fakes.signer import SignerBench
 from tests.fakes.signing import CHAIN, DAY, NOW, OTHER_DESTINATION, Draft, SoftKeys, World
@@ -563,7 +564,7 @@ def test_an_order_of_nothing_is_refused(bench: SignerBench) -> None:
     assert "order-mismatch" in bench.codes(bench.request(0))
 
 
-@pytest.mark.parametrize("kind", sorted(set(Kind) - {Kind.PAYMENT, Kind.CONSOLIDATION, Kind.ROTATION}))
+@pytest.mark.parametrize("kind", sorted(set(Kind) - KINDS))
 def test_kinds_that_bitcoin_does_not_have_are_refused(bench: SignerBench, kind: Kind) -> None:
     draft = bench.draft()
     draft.intents = [bench.world.intent(draft.orders[0], kind=kind, order=None)]

@@ -18,6 +18,7 @@ from chains.types import TxId
 from policies.bundle import BitcoinVault, Cosigner
 from policies.intent import Kind
 from signers.errors import WrongSignature
+from signers.guard.btc_shape import KINDS
 from signers.ports import AttestRequest, Refused, SignRequest
 from signers.service import SignerService
 from signers.wallets import BitcoinVaultWallet, verifies
@@ -313,7 +314,7 @@ def test_a_payment_in_the_name_of_the_hot_tier_is_refused(bench: VaultBench) -> 
     assert "wrong-keyset" in bench.codes(bench.world.vault_request(draft))
 
 
-@pytest.mark.parametrize("kind", sorted(set(Kind) - {Kind.PAYMENT, Kind.CONSOLIDATION, Kind.ROTATION}))
+@pytest.mark.parametrize("kind", sorted(set(Kind) - KINDS))
 def test_kinds_that_a_vault_does_not_have_are_refused(bench: VaultBench, kind: Kind) -> None:
     draft = bench.draft()
     draft.intents = [bench.world.vault_intent(draft.orders[0], kind=kind, order=None)]

@@ -129,7 +129,7 @@ def test_signatures_for_another_nonce_chain_or_safe_carry_out_nothing(bench: Exe
         pytest.param({"gas_price": 1}, "refund-fields", id="refund"),
         pytest.param({"refund_receiver": b"\x01" * 20}, "refund-fields", id="receiver"),
         pytest.param({"safe_tx_gas": 50_000}, "refund-fields", id="safeTxGas"),
-        pytest.param({"to": raw_address(SAFE), "value_wei": 0}, "safe-administration", id="itself"),
+        pytest.param({"to": raw_address(SAFE), "value_wei": 1}, "safe-administration", id="itself"),
         pytest.param({"data": b"\x01"}, "unlisted-contract", id="calldata"),
         pytest.param({"to": raw_address(USDX), "value_wei": 1}, "unknown-call", id="no transfer"),
     ],

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
-MAKERS = {"Reason", "Unreadable", "refusal", "_refused", "Reach"}
+MAKERS = {"NamedCall", "Reason", "Unreadable", "refusal", "_refused", "Reach"}
 CODE = re.compile(r"[a-z]+(-[a-z]+)*")
 
 
 def codes() -> set[str]:
     """Codes as the sources of the signer write them: texts of that form given to what makes reasons."""
     ours = (path for path in (ROOT / "signers").rglob("*.py") if "verifier" not in path.parts)
-    sources = (*ours, ROOT / "policies" / "approvals.py")
+    sources = (*ours, ROOT / "policies" / "approvals.py", ROOT / "chains" / "eth" / "named_calls.py")
     of_policy = {c for c in _codes_in(ROOT / "policies" / "engine.py") if c.startswith("policy-")}
     return of_policy.union(*map(_codes_in, sources))
 
