@@ -26,6 +26,7 @@ from custody.signing.sign import sign
 from custody.withdrawals.screened import screen_again
 from ops.stack.safes import SafeContracts, deploy_contracts, deploy_safe
 from policies.bundle import Bundle, EvmVault, GasPayer, Owner, TierCap
+from policies.rules import Need, Operation, Rule, When
 from signers.journal.journal import Journal
 from signers.journal.mark import MarkFile
 from signers.keys.ecdsa import normalised
@@ -47,7 +48,7 @@ from signers.trust.clock import SteadyClock
 from signers.trust.trust import PinnedBundle, pin
 from signers.wallets import EvmWallet, GasPayerWallet, SafeWallet, Wallet
 from tests.fakes.evm_desk import ETHER
-from tests.fakes.evm_signing import EVM_CHAIN, SoftEvmKeys
+from tests.fakes.evm_signing import EVM_CHAIN, EVM_KEYSET, SoftEvmKeys
 from tests.fakes.evm_till import EvmTill, TillOutside, TillWorld
 from tests.fakes.signing import DAY, ROLE, House
 from tests.fakes.vault_till import GivenVerdicts
@@ -59,6 +60,24 @@ OWNERS = ("warm-a", "warm-b", "warm-c")
 LARGE = {"ETH": 5 * ETHER, "USDX": 1_000 * 10**6, "FALX": 5 * ETHER, "PAUX": 5 * ETHER}
 """From here on the Safe pays, base units."""
 MOST = 1_000_000 * ETHER
+
+
+REFILLS = (
+    Rule(
+        id="refill-warm",
+        when=When(operations=(Operation.REFILL,), sources=(VAULT,)),
+        route="warm",
+        approvals=Need(group=ROLE, count=1),
+    ),
+    Rule(id="refill-hot", when=When(operations=(Operation.REFILL,), sources=(EVM_KEYSET,)), route="hot"),
+)
+"""Out of the Safe with an approval, out of the hot key without."""
+
+
+def _asked(asset: str) -> Rule:
+    """Large payments need an approval and a verdict."""
+    paid = When(tiers=("warm",), assets=(asset,), operations=(Operation.WITHDRAWAL,))
+    return msgspec.structs.replace(asked_for(asset=asset, group=ROLE, approvals=1), when=paid)
 
 
 class SafeOutside(TillOutside):
@@ -100,7 +119,7 @@ class SafeTillWorld(TillWorld):
         fields: dict[str, Any] = {
             "vaults": (vault,),
             "gas_payers": (payer,),
-            "requirements": tuple(asked_for(asset=asset, group=ROLE, approvals=1) for asset in LARGE),
+            "requirements": (*(_asked(asset) for asset in LARGE), *REFILLS),
         }
         bundle = super().bundle(version, **(fields | changes))
         warm = tuple(
