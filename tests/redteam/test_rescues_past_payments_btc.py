@@ -10,27 +10,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
-from custody.signing.broadcast import broadcast
 from custody.signing.bump import bump, bump_stuck
 from custody.signing.errors import BumpRefused
 from custody.signing.requests import read_request
-from custody.signing.sign import sign
 from custody.sweeps.model import Sweep, SweepPace
 from custody.sweeps.service import sweep
 from custody.withdrawals.model import Withdrawal
 from ops.devnet.bitcoind import Bitcoind
-from signers.ports import SignerUnavailable
+from tests.fakes.rescues import Rescues
 from tests.fakes.teller import opened
 from tests.integration.test_rotation_btc import NEW, RotatingTill
 
 
-class RescuingTill(RotatingTill):
+class RescuingTill(Rescues, RotatingTill):
     """With a payment on its way when the keys are taken."""
 
     def paying(self, units: int = 1_000_000, *deposits_sats: int) -> tuple[Withdrawal, UUID]:
@@ -38,23 +35,6 @@ class RescuingTill(RotatingTill):
         self.customer("alice", *(deposits_sats or (3_000_000,)))
         withdrawal = self.request("alice", units)
         return withdrawal, self.send()
-
-    def out(self) -> None:
-        """What is recorded for the old keys goes to the signer and the node."""
-        with suppress(SignerUnavailable):  # it keeps back what it signed for payments
-            sign(self.db, self.old_site, self.signer)
-        broadcast(self.db, self.old_site)
-
-    def rescue(self) -> list[UUID]:
-        """Everything up to the mempool; returns the transactions that were recorded."""
-        before = {each.transaction_id for each in self.rotations()}
-        self.rotate()
-        self.out()
-        return [
-            each.transaction_id
-            for each in self.rotations()
-            if each.transaction_id is not None and each.transaction_id not in before
-        ]
 
     def txid(self, transaction_id: UUID, version: int = 1) -> str:
         return self.transaction(transaction_id).versions[version - 1].content
@@ -100,7 +80,7 @@ class RescuingTill(RotatingTill):
     def end(self) -> None:
         """All is final, as many rescues as it takes; the old keys have nothing, and the books are exact."""
         for _ in range(3):
-            self.execute("UPDATE sweeps SET updated_at = updated_at - interval '61 seconds'")
+            self.later()
             self.rescue()
             self.settle()
             self.check()

@@ -10,14 +10,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from chains.eth.tx import UnsignedTx
-from custody.signing.broadcast import broadcast
 from custody.signing.bump import bump_stuck
 from custody.signing.requests import read_request
 from custody.signing.sign import sign
@@ -25,10 +23,10 @@ from custody.sweeps.model import SweepPace
 from custody.sweeps.service import sweep
 from custody.withdrawals.model import Withdrawal
 from ops.devnet.anvil import Anvil
-from signers.ports import SignerUnavailable
 from tests.fakes.evm_desk import GWEI
 from tests.fakes.evm_signing import ETHER
 from tests.fakes.evm_till import TillOutside
+from tests.fakes.rescues import Rescues
 from tests.fakes.teller import opened
 from tests.integration.test_rotation_evm import NEW, USDX, RotatingTill
 
@@ -36,7 +34,7 @@ KEPT = ETHER * 3 // 5
 """More than the gas of everything that a rescue does here."""
 
 
-class RescuingTill(RotatingTill):
+class RescuingTill(Rescues, RotatingTill):
     """With payments on their way when the key is taken."""
 
     def paying(self, *units: int) -> list[tuple[Withdrawal, UUID]]:
@@ -53,22 +51,6 @@ class RescuingTill(RotatingTill):
         self.mine()
         self.node.price = None
 
-    def out(self) -> None:
-        with suppress(SignerUnavailable):
-            sign(self.db, self.old_site, self.signer)
-        broadcast(self.db, self.old_site)
-
-    def rescue(self) -> list[UUID]:
-        """Everything up to the pool; returns the transactions that were recorded."""
-        before = {each.transaction_id for each in self.rotations()}
-        self.rotate()
-        self.out()
-        return [
-            each.transaction_id
-            for each in self.rotations()
-            if each.transaction_id is not None and each.transaction_id not in before
-        ]
-
     def nonce_of(self, transaction_id: UUID) -> int:
         return self.tx_of(transaction_id).nonce
 
@@ -83,10 +65,6 @@ class RescuingTill(RotatingTill):
 
     def next_nonce(self) -> int:
         return int(self.anvil.rpc("eth_getTransactionCount", self.world.record.address, "latest"), 16)
-
-    def later(self) -> None:
-        """A minute has passed since the last rescue was spoiled."""
-        self.execute("UPDATE sweeps SET updated_at = updated_at - interval '61 seconds'")
 
     def end(self) -> None:
         """As many rescues as it takes; the old key has next to nothing, and the books are exact."""
