@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from chains.btc.codec import Reader, with_size
 from chains.btc.multisig import Multisig, parse_multisig
@@ -14,15 +18,20 @@ from chains.btc.network import NETWORKS, BtcNetwork
 from chains.btc.psbt import PsbtInput, build_psbt
 from chains.btc.script import p2wpkh_script_from_hash
 from chains.btc.tx import Outpoint, Transaction, TxIn, TxOut
+from policies.bundle import Bundle, Cosigner, Owner, TrustRoot
+from policies.keys import SigningKey, sign_bundle
 from signers.airgap.keys import HolderKey
 from signers.airgap.registered import FeeCaps, RegisteredMember, RegisteredVault
 from signers.airgap.secret import Secret
+from tests.fakes import house
 from tests.support.terminal import TerminalSession
 
 REGTEST = NETWORKS["regtest"]
 PASSPHRASE = "correct horse battery staple"
 DICE = "31425" * 4 + "416253" * 13 + "62"
 """100 rolls."""
+SAFE_ADDRESS = "0x" + "1234" * 10
+"""Digits only, so that it is its own checksum form."""
 STRANGER = p2wpkh_script_from_hash(b"\x07" * 20)
 
 Answers = Sequence[tuple[str, Callable[[re.Match[str], str], str]]]
@@ -182,3 +191,52 @@ def version_2(raw: bytes) -> bytes:
     psbt = PSBT.parse(raw)
     psbt.version = 2
     return bytes(psbt.serialize())
+
+
+def cold_bundle(keys: Sequence[HolderKey], version: int = 7, **changes: Any) -> Bundle:
+    """A house's bundle whose cold wallets, `btc-cold` and `eth-cold`, are 3-of-5 of these five holders."""
+    made = house.bundle(version=version, issued_at=int(time.time()), expires_at=int(time.time()) + 86_400)
+    cosigners = tuple(
+        Cosigner(id=f"holder-{at}", organisation=f"org-{at}", account=key.xpub, origin=key.origin_text)
+        for at, key in enumerate(keys)
+    )
+    owners = tuple(
+        Owner(id=f"holder-{at}", organisation=f"org-{at}", address=key.evm_address)
+        for at, key in enumerate(keys)
+    )
+    network = keys[0].network.name
+    entries: dict[str, Any] = {
+        "btc-cold": {"cosigners": cosigners, "descriptor": multisig(keys, 3).descriptor},
+        "eth-cold": {"owners": owners, "address": SAFE_ADDRESS},
+    }
+    vaults = tuple(msgspec.structs.replace(vault, **entries.get(vault.id, {})) for vault in made.vaults)
+    networks = tuple(
+        msgspec.structs.replace(n, network=network, fee_cap="100000", feerate_cap=500_000)
+        if n.family == "btc"
+        else n
+        for n in made.networks
+    )
+    return msgspec.structs.replace(made, **({"vaults": vaults, "networks": networks} | changes))
+
+
+@dataclass(frozen=True)
+class Quorum:
+    """Officers who sign bundles: two of three."""
+
+    officers: dict[str, SigningKey] = field(
+        default_factory=lambda: {name: SigningKey.generate() for name in ("olga", "felix", "rosa")}
+    )
+
+    @property
+    def root(self) -> TrustRoot:
+        """What holders pin."""
+        return TrustRoot(
+            threshold=2,
+            keys={name: key.public_hex for name, key in self.officers.items()},
+            organisations={name: f"office-{name}" for name in self.officers},
+            minimum_version=1,
+        )
+
+    def signed(self, bundle: Bundle, names: Sequence[str] = ("olga", "felix")) -> bytes:
+        """The bundle's file."""
+        return sign_bundle(bundle, {name: self.officers[name] for name in names}).encode()
