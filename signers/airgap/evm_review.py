@@ -25,6 +25,7 @@ LONG_EXPIRY_DAYS: Final = 30
 """A request that can be signed for longer is worth a warning: or the machine's clock is slow."""
 
 _NOBODY: Final = bytes(ADDRESS_BYTES)
+_ENDS_DIGITS: Final = 4
 _DAY_SECONDS: Final = 86_400
 
 
@@ -92,7 +93,7 @@ def review_request(raw: bytes, registered: Registered, owner: str, now: int) -> 
     body = money_lines(money, message.chain_id, registered) if money else other_lines(message)
     return SafeReview(
         lines=(*head, *body, *tail_lines(request, now)),
-        warnings=tuple(_warnings(request, registered, now)),
+        warnings=tuple(_warnings(request, money, registered, now)),
         objections=tuple(objections),
         message=message,
         safe_tx_hash=message.signing_hash,
@@ -252,9 +253,33 @@ def _recipient(money: Money, message: SafeMessage, registered: Registered) -> li
     if money.to in wrong or token is not None:
         name = wrong.get(money.to, "a token's contract")
         found.append(Objection("bad-destination", f"It would go to {name}, from where nobody gets it back."))
+    model = _looks_like(checksummed(money.to), registered)
+    if model is not None:
+        found.append(
+            Objection(
+                "lookalike",
+                f"LOOKALIKE: {checksummed(money.to)} begins and ends like {model}, which your bundle names, but is "
+                "another address. Somebody may have made it to be mistaken for yours.",
+            )
+        )
     if money.units == 0:
         found.append(Objection("moves-nothing", "It moves nothing, and is no cancellation either."))
     return found
+
+
+def _looks_like(address: str, registered: Registered) -> str | None:
+    """A registered address that people could take another one for, as they look at both ends; None: there is none."""
+    ours = {safe.address for safe in registered.safes} | {known.address for known in registered.known}
+    ours |= {token.contract for token in registered.tokens}
+    ours |= {owner.address for safe in registered.safes for owner in safe.owners}
+    ends = _ends(address)
+    return next((each for each in sorted(ours - {address}) if _ends(each) == ends), None)
+
+
+def _ends(address: str) -> str:
+    """What people compare: the first and last digits."""
+    digits = address[2:].lower()
+    return digits[:_ENDS_DIGITS] + digits[-_ENDS_DIGITS:]
 
 
 def _refused(data: bytes, code: str, told: str) -> Objection:
@@ -265,13 +290,17 @@ def _refused(data: bytes, code: str, told: str) -> Objection:
     return Objection(known.code, f"NOT A PAYMENT: {known.call}; {told}. Never signed.")
 
 
-def _warnings(request: SafeRequest, registered: Registered, now: int) -> list[str]:
+def _warnings(request: SafeRequest, money: Money | None, registered: Registered, now: int) -> list[str]:
     found = []
     if request.expires_at - now > LONG_EXPIRY_DAYS * _DAY_SECONDS:
         found.append(
             f"It can be signed until {date(request.expires_at)}, for more than {LONG_EXPIRY_DAYS} days: is this "
             f"machine's clock ({date(now)}) right?"
         )
+    safe = registered.safe(request.message.chain_id, checksummed(request.message.safe))
+    paid = checksummed(money.to) if money else None
+    if safe is not None and paid in {each.address for each in safe.owners}:
+        found.append(f"It goes to {paid}, the key of an owner of this Safe: such keys hold no money.")
     if registered.source is not None and registered.source.expires_at <= now:
         found.append(
             f"The registered bundle has ended ({date(registered.source.expires_at)}): register a new one."

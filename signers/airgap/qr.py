@@ -181,13 +181,16 @@ def film(parts: Sequence[str], version: int, screen: Screen, rounds: int = ROUND
     lines, columns = screen.size()
     if version > fitting_version(lines, columns):
         raise NoTerminal(f"codes of version {version} are too large for {lines} lines and {columns} columns")
-    frames = [f"{_COLOURS}" + f"{_PLAIN}\n{_COLOURS}".join(draw(part, version)) + _PLAIN for part in parts]
+    # Drawn as they are first shown: to draw a thousand takes a while.
+    frames: dict[str, str] = {}
     screen.write(_HIDE_CURSOR + _CLEAR)
     try:
         for _ in range(rounds):
-            for number, frame in enumerate(frames, start=1):
-                words = f"part {number} of {len(frames)} · any key ends"[:columns]
-                screen.write(f"{_HOME}{frame}\n{words}{_CLEAR_LINE}")
+            for number, part in enumerate(parts, start=1):
+                if part not in frames:
+                    frames[part] = f"{_COLOURS}" + f"{_PLAIN}\n{_COLOURS}".join(draw(part, version)) + _PLAIN
+                words = f"part {number} of {len(parts)} · any key ends"[:columns]
+                screen.write(f"{_HOME}{frames[part]}\n{words}{_CLEAR_LINE}")
                 if screen.key_within(FRAME_MILLISECONDS):
                     return
     finally:

@@ -320,6 +320,22 @@ def test_a_key_that_owns_no_part_of_the_safe_and_a_network_that_is_not_known_are
     assert review(both, chain_id=1).codes == {"unregistered-network"}
 
 
+def test_fault_43_an_address_that_begins_and_ends_like_one_of_ours_is_refused() -> None:
+    for ours in (WARM, SAFE, TOKEN, bytes.fromhex(OWNER[2:])):
+        lookalike = ours[:2] + bytes(16) + ours[-2:]
+        assert review(to=lookalike).codes == {"lookalike"}
+        assert review(**token_call(transfer_calldata(lookalike, 1))).codes == {"lookalike"}
+        for other in (ours[:1] + bytes(17) + ours[-2:], ours[:2] + bytes(17) + ours[-1:]):
+            assert review(to=other).objections == ()
+    assert review(to=WARM).objections == ()
+
+
+def test_money_for_the_key_of_an_owner_is_warned_about() -> None:
+    (warning,) = review(to=bytes.fromhex(OWNER[2:])).warnings
+    assert "hold no money" in warning
+    assert review(to=WARM).warnings == ()
+
+
 def test_a_clock_that_may_be_wrong_and_a_bundle_that_has_ended_are_warned_about() -> None:
     assert "clock" in review(expires_at=NOW + 31 * 86_400).warnings[0]
     assert "10000" in review(expires_at=2**53 - 1).warnings[0]
