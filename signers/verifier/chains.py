@@ -12,7 +12,7 @@ from chains.btc.fees import FeeRate
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
 from chains.errors import InvalidValue, NodeUnavailable
-from chains.eth.address import checksummed, raw_address
+from chains.eth.address import checksummed
 from chains.eth.address import parse_address as parse_evm
 from chains.eth.network import EthNetwork, NativeMode
 from chains.eth.node import EvmNode
@@ -138,16 +138,16 @@ class EvmChain:
 
     def uses(self, block: BlockRef, resources: Iterable[str]) -> Sequence[Consumption]:
         """See `OwnChain`."""
-        resources = tuple(resources)
-        senders = self._senders(resources)
-        # Where traces are not asked for, a block is read in one request; nonces need none of them. Our own addresses
+        watched = self._watched(tuple(resources))
+        # Where traces are not asked for, a block is read in few requests; nonces need none of them. Our own addresses
         # are named, so that a token that says no without failing is noticed.
-        seen = self._node.observe_block(block, senders.senders, senders, NativeMode.BALANCE).consumptions
-        return [*seen, *self._node.safes.executions(self._safes(resources), block)]
+        own = watched.senders | watched.safes
+        return self._node.observe_block(block, own, watched, NativeMode.BALANCE).consumptions
 
     def needs_reading(self, resources: Sequence[str]) -> bool:
         """See `OwnChain`."""
-        return bool(self._senders(resources).senders or self._safes(resources))
+        watched = self._watched(resources)
+        return bool(watched.senders or watched.safes)
 
     def unused(self, resource: str) -> bool:
         """See `OwnChain`."""
@@ -161,10 +161,10 @@ class EvmChain:
 
     def receipts(self, block: BlockRef, script: bytes, mode: NativeMode | None) -> Sequence[Receipt]:
         """See `OwnChain`."""
-        senders = self._senders(())
-        # With the keys' own addresses, as what they pay to a forwarder stays within the house.
-        scripts = senders.senders | {script}
-        found = self._node.observe_block(block, scripts, senders, mode).receipts
+        watched = self._watched(())
+        # With the keys' and Safes' own addresses, as what they pay to a forwarder stays within the house.
+        scripts = watched.senders | watched.safes | {script}
+        found = self._node.observe_block(block, scripts, watched, mode).receipts
         return [receipt for receipt in found if receipt.script == script]
 
     def modes(self) -> tuple[NativeMode, ...]:
@@ -176,25 +176,19 @@ class EvmChain:
     # What signers have open names its sender or Safe itself: their bundle may be newer than the one known here, or the
     # present one may have dropped a wallet that it had.
 
-    def _safes(self, resources: Iterable[str]) -> frozenset[bytes]:
-        listed = {
-            raw_address(each.address)
-            for each in self._bundle().vaults
-            if isinstance(each, EvmVault) and each.chain == self.name
-        }
-        named = {parse_safe_resource(each)[0] for each in resources if each.startswith("safe:")}
-        return frozenset(listed | named)
-
-    def _senders(self, resources: Iterable[str]) -> WatchedSenders:
-        listed = {
-            each.address
-            for each in self._bundle().wallets
-            if isinstance(each, EvmKeyset | GasPayer) and each.chain == self.name
-        }
-        named = {
-            checksummed(bytes.fromhex(each[2:42])) for each in resources if _NONCE_RESOURCE.fullmatch(each)
-        }
-        return WatchedSenders(listed | named)
+    def _watched(self, resources: Iterable[str]) -> WatchedSenders:
+        senders, safes = set[str](), set[str]()
+        for each in self._bundle().wallets:
+            if isinstance(each, EvmKeyset | GasPayer) and each.chain == self.name:
+                senders.add(each.address)
+            elif isinstance(each, EvmVault) and each.chain == self.name:
+                safes.add(each.address)
+        for resource in resources:
+            if resource.startswith("safe:"):
+                safes.add(checksummed(parse_safe_resource(resource)[0]))
+            elif _NONCE_RESOURCE.fullmatch(resource):
+                senders.add(checksummed(bytes.fromhex(resource[2:42])))
+        return WatchedSenders(senders, safes)
 
 
 def script_of(bundle: Bundle, chain: str, address: str) -> bytes:
