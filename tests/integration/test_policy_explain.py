@@ -17,7 +17,7 @@ from custody.officers.repository import note_adoption, note_bundle
 from policies.bundle import SignedBundle
 from policies.overlays import lowered
 from policies.statements import Lowering
-from tests.fakes.api import as_role
+from tests.fakes.console import worker_environment
 from tests.fakes.till import Till
 
 
@@ -27,18 +27,7 @@ class Explained:
     def __init__(self, database: str, directory: Path, till: Till) -> None:
         assert policy_app in [group.typer_instance for group in app.registered_groups]
         self.till, self.path = till, directory / "bundle.json"
-        root = directory / "root.json"
-        root.write_bytes(msgspec.json.encode(till.world.root))
-        node = {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}
-        self.settings = {
-            "STRONGROOM_DATABASE_URL": as_role(database, "strongroom_worker"),
-            "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
-            "STRONGROOM_BUNDLE_PATH": str(self.path),
-            "STRONGROOM_TRUST_ROOT_PATH": str(root),
-            "STRONGROOM_NODES": json.dumps({"btc": node}),
-            "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
-            "STRONGROOM_SIGNERS": json.dumps({"btc-hot": {"socket": str(directory / "signer.sock")}}),
-        }
+        self.settings = worker_environment(database, self.path, till.world.root, directory)
 
     def __call__(self, *arguments: str, version: int = 1) -> Result:
         bundle = msgspec.structs.replace(self.till.bundle, version=version)

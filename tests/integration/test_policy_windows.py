@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -29,7 +28,7 @@ from policies.bundle import Bundle
 from policies.deciding import decide
 from policies.decision import LimitKey
 from policies.rules import Limit, Operation, Policy, Rule, When
-from tests.fakes.api import as_role
+from tests.fakes.console import worker_environment
 from tests.fakes.signing import DAY
 from tests.fakes.till import Till
 
@@ -316,19 +315,7 @@ def test_the_console_replays_the_database_by_the_bundles_that_were_in_force_and_
     till: Till, database: str, tmp_path: Path
 ) -> None:
     alice = till.customer("alice", 50_000_000)
-    root = tmp_path / "root.json"
-    root.write_bytes(msgspec.json.encode(till.house.root))
-    settings = {
-        "STRONGROOM_DATABASE_URL": as_role(database, "strongroom_worker"),
-        "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
-        "STRONGROOM_BUNDLE_PATH": str(till.bundle_path),
-        "STRONGROOM_TRUST_ROOT_PATH": str(root),
-        "STRONGROOM_NODES": json.dumps(
-            {"btc": {"rpc_url": "http://u:p@127.0.0.1:1", "rest_url": "http://127.0.0.1:1"}}
-        ),
-        "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
-        "STRONGROOM_SIGNERS": json.dumps({"btc-hot": {"socket": str(tmp_path / "signer.sock")}}),
-    }
+    settings = worker_environment(database, till.bundle_path, till.house.root, tmp_path)
 
     def run(*arguments: str) -> tuple[int, str]:
         done = CliRunner().invoke(policy_app, [*arguments], env=settings)
