@@ -17,6 +17,7 @@ from chains.eth.address import raw_address
 from chains.eth.safe import SafeMessage, safe_resource
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build, fill_gap
+from custody.signing.bump import bump
 from custody.signing.evm.safe_cancel import abandon, cancel
 from custody.signing.evm.safe_site import SafeSite, safe_site
 from custody.signing.evm.site import GasPayerSite, gas_payer_site
@@ -258,6 +259,9 @@ class SafeTill(EvmTill):
 
     def broadcast_execution(self) -> int:
         return broadcast(self.db, self.payer_site)
+
+    def bump_execution(self, transaction_id: UUID) -> int:
+        return bump(self.db, self.payer_site, transaction_id, None)
 
     def try_again_now(self) -> None:
         """Time passes until what has failed is tried again."""

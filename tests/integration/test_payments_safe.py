@@ -3,7 +3,9 @@ A real Safe, node, database, monitor and guards."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -11,11 +13,12 @@ from uuid import UUID
 import pytest
 
 from chains.eth.network import NativeMode
-from custody.signing.errors import BumpRefused, NotAMember, WrongSignature
+from custody.errors import Conflict, DatabaseUnavailable
+from custody.signing.errors import BumpRefused, NotAMember, Raced, WrongSignature
 from custody.storage import halts
 from ops.devnet.anvil import Anvil
 from tests.fakes.approving import Desk
-from tests.fakes.evm_desk import ETHER
+from tests.fakes.evm_desk import ETHER, GWEI
 from tests.fakes.safe_till import GAS_PAYER, LARGE, VAULT, SafeOutside, SafeTill
 from tests.fakes.teller import opened
 
@@ -341,3 +344,65 @@ def test_a_gas_payer_without_money_waits_says_so_and_goes_on_with_it(till: SafeT
     till.send_execution()
     till.settle()
     assert till.withdrawal(paid.id).state == "settled"
+
+
+def test_fault_18_of_many_workers_one_builds_and_one_carries_out(till: SafeTill) -> None:
+    first, second = approved(till), approved(till, LARGE["ETH"] + 1)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: quietly(till.build_safe), range(16)))
+        waiting = [row["id"] for row in till.query("SELECT id FROM transactions WHERE keyset = %s", VAULT)]
+        assert sorted(till.message(each).tx.nonce for each in waiting) == list(range(len(waiting)))
+        while len(waiting) < 2:
+            built_now = till.build_safe()
+            assert built_now is not None
+            waiting.append(built_now)
+        assert sorted(till.collect(), key=str) == sorted(waiting, key=str)
+        list(pool.map(lambda _: quietly(till.build_execution), range(16)))
+    assert len(till.query("SELECT * FROM executions")) <= 1
+    while {till.withdrawal(each.id).state for each in (first, second)} != {"settled"}:
+        till.build_execution()
+        till.sign_execution()
+        till.broadcast_execution()
+        till.settle()
+    rows = till.query("SELECT serves, count(*) AS n FROM executions GROUP BY serves")
+    assert [row["n"] for row in rows] == [1, 1]
+    assert till.safe_nonce == 2
+
+
+def quietly(do: Callable[[], object]) -> None:
+    """Of workers who race, those who lose try again later."""
+    with suppress(Conflict, DatabaseUnavailable, Raced):
+        do()
+
+
+def test_fault_3_an_answer_that_was_lost_makes_no_second_execution(till: SafeTill) -> None:
+    paid, _ = complete(till)
+    execution = till.build_execution()
+    assert execution is not None
+    assert till.sign_execution() == [execution]
+    # Sent, and nobody noted it: the same bytes go again, and nothing new is made.
+    till.anvil.send_raw("0x" + till.raw_of(execution).hex())
+    assert till.build_execution() is None
+    till.broadcast_execution()
+    till.try_again_now()
+    till.broadcast_execution()
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+    assert len(till.query("SELECT * FROM executions")) == 1
+
+
+def test_fault_27_an_execution_stuck_below_the_price_of_gas_is_replaced_and_pays_once(till: SafeTill) -> None:
+    paid, transaction = complete(till)
+    till.price(1)
+    execution = till.send_execution()
+    till.anvil.rpc("anvil_setNextBlockBaseFeePerGas", hex(20 * GWEI))
+    till.price(20, 2)
+    assert till.bump_execution(execution) == 2
+    assert till.sign_execution() == [execution]
+    till.broadcast_execution()
+    one, two = (till.tx_of(execution, number) for number in (1, 2))
+    assert (one.nonce, one.data, one.to) == (two.nonce, two.data, two.to)
+    assert two.max_fee_per_gas_wei > one.max_fee_per_gas_wei
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+    assert till.transaction(execution).state == till.transaction(transaction).state == "final"
