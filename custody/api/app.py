@@ -29,6 +29,7 @@ from custody.api.routers import (
     operations,
     statements,
     sweeps,
+    treasury,
     whitelist,
     withdrawals,
 )
@@ -45,6 +46,7 @@ ROUTERS: Final = (
     whitelist.router,
     whitelist.challenges,
     sweeps.router,
+    treasury.router,
     catalogue.router,
     feed.router,
     operations.router,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from custody.api import gauges, readmodel, schemas, statusmodel, views
+from custody.api import gauges, readmodel, schemas, statusmodel, treasuryviews, views
 from custody.api.parts import Part
 from custody.storage import halts, heartbeats
 from custody.storage.alerts import Alert, Severity
@@ -37,7 +37,7 @@ def status(tx: Tx, found: Sequence[Part], bundle: Bundle, now: int) -> schemas.S
         withdrawals=[_waiting(bundle, each) for each in statusmodel.withdrawals(tx)],
         sweeps=[_under_way(each) for each in statusmodel.sweeps(tx)],
         transactions=[_under_way(each) for each in statusmodel.transactions(tx)],
-        tiers=views.tiers(bundle, holdings(tx, bundle)).items,
+        tiers=[treasuryviews.tier(bundle, each) for each in holdings(tx, bundle)],
         halts=[schemas.HaltOut(scope=row["scope"], reason=row["reason"], at=row["at"]) for row in halted],
         alerts=[views.alert(bundle, alert) for alert in alerts],
     )

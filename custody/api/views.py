@@ -24,7 +24,6 @@ from custody.storage.events import Event
 from custody.sweeps.model import Sweep
 from custody.travelrule.repository import Attached
 from custody.treasury.fees import Suggestion
-from custody.treasury.holdings import Holding
 from custody.treasury.model import Refill
 from custody.whitelist.lifecycle import cooling_seconds
 from custody.whitelist.model import Entry
@@ -363,27 +362,6 @@ def sweep(bundle: Bundle, found: Sweep) -> schemas.SweepOut:
         network_fee=None if found.fee_units is None else money(bundle, native, found.fee_units),
         created_at=found.created_at,
         updated_at=found.updated_at,
-    )
-
-
-def tiers(bundle: Bundle, found: Sequence[Holding]) -> schemas.Tiers:
-    """The bundle's caps, with what each tier holds."""
-    return schemas.Tiers(bundle_version=bundle.version, items=[_tier(bundle, holding) for holding in found])
-
-
-def _tier(bundle: Bundle, holding: Holding) -> schemas.TierOut:
-    cap, asset = bundle.cap(holding.tier, holding.asset), holding.asset
-    return schemas.TierOut(
-        tier=cap.tier,
-        asset=asset,
-        chain=bundle.asset(asset).chain,
-        keyset=holding.wallet,
-        payment_below=decimal(bundle, asset, int(cap.payment_below)),
-        window_cap=decimal(bundle, asset, int(cap.window_cap)),
-        window_seconds=cap.window_seconds,
-        holding_cap=None if holding.cap_units is None else decimal(bundle, asset, holding.cap_units),
-        holds=decimal(bundle, asset, holding.units),
-        excess=decimal(bundle, asset, holding.excess_units),
     )
 
 

@@ -1,57 +1,121 @@
-"""What each tier holds of each asset, beside what the policy lets it hold. Nothing is moved: an excess is shown.
+"""What each tier holds of each asset, beside what the policy lets it hold, for those who look; and its alert.
 
-What a tier holds is what the ledger says of its wallet (`chain_assets`), which reconciliation compares with the chain:
-forwarders that are not swept yet, and coins that a transaction in flight spends, belong to it.
+What a tier holds is what the ledger says of its active wallet (`chain_assets`), which reconciliation compares with the
+chain: forwarders that are not swept yet, and coins that a transaction in flight spends, belong to it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import date
 from typing import Final
 
 from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Tx, units
+from custody.treasury import observing
+from custody.treasury.planner import AssetState, Bound, Forecast, bound, forecast, most_units
 from policies.bundle import Bundle, Tier
 
 ALERT: Final = "tier.excess"
+HISTORY_DAYS: Final = 14
+_TIERS: Final[tuple[Tier, ...]] = ("hot", "warm", "cold")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
     """What one tier holds of one asset, in base units."""
 
     tier: Tier
     asset: str
     wallet: str | None
-    """Key-set of the tier on the asset's chain; None where the bundle lists none."""
+    """Active wallet of the tier on the asset's chain; None where the bundle lists none."""
     units: int
-    cap_units: int | None
-    """What the policy says it should hold at most, by itself; None: no limit."""
+    total_units: int
+    """All that is held of the asset, in whatever wallet."""
+    bound: Bound | None
+    """What the policy lets it hold at most, by itself; None: no limit."""
+    queued_units: int
+    """What payments that wait in it ask for, fees included."""
+    coming_units: int
+    """On its way by open refills."""
+    free_units: int
+    """What could be moved now: not what is on its way out, waited for, or kept for gas."""
+    forecast: Forecast | None
+    """Of hot, if customers go on as they did lately."""
+    history: tuple[tuple[date, int], ...]
+    """What it held at the end of each of the last days on which that changed, oldest first (UTC)."""
+
+    @property
+    def cap_units(self) -> int | None:
+        """What the policy says it should hold at most, by itself; None: no limit."""
+        return None if self.bound is None else self.bound.most_units
 
     @property
     def excess_units(self) -> int:
         """What it holds beyond its cap."""
-        return 0 if self.cap_units is None else max(0, self.units - self.cap_units)
+        return 0 if self.bound is None else max(0, self.units - self.bound.most_units)
+
+    @property
+    def share_basis_points(self) -> int | None:
+        """Of everything that is held of the asset, in ten-thousandths, rounded down; None if there is nothing."""
+        return self.units * 10_000 // self.total_units if self.total_units > 0 else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Together:
+    """What several tiers may hold of an asset together."""
+
+    tiers: tuple[Tier, ...]
+    asset: str
+    units: int
+    most_units: int
 
 
 def holdings(tx: Tx, bundle: Bundle) -> tuple[Holding, ...]:
-    """What every tier holds of every asset for which the bundle has a cap, in the bundle's order."""
-    ledger = _held(tx)
-    wallets = {(entry.chain, entry.tier): entry.id for entry in bundle.keysets}
+    """What every tier holds of every asset of which it has a wallet or a cap: by asset, from hot to cold."""
+    ledger, past = _held(tx), _past(tx)
+    caps = {(cap.tier, cap.asset) for cap in bundle.caps}
     found = []
-    for cap in bundle.caps:
-        wallet = wallets.get((bundle.asset(cap.asset).chain, cap.tier))
-        found.append(
-            Holding(
-                tier=cap.tier,
-                asset=cap.asset,
-                wallet=wallet,
-                units=0 if wallet is None else ledger.get((wallet, cap.asset), 0),
-                cap_units=_most(bundle, (cap.tier,), cap.asset, ledger),
-            )
-        )
+    for state in observing.states(tx, bundle):
+        for tier in _TIERS:
+            if tier in state.tiers or (tier, state.asset) in caps:
+                found.append(_holding(state, tier, ledger, past))
+    return tuple(found)
+
+
+def _holding(
+    state: AssetState,
+    tier: Tier,
+    ledger: Mapping[tuple[str, str], int],
+    past: Mapping[tuple[str, str], list[tuple[date, int]]],
+) -> Holding:
+    here = state.tiers.get(tier)
+    key = ("" if here is None else here.wallet, state.asset)
+    level = 0 if here is None else max(0, here.level_units)
+    return Holding(
+        tier=tier,
+        asset=state.asset,
+        wallet=None if here is None else here.wallet,
+        units=ledger.get(key, 0),
+        total_units=state.total_units,
+        bound=bound(state, tier),
+        queued_units=0 if here is None else here.queued_units,
+        coming_units=0 if here is None else here.incoming_units,
+        free_units=0 if here is None else here.free_units,
+        forecast=forecast(level, state.outflow) if tier == "hot" and here is not None else None,
+        history=tuple(past.get(key, ())),
+    )
+
+
+def together(tx: Tx, bundle: Bundle) -> tuple[Together, ...]:
+    """The policy's maxima for several tiers together, and what those hold."""
+    ledger, found = _held(tx), []
+    for tiers, asset in dict.fromkeys((each.tiers, each.asset) for each in bundle.policy.holdings):
+        if len(tiers) > 1:
+            held, most = _of_tiers(bundle, tiers, asset, ledger), _most(bundle, tiers, asset, ledger)
+            found.append(Together(tiers=tiers, asset=asset, units=held, most_units=most))
     return tuple(found)
 
 
@@ -59,10 +123,9 @@ def watch_excess(tx: Tx, bundle: Bundle) -> int:
     """Raise an alert for each tier, or group of tiers, that holds more than the policy's maximum, and close those that
     are over; returns how many do."""
     ledger, over = _held(tx), 0
-    tier_of = {wallet.id: wallet.tier for wallet in (*bundle.keysets, *bundle.vaults)}
     for tiers, asset in dict.fromkeys((each.tiers, each.asset) for each in bundle.policy.holdings):
-        subject, most = f"{'+'.join(tiers)}:{asset}", _most(bundle, tiers, asset, ledger) or 0
-        held = sum(n for (wallet, of), n in ledger.items() if of == asset and tier_of.get(wallet) in tiers)
+        subject, most = f"{'+'.join(tiers)}:{asset}", _most(bundle, tiers, asset, ledger)
+        held = _of_tiers(bundle, tiers, asset, ledger)
         if held <= most:
             alerts.resolve_alert(tx, ALERT, subject)
             continue
@@ -80,20 +143,39 @@ def watch_excess(tx: Tx, bundle: Bundle) -> int:
     return over
 
 
+def _of_tiers(
+    bundle: Bundle, tiers: tuple[Tier, ...], asset: str, ledger: Mapping[tuple[str, str], int]
+) -> int:
+    tier_of = {wallet.id: wallet.tier for wallet in (*bundle.keysets, *bundle.vaults)}
+    return sum(held for (wallet, of), held in ledger.items() if of == asset and tier_of.get(wallet) in tiers)
+
+
 def _held(tx: Tx) -> dict[tuple[str, str], int]:
     """Base units by wallet and asset."""
     rows = tx.all("SELECT wallet, asset, -balance AS held FROM ledger_accounts WHERE kind = 'chain_assets'")
     return {(row["wallet"], row["asset"]): units(row["held"]) for row in rows}
 
 
-def _most(
-    bundle: Bundle, tiers: tuple[Tier, ...], asset: str, ledger: Mapping[tuple[str, str], int]
-) -> int | None:
-    """The least of the policy's maxima for exactly these tiers together; None if it has none."""
+def _past(tx: Tx) -> dict[tuple[str, str], list[tuple[date, int]]]:
+    """By wallet and asset: what it held at the end of each of the last days that have lines."""
+    rows = tx.all(
+        "SELECT DISTINCT ON (a.wallet, a.asset, l.at::date) a.wallet, a.asset, l.at::date AS day,"
+        " -l.balance_after AS held FROM ledger_lines l JOIN ledger_accounts a ON a.id = l.account_id"
+        " WHERE l.at > now() - make_interval(days => %s) AND a.kind = 'chain_assets'"
+        " ORDER BY a.wallet, a.asset, l.at::date, l.seq DESC",
+        [HISTORY_DAYS],
+    )
+    found: dict[tuple[str, str], list[tuple[date, int]]] = {}
+    for row in rows:
+        found.setdefault((row["wallet"], row["asset"]), []).append((row["day"], units(row["held"])))
+    return found
+
+
+def _most(bundle: Bundle, tiers: tuple[Tier, ...], asset: str, ledger: Mapping[tuple[str, str], int]) -> int:
+    """The least of the policy's maxima for exactly these tiers together, of which there is one at least."""
     everything = sum(held for (_, of), held in ledger.items() if of == asset)
-    found = [
-        int(each.at_most) if each.share is None else min(int(each.at_most), everything * each.share // 10_000)
+    return min(
+        most_units(each, everything)
         for each in bundle.policy.holdings
         if (each.tiers, each.asset) == (tiers, asset)
-    ]
-    return min(found, default=None)
+    )

@@ -39,6 +39,9 @@ RULES: Final = {
     "GET /v1/assets": Scope.CUSTOMERS_READ,
     "GET /v1/fees": Scope.CUSTOMERS_READ,
     "GET /v1/tiers": Scope.CUSTOMERS_READ,
+    "GET /v1/refills": Scope.CUSTOMERS_READ,
+    "GET /v1/refills/{refill}": Scope.CUSTOMERS_READ,
+    "POST /v1/refills/{refill}/approvals": Scope.APPROVALS_GIVE,
     "POST /v1/customers/{customer}/addresses": Scope.ADDRESSES_WRITE,
     "GET /v1/customers/{customer}/addresses": Scope.CUSTOMERS_READ,
     "GET /v1/customers/{customer}/balances": Scope.LEDGER_READ,
@@ -97,6 +100,7 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
         deposit=new_id(),
         withdrawal=new_id(),
         sweep=new_id(),
+        refill=new_id(),
         entry=new_id(),
         challenge=new_id(),
         subject=new_id(),
@@ -106,24 +110,26 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
         "chain": "bitcoin-regtest",
         "address": api.order(caller=caller).destination,
     }
+    answered = {
+        "approval": {
+            "v": 1,
+            "intent": "ab" * 32,
+            "decision": "approve",
+            "approver": "ada",
+            "group": "operators",
+            "policy_version": 1,
+            "expires_at": 1,
+        },
+        "signature": "A" * 86 + "==",
+    }
     bodies: dict[str, Callable[[], dict[str, Any]]] = {
         "POST /v1/customers": lambda: {"id": f"c-{new_id()}"},
         "POST /v1/customers/{customer}/addresses": lambda: {"asset": "BTC"},
         "POST /v1/withdrawals": lambda: api.signed(api.order(caller=caller, amount="10000"), by=caller),
         "POST /v1/withdrawals/{withdrawal}/bump": dict,
         "PUT /v1/withdrawals/{withdrawal}/travel-rule": lambda: {"ivms101": travel_rule("bc1q")},
-        "POST /v1/withdrawals/{withdrawal}/approvals": lambda: {
-            "approval": {
-                "v": 1,
-                "intent": "ab" * 32,
-                "decision": "approve",
-                "approver": "ada",
-                "group": "operators",
-                "policy_version": 1,
-                "expires_at": 1,
-            },
-            "signature": "A" * 86 + "==",
-        },
+        "POST /v1/withdrawals/{withdrawal}/approvals": lambda: answered,
+        "POST /v1/refills/{refill}/approvals": lambda: answered,
         "PUT /v1/whitelist/{entry}": lambda: {**destination, "provenance": "a test"},
         "POST /v1/whitelist/{entry}/confirm": lambda: {
             "entry": {"v": 1, "id": str(new_id()), "caller": caller, "issued_at": 1, **destination},

@@ -1,4 +1,4 @@
-"""What the bundle says of networks, assets and tiers."""
+"""What the bundle says of networks and assets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from custody.api import schemas, views
 from custody.api.calls import Call, Scope, needs
 from custody.errors import NotFound
 from custody.treasury.fees import observed, suggest
-from custody.treasury.holdings import holdings
 
 router = APIRouter(prefix="/v1", tags=["catalogue"])
 
@@ -44,10 +43,3 @@ def list_fees(call: Reader, chain: Annotated[schemas.NameText | None, Query()] =
             if chain in (None, entry.chain)
         ]
         return views.answer(views.fees(call.bundle, found))
-
-
-@router.get("/tiers", response_model=schemas.Tiers)
-def list_tiers(call: Reader) -> Response:
-    """What each tier may pay, which signers enforce by their own counters, and what it holds."""
-    with call.reading() as tx:
-        return views.answer(views.tiers(call.bundle, holdings(tx, call.bundle)))

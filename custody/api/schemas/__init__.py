@@ -32,8 +32,6 @@ from custody.api.schemas.catalogue import (
     NetworkOut,
     Networks,
     SuggestedFee,
-    TierOut,
-    Tiers,
 )
 from custody.api.schemas.customers import (
     AddressOut,
@@ -63,6 +61,15 @@ from custody.api.schemas.operations import (
     WaitingOut,
 )
 from custody.api.schemas.statements import NewStatement, StatementOut
+from custody.api.schemas.treasury import (
+    HeldOut,
+    RefillDetail,
+    RefillEventOut,
+    RefillOut,
+    TierOut,
+    Tiers,
+    TogetherOut,
+)
 from custody.api.schemas.whitelist import (
     ChallengeOut,
     EntryIn,
@@ -111,6 +118,7 @@ __all__ = [
     "FindingOut",
     "GivenOut",
     "HaltOut",
+    "HeldOut",
     "In",
     "LineOut",
     "Money",
@@ -135,6 +143,9 @@ __all__ = [
     "ProblemOut",
     "QuestionOut",
     "ReasonOut",
+    "RefillDetail",
+    "RefillEventOut",
+    "RefillOut",
     "ScreeningOut",
     "StatementOut",
     "StatusOut",
@@ -142,6 +153,7 @@ __all__ = [
     "SweepOut",
     "TierOut",
     "Tiers",
+    "TogetherOut",
     "TravelRuleOut",
     "UnderWayOut",
     "UnitsText",

@@ -90,25 +90,3 @@ class Fees(Out):
 
     bundle_version: int
     items: list[FeeOut]
-
-
-class TierOut(Out):
-    """What a tier may pay of an asset."""
-
-    tier: str = Field(examples=["hot"])
-    asset: str
-    chain: str
-    keyset: str | None
-    payment_below: DecimalText
-    window_cap: DecimalText
-    window_seconds: int
-    holds: DecimalText = Field(description="What the ledger says of its wallet.")
-    holding_cap: DecimalText | None = Field(description="What it should hold at most; null: no limit.")
-    excess: DecimalText = Field(description="What it holds beyond that: kept where it is.")
-
-
-class Tiers(Out):
-    """All caps of the bundle."""
-
-    bundle_version: int
-    items: list[TierOut]

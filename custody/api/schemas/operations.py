@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from custody.api.schemas.base import DecimalText, Money, Out
-from custody.api.schemas.catalogue import TierOut
+from custody.api.schemas.treasury import TierOut
 
 
 class SweepOut(Out):
