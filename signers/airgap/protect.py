@@ -15,7 +15,9 @@ _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _LOCK_ALL_WHEN_TOUCHED: Final = 1 | 2 | 4
 """MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT."""
-NETWORK_CARDS: Final = Path("/sys/class/net")
+CARDS: Final = Path("/proc/self/net/dev")
+"""Network cards that this process can see: two lines of words, then a card a line (proc(5))."""
+STATES: Final = Path("/sys/class/net")
 
 
 def protect_process() -> None:
@@ -37,18 +39,19 @@ def protect_process() -> None:
         libc.mlockall(_LOCK_ALL_WHEN_TOUCHED)
 
 
-def networks_up(cards: Path = NETWORK_CARDS) -> tuple[str, ...]:
+def networks_up(cards: Path = CARDS, states: Path = STATES) -> tuple[str, ...]:
     """Names of the network cards that are on, which on an offline machine there are none of."""
     try:
-        names = sorted(card.name for card in cards.iterdir())
+        lines = cards.read_text().splitlines()[2:]
     except OSError:
         return ()
-    return tuple(name for name in names if name != "lo" and _is_up(cards.joinpath(name)))
+    names = sorted(line.partition(":")[0].strip() for line in lines)
+    return tuple(name for name in names if name != "lo" and _is_up(states.joinpath(name, "operstate")))
 
 
-def _is_up(card: Path) -> bool:
+def _is_up(state: Path) -> bool:
     try:
-        return card.joinpath("operstate").read_text().strip() in ("up", "unknown", "dormant")
+        return state.read_text().strip() in ("up", "unknown", "dormant")
     except OSError:
         return False
 

@@ -113,6 +113,7 @@ class Holder:
     folder: Path
     words: list[str] = field(default_factory=list)
     """What was written down from the screen."""
+    command: tuple[str, ...] = (sys.executable, "-m", "signers.airgap")
 
     @property
     def home(self) -> Path:
@@ -127,7 +128,7 @@ class Holder:
             (r"Passphrase of key \S+:", lambda *_: PASSPHRASE),
         )
         session = TerminalSession(
-            [sys.executable, "-m", "signers.airgap", "--home", str(self.home), *arguments],
+            [*self.command, "--home", str(self.home), *arguments],
             {"HOME": str(self.folder), "TERM": "xterm"},
             (*common, *answers),
         )
