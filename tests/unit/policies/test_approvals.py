@@ -23,7 +23,7 @@ from policies.approvals import (
 )
 from policies.bundle import Approver, Bundle, Caller
 from policies.canonical import BadSignature
-from policies.intent import Approval, Intent, Kind, Order
+from policies.intent import Approval, Intent, Kind, Order, payment_intent
 from policies.keys import SigningKey, sign_approval
 from policies.rules import NOBODY, AllOf, AnyOf, Approvals, Group, Need, Policy
 from tests.fakes.passkey import SoftPasskey, approve_by_passkey
@@ -137,6 +137,24 @@ def test_an_approval_of_somebody_of_the_group_counts_and_so_does_a_rejection() -
 )
 def test_an_approval_that_is_wrong_in_one_thing_does_not_count(given: Approval, code: str) -> None:
     assert codes(given) == [code]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"amount": "1001"},
+        {"destination": "bcrt1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qzf4jry"},
+        {"fee_ceiling": "1001"},
+        {"expires_at": ORDER.expires_at + 1},
+        {"customer": "bob"},
+    ],
+)
+def test_an_approval_is_of_no_use_for_an_order_that_differs_in_anything(change: dict[str, Any]) -> None:
+    order = msgspec.structs.replace(ORDER, **change)
+    assert codes(approval()) == []
+    other = payment_intent(order, INTENT.keyset, INTENT.tier, INTENT.policy_version)
+    found = objections(approval(), other, order, bundle(), now=NOW)
+    assert [reason.code for reason in found] == ["approval-stray"]
 
 
 def test_the_longest_and_the_shortest_approvals_count() -> None:
