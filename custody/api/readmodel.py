@@ -41,9 +41,13 @@ def transactions(tx: Tx, ids: Sequence[UUID]) -> Mapping[UUID, TransactionRow]:
     if not ids:
         return {}
     versions: dict[UUID, list[VersionRow]] = {}
+    # What owners of a Safe sign is no transaction of the chain: the one that carries it out has an id there.
     for row in tx.all(
-        "SELECT transaction_id, version, txid, state, fee_units, feerate FROM transaction_versions"
-        " WHERE transaction_id = ANY (%s) ORDER BY transaction_id, version",
+        "SELECT v.transaction_id, v.version, CASE WHEN v.resources[1] LIKE 'safe:%%' THEN ("
+        "  SELECT x.txid FROM executions e JOIN transaction_versions x ON x.transaction_id = e.transaction_id"
+        "  WHERE e.serves = v.transaction_id AND x.txid IS NOT NULL ORDER BY e.attempt DESC, x.version DESC LIMIT 1)"
+        "  ELSE v.txid END AS txid, v.state, v.fee_units, v.feerate FROM transaction_versions v"
+        " WHERE v.transaction_id = ANY (%s) ORDER BY v.transaction_id, v.version",
         (list(ids),),
     ):
         versions.setdefault(row["transaction_id"], []).append(

@@ -15,6 +15,7 @@ import msgspec
 
 from chains.eth.address import raw_address
 from chains.eth.safe import SafeMessage, safe_resource
+from custody.api.readmodel import transactions
 from custody.signing.broadcast import broadcast
 from custody.signing.build import build, fill_gap
 from custody.signing.bump import bump
@@ -300,6 +301,11 @@ class SafeTill(EvmTill):
     def safe_nonce(self) -> int:
         """Of the Safe's next transaction, by the node's word."""
         return self.adapter.safes.nonce(raw_address(self.safe), self.adapter.tip())
+
+    def txids_told(self, transaction_id: UUID) -> list[str | None]:
+        """What the API tells of a transaction's versions."""
+        with self.api.snapshot() as tx:
+            return [each.txid for each in transactions(tx, [transaction_id])[transaction_id].versions]
 
     def resource(self, nonce: int) -> str:
         return safe_resource(raw_address(self.safe), nonce)

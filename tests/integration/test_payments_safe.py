@@ -70,7 +70,9 @@ def test_a_large_payment_is_signed_by_two_of_three_owners_and_carried_out_by_the
 ) -> None:
     paid, transaction = complete(till, 7 * ETHER + 1)
     assert till.build() is None, "the hot key has nothing to do with it"
+    assert till.txids_told(transaction) == [None], "what owners sign is no transaction of the chain"
     execution = till.send_execution()
+    assert till.txids_told(transaction) == [till.transaction(execution).versions[0].txid]
     assert till.build_execution() is None, "one at a time"
     till.mine()
     till.check()

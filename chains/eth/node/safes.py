@@ -33,6 +33,8 @@ _MODULES: Final = (
     selector("getModulesPaginated(address,uint256)") + address_word(bytes(19) + b"\x01") + uint_word(20)
 )
 _MAX_OWNERS: Final = 1_000
+_BLOCKS_AT_ONCE: Final = 2_000
+"""So many blocks are looked through in one question: a limit below those of nodes as they come."""
 
 
 class Headers(Protocol):
@@ -157,10 +159,11 @@ class SafeReader:
 
     def _later(self, safe: bytes, block: BlockRef, tip: BlockRef) -> int:
         """How often a Safe has executed after a block, up to the tip."""
-        if tip.height <= block.height:
-            return 0
-        after = {"fromBlock": hex(block.height + 1), "toBlock": hex(tip.height)}
-        return len(self._logs([safe], after, tip))
+        count = 0
+        for first in range(block.height + 1, tip.height + 1, _BLOCKS_AT_ONCE):
+            last = min(first + _BLOCKS_AT_ONCE - 1, tip.height)
+            count += len(self._logs([safe], {"fromBlock": hex(first), "toBlock": hex(last)}, tip))
+        return count
 
     def _logs(self, safes: Collection[bytes], where: dict[str, str], block: BlockRef) -> Sequence[Log]:
         wanted = {"address": [f"0x{safe.hex()}" for safe in safes], "topics": [list(EXECUTED)]}
