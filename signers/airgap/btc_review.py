@@ -33,6 +33,10 @@ CHANGE_REACH: Final = 1_000
 FURTHEST_CHANGE: Final = 100_000
 """Change at a place beyond is refused: it would be ours, and hard to find."""
 WARN_FEE_PERCENT: Final = 1
+LOWEST_FEERATE_SAT_PER_KVB: Final = 1_000
+"""Nodes do not pass on what pays less (`-minrelaytxfee`)."""
+MOST_BIG_PAYMENTS: Final = 3
+"""So many payments have each amount in large figures; of more, their sum has."""
 VERSIONS: Final = (1, 2)
 FIRST_TIME_LOCK: Final = 500_000_000
 """From here on a locktime is a time and no block (consensus)."""
@@ -210,6 +214,8 @@ def _look_at_fee(look: _Look, vault: RegisteredVault) -> None:
         look.objections.append(f"FEE TOO HIGH: {feerate(fee, size)}; the bundle allows {allowed}.")
     if fee * 100 > base * WARN_FEE_PERCENT:
         look.warnings.append(f"The fee is {percent(fee, base)} of the amount.")
+    if fee * 1000 < LOWEST_FEERATE_SAT_PER_KVB * size:
+        look.warnings.append(f"The fee is so low ({feerate(fee, size)}) that nodes may not pass it on.")
 
 
 def _look_at_form(look: _Look) -> None:
@@ -254,7 +260,7 @@ def _lines(look: _Look, key: HolderKey) -> list[str]:
     ]
     for number, (units, script, name) in enumerate(look.payments, 1):
         lines.append(f"PAYS, {number} of {len(look.payments)}:  {btc(units)} BTC = {grouped(units)} sats")
-        lines += [f"    {row}" for row in big(btc(units))]
+        lines += _big(units) if len(look.payments) <= MOST_BIG_PAYMENTS else []
         lines.append(f"  to  {_address(script, look.network)}")
         lines += [f"      {name}, derived again here"] if name else []
         lines.append("")
@@ -264,6 +270,7 @@ def _lines(look: _Look, key: HolderKey) -> list[str]:
         lines.append(f"COMES BACK:  {btc(units)} BTC = {grouped(units)} sats")
         lines.append(f"  to  {_address(script, look.network)}")
         lines += [f"      yours: derived again here as {_place_words(place)} of {vault.id}", ""]
+    lines += ["IN ALL:", *_big(total)] if len(look.payments) > MOST_BIG_PAYMENTS else []
     size = _size_vb(look, vault)
     base = total or sum(spent.units for spent in psbt.spent)
     lines += [
@@ -271,6 +278,10 @@ def _lines(look: _Look, key: HolderKey) -> list[str]:
         f"PAID IN ALL  {btc(total)} BTC; with the fee {btc(total + psbt.fee_sats)} BTC leave, from {_coins(psbt)}",
     ]
     return lines
+
+
+def _big(units: int) -> list[str]:
+    return [f"    {row}" for row in big(btc(units))]
 
 
 def _coins(psbt: ParsedPsbt) -> str:

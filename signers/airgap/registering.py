@@ -150,7 +150,7 @@ def of_descriptor(text: str, name: str, key: HolderKey, before: Registered) -> R
     )
     if own_member(vault, key) is None:
         raise InvalidValue("your key is not in this descriptor, or is there with another account or path")
-    if name in _names(before):
+    if name in wallet_names(before) | {wallet.id for wallet in before.wallets}:
         raise InvalidValue(f"there is a wallet {name!r} already: choose another --name")
     return msgspec.structs.replace(before, vaults=(*before.vaults, vault))
 
@@ -181,12 +181,9 @@ def wallets_to_confirm(registered: Registered, before: Registered, key: HolderKe
             )
 
 
-def _names(registered: Registered) -> set[str]:
-    return {
-        *(vault.id for vault in registered.vaults),
-        *(safe.id for safe in registered.safes),
-        *(wallet.id for wallet in registered.wallets),
-    }
+def wallet_names(registered: Registered) -> set[str]:
+    """Of the holder's own wallets."""
+    return {*(vault.id for vault in registered.vaults), *(safe.id for safe in registered.safes)}
 
 
 def _unchanged(vault: RegisteredVault, before: Registered) -> bool:
@@ -219,7 +216,7 @@ def _safe_lines(safe: RegisteredSafe, key: HolderKey) -> Iterator[str]:
 def _vaults(bundle: Bundle, key: HolderKey) -> Iterator[RegisteredVault]:
     networks = {n.chain: n for n in bundle.networks if isinstance(n, BitcoinNetwork)}
     for vault in bundle.vaults:
-        if not isinstance(vault, BitcoinVault):
+        if not isinstance(vault, BitcoinVault) or vault.state == "destroyed":
             continue
         network = networks[vault.chain]
         found = RegisteredVault(
@@ -248,7 +245,8 @@ def _vaults(bundle: Bundle, key: HolderKey) -> Iterator[RegisteredVault]:
 def _safes(bundle: Bundle, key: HolderKey) -> Iterator[RegisteredSafe]:
     networks = {n.chain: n for n in bundle.networks if isinstance(n, EvmNetwork)}
     for vault in bundle.vaults:
-        if isinstance(vault, EvmVault) and key.evm_address in {owner.address for owner in vault.owners}:
+        mine = isinstance(vault, EvmVault) and key.evm_address in {owner.address for owner in vault.owners}
+        if isinstance(vault, EvmVault) and mine and vault.state != "destroyed":
             yield RegisteredSafe(
                 id=vault.id,
                 chain=vault.chain,

@@ -101,11 +101,12 @@ def _payment(raw: bytes, key: Opened) -> Looked:
     from signers.airgap.btc_review import review_payment, sign_payment
     from signers.airgap.figures import btc
 
-    file = read_payment(raw)
+    file, source = read_payment(raw), key.kept.registered.source
     found = review_payment(file, key.kept.registered, key.key)
+    ended = source is not None and source.expires_at <= time.time()
     return Looked(
         found.lines,
-        found.warnings,
+        (*found.warnings, *(["The registered bundle has ended: register a new one."] if ended else [])),
         found.objections,
         btc(found.leaves_sats) if found.leaves_sats else "",
         lambda: with_signatures(file, sign_payment(file, found, key.key)),

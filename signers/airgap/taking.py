@@ -21,6 +21,7 @@ from signers.airgap.registering import (
     read_root,
     root_fingerprint,
     root_lines,
+    wallet_names,
     wallets_to_confirm,
 )
 from signers.airgap.store import Home, Kept
@@ -135,6 +136,8 @@ def _confirm(registered: Registered, before: Registered, key: Opened, screen: Sc
         screen.show(["", *wallet.lines, ""])
         if screen.ask(wallet.question).lower() != wallet.answer.lower():
             raise Declined(f"{wallet.id}: that is not what is written here. Nothing was registered")
+    for gone in sorted(wallet_names(before) - wallet_names(registered)):
+        screen.show([f"! {gone} is not in this bundle any more: nothing of it will be signed"])
     for token in registered.tokens:
         if token not in before.tokens:
             screen.show(
