@@ -19,6 +19,7 @@ from chains.eth.node import EvmNode
 from chains.eth.safe import SafeMessage, SafeTx, join_signatures, safe_resource
 from chains.types import BlockRef
 from ops.devnet.anvil import Anvil
+from policies.intent import Kind
 from signers.ports import OpenRequest, SignRequest
 from signers.verifier.chains import EvmChain
 from signers.verifier.follow import Follower
@@ -128,6 +129,57 @@ def test_a_payment_that_fails_inside_fails_as_a_whole_and_its_nonce_is_not_used(
     vault.node.fund(vault.safe.address, 100 * ETHER)
     assert vault.execute(world.message(draft), blob)
     assert vault.nonce == 1
+
+
+def cancelled(vault: Vault, nonce: int = 0) -> SignRequest:
+    """The request to use up a nonce of the Safe."""
+    world, safe = vault.world, vault.safe.address
+    intent = world.safe_house_intent(Kind.CANCELLATION, safe)
+    empty = {"to": raw_address(safe), "value_wei": 0, "data": b""}
+    return world.safe_request(SafeDraft([], nonce=nonce, safe=safe, intents=[intent], tx=empty))
+
+
+def test_a_cancelled_payment_can_never_be_carried_out_and_moved_nothing(vault: Vault) -> None:
+    """WazirX 2024: what was abandoned is made unusable before the next is asked for."""
+    world = vault.world
+    abandoned = world.safe_draft(5 * ETHER, safe=vault.safe.address)
+    blob = vault.signatures(world.safe_request(abandoned), (0, 1))
+    request = cancelled(vault)
+    empty = SafeMessage.decode(base64.b64decode(request.transaction))
+    before = vault.node.balance_wei(vault.safe.address)
+    assert vault.execute(empty, vault.signatures(request, (1, 2)))
+    assert (vault.nonce, vault.node.balance_wei(vault.safe.address)) == (1, before)
+    assert not vault.attempt(world.message(abandoned).tx, blob)
+    assert vault.node.balance_wei(vault.safe.address) == before
+
+
+def test_a_verifier_proves_dead_what_a_cancellation_has_overtaken(
+    vault: Vault, node: EvmNode, tmp_path: Path
+) -> None:
+    world, owner = vault.world, vault.owners[0]
+    abandoned = world.safe_draft(5 * ETHER, safe=vault.safe.address)
+    owner.signatures(world.safe_request(abandoned))
+    request = cancelled(vault)
+    owner.signatures(request)
+    empty = SafeMessage.decode(base64.b64decode(request.transaction))
+    state = State(tmp_path / "verifier.sqlite")
+    bundle = world.bundle()
+    follower = Follower(state, EvmChain(node, lambda: bundle))
+    resolver = Resolver(
+        VERIFIER, world.verifier, state, {EVM_CHAIN: follower}, LogKeeper(state), lambda: bundle
+    )
+    follower.catch_up()
+    assert resolver.serve(owner.witness) == 0
+    assert vault.execute(empty, world.signatures_blob(empty))
+    vault.node.finalize()
+    follower.catch_up()
+    assert resolver.serve(owner.witness) == 2
+    outcomes = [resolver.outcome(EVM_CHAIN, each.content) for each in (empty, world.message(abandoned))]
+    assert outcomes == ["confirmed", "dead"]
+    # And what the gas payer has sent is resolved like any sender's.
+    assert resolver.serve(vault.hot.witness) == 1
+    assert vault.hot.witness.open(OpenRequest()).transactions == ()
+    state.close()
 
 
 def test_what_the_hot_signer_refuses_to_execute_the_safe_refuses_too(vault: Vault) -> None:

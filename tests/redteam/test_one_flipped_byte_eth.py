@@ -1,8 +1,9 @@
 """Changing any one byte of a valid EVM request, on its way or inside its transaction, pays nobody else.
 
 Exhaustive: every byte of the frame as it is sent, and every byte of the decoded transaction; to each of the 255 other
-values for a native payment, and with each bit flipped for a token's payment and a Safe's. What comes out is a refusal,
-or a transaction with the same payments, everything else still ours, and the fee within its caps.
+values for a native payment, and with each bit flipped for all else: a token's payment, a Safe's, refills, an execution.
+What comes out is a refusal, or a transaction with the same payments, everything else still ours, and the fee within its
+caps.
 
 The guard judges each variant with an empty journal, so that none is refused only because of an earlier one. Of those
 that it let pass, many are then given to a whole signer that has signed the valid request.
@@ -23,7 +24,7 @@ import pytest
 
 from chains.eth.address import checksummed, raw_address
 from chains.eth.erc20 import decode_transfer
-from chains.eth.safe import SafeMessage, owner_of
+from chains.eth.safe import SafeMessage, decode_execution, owner_of
 from chains.eth.tx import UnsignedTx
 from signers.guard.guard import admit, examine
 from signers.ports import InputSignature, Refused, SignRequest, SignResponse
@@ -32,12 +33,15 @@ from signers.process.rates import Gate
 from signers.wallets import Wallet
 from signers.wire import Call
 from tests.fakes.evm_signing import ETHER, EVM_CHAIN_ID, EVM_DESTINATION, GAS_CAPS, GWEI, USDX
-from tests.fakes.safe_signing import SAFE, OwnerBench
+from tests.fakes.evm_tiers import HotBench, WarmBench
+from tests.fakes.safe_signing import SAFE, ExecutorBench, OwnerBench
 from tests.fakes.signer import Bench, EvmBench
 
 FEE_CEILING_WEI = ETHER // 50
 """Of the one order."""
 FEERATE_CAP_WEI = 200 * GWEI
+FEE_CAP_WEI = ETHER // 5
+"""Of the network, where there is no order."""
 NONCE_REACH = 256
 UNITS = 10**15 + 7
 MOST_COMMITS = 100
@@ -186,10 +190,66 @@ def safe(directory: Path) -> Target:
     return Target(bench, bench.wallets()[request.keyset], request, check, any_bit)
 
 
+def top_up(directory: Path) -> Target:
+    bench = HotBench(directory)
+    world = bench.world
+    payer = world.gas.record.address
+    request = world.request(world.hot_refill(payer, UNITS, max_fee_wei=GWEI, priority_wei=0))
+
+    def check(raw: bytes, signature: bytes) -> None:
+        signed = UnsignedTx.decode(raw).signed(signature)
+        tx = signed.tx
+        assert checksummed(signed.sender()) == world.record.address
+        assert (tx.to, tx.value_wei, tx.data) == (raw_address(payer), UNITS, b"")
+        assert (tx.chain_id, tx.nonce < NONCE_REACH) == (EVM_CHAIN_ID, True)
+        assert tx.gas_limit <= GAS_CAPS.transfer
+        assert tx.max_fee_wei <= FEE_CAP_WEI
+
+    return Target(bench, bench.wallets()[request.keyset], request, check, any_bit)
+
+
+def execution(directory: Path) -> Target:
+    """What a gas payer sends: whatever is changed, it is still what the owners have signed."""
+    bench = ExecutorBench(directory)
+    message = bench.message()
+    request = bench.request(message, max_fee_wei=GWEI, priority_wei=0)
+
+    def check(raw: bytes, signature: bytes) -> None:
+        signed = UnsignedTx.decode(raw).signed(signature)
+        tx = signed.tx
+        assert checksummed(signed.sender()) == bench.world.gas.record.address
+        assert (checksummed(tx.to), tx.value_wei) == (SAFE, 0)
+        assert decode_execution(tx.data, message.tx.nonce).tx == message.tx
+        assert (tx.chain_id, tx.nonce < NONCE_REACH) == (EVM_CHAIN_ID, True)
+        assert tx.gas_limit <= GAS_CAPS.execution
+        assert tx.max_fee_wei <= FEE_CAP_WEI
+
+    return Target(bench, bench.wallets()[request.keyset], request, check, any_bit)
+
+
+def safe_refill(directory: Path) -> Target:
+    bench = WarmBench(directory)
+    world = bench.world
+    request = world.approved(world.safe_refill(world.record.address, UNITS))
+
+    def check(raw: bytes, signature: bytes) -> None:
+        message = SafeMessage.decode(raw)
+        tx = message.tx
+        assert checksummed(owner_of(message.signing_hash, signature)) == bench.owners[0].record.address
+        assert (message.chain_id, checksummed(message.safe)) == (EVM_CHAIN_ID, SAFE)
+        assert (tx.to, tx.value_wei, tx.data) == (raw_address(world.record.address), UNITS, b"")
+        assert (tx.operation, tx.refunds, tx.nonce < NONCE_REACH) == (0, False, True)
+
+    return Target(bench, bench.wallets()[request.keyset], request, check, any_bit)
+
+
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "native": lambda directory: hot(directory, "ETH"),
     "token": lambda directory: hot(directory, "USDX"),
     "safe": safe,
+    "top-up": top_up,
+    "execution": execution,
+    "safe-refill": safe_refill,
 }
 
 
@@ -242,7 +302,8 @@ def _after_the_honest_one(target: Target) -> None:
             refused = set()
             target.checked(request, item, where)
             assert _nonce(base64.b64decode(request.transaction)) == used, where
-        assert refused <= {"conflicting-version", "window-cap"}, where
+        # Nobody has signed the id of an intent of the house's own: under another one it is refused the same bytes.
+        assert refused <= {"conflicting-version", "window-cap", "transaction-reused"}, where
 
 
 def _nonce(raw: bytes) -> int:

@@ -11,7 +11,15 @@ import msgspec
 from policies.canonical import Document
 from policies.keys import SigningKey
 from signers.ceremony.facts import bitcoin_record, evm_record, facts_of
-from signers.ceremony.plan import NewBitcoinKeys, NewCosigner, NewEvmKey, NewKeys, NewOwner, NewWallet
+from signers.ceremony.plan import (
+    NewBitcoinKeys,
+    NewCosigner,
+    NewEvmKey,
+    NewKeys,
+    NewOwner,
+    NewPayer,
+    NewWallet,
+)
 from signers.ceremony.record import (
     Backup,
     CeremonyRecord,
@@ -31,6 +39,7 @@ POINT = bytes.fromhex("0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815
 WALLET = NewWallet(id="btc-hot", network="regtest")
 COSIGNER = NewCosigner(id="btc-warm", network="main", organisation="house", member="a")
 EVM_KEY = NewEvmKey(id="eth-hot", chain_id=1)
+PAYER = NewPayer(id="eth-gas", chain_id=1)
 OWNER = NewOwner(id="eth-warm", chain_id=1, organisation="house", member="b")
 
 

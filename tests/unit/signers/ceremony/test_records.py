@@ -15,6 +15,7 @@ from policies.keys import SigningKey
 from signers.ceremony.entries import (
     Contracts,
     bitcoin_vault_entry,
+    gas_payer_entry,
     member_entry,
     safe_entry,
     wallet_entry,
@@ -39,7 +40,7 @@ from signers.ceremony.shares import split
 from signers.ceremony.text import proof_text, record_text
 from signers.ceremony.tool import code_hash, tool_text
 from signers.errors import BadConfiguration, CeremonyStopped, NotProven
-from tests.support.records import COSIGNER, EVM_KEY, OWNER, POINT, WALLET, Held
+from tests.support.records import COSIGNER, EVM_KEY, OWNER, PAYER, POINT, WALLET, Held
 
 
 def written(directory: Path, proven: ProvenCeremony) -> Path:
@@ -48,7 +49,7 @@ def written(directory: Path, proven: ProvenCeremony) -> Path:
     return directory
 
 
-@pytest.mark.parametrize("new", [WALLET, COSIGNER, EVM_KEY, OWNER], ids=lambda new: new.id)
+@pytest.mark.parametrize("new", [WALLET, COSIGNER, EVM_KEY, OWNER, PAYER], ids=lambda new: new.id)
 def test_a_genuine_proof_opens_a_key_set_in_production(new: NewKeys, tmp_path: Path) -> None:
     held = Held(new)
     require_proven(written(tmp_path, held.proven()), held.keyset)
@@ -149,7 +150,7 @@ def test_known_answers_of_bip_84_and_86() -> None:
 
 
 def test_records_and_proofs_in_print_say_what_is_signed() -> None:
-    for new in (WALLET, COSIGNER, EVM_KEY, OWNER):
+    for new in (WALLET, COSIGNER, EVM_KEY, OWNER, PAYER):
         proven = Held(new).proven()
         record = proven.ceremony.record
         text = record_text(record, proven.ceremony) + proof_text(proven)
@@ -192,6 +193,25 @@ def test_members_of_vaults_are_listed_under_their_own_names() -> None:
         wallet_entry(Held(COSIGNER).signed(), None, chain="b", tier="warm")
     with pytest.raises(BadConfiguration, match="member of a vault"):
         wallet_entry(Held(OWNER).signed(), None, chain="b", tier="warm")
+
+
+def test_a_gas_payer_is_listed_as_what_it_is_and_nothing_else() -> None:
+    held = Held(PAYER)
+    signed = held.signed()
+    entry = gas_payer_entry(signed, None, chain="ethereum", holding_cap="7")
+    assert (entry.id, entry.state, entry.holding_cap) == ("eth-gas", "pre-active", "7")
+    assert entry.address == signed.record.addresses[0].address
+    proven = held.proven(signed)
+    assert gas_payer_entry(signed, proven, chain="e", holding_cap="7", state="active").state == "active"
+    with pytest.raises(BadConfiguration, match="pre-active until"):
+        gas_payer_entry(signed, None, chain="ethereum", holding_cap="7", state="active")
+    for other in (Held(EVM_KEY), Held(OWNER), Held()):
+        with pytest.raises(BadConfiguration, match="is no gas payer"):
+            gas_payer_entry(other.signed(), None, chain="ethereum", holding_cap="7")
+    with pytest.raises(BadConfiguration, match="a gas payer, not a wallet of its own"):
+        wallet_entry(signed, None, chain="ethereum", tier="hot")
+    with pytest.raises(BadConfiguration, match="not a member of a vault"):
+        member_entry(signed)
 
 
 def test_a_vault_is_put_together_from_its_members_records() -> None:
