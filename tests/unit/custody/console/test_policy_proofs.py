@@ -180,6 +180,7 @@ SHIPPED = [
     ("never", "destination_younger_than: 24h, destination: external"),
     ("never", "kyc_below: 1, destination: external"),
     ("never", "screening: hit"),
+    ("never", "lookalike: yes, destination: external"),
     ("approved", "--by", "3 organisations", "--tier", "cold"),
     ("approved", "--by", "2 people", "--tier", "warm", "--tier", "cold"),
     ("outflow", "--at-most", "5 BTC", "--within", "24h", "--tier", "hot"),
@@ -205,6 +206,27 @@ def test_what_the_shipped_policy_does_not_promise_is_shown(signed: Path) -> None
     )
     assert code == 1
     assert "0 people have approved" in text
+
+
+def test_what_is_neither_proven_nor_shown_ends_with_one_and_says_both_numbers(
+    signed: Path, tmp_path: Path
+) -> None:
+    lumps = written(
+        tmp_path,
+        """
+rules:
+  - id: hot
+    when: {operation: withdrawal, destination: external, amount_from: 0.00000007 BTC, amount_below: 0.00000008 BTC}
+    route: hot
+  - {id: window, when: {tier: hot}, limit: {at_most: 0.0000001 BTC, within: 24h, per: all}}
+""",
+    )
+    question = ("prove", "outflow", "--at-most", "0.00000009 BTC", "--within", "24h", "--bundle", signed)
+    code, text = run(*question, "--file", lumps)
+    assert code == 1
+    assert text.startswith("not proven: ")
+    told = as_json(*question, "--file", lumps, code=1)
+    assert (told["outcome"], told["at_most"], told["reached"]) == ("not-proven", "10", "7")
 
 
 @pytest.mark.parametrize("verb", ["backtest", "replay"])
