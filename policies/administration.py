@@ -55,6 +55,8 @@ ACTIONS: Final = {
         ),
         Action("unfreeze-customer", (COMPLIANCE,), Effect.CHANGES, "let a customer withdraw again"),
         Action("sweep", (TREASURY,), Effect.CHANGES, "plan sweeps now"),
+        Action("propose-refill", (TREASURY,), Effect.CHANGES, "propose that money moves between tiers"),
+        Action("decline-refill", (TREASURY,), Effect.CHANGES, "call off what should move between tiers"),
         Action("bump", (TREASURY,), Effect.CHANGES, "ask for a replacement with a higher fee"),
         Action("close-alert", (SUPPORT, TREASURY, COMPLIANCE, SECURITY), Effect.CHANGES, "close an alert"),
         Action("release-case", (COMPLIANCE,), Effect.CHANGES, "find nothing wrong in what screening found"),

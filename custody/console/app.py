@@ -12,7 +12,8 @@ import typer
 from chains.types import Amount, Asset
 from custody.console import (
     status,
-    withdrawals,  # noqa: F401 - adds its verbs to the app
+    tier,  # noqa: F401 - these add their verbs to the app
+    withdrawals,  # noqa: F401
 )
 from custody.console.outcome import Exit, Form, output
 from custody.console.root import (
@@ -39,9 +40,6 @@ __all__ = ["app"]
 
 _DEPOSIT = ("id", "customer", "asset", "amount", "state", "confirmations", "confirmations_needed", "resource")
 _SWEEP = ("id", "chain", "kind", "state", "reason", "addresses", "amounts", "network_fee", "txid")
-_TIER = (
-    "tier", "asset", "holds", "holding_cap", "excess", "payment_below", "window_cap", "window_seconds", "keyset",
-)  # fmt: skip
 _LINE = ("seq", "account", "type", "asset", "amount", "balance_before", "balance_after", "reference", "at")
 
 
@@ -217,18 +215,6 @@ def show_sweep(sweep: IdArgument, *, as_json: AsJson = False) -> None:
     shown = output(as_json=as_json)
     with connected(shown) as client:
         shown.one(client.sweep(uuid_text(sweep)), (*_SWEEP, "created_at", "updated_at"))
-
-
-@app.command("tier")
-def show_tiers(*, as_json: AsJson = False) -> None:
-    """Show what each tier may pay, and what it holds."""
-    shown = output(as_json=as_json)
-    with connected(shown) as client:
-        shown.many(
-            client.get("/v1/tiers")["items"],
-            _TIER,
-            none="The bundle has no caps: nothing may be paid.",
-        )
 
 
 @app.command("alerts")

@@ -27,8 +27,9 @@ app.add_typer(approvers, name="approver")
 
 @app.command("approve")
 def approve(
-    withdrawal: Annotated[
-        str | None, typer.Argument(help="Its id; without one, all that waits is listed.")
+    id: Annotated[
+        str | None,
+        typer.Argument(help="Of the withdrawal or refill; without one, all that waits is listed."),
     ] = None,
     *,
     approver: Annotated[str | None, typer.Option("--approver", help="Your id in the bundle.")] = None,
@@ -54,7 +55,7 @@ def approve(
     trust_root: PinnedRoot,
     as_json: AsJson = False,
 ) -> None:
-    """Approve or reject a withdrawal that waits for you, after you have read what it does.
+    """Approve or reject a withdrawal or refill that waits for you, after you have read what it does.
 
     Without an id: list all that waits. Exit 1: it is not what it seems, and nothing was signed.
     """
@@ -63,7 +64,7 @@ def approve(
     shown = output(as_json=as_json)
     with connected(shown) as client:
         desk = approving.Desk.open(client, bundle, trust_root)
-        if withdrawal is None:
+        if id is None:
             shown.many(desk.waiting(), approving.COLUMNS, none="Nothing waits for approval.")
             return
         answer = approving.Answer(
@@ -71,8 +72,8 @@ def approve(
         )
         way = approving.way_of(key, passphrase_fd, "passkey" if passkey else "key")
         asking = approving.Asking.NOTHING if yes else approving.Asking.THE_WORD
-        found = desk.answer(withdrawal, approver, answer, way, asking)
-        shown.one(found, ("withdrawal", "state", "reason"))
+        found = desk.answer(id, approver, answer, way, asking)
+        shown.one(found, ("withdrawal", "refill", "state", "reason"))
 
 
 @approvers.command("enrol")

@@ -23,13 +23,14 @@ from custody.console.clock import present
 from custody.console.passkey_page import sign_with_passkey
 from custody.console.pinned import pinned_bundle
 from custody.console.reviewing import NotGenuine, Review, group_for, review
+from custody.console.reviewing_refills import RefillReview, review_refill
 from custody.console.root import uuid_text
 from policies.approvals import verify
 from policies.bundle import Approver, Bundle, Passkey
 from policies.intent import Approval, SignedApproval
 from policies.keys import SigningKey, sign_approval
 
-COLUMNS: Final = ("withdrawal", "pay", "to", "customer", "rules", "lacking", "genuine")
+COLUMNS: Final = ("id", "does", "to", "customer", "rules", "lacking", "genuine")
 
 
 class Unsigned(PermanentError):
@@ -102,26 +103,35 @@ class Desk:
         return [self._row(each) for each in self.client.items("/v1/approvals", {"state": "pending"})]
 
     def _row(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        row: dict[str, Any] = {"withdrawal": plain(str(question.get("withdrawal")))[:64]}
+        refill = question.get("refill") is not None
+        id = question.get("refill" if refill else "withdrawal")
+        row: dict[str, Any] = {"id": plain(str(id))[:64], "does": "refill" if refill else "withdrawal"}
         try:
-            found = review(question, self.bundle, now=int(present()))
+            found = self._review(question)
         except NotGenuine as error:
             return {**row, "genuine": f"NO, sign nothing: {plain(str(error))}"}
-        order = found.order
+        intent, lines = found.intent, dict(found.lines(self.bundle))
         return {
             **row,
-            "pay": self.bundle.told(order.asset, order.units),
-            "to": order.destination,
-            "customer": order.customer,
-            "rules": dict(found.lines(self.bundle))["rules"],
+            "does": f"{'move' if refill else 'pay'} {self.bundle.told(intent.asset, intent.units)}",
+            "to": found.target.id if isinstance(found, RefillReview) else intent.destination,
+            "customer": found.order.customer if isinstance(found, Review) else "none: it stays ours",
+            "rules": lines["rules"],
             "lacking": plain(str(question.get("lacking"))),
             "genuine": "yes",
         }
 
+    def _review(self, question: Mapping[str, Any]) -> Review | RefillReview:
+        """What it really does. Raises NotGenuine."""
+        now = int(present())
+        if question.get("refill") is not None:
+            return review_refill(question, self.bundle, now=now)
+        return review(question, self.bundle, now=now)
+
     def answer(
-        self, withdrawal: str, approver: str | None, answer: Answer, way: Way | None, asking: Asking
+        self, subject: str, approver: str | None, answer: Answer, way: Way | None, asking: Asking
     ) -> dict[str, Any]:
-        """Show what a withdrawal does, sign, and hand it in; returns what the API says to it.
+        """Show what a withdrawal or a refill does, sign, and hand it in; returns what the API says to it.
 
         Raises:
             NotGenuine: it is not what it seems.
@@ -131,8 +141,8 @@ class Desk:
         if approver is None or way is None:
             raise InvalidValue("to answer, name yourself with --approver, and give --key FILE or --passkey")
         now = int(present())
-        question = self._question(uuid_text(withdrawal))
-        found = review(question, self.bundle, now=now)
+        question = self._question(uuid_text(subject))
+        found = self._review(question)
         person = self.bundle.approver(approver)
         document = self._document(found, person, answer, now)
         self._read_out(found, question)
@@ -140,36 +150,40 @@ class Desk:
             _ask(answer.decision)
         signed = self._signed(document, person, way, found)
         verify(signed, person)
-        return self._hand_in(found.order.id, signed)
+        kind = "refills" if isinstance(found, RefillReview) else "withdrawals"
+        return self._hand_in(f"/v1/{kind}/{found.intent.id}/approvals", signed)
 
-    def _question(self, withdrawal: str) -> dict[str, Any]:
+    def _question(self, subject: str) -> dict[str, Any]:
         for question in self.client.items("/v1/approvals", {"state": "pending"}):
-            if question.get("withdrawal") == withdrawal:
+            if subject in (question.get("withdrawal"), question.get("refill")):
                 return question
-        raise InvalidValue(f"withdrawal {withdrawal} does not wait for approval now")
+        raise InvalidValue(f"{subject} does not wait for approval now")
 
-    def _document(self, found: Review, person: Approver, answer: Answer, now: int) -> Approval:
+    def _document(self, found: Review | RefillReview, person: Approver, answer: Answer, now: int) -> Approval:
+        order = found.order if isinstance(found, Review) else None
         return Approval.from_object(
             {
                 "v": 1,
                 "intent": found.intent.digest_hex(),
                 "decision": answer.decision,
                 "approver": person.id,
-                "group": group_for(found, person, self.bundle, answer.group),
+                "group": group_for(order, found.groups, person, self.bundle, answer.group),
                 "policy_version": self.bundle.version,
                 "expires_at": now + answer.valid_seconds,
                 "reason": answer.reason,
             }
         )
 
-    def _read_out(self, found: Review, question: Mapping[str, Any]) -> None:
+    def _read_out(self, found: Review | RefillReview, question: Mapping[str, Any]) -> None:
         """On stderr: what becomes of the answer is on stdout."""
         lines = [*found.lines(self.bundle), ("it says", f"{question.get('lacking')} (the service's word)")]
         width = max(len(name) for name, _ in lines)
         for name, text in lines:
             typer.echo(f"{name:<{width}}  {plain(text)}", err=True)
 
-    def _signed(self, document: Approval, person: Approver, way: Way, found: Review) -> SignedApproval:
+    def _signed(
+        self, document: Approval, person: Approver, way: Way, found: Review | RefillReview
+    ) -> SignedApproval:
         if isinstance(way, ByKey):
             key = SigningKey.load(way.path, passphrase.present(way.passphrase_fd))
             return sign_approval(document, key)
@@ -187,10 +201,10 @@ class Desk:
         )
         return SignedApproval(approval=document, signature=assertion)
 
-    def _hand_in(self, withdrawal: str, signed: SignedApproval) -> dict[str, Any]:
+    def _hand_in(self, path: str, signed: SignedApproval) -> dict[str, Any]:
         # The same answer again has the same key: a retry after no answer changes nothing.
         return self.client.post(
-            f"/v1/withdrawals/{withdrawal}/approvals",
+            path,
             msgspec.to_builtins(signed),
             idempotency_key=f"approval-{signed.approval.digest_hex()}",
         )

@@ -6,7 +6,7 @@ checked here, or marked as its word. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -150,20 +150,26 @@ def _demands(order: Order, intent: Intent, bundle: Bundle, now: int) -> Demands:
     return engine_of(bundle).demands(facts, intent.tier)
 
 
-def group_for(found: Review, approver: Approver, bundle: Bundle, wanted: str | None) -> str:
+def group_for(
+    order: Order | None, groups: Sequence[str], approver: Approver, bundle: Bundle, wanted: str | None
+) -> str:
     """For which group an approver's answer counts.
 
     Args:
+        order: whose initiator never counts; None: nobody has ordered it.
+        groups: that are asked.
+        approver: who answers.
+        bundle: the pinned one.
         wanted: the approver's choice, needed where there are several.
 
     Raises:
         InvalidValue: for none, or for several and no choice; the approver has given the order himself.
     """
-    if initiated(found.order, approver, bundle):
+    if order is not None and initiated(order, approver, bundle):
         raise InvalidValue(
             f"{approver.id} has given this order: who gives one never counts among its approvers"
         )
-    mine = [group for group in found.groups if belongs(approver, group, bundle.policy)]
+    mine = [group for group in groups if belongs(approver, group, bundle.policy)]
     if wanted is not None:
         if wanted not in mine:
             raise InvalidValue(
@@ -171,9 +177,7 @@ def group_for(found: Review, approver: Approver, bundle: Bundle, wanted: str | N
             )
         return wanted
     if not mine:
-        raise InvalidValue(
-            f"{approver.id} is in none of the groups that are asked: {', '.join(found.groups)}"
-        )
+        raise InvalidValue(f"{approver.id} is in none of the groups that are asked: {', '.join(groups)}")
     if len(mine) > 1:
         raise InvalidValue(f"{approver.id} counts for one group only: choose --group {' or '.join(mine)}")
     return mine[0]

@@ -58,6 +58,7 @@ addresses = _group("address", "Deposit addresses.")
 deposits = _group("deposit", "Deposits.")
 withdrawals = _group("withdrawal", "Withdrawals.")
 sweeps = _group("sweep", "Sweeps: money that moves between addresses of ours.")
+refills = _group("refill", "Refills: money that moves between tiers.")
 events = _group("event", "The event feed.")
 ledger = _group("ledger", "The ledger.")
 

@@ -132,8 +132,8 @@ def as_json(result: Result) -> Any:
 def test_two_people_approve_after_they_have_read_what_it_does(office: Office) -> None:
     withdrawal = office.request()
     [waiting] = as_json(office.run("approve", "--json"))
-    assert (waiting["withdrawal"], waiting["genuine"]) == (withdrawal, "yes")
-    assert waiting["pay"] == "0.01000000 BTC"
+    assert (waiting["id"], waiting["genuine"]) == (withdrawal, "yes")
+    assert waiting["does"] == "pay 0.01000000 BTC"
     assert waiting["lacking"] == "0 of 2 of operators"
     first = office.approve(withdrawal, typed="approve\n")
     assert first.exit_code == 0, first.output

@@ -30,6 +30,7 @@ NEVER_IN_A_REQUEST = {
     "custody.workers": "the workers' own",
     "custody.pricing": "prices",
     "custody.sweeps.permission": "sweeping",
+    "custody.treasury": "proposing refills and carrying them out",
     "policies.organisations": "proofs about a policy",
     # Of those who call.
     "custody.console": "the client",
