@@ -296,7 +296,12 @@ def decode_execution(calldata: bytes, nonce: int) -> Execution:
 
 
 def owner_of(digest: bytes, signature: bytes) -> bytes:
-    """The owner's address (20 bytes) who signed a hash of 32 bytes.
+    """The owner's address (20 bytes) who signed a hash of 32 bytes. Arguments and errors as of `key_of`."""
+    return address_of_key(key_of(digest, signature))
+
+
+def key_of(digest: bytes, signature: bytes) -> bytes:
+    """The public key (33 bytes) that signed a hash of 32 bytes.
 
     Args:
         digest: from `SafeTx.signing_hash`.
@@ -316,7 +321,7 @@ def owner_of(digest: bytes, signature: bytes) -> bytes:
         key = coincurve.PublicKey.from_signature_and_message(compact, digest, hasher=None)
     except ValueError as error:
         raise InvalidValue(f"signature: no key has made it ({error})") from None
-    return address_of_key(key.format())
+    return key.format()
 
 
 def owners_of(digest: bytes, signatures: Sequence[bytes]) -> tuple[bytes, ...]:

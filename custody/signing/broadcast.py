@@ -74,6 +74,9 @@ def _offer(site: Site, transaction: OurTransaction) -> str:
 def _offer_version(site: Site, version: Version) -> str:
     assert version.signed is not None
     assert version.txid is not None
+    objection = site.objection(version.signed)
+    if objection is not None:
+        return f"version {version.version} would be rejected: {objection}"
     result = site.node.broadcast(version.signed)
     if result.state is BroadcastState.REJECTED:
         return f"version {version.version} rejected: {result.reason}"

@@ -44,6 +44,9 @@ class Effects(Protocol):
     def contested(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
         """What it uses is taken by a rescue, or by others: it is not sent any more, and may confirm all the same."""
 
+    def waits(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
+        """It cannot go on by itself, and may confirm all the same: say why to those who wait for it."""
+
     def mined(self, tx: Tx, transaction: OurTransaction, fact: ConsumptionFact) -> None:
         """A version is in the best chain, or in another block of it now. `fact.succeeded` says whether it did anything;
         one that failed (EVM) moved nothing but its fee, and is dead once it is final."""
@@ -72,6 +75,9 @@ class NoEffects:
 
     def contested(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
         """Nothing follows."""
+
+    def waits(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
+        """Nobody does."""
 
     def mined(self, tx: Tx, transaction: OurTransaction, fact: ConsumptionFact) -> None:
         """Nothing follows."""

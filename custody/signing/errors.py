@@ -21,5 +21,13 @@ class WrongSignature(PermanentError):
     """What a signer answered is no signature of what it was asked for: never recorded, never sent."""
 
 
+class NotHandedOut(PermanentError):
+    """A request is not given to holders, and why; nobody has got it."""
+
+
+class NotOurs(PermanentError):
+    """What was brought is about nothing that we have asked for."""
+
+
 class NotAMember(PermanentError):
     """Somebody signs for a vault of which they are no member."""

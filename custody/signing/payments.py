@@ -32,6 +32,10 @@ class PaymentEffects:
 
     def contested(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
         """The holds stay: it may be paid all the same."""
+        self.waits(tx, transaction, reason)
+
+    def waits(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
+        """Each withdrawal says so."""
         for withdrawal in withdrawals.of_transaction(tx, transaction.id):
             withdrawals.explain(tx, withdrawal.id, reason)
 

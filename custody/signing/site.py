@@ -137,6 +137,11 @@ class Site(ABC):
         """
         raise NotAMember(f"{self.wallet.id} is no vault, so {member} cannot sign a part of it")
 
+    def objection(self, signed: bytes) -> str | None:
+        """What speaks against sending bytes that are recorded, by the node's word, before it is given them; None if
+        nothing does, or it is not asked. Raises NodeUnavailable."""
+        return None
+
     @abstractmethod
     def vanished(self, tx: Tx, transaction: OurTransaction) -> Sequence[str]:
         """Resources of an unconfirmed transaction that a reorg took away, so that no block can hold it as it is."""

@@ -43,6 +43,9 @@ class SweepEffects:
         if found is not None:
             repository.close_items(tx, found[0])
 
+    def waits(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
+        """The history of its transaction says why."""
+
     def mined(self, tx: Tx, transaction: OurTransaction, fact: ConsumptionFact) -> None:
         """Nothing follows before it is final."""
 

@@ -45,6 +45,9 @@ class RefillEffects:
     def contested(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
         """It may confirm all the same; the history of its transaction says why it is not sent."""
 
+    def waits(self, tx: Tx, transaction: OurTransaction, reason: str) -> None:
+        """The history of its transaction says why."""
+
     def mined(self, tx: Tx, transaction: OurTransaction, fact: ConsumptionFact) -> None:
         """Nothing follows before it is final."""
 

@@ -47,6 +47,9 @@ class PricedNode:
     def broadcast(self, raw: bytes) -> BroadcastResult:
         return self.node.broadcast(raw)
 
+    def test_accept(self, raw: bytes) -> BroadcastResult:
+        return self.node.test_accept(raw)
+
     def presence(self, txid: TxId) -> Presence:
         return self.node.presence(txid)
 

@@ -6,6 +6,7 @@ that is signed (ALL, for taproot DEFAULT), the keys' origins, and the witness sc
 is ours the same origins and script. Anything else is refused.
 """
 
+from chains.btc.psbt.brought import Brought, BroughtFile, read_brought, verified
 from chains.btc.psbt.finish import InvalidSignature, check_multisig_signatures, finalize
 from chains.btc.psbt.model import InputSignature, KeyOrigin, ParsedPsbt, PsbtInput, ScriptKeys
 from chains.btc.psbt.read import (
@@ -21,6 +22,8 @@ from chains.btc.psbt.write import build_psbt
 __all__ = [
     "MAX_PATH_STEPS",
     "MAX_PSBT_BYTES",
+    "Brought",
+    "BroughtFile",
     "InputSignature",
     "InvalidSignature",
     "KeyOrigin",
@@ -32,6 +35,8 @@ __all__ = [
     "check_multisig_signatures",
     "finalize",
     "parse_psbt",
+    "read_brought",
     "read_psbt",
     "require_native_curve",
+    "verified",
 ]

@@ -54,7 +54,8 @@ def check_multisig_signatures(psbt: ParsedPsbt, signatures: Iterable[InputSignat
     """Check signatures of P2WSH multisig inputs, however many there are of each.
 
     Raises:
-        InvalidSignature: no such input, one that is no multisig, a key that its script doesn't have, or as in `finalize`.
+        InvalidSignature: no such input, one that is no multisig, a key that its script doesn't have, or as in
+            `finalize`.
     """
     digests = SegwitDigests(psbt.tx)
     for item in signatures:
@@ -67,7 +68,26 @@ def check_multisig_signatures(psbt: ParsedPsbt, signatures: Iterable[InputSignat
             raise InvalidSignature(f"input {item.index}: {error}") from error
         if item.pubkey not in known:
             raise InvalidSignature(f"input {item.index}: its script has no key {item.pubkey.hex()}")
-        _check_ecdsa(item, digests.p2wsh(item.index, raw, psbt.spent[item.index].units))
+        check_ecdsa(item, digests.p2wsh(item.index, raw, psbt.spent[item.index].units))
+
+
+def check_ecdsa(item: InputSignature, digest: bytes) -> None:
+    """Check one ECDSA signature of an input against its digest of sighash type ALL.
+
+    Raises:
+        InvalidSignature: it does not verify, or is not low-s DER with ALL.
+    """
+    der, sighash = item.signature[:-1], item.signature[-1:]
+    try:
+        canonical = cdata_to_der(der_to_cdata(der)) == der and sighash == bytes([SIGHASH_ALL])
+        # libsecp256k1 verifies low-s signatures only.
+        valid = coincurve.PublicKey(item.pubkey).verify(der, digest, hasher=None)
+    except ValueError as error:
+        raise InvalidSignature(f"input {item.index}: {error}") from error
+    if not canonical or not valid:
+        raise InvalidSignature(
+            f"input {item.index}: the signature doesn't verify, or isn't low-s DER with ALL"
+        )
 
 
 def _only(index: int, items: dict[bytes, InputSignature]) -> InputSignature:
@@ -80,7 +100,7 @@ def _key_hash(psbt: ParsedPsbt, item: InputSignature, digests: SegwitDigests) ->
     output = psbt.spent[item.index]
     if p2wpkh_script(item.pubkey) != output.script:
         raise InvalidSignature(f"input {item.index}: the key is not the one its script pays to")
-    _check_ecdsa(item, digests.p2wpkh(item.index, item.pubkey, output.units))
+    check_ecdsa(item, digests.p2wpkh(item.index, item.pubkey, output.units))
     return (item.signature, item.pubkey)
 
 
@@ -104,21 +124,7 @@ def _multisig(
         raise InvalidSignature(f"input {index}: expected {script.threshold} signatures by keys of its script")
     digest = digests.p2wsh(index, raw, psbt.spent[index].units)
     for item in items.values():
-        _check_ecdsa(item, digest)
+        check_ecdsa(item, digest)
     # OP_CHECKMULTISIG takes them in the order of the keys, after one item that it drops (BIP147: empty).
     ordered = [items[pubkey].signature for pubkey in script.pubkeys if pubkey in items]
     return (b"", *ordered, raw)
-
-
-def _check_ecdsa(item: InputSignature, digest: bytes) -> None:
-    der, sighash = item.signature[:-1], item.signature[-1:]
-    try:
-        canonical = cdata_to_der(der_to_cdata(der)) == der and sighash == bytes([SIGHASH_ALL])
-        # libsecp256k1 verifies low-s signatures only.
-        valid = coincurve.PublicKey(item.pubkey).verify(der, digest, hasher=None)
-    except ValueError as error:
-        raise InvalidSignature(f"input {item.index}: {error}") from error
-    if not canonical or not valid:
-        raise InvalidSignature(
-            f"input {item.index}: the signature doesn't verify, or isn't low-s DER with ALL"
-        )

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 from chains.btc.multisig import Member
@@ -83,6 +84,22 @@ def check_cosigner(cosigner: Cosigner, network: str, version: Version, response:
     if len(said) != len(expected) or {item.index: item.pubkey for item in said} != expected:
         raise InvalidSignature(f"{cosigner.id} has to sign each input once, by its own key")
     check_multisig_signatures(psbt, said)
+
+
+def cosigners_keys(
+    cosigners: Iterable[Cosigner], network: str, version: Version
+) -> dict[str, tuple[bytes, ...]]:
+    """Each cosigner's public key (33 bytes) of every input of a version, by its id in the vault.
+
+    Raises:
+        InvalidSignature: the request names no key of one of them.
+    """
+    psbt = parse_psbt(base64.b64decode(read_request(version.request).transaction, validate=True))
+    members = {each.id: Member.parse(each.origin, each.account, NETWORKS[network]) for each in cosigners}
+    return {
+        id_: tuple(_key_in(member, psbt, number) for number in range(len(psbt.spent)))
+        for id_, member in members.items()
+    }
 
 
 def _key_in(member: Member, psbt: ParsedPsbt, number: int) -> bytes:

@@ -9,6 +9,7 @@ from typing import Protocol
 from chains.btc.fees import Evicted, FeeRate
 from chains.btc.outputs import Outputs
 from chains.errors import InvalidValue
+from chains.ports import BroadcastResult, BroadcastState
 from chains.types import TxId
 from custody.deposits.outputs import outputs_of
 from custody.signing.btc import coins
@@ -23,6 +24,9 @@ from signers.ports import SignResponse
 
 class BtcPaymentNode(SendingNode, Protocol):
     """What paying asks of a node of this family. Every call may raise NodeUnavailable."""
+
+    def test_accept(self, raw: bytes) -> BroadcastResult:
+        """What it would say to a broadcast now."""
 
     def raw_transaction(self, txid: TxId, block_hash: str | None = None) -> bytes:
         """A transaction's bytes. Raises NodeRefused where it has none."""
@@ -62,6 +66,13 @@ class BtcSite(Site):
     def finish(self, version: Version, response: SignResponse) -> tuple[bytes, str]:
         """See `Site`."""
         return finish(version, response)
+
+    def objection(self, signed: bytes) -> str | None:
+        """Of a vault, what `testmempoolaccept` says: people signed it, and should hear of it before it is out."""
+        if not self.is_vault:
+            return None
+        said = self.node.test_accept(signed)
+        return said.reason if said.state is BroadcastState.REJECTED else None
 
     def check_member(self, version: Version, member: str, response: SignResponse) -> None:
         """See `Site`."""

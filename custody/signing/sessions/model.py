@@ -49,7 +49,7 @@ class Session:
     """How many the vault had."""
     state: SessionState
     expires_at: datetime
-    """No member signs afterwards."""
+    """No daemon signs afterwards, and no file is handed out; a holder's signature may still come."""
     asked: Mapping[str, Asked]
     created_at: datetime
 
@@ -59,9 +59,16 @@ class Session:
         return {member: each.response for member, each in self.asked.items() if each.response is not None}
 
     @property
+    def handed_out(self) -> bool:
+        """Whether a request left as a file, and its holder has not said that it came to nothing."""
+        return any(each.source is Source.FILE and not each.refused for each in self.asked.values())
+
+    @property
     def may_have_signed(self) -> int:
-        """How many members may have signed: all that were asked, but those that say that they have not."""
-        return sum(1 for each in self.asked.values() if not each.refused)
+        """How many members may have signed: all that were asked, but those that say that they have not. A file can be
+        passed on, so once one is out all others count, too."""
+        refused = sum(1 for each in self.asked.values() if each.refused)
+        return (self.members if self.handed_out else len(self.asked)) - refused
 
     @property
     def may_confirm(self) -> bool:

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from chains.errors import InvalidValue
-from custody.errors import Conflict
+from custody.errors import Conflict, NotFound
 from custody.ids import new_id
 from custody.signing.sessions.lifecycle import SIGNING, SessionEvent, SessionState
 from custody.signing.sessions.model import Asked, Session, Source
@@ -53,6 +53,43 @@ def find(tx: Tx, transaction_id: UUID, version: int) -> Session | None:
         "SELECT * FROM signing_sessions WHERE transaction_id = %s AND version = %s", [transaction_id, version]
     )
     return None if row is None else _session(tx, row)
+
+
+def get(tx: Tx, session_id: UUID) -> Session:
+    """A session. Raises NotFound."""
+    row = tx.optional("SELECT * FROM signing_sessions WHERE id = %s", [session_id])
+    if row is None:
+        raise NotFound("signing session", str(session_id))
+    return _session(tx, row)
+
+
+def of_content(tx: Tx, content: str) -> Session | None:
+    """The session about a version with this content (64 hex digits); None: nobody was ever asked for it."""
+    row = tx.optional(
+        "SELECT s.* FROM signing_sessions s JOIN transaction_versions v USING (transaction_id, version)"
+        " WHERE v.content = %s",
+        [content],
+    )
+    return None if row is None else _session(tx, row)
+
+
+def unsettled(tx: Tx, *, limit: int = 500) -> Sequence[Session]:
+    """Sessions that wait for signatures, and those that ended without although a block may hold what they are about;
+    oldest first."""
+    rows = tx.all(
+        "SELECT s.* FROM signing_sessions s JOIN transactions t ON t.id = s.transaction_id"
+        " WHERE s.state IN ('open', 'collecting')"
+        "  OR s.state = 'expired' AND t.state IN ('built', 'contested')"
+        " ORDER BY s.created_at, s.id LIMIT %s",
+        [limit],
+    )
+    return [_session(tx, row) for row in rows]
+
+
+def lock(tx: Tx, session_id: UUID) -> Session:
+    """A session, locked until the end of `tx`. Raises NotFound."""
+    tx.optional("SELECT 1 FROM signing_sessions WHERE id = %s FOR UPDATE", [session_id])
+    return get(tx, session_id)
 
 
 def of_transaction(tx: Tx, transaction_id: UUID) -> Sequence[Session]:

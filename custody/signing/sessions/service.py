@@ -21,6 +21,8 @@ import msgspec
 from chains.errors import PermanentError
 from custody.ports import Clock, system_clock
 from custody.signing import repository as transactions
+from custody.signing.kinds import effects_of
+from custody.signing.lifecycle import TransactionState
 from custody.signing.model import Version
 from custody.signing.recorded import record_signed, refuse, show, shown, trouble
 from custody.signing.sessions import repository
@@ -35,7 +37,11 @@ from signers.ports import Reason, Refused, Signer, SignerUnavailable, SignReques
 
 NOT_COVERED: Final = "session.not_covered"
 EXPIRED: Final = "session.expired"
+STILL_OUT: Final = "its signing request is over and may still be signed, so its money stays held"
+"""How the reason of what waits begins."""
+SIGNED_AFTER_ALL: Final = "session.signed_after_all"
 _LIVE: Final = (SessionState.OPEN, SessionState.COLLECTING)
+_COLLECTS: Final = (*_LIVE, SessionState.EXPIRED)
 
 
 def collect(
@@ -67,7 +73,13 @@ def collect(
     unanswered: SignerUnavailable | None = None
     for version in waiting:
         session = _session(db, version)
-        if session is None or session.state not in _LIVE:
+        if session is None:
+            continue
+        if _complete(db, site, version, session):
+            # The last signature was kept by somebody who got no further.
+            done.append(version.transaction_id)
+            continue
+        if session.state not in _LIVE:
             continue
         if clock() >= session.expires_at.timestamp():
             _expire(db, site, version, session)
@@ -100,14 +112,31 @@ def bring(db: Database, site: Site, version: Version, member: str, response: Sig
     """
     site.check_member(version, member, response)
     with db.transaction() as tx:
-        session = _known(repository.find(tx, version.transaction_id, version.version), version)
+        found = _known(repository.find(tx, version.transaction_id, version.version), version)
+        session = repository.lock(tx, found.id)
         if member not in session.asked:
             repository.note_asked(tx, session, member, Source.FILE)
-        if repository.keep(tx, session, member, response):
+        if repository.keep(tx, session, member, response) and session.state in _COLLECTS:
             repository.apply(tx, session, SessionEvent.COLLECT)
     session = _known(_session(db, version), version)
-    _complete(db, site, version, session)
+    if not _complete(db, site, version, session):
+        _warn_of_lies(db, site, version, session)
     return _known(_session(db, version), version)
+
+
+def _warn_of_lies(db: Database, site: Site, version: Version, session: Session) -> None:
+    """What was given up because too few could have signed is signed by enough: somebody may pay it beside what took
+    its place."""
+    if len(session.signed) < session.threshold:
+        return
+    with db.snapshot() as tx:
+        transaction = transactions.find(tx, version.transaction_id)
+    if transaction is not None and transaction.state is TransactionState.REFUSED:
+        why = f"version {version.version} was given up as unsigned, and {len(session.signed)} members have signed it"
+        subject = str(version.transaction_id)
+        trouble(
+            db, site, version, Severity.CRITICAL, SIGNED_AFTER_ALL, subject, f"{why}: it can be paid any time"
+        )
 
 
 def _ask(
@@ -265,12 +294,14 @@ def _expire(db: Database, site: Site, version: Version, session: Session) -> Non
             refuse(tx, site, version, Refused((Reason(code="session-expired", detail=why),)))
             return
         transactions.note_error(tx, version.transaction_id, f"signing session expired: {why}")
+        transaction = transactions.lock(tx, version.transaction_id)
+        effects_of(transaction.kind).waits(tx, transaction, f"{STILL_OUT}: {why}")
         alerts.raise_alert(
             tx,
             Severity.WARNING,
             EXPIRED,
             str(version.transaction_id),
-            f"{why}, and {current.may_have_signed} were asked: it may still be put together and confirm, so it"
+            f"{why}, and {current.may_have_signed} may have: it may still be put together and confirm, so it"
             " stays until a transaction that conflicts with it is final. Ask anew or cancel it: strongroom cold",
             {"transaction": str(version.transaction_id), "version": version.version},
         )

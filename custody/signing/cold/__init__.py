@@ -1,0 +1,1 @@
+"""Signing by people offline: requests leave as files, holders bring signatures back in any order, by any program."""

@@ -1,0 +1,68 @@
+"""Cold payments on Bitcoin: requests leave as PSBTs, three of five holders sign offline, in any order and by any
+program, and what comes back is believed after it was verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ops.devnet.bitcoind import Bitcoind
+from tests.fakes.cold_till import LARGE_SATS, ColdTill, text_of, together
+from tests.fakes.teller import opened
+
+
+@pytest.fixture
+def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[ColdTill]:
+    with opened(ColdTill(database, bitcoind, tmp_path)) as till:
+        till.customer("alice", 60_000_000)
+        till.fund_vault(50_000_000, 50_000_000)
+        yield till
+
+
+def test_three_of_five_holders_pay_offline(till: ColdTill) -> None:
+    paid, session = till.asked()
+    assert till.withdrawal(paid.id).tier == "cold"
+    for name, state in (("eve", "collecting"), ("ann", "collecting"), ("cem", "complete")):
+        [file] = till.signed_by(session, name)
+        taken = till.bring(file)
+        assert (taken.kept, taken.refused, taken.session.state) == ((name,), (), state)
+        assert taken.objection is None
+    till.settle_cold()
+    assert till.withdrawal(paid.id).state == "settled"
+    assert till.paid_to(paid.destination) == LARGE_SATS
+
+
+def test_importing_again_changes_nothing(till: ColdTill) -> None:
+    _, session = till.asked()
+    files = till.signed_by(session, "ann", "bob", "cem")
+    till.bring(files[0])
+    before = till.contents()
+    again = till.bring(files[0])
+    assert (again.kept, again.known, again.refused) == ((), ("ann",), ())
+    assert till.contents() == before
+    for file in files[1:]:
+        till.bring(file)
+    before = till.contents()
+    assert till.bring(files[2]).known == ("cem",)
+    assert till.contents() == before
+    till.settle_cold()
+
+
+def test_one_file_brings_what_several_holders_have_signed_as_text_too(till: ColdTill) -> None:
+    _, session = till.asked()
+    files = till.signed_by(session, "dag", "bob", "ann")
+    taken = till.bring(text_of(together(*files)))
+    assert (taken.kept, taken.session.state) == (("ann", "bob", "dag"), "complete")
+    till.settle_cold()
+
+
+def test_two_inputs_are_signed_both_or_nothing_is_kept(till: ColdTill) -> None:
+    _, session = till.asked(55_000_000)
+    assert len(till.version(session).resources) == 2
+    files = till.signed_by(session, "ann", "bob", "cem")
+    for file in files:
+        till.bring(file)
+    till.settle_cold()
+    assert till.session_states() == ["complete"]
