@@ -47,6 +47,10 @@ _UNSEEN: Final = {
 """What destinations rest on that signers don't know."""
 
 
+_ENFORCED: Final = frozenset({Operation.WITHDRAWAL, Operation.REFILL})
+"""Operations about which signers ask the policy."""
+
+
 def lint(bundle: Bundle) -> list[Finding]:
     """All findings about a bundle's policy, errors first."""
     found = [
@@ -162,6 +166,9 @@ def _never(bundle: Bundle) -> Iterator[Finding]:
                 f" {told_duration(rule.delay_seconds)}: nothing it fits is ever paid"
             )
             yield Finding("delay-too-long", rule.id, says, "error")
+        if rule.delay_seconds and Operation.REFILL in rule.when.operations:
+            says = "signers can't know since when a refill is wanted, and sign none that has to wait: remove the delay"
+            yield Finding("refill-delay", rule.id, says, "error")
 
 
 def _shadowed(bundle: Bundle) -> Iterator[Finding]:
@@ -244,10 +251,12 @@ def _uncertain(rule: Rule, scope: When, bundle: Bundle) -> Iterator[Finding]:
 def online_only(bundle: Bundle) -> Iterator[Finding]:
     """Rules that rest on facts which signers can't know: the online side alone keeps to them."""
     for rule in bundle.policy.rules:
-        if rule.when.operations and Operation.WITHDRAWAL not in rule.when.operations:
-            kinds = listed([str(each) for each in rule.when.operations], word="and")
+        others = [str(each) for each in rule.when.operations if each not in _ENFORCED]
+        if others:
+            kinds = listed(others, word="and")
             says = f"checked by the online side only: for {kinds} signers have fixed rules of their own"
             yield Finding("online-only", rule.id, says, "note")
+        if others and _ENFORCED.isdisjoint(rule.when.operations):
             continue
         asked = list(dict.fromkeys(_unseen(rule)))
         # What the ledger settles, nobody signs.
@@ -262,9 +271,12 @@ def _unseen(rule: Rule) -> Iterator[str]:
     for scope in (rule.when, rule.unless):
         if scope is None:
             continue
-        # `external` is true of all that signers sign; beside it the other kinds decide nothing.
+        # `external` is true of all withdrawals that signers sign; beside it the other kinds decide nothing. Of a refill
+        # they know that it goes to the house.
+        refills = rule.when.operations and Operation.WITHDRAWAL not in rule.when.operations
+        kinds = {"contract"} if refills else _UNSEEN.keys()
         if "external" not in scope.destinations:
-            yield from (_UNSEEN[kind] for kind in scope.destinations if kind in _UNSEEN)
+            yield from (_UNSEEN[kind] for kind in scope.destinations if kind in kinds)
         if scope.screening is not None:
             yield "screening"
         if scope.lookalike is not None:

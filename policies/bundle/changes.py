@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from chains.errors import InvalidValue
 from policies.bundle.checks import check_consistent
 from policies.bundle.document import Bundle
-from policies.bundle.wallets import KeysetEntry, KeyState
+from policies.bundle.wallets import GasPayer, KeysetEntry, KeyState, WalletEntry
 
 
 def successor_of(present: Bundle, *, now: int, lasts: int, in_force_from: int = 0) -> Bundle:
@@ -34,48 +36,62 @@ def successor_of(present: Bundle, *, now: int, lasts: int, in_force_from: int = 
 
 
 def retired(
-    present: Bundle, keyset: str, state: KeyState, successor: KeysetEntry | None, *, now: int, lasts: int
+    present: Bundle, wallet: str, state: KeyState, successor: WalletEntry | None, *, now: int, lasts: int
 ) -> Bundle:
-    """The bundle in which a key-set is no longer active, and another one follows it.
+    """The bundle in which a key-set, vault or gas payer is no longer active, and another one follows it.
 
     Args:
         present: the bundle in force.
-        keyset: the key-set that ends.
+        wallet: what ends, by its id.
         state: what it becomes: `suspended`, `deactivated`, `compromised` or `destroyed`.
-        successor: which is active from now on, on the same chain and in the same tier; None: there is none yet, or it
-            is listed already.
+        successor: which is active from now on, of the same sort, on the same chain and in the same tier; None: there is
+            none yet, or it is listed already.
         now: UNIX seconds; when the draft is made.
         lasts: seconds until the draft expires.
 
     Raises:
-        InvalidValue: no such key-set, one of another chain or tier as successor, or the outcome is inconsistent.
+        InvalidValue: no such wallet, one of another sort, chain or tier as successor, or the outcome is inconsistent.
     """
-    entries = list(present.keysets)
-    old = present.keyset(keyset)
     if state in ("pre-active", "active"):
-        raise InvalidValue(f"{keyset}: a key-set that was used does not become {state} again by this")
-    entries[entries.index(old)] = msgspec.structs.replace(old, state=state)
-    if successor is not None:
-        if (successor.chain, successor.tier) != (old.chain, old.tier):
-            raise InvalidValue(
-                f"{successor.id} is of {successor.chain}, {successor.tier}: it cannot follow one of {old.chain}, "
-                f"{old.tier}"
-            )
-        follows = msgspec.structs.replace(successor, state="active", active_from=now)
-        entries = [entry for entry in entries if entry.id != successor.id]
-        entries.append(follows)
-    named = {entry.id for entry in entries}
+        raise InvalidValue(f"{wallet}: a wallet that was used does not become {state} again by this")
+    old = present.wallet(wallet)
+    if successor is not None and _place(successor) != _place(old):
+        told = ("is of {}, {} ({})".format(*_place(each)) for each in (successor, old))
+        raise InvalidValue(f"{successor.id} {next(told)}: it cannot follow {old.id}, which {next(told)}")
+    changed: dict[str, tuple[WalletEntry, ...]] = {}
+    for field in ("keysets", "vaults", "gas_payers"):
+        entries: tuple[WalletEntry, ...] = getattr(present, field)
+        if old in entries:
+            changed[field] = _followed(entries, old, state, successor, now)
+    draft = msgspec.structs.replace(present, **changed)
+    named = {entry.id for entry in draft.wallets}
     breakers = tuple(
-        msgspec.structs.replace(breaker, keysets=_with(breaker.keysets, keyset, successor, named))
+        msgspec.structs.replace(breaker, keysets=_with(breaker.keysets, wallet, successor, named))
         for breaker in present.breakers
     )
-    return successor_of(
-        msgspec.structs.replace(present, keysets=tuple(entries), breakers=breakers), now=now, lasts=lasts
-    )
+    return successor_of(msgspec.structs.replace(draft, breakers=breakers), now=now, lasts=lasts)
+
+
+def _place(entry: WalletEntry) -> tuple[str, str, str]:
+    """Chain, tier and sort: only what has the same can follow."""
+    if isinstance(entry, GasPayer):
+        return entry.chain, entry.tier, "gas payer"
+    return entry.chain, entry.tier, "key-set" if isinstance(entry, KeysetEntry) else "vault"
+
+
+def _followed(
+    entries: Iterable[WalletEntry], old: WalletEntry, state: KeyState, successor: WalletEntry | None, now: int
+) -> tuple[WalletEntry, ...]:
+    """A list of wallets with one in another state, and what follows it, active, at the end."""
+    kept = [msgspec.structs.replace(each, state=state) if each is old else each for each in entries]
+    if successor is None:
+        return tuple(kept)
+    follows = msgspec.structs.replace(successor, state="active", active_from=now)
+    return (*(each for each in kept if each.id != successor.id), follows)
 
 
 def _with(
-    keysets: tuple[str, ...], old: str, successor: KeysetEntry | None, named: set[str]
+    keysets: tuple[str, ...], old: str, successor: WalletEntry | None, named: set[str]
 ) -> tuple[str, ...]:
     """A successor is under the breaker of what it follows."""
     if successor is None or old not in keysets or successor.id in keysets:

@@ -11,12 +11,12 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import msgspec
 
 from chains.errors import InvalidValue
-from policies.bundle import Bundle, KeysetEntry, KeyState, SignedBundle
+from policies.bundle import Bundle, GasPayer, KeysetEntry, KeyState, SignedBundle, Vault, WalletEntry
 from policies.bundle.changes import retired, successor_of
 from policies.bundle.checks import check_consistent
 from policies.bundle.differences import differences
@@ -68,21 +68,25 @@ def _draft(arguments: list[str]) -> int:
 def _compromise(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="strongroom key compromise",
-        description="Draft the bundle in which a key-set signs nothing any more but what moves all it has to the"
-        " key-set that follows. Freeze it first: strongroom key freeze.",
+        description="Draft the bundle in which a key-set or vault signs nothing any more but what moves all it has to"
+        " the one that follows, and a gas payer nothing at all. Freeze it first: strongroom key freeze.",
     )
-    parser.add_argument("keyset", help="the key-set, by its id in the bundle")
-    parser.add_argument("--successor", type=Path, help="JSON entry of the new key-set, from its ceremony")
+    parser.add_argument("keyset", help="the key-set, vault or gas payer, by its id in the bundle")
+    parser.add_argument("--successor", type=Path, help="JSON entry of the new one, from its ceremony")
     parser.add_argument("--state", choices=_STATES, default="compromised", help="what it becomes")
     _add_files(parser)
     options = parser.parse_args(arguments)
     present = _read(options.bundle).bundle
-    successor = None
+    successor: WalletEntry | None = None
     if options.successor is not None:
         try:
-            successor = msgspec.json.decode(_bytes(options.successor), type=KeysetEntry)
+            payer = isinstance(present.wallet(options.keyset), GasPayer)
+            kind: Any = GasPayer if payer else KeysetEntry | Vault
+            successor = msgspec.json.decode(_bytes(options.successor), type=kind)
         except msgspec.MsgspecError as error:
-            raise InvalidValue(f"{options.successor}: {error}; expected a key-set as in the bundle") from None
+            raise InvalidValue(
+                f"{options.successor}: {error}; expected an entry as in the bundle, of the same sort"
+            ) from None
     draft = retired(
         present,
         options.keyset,

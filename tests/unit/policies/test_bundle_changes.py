@@ -1,4 +1,4 @@
-"""The bundle that ends a key-set: what it may say, and that people see all that it changes."""
+"""The bundle that ends a key-set, vault or gas payer: what it may say, and that people see all that it changes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import pytest
 from chains.errors import InvalidValue
 from policies.bundle import BitcoinKeyset, Bundle, KeyState
 from policies.bundle.changes import retired, successor_of
+from tests.fakes.evm_signing import EVM_CHAIN, named_address
+from tests.fakes.safe_signing import SafeWorld
 from tests.fakes.signing import DAY, NOW, SoftKeys, World
 
 OLD = World(SoftKeys.make().record)
@@ -48,8 +50,27 @@ def test_a_successor_is_of_the_same_chain_and_tier() -> None:
     for other in (msgspec.structs.replace(NEW, tier="warm"), msgspec.structs.replace(NEW, chain="other")):
         with pytest.raises(InvalidValue, match="cannot follow"):
             retired(PRESENT, "btc-hot", "compromised", other, now=NOW, lasts=DAY)
-    with pytest.raises(InvalidValue, match="no key-set"):
+    with pytest.raises(InvalidValue, match="no key-set, vault or gas payer"):
         retired(PRESENT, "btc-warm", "compromised", NEW, now=NOW, lasts=DAY)
+
+
+def test_a_vault_and_a_gas_payer_end_like_a_key_set() -> None:
+    world = SafeWorld.make()
+    present = world.bundle()
+    safe = world.vault_entry(id="eth-warm-2", address=named_address("the safe that follows"))
+    draft = retired(present, "eth-warm", "compromised", safe, now=NOW, lasts=DAY)
+    assert [(each.id, each.state, each.active_from) for each in draft.vaults] == [
+        ("eth-warm", "compromised", 0),
+        ("eth-warm-2", "active", NOW),
+    ]
+    payer = world.gas_payer_entry(id="eth-gas-2", address=named_address("the gas payer that follows"))
+    draft = retired(present, "eth-gas", "compromised", payer, now=NOW, lasts=DAY)
+    assert draft.gas_payer_for(EVM_CHAIN).id == "eth-gas-2"
+    assert draft.breaker_of("eth-gas-2") == draft.breaker_of("eth-gas")
+    assert draft.wallet("eth-gas").state == "compromised"
+    for old, other in (("eth-warm", payer), ("eth-gas", safe), ("eth-hot", payer)):
+        with pytest.raises(InvalidValue, match="it cannot follow"):
+            retired(present, old, "compromised", other, now=NOW, lasts=DAY)
 
 
 def test_the_next_bundle_says_the_same_for_longer() -> None:

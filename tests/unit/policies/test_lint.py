@@ -48,7 +48,6 @@ def test_the_shipped_policy_has_neither_errors_nor_warnings() -> None:
     assert {each.rule for each in found if each.code == "online-only"} == {
         "lookalike", "screening", "travel-rule.BTC", "travel-rule.ETH", "travel-rule.USDC", "travel-rule.USDT",
         "house-stays-inside", "house-hot", "house-warm", "house-cold", "administration", "second-person",
-        "refill-window.BTC", "refill-window.ETH", "refill-window.USDC", "refill-window.USDT",
     }  # fmt: skip
 
 
@@ -142,7 +141,11 @@ def test_a_sound_policy_says_what_it_leaves_out() -> None:
          SOUND + "  - {id: a, when: {operation: withdrawal, destination: external}, delay: 1h}"),
         ("online-only", "a", SOUND + "  - {id: a, when: {operation: withdrawal, screening: hit}, deny: No.}",
          SOUND + "  - {id: a, when: {operation: withdrawal, new_device: yes}, deny: No.}"),
-        ("online-only", "a", SOUND + "  - {id: a, when: {operation: refill}, route: warm, approvals: 2 of operators}",
+        ("online-only", "a", SOUND + "  - {id: a, when: {operation: [refill, sweep]}, approvals: 2 of operators}",
+         SOUND + "  - {id: a, when: {operation: refill, destination: house}, route: warm, approvals: 2 of operators}"),
+        ("online-only", "a", SOUND + "  - {id: a, when: {operation: refill, destination: contract}, deny: No.}",
+         SOUND + "  - {id: a, when: {operation: withdrawal}, delay: 1h}"),
+        ("refill-delay", "a", SOUND + "  - {id: a, when: {operation: [withdrawal, refill]}, delay: 1h}",
          SOUND + "  - {id: a, when: {operation: withdrawal}, delay: 1h}"),
         ("no-cases", "", SOUND, SOUND + "cases: [{id: c, expect: deny}]"),
         ("unused", "key-holders", SOUND, SOUND + "  - {id: a, approvals: 1 of key-holders}"),
