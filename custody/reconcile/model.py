@@ -266,7 +266,7 @@ class Report:
     absent: Mapping[str, str] = field(default_factory=dict)
     """Chains that could not be compared, and why: nothing is known of their wallets."""
     diverted: tuple[Waiting, ...] = ()
-    """Factories whose forwarders pay, or soon may pay, somebody else."""
+    """Factories whose forwarders pay, or soon may pay, somebody else, and Safes that are not what was agreed."""
     short: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Those differences, by asset, that only its token's contract can have made: it is whoever runs it who decides what
     balances are, so they say nothing about any other asset."""

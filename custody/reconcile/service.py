@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from chains.errors import NodeUnavailable
+from chains.errors import NodeUnavailable, Reorganised
 from custody.reconcile import repository
 from custody.reconcile.core import compare
 from custody.reconcile.factories import factories
 from custody.reconcile.model import Facts, Report, Waiting
+from custody.reconcile.safes import differing
 from custody.reconcile.variances import book, reverse
 from custody.reconcile.wallets import Compared, Node, NotComparable, wallets_of
 from custody.storage import halts
@@ -37,13 +38,13 @@ def reconcile(db: Database, bundle: Bundle, nodes: Mapping[str, Node]) -> Report
         DatabaseUnavailable: no answer.
     """
     found: dict[str, Compared] = {}
-    absent: dict[str, NotComparable | NodeUnavailable] = {}
+    absent: dict[str, NotComparable | NodeUnavailable | Reorganised] = {}
     diverted: list[Waiting] = []
     for chain, node in nodes.items():
         try:
-            diverted += factories(bundle, chain, node)
+            diverted += (*factories(bundle, chain, node), *differing(bundle, chain, node))
             compared = wallets_of(db, bundle, chain, node)
-        except (NotComparable, NodeUnavailable) as error:
+        except (NotComparable, NodeUnavailable, Reorganised) as error:
             absent[chain] = error
         else:
             if compared is not None:

@@ -6,6 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from chains.errors import PermanentError
+from custody.reconcile.safes import SafeSource, differences
 from custody.signing.btc.site import BtcSite
 from custody.signing.errors import Raced
 from custody.signing.evm.safe_site import SafeSite
@@ -15,7 +16,7 @@ from custody.storage.db import Database
 from custody.treasury import btc, evm, observing, repository, safe
 from custody.treasury.carrying import Unready
 from custody.treasury.model import Refill
-from policies.bundle import EvmKeyset
+from policies.bundle import EvmKeyset, EvmVault
 
 _WAIT_SECONDS: Final = 30
 """Until a refill that cannot be built is looked at again."""
@@ -56,6 +57,7 @@ def carry_out(db: Database, site: Site, *, now: int) -> int:
 
 
 def _build(db: Database, site: Site, refill: Refill, queued: dict[str, int], now: int) -> UUID:
+    _check_target(site, refill)
     if isinstance(site, BtcSite):
         return btc.build(db, site, refill, keep_sats=queued[refill.asset], now=now)
     if isinstance(site, EvmSite) and isinstance(site.wallet, EvmKeyset):
@@ -64,3 +66,15 @@ def _build(db: Database, site: Site, refill: Refill, queued: dict[str, int], now
     if isinstance(site, SafeSite):
         return safe.build(db, site, refill, keep=queued[refill.asset], now=now)
     raise Unready(f"nobody builds refills out of {site.wallet.id}")
+
+
+def _check_target(site: Site, refill: Refill) -> None:
+    """A Safe gets nothing that is not, on the chain, the vault of the bundle. Raises Unready."""
+    target = site.bundle.wallet(refill.target)
+    if not isinstance(target, EvmVault):
+        return
+    if not isinstance(site.node, SafeSource):
+        raise Unready(f"{target.id}: the node of {site.chain} cannot say what it is")
+    found = differences(target, site.node)
+    if found:
+        raise Unready(f"safe-differs: {target.id} is not what the bundle says: {'; '.join(found)}"[:900])

@@ -22,7 +22,7 @@ from custody.deposits.addresses import allocate
 from custody.ids import new_id
 from custody.monitor.monitor import Options
 from custody.monitor.watch import ResourceSet, watched_nonces
-from custody.signing.evm.site import EvmSite, SafeNode, SafeNonces, evm_site
+from custody.signing.evm.site import EvmSite, SafeNode, Safes, evm_site
 from policies.bundle import (
     AssetEntry,
     Bundle,
@@ -70,7 +70,7 @@ class PricedNode:
         """None: the node's own."""
 
     @property
-    def safes(self) -> SafeNonces:
+    def safes(self) -> Safes:
         return self.node.safes
 
     def tip(self) -> BlockRef:

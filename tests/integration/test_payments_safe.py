@@ -242,7 +242,7 @@ def test_an_abandoned_payment_loses_its_nonce_to_the_next_and_only_one_of_both_c
         till.abandon(old)
 
 
-def test_an_abandoned_payment_that_is_carried_out_all_the_same_is_paid_and_its_rival_is_dead(
+def test_fault_6_an_abandoned_payment_that_is_carried_out_all_the_same_is_paid_and_its_rival_is_dead(
     till: SafeTill,
 ) -> None:
     given_up, old = complete(till)
@@ -290,8 +290,8 @@ def test_a_cancelled_payment_frees_its_hold_once_the_nonce_is_used_by_nothing(ti
     assert till.in_wallet(VAULT) == FUNDED
 
 
-def test_a_nonce_that_was_refused_below_complete_ones_goes_to_the_next_or_to_nothing(till: SafeTill) -> None:
-    """Fault 21 of a Safe: a hole at its head stops all that owners have signed after it."""
+def test_fault_21_a_nonce_that_was_refused_below_complete_ones_is_filled_by_nothing(till: SafeTill) -> None:
+    """A hole at the Safe's head stops all that owners have signed after it."""
     refused, first = built(till)
     later, second = complete_second(till)
     till.refuse_all(first)
@@ -408,3 +408,36 @@ def test_fault_27_an_execution_stuck_below_the_price_of_gas_is_replaced_and_pays
     till.settle()
     assert till.withdrawal(paid.id).state == "settled"
     assert till.transaction(execution).state == till.transaction(transaction).state == "final"
+
+
+def test_fault_28_the_older_version_of_a_bumped_execution_confirms_and_its_own_fee_is_booked(
+    till: SafeTill,
+) -> None:
+    paid, _ = complete(till)
+    till.price(10)
+    execution = till.send_execution()
+    assert till.bump_execution(execution) == 2
+    assert till.sign_execution() == [execution]
+    till.settle()  # the newer one was never sent
+    assert till.withdrawal(paid.id).state == "settled"
+    assert till.transaction(execution).confirmed_txid == till.transaction(execution).versions[0].txid
+    assert till.in_wallet(GAS_PAYER) == till.has(till.gas.record.address)
+
+
+def test_fault_8_a_payment_whose_final_block_a_reorg_removes_is_taken_back_and_paid_once_again(
+    till: SafeTill,
+) -> None:
+    paid, transaction = complete(till)
+    till.send_execution()
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+    removed = till.reorg(2 * till.anvil.slots_in_an_epoch + 2)
+    till.track()
+    assert till.transaction(transaction).state == "broadcast"
+    assert till.withdrawal(paid.id).state == "broadcast"
+    for raw in removed:
+        till.anvil.send_raw(raw)
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+    assert till.has(paid.destination) == LARGE["ETH"]
+    assert till.safe_nonce == 1

@@ -152,3 +152,21 @@ def test_a_refill_leaves_what_payments_wait_for(till: SafeTill) -> None:
     refill = asked(till, VAULT, EVM_KEYSET, "ETH", 40 * ETHER + 1, approve=True)
     assert carry_out(till.db, till.safe_site, now=int(time.time())) == 0
     assert "funds:" in state(till, refill)
+
+
+def test_nothing_goes_to_a_safe_that_is_not_what_was_agreed_and_somebody_is_told(till: SafeTill) -> None:
+    """One-of-one 'multisigs' 2025: threshold and owners are read back from the chain before funding."""
+    slot = "0x" + (4).to_bytes(32, "big").hex()
+    refill = asked(till, EVM_KEYSET, VAULT, "ETH", ETHER, approve=False)
+    honest = till.anvil.rpc("eth_getStorageAt", till.safe, slot, "latest")
+    assert int(honest, 16) == 2, "the threshold"
+    till.anvil.rpc("anvil_setStorageAt", till.safe, slot, "0x" + (1).to_bytes(32, "big").hex())
+    till.mine()
+    assert carry_out(till.db, till.site, now=int(time.time())) == 0
+    assert "its threshold is 1, not 2" in state(till, refill)
+    till.enforce()
+    assert "safe.differs" in till.alerts()
+    till.anvil.rpc("anvil_setStorageAt", till.safe, slot, honest)
+    till.mine()
+    till.execute("UPDATE refills SET not_before = now()")
+    assert carry_out(till.db, till.site, now=int(time.time())) == 1

@@ -10,6 +10,7 @@ from chains.errors import InvalidValue
 from chains.eth.address import checksummed, raw_address
 from chains.eth.call import Call, Reverted
 from chains.eth.gas import GasPrice
+from chains.eth.safe_report import SafeReport
 from chains.eth.tx import nonce_resource
 from chains.ports import Header
 from chains.types import BlockRef
@@ -50,18 +51,21 @@ class EvmPaymentNode(SendingNode, Protocol):
         """The code of a contract; empty for an address without any."""
 
 
-class SafeNonces(Protocol):
-    """Says which nonce of a Safe is next."""
+class Safes(Protocol):
+    """What a node knows of Safes."""
 
     def nonce(self, safe: bytes, at: BlockRef) -> int:
         """The next nonce of a Safe (20 bytes) after a block; 0 where no contract is. Raises Reorganised."""
+
+    def inspect(self, safe: bytes, at: BlockRef) -> SafeReport:
+        """What is at an address (20 bytes) after a block. Raises Reorganised."""
 
 
 class SafeNode(EvmPaymentNode, Protocol):
     """What paying from a Safe asks of a node. Every call may raise NodeUnavailable."""
 
     @property
-    def safes(self) -> SafeNonces:
+    def safes(self) -> Safes:
         """What it knows of Safes."""
 
 
