@@ -22,6 +22,7 @@ from custody.sweeps.lifecycle import SweepEvent, SweepState
 from custody.sweeps.model import Item, Reason, SweepPace
 from custody.sweeps.permission import NotPermitted, permitted, tell
 from custody.sweeps.planner import must_wait
+from custody.treasury.observing import outlook
 from custody.withdrawals import windows
 from policies.facts import Operation
 from policies.intent import Kind
@@ -47,7 +48,9 @@ def consolidate(db: Database, site: BtcSite, pace: SweepPace, now: int) -> int:
         if must_wait(*repository.last_trouble(tx, site.chain, site.wallet.id, Kind.CONSOLIDATION), pace, now):
             return 0
         found = coins.spendable(tx, site.chain, site.wallet.id, site.asset.id, site.network.settle_blocks)
-        queued = repository.queued_units(tx, site.chain, site.asset.id)
+        needed = repository.queued_units(tx, site.chain, site.asset.id) + outlook(
+            tx, site.wallet.id, site.asset.id
+        )
     if len(found) <= pace.consolidate_above_coins:
         return 0
     feerate, too_high = present_feerate(site)
@@ -55,7 +58,7 @@ def consolidate(db: Database, site: BtcSite, pace: SweepPace, now: int) -> int:
         return 0
     long_term = FeeRate(site.pace.long_term_sat_per_kvb)
     fee_cap = int(site.network.fee_cap)
-    means = Means(queued + fee_cap if queued else 0, fee_cap, feerate, long_term, site.outputs.lock)
+    means = Means(needed + fee_cap if needed else 0, fee_cap, feerate, long_term, site.outputs.lock)
     try:
         chosen, previous = shown_to_a_signer(site, choose(found, means, pace))
         if not pays(chosen, means):

@@ -21,8 +21,9 @@ from custody.sweeps.model import SweepPace
 class Means:
     """What a consolidation must leave and may cost, in satoshis."""
 
-    queued_sats: int
-    """What withdrawals on their way ask for together, with fees."""
+    needed_sats: int
+    """What withdrawals on their way and open refills ask for together, with fees, and what customers took lately in the
+    time that a consolidation may wait for its block."""
     fee_cap_sats: int
     """Most that a signer signs."""
     feerate: FeeRate
@@ -53,7 +54,7 @@ def choose(coins: Sequence[SpendableCoin], means: Means, pace: SweepPace) -> tup
     if len(small) <= pace.consolidate_above_coins:
         return ()
     total = sum(coin.units for coin in coins)
-    may_take = min(total // 2, total - means.queued_sats)
+    may_take = min(total // 2, total - means.needed_sats)
     chosen: list[SpendableCoin] = []
     taken = 0
     for coin in small[: pace.max_inputs]:

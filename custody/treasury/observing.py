@@ -12,13 +12,15 @@ from custody.sweeps.model import SweepPace
 from custody.treasury import fees
 from custody.treasury.fees import FRESH_SECONDS, TOKEN_GAS, Observation
 from custody.treasury.lifecycle import OPEN
-from custody.treasury.planner import AssetState, Fees, PayerState, TierState
+from custody.treasury.planner import AssetState, Fees, PayerState, TierState, forecast
 from policies.bundle import AssetEntry, Bundle, EvmNetwork, Tier, WalletEntry
 
 RESERVE_PAYMENTS: Final = 100
 """EVM: gas for so many token payments stays with the hot key."""
 OUTFLOW_HOURS: Final = 7 * 24
 """So far back forecasts look."""
+BUSY_HOURS: Final = 6
+"""How long a transaction made while fees are low may wait for its block."""
 LONG_TERM: Final[Mapping[str, int]] = {
     "btc": Pace().long_term_sat_per_kvb,
     "evm": SweepPace().long_term_wei_per_gas,
@@ -93,6 +95,18 @@ def active(bundle: Bundle, chain: str) -> dict[Tier, WalletEntry]:
 def queued(tx: Tx, bundle: Bundle, tier: str, asset: str) -> int:
     """What payments that wait in a tier ask for of an asset, fees included, base units."""
     return _queued(tx, bundle)[tier, asset]
+
+
+def outlook(tx: Tx, wallet: str, asset: str) -> int:
+    """What will leave a wallet while coins are busy: open refills that are in no transaction, and what customers take
+    in `BUSY_HOURS` if they go on as they did lately. Withdrawals that are asked for already come on top."""
+    row = tx.one(
+        "SELECT coalesce(sum(units), 0) AS units FROM refills WHERE source = %s AND asset = %s"
+        " AND state IN ('proposed', 'approved')",
+        [wallet, asset],
+    )
+    flow = forecast(0, outflow(tx).get((wallet, asset), ())).per_hour_units
+    return units(row["units"]) + BUSY_HOURS * flow
 
 
 def outflow(tx: Tx) -> dict[Key, list[int]]:

@@ -292,6 +292,26 @@ def test_a_reorg_takes_a_final_refill_back_and_it_confirms_again(till: TreasuryT
     assert (till.refill().state, till.balance_of(VAULT)) == ("confirmed", -12_000_000)
 
 
+def test_a_stuck_refill_is_replaced_with_a_higher_fee_out_of_its_change_and_moves_the_same(
+    till: TreasuryTill,
+) -> None:
+    till.customer("alice", 30_000_000)
+    till.treasury()
+    refill = till.refill()
+    transaction_id = till.send_refill(refill)
+    assert till.bump(transaction_id, 5_000) == 2
+    assert till.sign() == [transaction_id]
+    till.broadcast()
+    first, second = till.transaction(transaction_id).versions
+    assert second.fee_units > first.fee_units
+    assert second.txid in till.mempool()
+    till.settle()
+    till.check()
+    assert till.refill().state == "confirmed"
+    assert till.paid_to(refill.destination) == 12_000_000
+    assert till.balance_of(VAULT) == -12_000_000
+
+
 def test_what_the_signer_refuses_is_built_anew_later_and_what_is_refused_moves_nothing(
     till: TreasuryTill,
 ) -> None:

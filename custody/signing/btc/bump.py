@@ -21,13 +21,14 @@ from custody.signing import repository, reservations
 from custody.signing.btc import change, coins
 from custody.signing.btc.build import fetch_previous, present_feerate
 from custody.signing.btc.consolidate import assemble_rotation, replaced
+from custody.signing.btc.moving import assemble_move, behind_destination, choose_for_move
 from custody.signing.btc.plan import MAX_PREVIOUS_BYTES, assemble, choose, previous_bytes
 from custody.signing.btc.rivals import rival
 from custody.signing.btc.site import BtcSite
 from custody.signing.errors import BumpRefused, Raced
 from custody.signing.model import OurTransaction, SpendableCoin, Version, VersionState
 from custody.signing.recording import record_next
-from custody.signing.replacing import lock_as_it_was, replaceable
+from custody.signing.replacing import lock_as_it_was, rebuildable, replaceable
 from custody.signing.requests import Payee, read_request
 from custody.storage.db import Database, Tx
 from custody.sweeps import repository as sweeps
@@ -50,9 +51,42 @@ class _Found:
 
 def replace(db: Database, site: BtcSite, transaction_id: UUID, feerate: int | None) -> int:
     """Record a replacement at a feerate (sat/kvB), or at the present estimate; see `custody.signing.bump`."""
-    target = None if feerate is None else FeeRate(feerate)
     with db.snapshot() as tx:
-        found = _find(tx, site, transaction_id)
+        transaction = replaceable(tx, site, transaction_id)
+        newest = transaction.newest_signed
+        assert newest is not None
+        found = _find(tx, site, transaction, newest)
+    return _replace(db, site, found, feerate)
+
+
+def rebuild(db: Database, site: BtcSite, transaction_id: UUID, feerate: int | None, *, now: int) -> int:
+    """Record what takes the place of a version that was not signed in time, and a new request with it. It spends all
+    that every earlier version does, so whatever holders have signed, one of all can confirm.
+
+    Args:
+        db: the database, as the workers' role.
+        site: a vault.
+        transaction_id: its transaction.
+        feerate: sat/kvB; None: the present estimate. In any case so much that it replaces the version before, which
+            may be out.
+        now: UNIX seconds.
+
+    Returns:
+        The version's number.
+
+    Raises:
+        BumpRefused: see `custody.signing.replacing.rebuildable`; or no fee within the limits replaces the last one.
+        Raced, NodeUnavailable, DatabaseUnavailable, Conflict: nothing was recorded.
+    """
+    with db.snapshot() as tx:
+        transaction = rebuildable(tx, site, transaction_id, now=now)
+        newest = [each for each in transaction.versions if each.state is not VersionState.REFUSED][-1]
+        found = _find(tx, site, transaction, newest)
+    return _replace(db, site, found, feerate)
+
+
+def _replace(db: Database, site: BtcSite, found: _Found, feerate: int | None) -> int:
+    target = None if feerate is None else FeeRate(feerate)
     payees = _payees(found.newest, site)
     present = FeeRate(found.newest.feerate)
     if target is not None and target <= present:
@@ -66,10 +100,7 @@ def replace(db: Database, site: BtcSite, transaction_id: UUID, feerate: int | No
     return _record(db, site, found, payees, selection, by_resource, previous)
 
 
-def _find(tx: Tx, site: BtcSite, transaction_id: UUID) -> _Found:
-    transaction = replaceable(tx, site, transaction_id)
-    newest = transaction.newest_signed
-    assert newest is not None
+def _find(tx: Tx, site: BtcSite, transaction: OurTransaction, newest: Version) -> _Found:
     txids = [version.txid for version in transaction.versions if version.txid is not None]
     if coins.spends_outputs_of(tx, site.chain, txids):
         raise BumpRefused("another transaction of ours spends its change")
@@ -102,16 +133,19 @@ def _payees(version: Version, site: BtcSite) -> tuple[Payee, ...]:
 def _choose(site: BtcSite, found: _Found, payees: Sequence[Payee], target: FeeRate) -> Selection:
     """The cheapest choice that nodes take as a replacement, within the orders' ceilings and the caps."""
     told = site.asset.told
-    ceiling = sum(payee.fee_ceiling for payee in payees)
+    kind, [*intents] = found.transaction.kind, read_request(found.newest.request).intents
+    refill = kind == Kind.REFILL
+    ceiling = int(site.network.fee_cap) if refill else sum(payee.fee_ceiling for payee in payees)
     limit = min(ceiling, int(site.network.fee_cap))
-    signed = [v for v in found.transaction.versions if v.state is VersionState.SIGNED]
+    # What was asked for may be signed, and in others' mempools.
+    signed = [v for v in found.transaction.versions if v.state is not VersionState.REFUSED]
     rivals = [rival(site, each) for each in found.contested]
     # Mempools have either what it replaces, or itself.
     old_fee = max(*(v.fee_units for v in signed), sum(each.fee_sats for each in rivals))
     old_feerate = max(*(FeeRate(v.feerate) for v in signed), *(each.feerate for each in rivals), FeeRate(0))
     incremental = max(site.node.incremental_feerate(), FeeRate(1_000))
     feerate = max(target, FeeRate(old_feerate.sat_per_kvb + 1))
-    if found.transaction.kind in (Kind.CONSOLIDATION, Kind.ROTATION):
+    if kind in (Kind.CONSOLIDATION, Kind.ROTATION, Kind.CANCELLATION):
         return replaced(
             site,
             found.pinned,
@@ -125,7 +159,13 @@ def _choose(site: BtcSite, found: _Found, payees: Sequence[Payee], target: FeeRa
         if feerate > site.feerate_cap:
             raise BumpRefused(f"a replacement needs {feerate}, the cap is {site.feerate_cap}")
         try:
-            selection = choose(payees, found.others, feerate, site, max_fee_sats=limit, pinned=found.pinned)
+            selection = (
+                choose_for_move(
+                    site, intents[0], found.others, feerate, max_fee_sats=limit, pinned=found.pinned
+                )
+                if refill
+                else choose(payees, found.others, feerate, site, max_fee_sats=limit, pinned=found.pinned)
+            )
         except FeeAboveLimit as error:
             raise BumpRefused(
                 f"at {feerate} the fee would be {told(error.fee_sats)}; the orders allow {told(ceiling)} together,"
@@ -184,6 +224,9 @@ def _record(
             asked = parse_psbt(base64.b64decode(request.transaction))
             to = ScriptKeys(asked.output_scripts[0], asked.output_keys[0])
             built = assemble_rotation(site, intents, found.pinned, previous, selection.fee_sats, to)
+        elif transaction.kind == Kind.REFILL:
+            to = behind_destination(site, intents[0], request)
+            built = assemble_move(site, intents[0], to, selection, by_resource, previous, change_index)
         else:
             built = assemble(site, payees, intents, selection, by_resource, previous, change_index)
         if not found.newest.resources <= set(built.resources):

@@ -51,7 +51,7 @@ def test_a_consolidation_costs_less_than_spending_its_coins_later_and_leaves_eno
     assert fee_sats <= means.fee_cap_sats
     assert fee_sats + later < later * len(chosen)
     assert taken - fee_sats > later
-    assert left >= means.queued_sats
+    assert left >= means.needed_sats
     assert left >= taken
     assert 2 <= len(chosen) <= PACE.max_inputs
     assert len({coin.resource for coin in chosen}) == len(chosen)
@@ -86,8 +86,8 @@ def test_nothing_is_gathered_while_fees_are_high() -> None:
 
 def test_coins_that_payments_may_need_stay() -> None:
     found = coins(*[50_000] * 40, 1_000_000)
-    queued = replace(CHEAP, queued_sats=2_900_000)
-    assert choose(found, replace(CHEAP, queued_sats=3_000_000), PACE) == ()
+    queued = replace(CHEAP, needed_sats=2_900_000)
+    assert choose(found, replace(CHEAP, needed_sats=3_000_000), PACE) == ()
     assert len(choose(found, queued, PACE)) == 2
     assert len(choose(coins(*[50_000] * 40), CHEAP, PACE)) == 20, "half of the money always stays"
 
