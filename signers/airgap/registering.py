@@ -38,6 +38,9 @@ from signers.airgap.registered import (
     Source,
 )
 
+COMPARED_LETTERS: Final = 12
+"""At the end of an address: who wants another one with the same end must try 2**48 Safes or 2**60 wallets. (A descriptor's
+checksum finds mistakes, but can be forged.)"""
 FIRST_ADDRESSES: Final = ((0, 0), (0, 1), (0, 2), (1, 0))
 """Branch and index of what is compared with other holders."""
 UNNAMED: Final = "unnamed"
@@ -67,10 +70,10 @@ def read_root(raw: bytes) -> TrustRoot:
 
 
 def root_fingerprint(root: TrustRoot) -> str:
-    """16 hex digits in groups of four, of who may sign bundles and how many must. The lowest version is not in it."""
+    """20 hex digits in groups of four, of who may sign bundles and how many must. The lowest version is not in it."""
     said = msgspec.structs.replace(root, minimum_version=1)
     digest = hashlib.sha256(b"strongroom:root:v1\n" + msgspec.json.encode(said, order="sorted")).hexdigest()
-    return " ".join(digest[at : at + 4] for at in range(0, 16, 4))
+    return " ".join(digest[at : at + 4] for at in range(0, 20, 4))
 
 
 def root_lines(root: TrustRoot) -> list[str]:
@@ -168,16 +171,16 @@ def wallets_to_confirm(registered: Registered, before: Registered, key: HolderKe
         yield Wallet(
             vault.id,
             tuple(_vault_lines(vault, wallet, key)),
-            "Its checksum, as your paper or another holder says it:",
-            wallet.descriptor.rpartition("#")[2],
+            "The last twelve letters of address 0/0, as another holder reads them:",
+            wallet.address(0, 0)[-COMPARED_LETTERS:],
         )
     for safe in registered.safes:
         if safe not in before.safes:
             yield Wallet(
                 safe.id,
                 tuple(_safe_lines(safe, key)),
-                "The last six letters of its address, as your paper or another holder says it:",
-                safe.address[-6:],
+                "The last twelve letters of its address, as another holder reads them:",
+                safe.address[-COMPARED_LETTERS:],
             )
 
 

@@ -125,7 +125,9 @@ def _root(path: Path | None, pinned: TrustRoot | None, screen: Screen) -> TrustR
         return pinned
     screen.show(["", *root_lines(given)])
     expected = root_fingerprint(given).replace(" ", "")
-    typed = screen.ask("Its fingerprint, as the record of the ceremony says it:").replace(" ", "").lower()
+    typed = (
+        screen.ask("Its fingerprint, as an officer or the ceremony's paper says it:").replace(" ", "").lower()
+    )
     if typed != expected:
         raise Declined("the fingerprints differ. Nothing was registered")
     return given
@@ -134,7 +136,7 @@ def _root(path: Path | None, pinned: TrustRoot | None, screen: Screen) -> TrustR
 def _confirm(registered: Registered, before: Registered, key: Opened, screen: Screen) -> None:
     for wallet in wallets_to_confirm(registered, before, key.key):
         screen.show(["", *wallet.lines, ""])
-        if screen.ask(wallet.question).lower() != wallet.answer.lower():
+        if screen.ask(wallet.question).replace(" ", "").lower() != wallet.answer.lower():
             raise Declined(f"{wallet.id}: that is not what is written here. Nothing was registered")
     for gone in sorted(wallet_names(before) - wallet_names(registered)):
         screen.show([f"! {gone} is not in this bundle any more: nothing of it will be signed"])

@@ -102,7 +102,8 @@ def wrapped(lines: Iterable[str]) -> Iterator[str]:
     """Lines of at most 79 characters; nothing in them moves the cursor or turns the direction of writing."""
     for line in lines:
         clean = "".join(character if character.isprintable() else "?" for character in line)
-        indent = " " * (len(clean) - len(clean.lstrip()))
+        marked = clean.startswith(("! ", "X "))
+        indent = " " * (2 if marked else len(clean) - len(clean.lstrip()))
         rest = clean
         while len(rest) > WIDTH:
             cut = rest.rfind(" ", len(indent) + WIDTH // 2, WIDTH)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from chains.errors import InvalidValue, StrongroomError
-from signers.airgap.errors import Declined
+from signers.airgap.errors import Declined, Refused
 from signers.airgap.protect import networks_up, protect_process, swap_in_use
 from signers.airgap.store import DEFAULT_HOME, Home
 from signers.airgap.terminal import Screen, Terminal
@@ -37,6 +37,10 @@ def run(arguments: list[str]) -> int:
         if given.verb != "verify-address":
             _warn_of_machine(screen)
         return _run(given, Home(Path(given.home).expanduser()), screen)
+    except Refused:
+        # The reasons are on the screen.
+        print("\nstrongroom-airgap: nothing was signed", file=sys.stderr)
+        return REFUSED
     except StrongroomError as error:
         print(f"\nstrongroom-airgap: {error}", file=sys.stderr)
         return WRONG if isinstance(error, InvalidValue) else REFUSED

@@ -63,9 +63,9 @@ def quorum(alice: Holder, key: HolderKey) -> Quorum:
 def comparing(quorum: Quorum, wallet: Multisig) -> Answers:
     """What she reads on her paper."""
     return (
-        (r"as the record of the ceremony says it:", lambda *_: root_fingerprint(quorum.root)),
-        (r"Its checksum, .* says it:", lambda *_: wallet.descriptor[-8:]),
-        (r"last six letters .* says it:", lambda *_: SAFE_ADDRESS[-6:]),
+        (r"ceremony's paper says it:", lambda *_: root_fingerprint(quorum.root)),
+        (r"of address 0/0, as another holder reads them:", lambda *_: wallet.address(0, 0)[-12:]),
+        (r"of its address, as another holder reads them:", lambda *_: SAFE_ADDRESS[-12:]),
     )
 
 
@@ -98,11 +98,14 @@ def test_a_bundle_is_registered_once_the_holder_has_compared_it(
     code, shown = alice.run("register", str(bundle))
     assert (code, "no quorum is pinned yet" in shown) == (2, True)
 
-    wrong = ((r"as the record of the ceremony says it:", lambda *_: "0000 0000 0000 0000"),)
+    wrong = ((r"ceremony's paper says it:", lambda *_: "0000 0000 0000 0000 0000"),)
     code, shown = alice.run("register", str(bundle), "--root", str(root), answers=wrong)
     assert (code, "Nothing was registered" in shown) == (1, True)
 
-    wrong_paper = (*comparing(quorum, wallet)[:1], (r"Its checksum, .* says it:", lambda *_: "qqqqqqqq"))
+    wrong_paper = (
+        *comparing(quorum, wallet)[:1],
+        (r"of address 0/0, as another holder reads them:", lambda *_: "qqqqqqqq"),
+    )
     code, shown = alice.run("register", str(bundle), "--root", str(root), answers=wrong_paper)
     assert (code, "btc-cold: that is not what is written here" in shown) == (1, True)
 

@@ -52,8 +52,9 @@ def test_each_wallet_is_shown_with_what_must_be_compared() -> None:
     assert f"  {holders()[2].fingerprint.hex()}  holder-2, org-2   <- you" in bitcoin.lines
     for branch, index in ((0, 0), (0, 1), (0, 2), (1, 0)):
         assert f"    {branch}/{index}  {wallet.address(branch, index)}" in bitcoin.lines
-    assert bitcoin.answer == wallet.descriptor[-8:]
-    assert (safe.id, safe.answer) == ("eth-cold", SAFE_ADDRESS[-6:])
+    assert f"  checksum  {wallet.descriptor[-8:]}" in bitcoin.lines
+    assert bitcoin.answer == wallet.address(0, 0)[-12:]
+    assert (safe.id, safe.answer) == ("eth-cold", SAFE_ADDRESS[-12:])
 
 
 def test_what_was_confirmed_before_is_not_asked_again() -> None:
@@ -113,7 +114,7 @@ def test_a_roots_fingerprint_is_of_who_signs_and_not_of_the_version() -> None:
     assert root_fingerprint(read_root(msgspec.json.encode(root))) == root_fingerprint(later)
     weaker = msgspec.structs.replace(root, threshold=1)
     assert root_fingerprint(weaker) != root_fingerprint(root)
-    assert len(root_fingerprint(root)) == 19
+    assert len(root_fingerprint(root)) == 24
 
 
 def test_a_root_that_asks_for_more_organisations_than_it_has_is_refused() -> None:
