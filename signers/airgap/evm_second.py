@@ -56,6 +56,9 @@ class SecondReading(NamedTuple):
 def second_reading(raw: bytes) -> SecondReading:
     """Read the bytes of a request.
 
+    Args:
+        raw: of a file that the first reader takes; it bounds length and depth.
+
     Raises:
         InvalidValue: they are none to this reader.
     """
@@ -68,7 +71,7 @@ def second_reading(raw: bytes) -> SecondReading:
         expires_at = int(file["expires_at"])
         transfer = _transfer(values[2])
         digest = _safe_tx_hash(chain_id, safe, values)
-    except (LookupError, TypeError, ValueError, RecursionError, EncodingError) as error:
+    except (LookupError, TypeError, ValueError, EncodingError) as error:
         raise InvalidValue(f"a second reader cannot read the request: {error}") from None
     return SecondReading(chain_id, safe, values, expires_at, digest, transfer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from embit.util import secp256k1
 from eth_account import Account
 from hypothesis import given
 from hypothesis import strategies as st
@@ -77,3 +78,13 @@ def test_a_signature_that_is_wrong_in_any_way_does_not_leave() -> None:
         with pytest.raises(WrongSignature, match="nothing was released"):
             sign(review, LyingKey(bad))
     assert decode_signature(sign(review, LyingKey(good))).signature == good
+
+
+def test_two_libraries_must_recover_the_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    true = secp256k1.ecdsa_recover
+    other = secp256k1.ec_pubkey_create(b"\x05" * 32)
+    monkeypatch.setattr(secp256k1, "ecdsa_recover", lambda *_: other)
+    with pytest.raises(WrongSignature, match="second library"):
+        sign(reviewed(), OWNERS[0])
+    monkeypatch.setattr(secp256k1, "ecdsa_recover", true)
+    assert sign(reviewed(), OWNERS[0])

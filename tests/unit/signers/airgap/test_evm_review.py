@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safe_eth.safe.safe_tx import SafeTx as TheirSafeTx
 
+from chains.errors import InvalidValue
 from chains.eth.abi import selector
 from chains.eth.address import checksummed
 from chains.eth.erc20 import transfer_calldata
@@ -31,7 +32,9 @@ from signers.airgap.evm_words import decimal, grouped_address
 from signers.airgap.registered import Registered, Source
 from signers.airgap.terminal import WIDTH
 from tests.fakes.airgap_safe import (
+    CHAIN_ID,
     CUSTOMER,
+    ETHER,
     LATER,
     MALLORY,
     NOW,
@@ -271,10 +274,32 @@ def test_whatever_hands_out_power_is_refused_by_its_name(signature: str, to: byt
     assert review(to=to, data=data, value_wei=0).objections
 
 
-@given(addresses, st.binary(min_size=1, max_size=140))
-def test_any_other_calldata_is_refused(to: bytes, data: bytes) -> None:
-    for each in (to, TOKEN, SAFE, WARM):
-        assert review(to=each, data=data, value_wei=0).objections
+@given(addresses, st.binary(min_size=1, max_size=140), st.sampled_from([0, 1, ETHER]))
+def test_any_other_calldata_is_refused_whatever_goes_along(to: bytes, data: bytes, value_wei: int) -> None:
+    names = {"allowance", "contract-administration", "safe-administration", "multi-send"}
+    for each, code in (
+        (to, "unlisted-contract"),
+        (WARM, "unlisted-contract"),
+        (TOKEN, "unknown-call"),
+        (SAFE, ""),
+    ):
+        found = review(to=each, data=data, value_wei=value_wei)
+        assert len(found.codes) == 1
+        assert found.codes <= {code, *names}
+        assert found.money is None
+
+
+@pytest.mark.parametrize("data", [b"\x00", b"\x01\x02\x03\x04", bytes(100)])
+def test_money_with_calldata_is_refused(data: bytes) -> None:
+    assert review(data=data).codes == {"unlisted-contract"}
+
+
+def test_a_token_is_not_paid_to_another_tokens_contract() -> None:
+    known = registered()
+    other = msgspec.structs.replace(known.tokens[0], contract=checksummed(CUSTOMER), symbol="OTHER")
+    both = msgspec.structs.replace(known, tokens=(*known.tokens, other))
+    assert review(both, **token_call(transfer_calldata(CUSTOMER, 1))).codes == {"bad-destination"}
+    assert review(both, to=CUSTOMER).codes == {"unknown-call"}
 
 
 @given(safe_txs)
@@ -438,6 +463,20 @@ def test_readers_that_disagree_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
             review_request(raw, registered(), OWNER, NOW)
     monkeypatch.setattr(evm_review, "second_reading", lambda _: true)
     assert not review_request(raw, registered(), OWNER, NOW).objections
+
+
+def test_the_second_reader_takes_no_field_twice_and_no_field_less() -> None:
+    raw = request_file()
+    assert second_reading(raw).chain_id == CHAIN_ID
+    for bad in (
+        raw[:-1] + b',"note":"x"}',
+        raw.replace(b'"nonce":7,', b""),
+        b"[]",
+        b"{}",
+        b"\xff",
+    ):
+        with pytest.raises(InvalidValue, match="second reader"):
+            second_reading(bad)
 
 
 FILES = {

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from signers.airgap import images
 from signers.airgap.bbqr import BbqrError, FileType, MixedSeries, PartsMissing, Received, split
 from signers.airgap.images import MAX_FILE_BYTES, BadPicture, read_codes, read_series
 from signers.airgap.qr import write_pictures
@@ -141,6 +142,18 @@ def test_pictures_that_would_fill_the_memory_are_refused_before_they_are_unpacke
         file.truncate(MAX_FILE_BYTES + 1)
     with pytest.raises(BadPicture, match="smaller"):
         read_series([long], nobody)
+
+
+def test_a_film_is_bounded_by_all_its_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = split(FileType.PSBT, DATA, 8)
+    film = write_pictures(parts, 8, tmp_path, "file")[-1]
+    with Image.open(film) as opened:
+        pixels = opened.width * opened.height
+    monkeypatch.setattr(images, "MAX_FILM_PIXELS", pixels * len(parts))
+    assert read_series([film], nobody).data == DATA
+    monkeypatch.setattr(images, "MAX_FILM_PIXELS", pixels * len(parts) - 1)
+    with pytest.raises(BadPicture, match="smaller"):
+        read_series([film], nobody)
 
 
 @settings(max_examples=150)
