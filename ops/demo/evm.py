@@ -12,7 +12,7 @@ from ops.demo.record import expect
 from ops.devnet.anvil import Anvil
 from ops.stack.contracts import OUTSIDE, ask, calldata, deploy, mined
 from ops.stack.networks import GAS_MONEY_WEI
-from policies.bundle import Bundle, EvmKeyset, EvmNetwork
+from policies.bundle import Bundle, EvmKeyset, EvmNetwork, EvmVault, GasPayer
 
 _HASTE_WEI = 400 * 10**9
 
@@ -25,6 +25,10 @@ class EvmSide:
     network: EvmNetwork
     keyset: EvmKeyset
     """The service's hot wallet, as the bundle has it."""
+    safes: tuple[EvmVault, ...] = ()
+    """Its other tiers."""
+    gas_payer: GasPayer | None = None
+    """Who sends what Safes have signed."""
     house: str = field(init=False)
     """An account of the exchange's operators, outside of Strongroom: sends gas, nothing else."""
     payer: str = field(init=False)
@@ -45,7 +49,8 @@ class EvmSide:
         network, keyset = bundle.network(chain), bundle.keyset_for(chain, "hot")
         assert isinstance(network, EvmNetwork)
         assert isinstance(keyset, EvmKeyset)
-        return cls(node, network, keyset)
+        safes = tuple(each for each in bundle.vaults if each.chain == chain and isinstance(each, EvmVault))
+        return cls(node, network, keyset, safes, bundle.gas_payer_for(chain) if safes else None)
 
     @staticmethod
     def stranger() -> str:
@@ -79,11 +84,18 @@ class EvmSide:
         """Somebody deploys a contract of `tests/contracts`; returns its address."""
         return deploy(self.node, self.payer, name, arguments, directory=OUTSIDE)
 
-    def send_gas(self) -> str:
-        """An operator sends gas to the hot key, in a block of its own; returns the txid without `0x`."""
-        txid = self.node.send_eth(self.house, self.keyset.address, GAS_MONEY_WEI)
-        mined(self.node, txid)
-        return txid[2:]
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """Addresses of the service that send transactions: the hot key, and the gas payer where there is one."""
+        return (self.keyset.address, *(() if self.gas_payer is None else (self.gas_payer.address,)))
+
+    def send_gas(self) -> list[str]:
+        """An operator sends gas to each sender, in a block of its own; returns the txids without `0x`."""
+        found = []
+        for address in self.senders:
+            found.append(self.node.send_eth(self.house, address, GAS_MONEY_WEI))
+            mined(self.node, found[-1])
+        return [txid[2:] for txid in found]
 
     # --- what the chain says ---
 
@@ -119,15 +131,11 @@ class EvmSide:
         return found is not None and found["blockNumber"] is None
 
     def sent(self) -> list[str]:
-        """Txids, without `0x`, of all mined transactions of the hot key, oldest first."""
-        found = []
+        """Txids, without `0x`, of all mined transactions of the service's senders, oldest first."""
+        found, senders = [], {address.lower() for address in self.senders}
         for height in range(self.node.height() + 1):
             block = self.node.rpc("eth_getBlockByNumber", hex(height), True)
-            found += [
-                str(tx["hash"])[2:]
-                for tx in block["transactions"]
-                if tx["from"] == self.keyset.address.lower()
-            ]
+            found += [str(tx["hash"])[2:] for tx in block["transactions"] if tx["from"] in senders]
         return found
 
     def flush(self, txid: str) -> Flush | None:
@@ -150,8 +158,8 @@ class EvmSide:
         return bool(self.node.rpc("eth_getCode", address, "latest") != "0x")
 
     def holdings(self, contract: str | None) -> int:
-        """What the hot key and all deposit addresses have of a token, or of the native asset."""
-        addresses = (self.keyset.address, *self.forwarders)
+        """What keys, Safes and deposit addresses have of a token, or of the native asset."""
+        addresses = (*self.senders, *(safe.address for safe in self.safes), *self.forwarders)
         if contract is None:
             return sum(self.node.balance_wei(address) for address in addresses)
         return sum(self.token_units(contract, address) for address in addresses)

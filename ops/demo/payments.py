@@ -9,6 +9,7 @@ from typing import Any
 
 from ops.demo.record import expect
 from ops.demo.world import CONFIRMATIONS, World
+from policies.bundle import BitcoinVault
 
 MAIN_NETWORK_ADDRESS = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
 _BUMP_SAT_PER_KVB = 20_000
@@ -85,17 +86,19 @@ def bumped(world: World) -> dict[str, Any]:
 
 
 def over_limit(world: World) -> dict[str, Any]:
-    """More than the hot tier pays: rejected with the reason, the money is free again."""
+    """More than the hot tier pays: hot keeps its hands off, warm's people are asked. Cancelled, the money is free."""
     amount_sats = 20_000_000
     made = world.withdraw("alice", world.outside.address(), amount_sats)
-    rejected = world.await_withdrawal(made["id"], "rejected")
-    expect(rejected["reason"], "a rejection says why")
-    expect(not rejected["txids"], "nothing was signed", txids=rejected["txids"])
+    waiting = world.await_withdrawal(made["id"], "awaiting_approval")
+    expect(not waiting["txids"], "nothing was signed", txids=waiting["txids"])
+    world.note(f"it waits: {waiting['reason']}; alice thinks better of it")
+    world.api.cancel_withdrawal(made["id"])
+    cancelled = world.await_withdrawal(made["id"], "cancelled")
     return {
         "withdrawal": made["id"],
         "amount": world.btc.show(amount_sats),
-        "state": rejected["state"],
-        "reason": rejected["reason"],
+        "state": cancelled["state"],
+        "waited": waiting["reason"],
         "balances": world.expect_balances("alice"),
     }
 
@@ -241,4 +244,8 @@ def _on_chain(world: World, asset: str) -> int:
     if entry.chain in world.chains:
         return world.chains[entry.chain].holdings(entry.contract)
     descriptors = [f"wpkh({world.btc_keyset.account}/{branch}/*)" for branch in (0, 1)]
+    for vault in world.bundle.vaults:
+        if isinstance(vault, BitcoinVault):
+            plain = vault.descriptor.partition("#")[0]
+            descriptors += [plain.replace("<0;1>", str(branch)) for branch in (0, 1)]
     return world.node.scan_sats(descriptors, 1000)

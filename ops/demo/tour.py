@@ -34,7 +34,11 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
     ),
     ("withdrawal-batch", "Two withdrawals in one transaction", payments.batch),
     ("withdrawal-bumped", "A withdrawal whose fee is raised while nobody mines", payments.bumped),
-    ("withdrawal-over-limit", "A withdrawal above the hot tier's limit: rejected", payments.over_limit),
+    (
+        "withdrawal-over-limit",
+        "A withdrawal above the hot tier's limit: people are asked; cancelled",
+        payments.over_limit,
+    ),
     (
         "withdrawal-bad-address",
         "A withdrawal to an address of another network: refused",

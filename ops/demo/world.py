@@ -283,6 +283,19 @@ class World:
         self.note(f"deposit {found['id']} is {found['state']}")
         return found
 
+    def await_suspense(self, address: str, asset: str, units: int) -> dict[str, Any]:
+        """Waits until what was sent to an address of the house is booked as nobody's."""
+        books = self.books[asset]
+        found = self.until(
+            lambda: next((d for d in self.operator.deposits() if d["address"] == address), None),
+            lambda entry: entry is not None and entry["state"] == "credited",
+            f"{books.show(units)} at {address} to be booked",
+        )
+        assert found is not None
+        expect(found["customer"] is None, "it is no customer's", deposit=found)
+        expect(books.read(found["amount"]) == units, "it is what was sent", deposit=found)
+        return found
+
     def order(self, customer: str, destination: str, units: int, asset: str = ASSET) -> Order:
         """A fresh order of the exchange, good for an hour."""
         chain = self.bundle.asset(asset).chain

@@ -6,16 +6,26 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
+from chains.btc.multisig import agreed_multisig_address, parse_multisig
+from chains.btc.network import NETWORKS
 from ops.devnet.errors import DevnetError
 from ops.devnet.external import VARIABLE
 from ops.stack.config import shell_file
-from ops.stack.networks import GAS_MONEY_WEI
+from ops.stack.listing import BTC_SATS
+from ops.stack.names import BTC_COLD, BTC_WARM
+from ops.stack.networks import GAS_MONEY_WEI, TrialNetwork
 from ops.stack.stack import Stack
 from ops.stack.supervise import Supervisor
-from policies.bundle import EvmKeyset
+from policies.bundle import BitcoinVault, Bundle, EvmKeyset, EvmVault, GasPayer
+
+TIERS_BEGIN_SATS: Final = {BTC_WARM: 5 * BTC_SATS, BTC_COLD: 40 * BTC_SATS}
+"""What operators send to the vaults of `strongroom up`."""
+SAFES_BEGIN: Final = {"warm": 20, "cold": 300}
+"""Whole ether that they send to the Safes."""
 
 
 def run(data: Path, *, port: int) -> None:
@@ -52,16 +62,42 @@ def run(data: Path, *, port: int) -> None:
 
 
 def outside_world(stack: Stack) -> None:
-    """Wallets for people to play with: `outside` with coins to spend, and `miner`; and gas for the hot keys."""
+    """Wallets for people to play with: `outside` with coins to spend, and `miner`; gas for the keys that send; and what
+    the tiers begin with, of which the treasury will want some in hot."""
     outside, miner = stack.node.wallet("outside"), stack.node.wallet("miner")
     if outside.balance_sats() == 0:
         outside.fund()
-        miner.mine(1)
+        outside.mine(1)
+        miner.mine(100)
+        outside.send_many(
+            {first_address(stack.bundle, name): sats for name, sats in TIERS_BEGIN_SATS.items()}
+        )
+        miner.mine(6)
     for network, node in stack.chains.items():
-        keyset = stack.bundle.keyset_for(network.chain, "hot")
-        if isinstance(keyset, EvmKeyset) and node.balance_wei(keyset.address) == 0:
-            node.send_eth(node.accounts()[1], keyset.address, GAS_MONEY_WEI)
-            node.finalize()
+        giver = node.accounts()[1]
+        for address, wei in _first_ether(stack.bundle, network).items():
+            if node.balance_wei(address) == 0:
+                node.send_eth(giver, address, wei)
+                node.mine()
+        node.finalize()
+
+
+def first_address(bundle: Bundle, vault: str) -> str:
+    """Where operators send what a Bitcoin vault begins with: the first address of its own branch."""
+    found = bundle.wallet(vault)
+    assert isinstance(found, BitcoinVault)
+    members = [(each.origin, each.account) for each in found.cosigners]
+    return agreed_multisig_address(parse_multisig(found.threshold, members, NETWORKS["regtest"]), 1, 0)
+
+
+def _first_ether(bundle: Bundle, network: TrialNetwork) -> dict[str, int]:
+    """By address, what keys that send and Safes begin with."""
+    found: dict[str, int] = {}
+    for wallet in bundle.wallets:
+        if wallet.chain != network.chain or not isinstance(wallet, EvmKeyset | EvmVault | GasPayer):
+            continue
+        found[wallet.address] = GAS_MONEY_WEI * SAFES_BEGIN.get(wallet.tier, 1)
+    return found
 
 
 def end_on_sigterm() -> None:

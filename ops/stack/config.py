@@ -20,7 +20,8 @@ from ops.devnet.tools import CHECKOUT, TOOLS, bitcoind_program
 from ops.stack.keys import private_directory
 from ops.stack.keyset import mark_directory, signer_directory
 from ops.stack.listing import CHAIN
-from policies.bundle import BitcoinKeyset, EvmKeyset
+from ops.stack.members import MEMBERS, Member
+from policies.bundle import BitcoinKeyset, BitcoinVault, WalletEntry
 
 if TYPE_CHECKING:
     from ops.stack.stack import Stack
@@ -35,7 +36,8 @@ ROLES: Final = {
     "verifier": "strongroom_read",
 }
 """Database role of each process that has one."""
-NAMES: Final = ("signer", "api", "monitor", "worker", "beat", "reconcile", "verifier")
+MEMBER_SIGNERS: Final = tuple(f"signer-{name}" for name, _ in MEMBERS)
+NAMES: Final = ("signer", *MEMBER_SIGNERS, "api", "monitor", "worker", "beat", "reconcile", "verifier")
 
 __all__ = ["AUDIENCE", "FILE_VARIABLE", "NAMES", "client_file", "commands", "files", "write"]
 
@@ -54,7 +56,8 @@ def commands(paths: Mapping[str, Path]) -> dict[str, list[str]]:
     """How each process is started."""
     strongroom = [sys.executable, "-m", "ops.cli"]
     found = {name: [*strongroom, name] for name in ("api", "monitor", "worker", "beat")}
-    for name, module in (("signer", "signers.daemon"), ("verifier", "signers.verifier.process")):
+    modules = dict.fromkeys(("signer", *MEMBER_SIGNERS), "signers.daemon")
+    for name, module in (*modules.items(), ("verifier", "signers.verifier.process")):
         found[name] = [sys.executable, "-m", module, "--config", str(paths[name])]
     return found
 
@@ -64,8 +67,10 @@ def write(stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str,
     paths = files(stack.directory)
     private_directory(stack.directory / "config")
     private_directory(stack.directory / "clients")
+    contents = {"signer": _signer(stack, trust)}
+    contents |= {member.process: _member(member, stack, trust) for member in stack.members}
     for name in NAMES:
-        content = _signer(stack, trust) if name == "signer" else _process(name, stack, trust, passwords)
+        content = contents.get(name) or _process(name, stack, trust, passwords)
         if name == "verifier":
             content = _verifier(stack, trust, content["database_url"])
         write_private(paths[name], to_toml(content))
@@ -107,10 +112,30 @@ def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]
     if name == "worker":
         found["gather_seconds"] = 2  # enough for orders that come together; a tour should not wait for more
     if name in ("api", "worker"):
-        found["signers"] = {
-            keyset.id: {"socket": str(stack.signer_socket)} for keyset in trust.bundle.keysets
+        hot = (*trust.bundle.keysets, *trust.bundle.gas_payers)
+        found["signers"] = {wallet.id: {"socket": str(stack.signer_socket)} for wallet in hot} | {
+            f"{vault.id}/{member.name}": {"socket": str(member.socket)}
+            for vault in trust.bundle.vaults
+            if vault.tier == "warm"
+            for member in stack.members
         }
+        found["verifiers"] = {trust.verifier.id: {"socket": str(stack.verifier_socket)}}
     return found
+
+
+def _member(member: Member, stack: Stack, trust: Trust) -> dict[str, Any]:
+    """A signer of the warm vaults."""
+    warm = [vault for vault in trust.bundle.vaults if vault.tier == "warm"]
+    return {
+        "environment": "trial",
+        "directory": str(member.directory),
+        "mark_directory": str(member.mark_directory),
+        "bundle_path": str(trust.bundle_path),
+        "tokens": {"main": token_section(member.token)},
+        "keys": {vault.id: key_section(vault) for vault in warm},
+        "listen": {"unix": str(member.socket)},
+        "demo_clock": str(clock_file(stack.directory)),
+    }
 
 
 def _signer(stack: Stack, trust: Trust) -> dict[str, Any]:
@@ -120,7 +145,9 @@ def _signer(stack: Stack, trust: Trust) -> dict[str, Any]:
         "mark_directory": str(mark_directory(stack.directory)),
         "bundle_path": str(trust.bundle_path),
         "tokens": {"main": token_section(stack.token)},
-        "keys": {keyset.id: key_section(keyset) for keyset in trust.bundle.keysets},
+        "keys": {
+            wallet.id: key_section(wallet) for wallet in (*trust.bundle.keysets, *trust.bundle.gas_payers)
+        },
         "listen": {"unix": str(stack.signer_socket)},
         "demo_clock": str(clock_file(stack.directory)),
     }
@@ -147,7 +174,11 @@ def _verifier(stack: Stack, trust: Trust, database_url: str) -> dict[str, Any]:
         "database_url": database_url,
         "round_seconds": 30,
         "nodes": {CHAIN: {"rpc_url": node.rpc_url, "rest_url": node.rest_url}, **evm},
-        "signers": {"hot": {"socket": str(stack.signer_socket)}},
+        "signers": {"hot": {"socket": str(stack.signer_socket)}}
+        | {
+            each.member.name: {"socket": str(each.member.socket), "log_key": each.log_key}
+            for each in trust.keys.members
+        },
         "listen": {"unix": str(stack.verifier_socket)},
     }
 
@@ -157,9 +188,9 @@ def token_section(token: SoftHsmToken) -> dict[str, Any]:
     return {"module": str(token.module_path), "label": token.label, "pin_file": str(token.pin_path)}
 
 
-def key_section(keyset: BitcoinKeyset | EvmKeyset) -> dict[str, Any]:
-    """`[keys.ID]` of a signer's configuration: where its set-up has made the keys of a key-set."""
-    scheme = "sealed" if isinstance(keyset, BitcoinKeyset) else "pkcs11"
+def key_section(wallet: WalletEntry) -> dict[str, Any]:
+    """`[keys.ID]` of a signer's configuration: where its set-up has made the keys of a wallet."""
+    scheme = "sealed" if isinstance(wallet, BitcoinKeyset | BitcoinVault) else "pkcs11"
     return {"uri": f"{scheme}:token=main"}
 
 

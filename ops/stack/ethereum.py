@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from chains.eth.address import checksummed, keccak256
 from chains.eth.contracts import artifact
@@ -12,16 +14,20 @@ from ops.devnet.anvil import Anvil
 from ops.devnet.errors import DevnetError
 from ops.devnet.files import write_private
 from ops.stack.contracts import OUTSIDE, ask, deploy
-from ops.stack.listing import Listing, evm
+from ops.stack.listing import ETH_WEI, Listing, evm
+from ops.stack.names import COLD_THRESHOLD, WARM_THRESHOLD
 from ops.stack.networks import TrialNetwork
-from policies.bundle import EvmKeyset, EvmNetwork
-from signers.keys.keyset import EvmKeysetRecord
+from ops.stack.safes import check_safe, deploy_contracts, deploy_safe
+from policies.bundle import EvmKeyset, EvmNetwork, EvmVault, GasPayer, Owner
+from signers.keys.keyset import EvmKeysetRecord, GasPayerRecord
 
+GAS_PAYER_WEI: Final = 3 * ETH_WEI // 2
+"""The most that a trial's gas payer holds."""
 _ZERO: Final = "0x" + "00" * 20
 
 
 def admin_address(officers: Path) -> str:
-    """Address of the factories' admin, whose key is made here if there is none (hex, 0600).
+    """Address of the admin of factories without a cold Safe, whose key is made here if there is none (hex, 0600).
 
     The only one who may propose another treasury, 48 hours ahead. Nothing of Strongroom needs the key: in a real
     installation it is offline, with the officers.
@@ -35,19 +41,82 @@ def admin_address(officers: Path) -> str:
     return checksummed(keccak256(public[1:])[12:])
 
 
-def prepare(node: Anvil, trial: TrialNetwork, record: EvmKeysetRecord, *, admin: str) -> Listing:
+@dataclass(frozen=True, slots=True)
+class Safes:
+    """What a network has beside its hot key-set."""
+
+    warm: EvmVault
+    cold: EvmVault
+    """The factory's admin."""
+    gas_payer: GasPayer
+
+
+def make_safes(
+    node: Anvil,
+    trial: TrialNetwork,
+    warm: Sequence[Owner],
+    cold: Sequence[Owner],
+    gas_payer: GasPayerRecord,
+) -> Safes | None:
+    """Deploys the Safes of a network that has tiers, from the official contracts, and reads them back.
+
+    Args:
+        node: of the chain; its first account pays for the deployment.
+        trial: the network.
+        warm: who own the warm Safe.
+        cold: who own the cold one.
+        gas_payer: the public half of its key.
+
+    Raises:
+        DevnetError: what was read back from the chain is not what was meant.
+    """
+    if trial.tiers is None:
+        return None
+    deployer = node.accounts()[0]
+    contracts = deploy_contracts(node, deployer)
+
+    def made(name: str, tier: Literal["warm", "cold"], owners: Sequence[Owner], threshold: int) -> EvmVault:
+        addresses = [owner.address for owner in owners]
+        address = deploy_safe(node, deployer, contracts, addresses, threshold)
+        return EvmVault(
+            id=name,
+            chain=trial.chain,
+            tier=tier,
+            threshold=threshold,
+            address=address,
+            owners=tuple(owners),
+        )
+
+    return Safes(
+        warm=made(trial.tiers.warm, "warm", warm, WARM_THRESHOLD),
+        cold=made(trial.tiers.cold, "cold", cold, COLD_THRESHOLD),
+        gas_payer=GasPayer(
+            id=gas_payer.id,
+            chain=trial.chain,
+            address=gas_payer.address,
+            attestation_key=gas_payer.attestation_key,
+            holding_cap=str(GAS_PAYER_WEI),
+        ),
+    )
+
+
+def prepare(
+    node: Anvil, trial: TrialNetwork, record: EvmKeysetRecord, *, admin: str, safes: Safes | None = None
+) -> Listing:
     """Deploys factory, payout contract and tokens, checks them, and returns what the bundle says of the network.
 
     Args:
         node: of the chain; its first account pays for the deployment.
         trial: the network.
         record: the public half of its hot key.
-        admin: of the factory.
+        admin: of the factory, where there is no cold Safe.
+        safes: its other tiers.
 
     Raises:
         DevnetError: what was read back from the chain is not what was meant.
     """
     deployer = node.accounts()[0]
+    admin = admin if safes is None else safes.cold.address
     factory = deploy(node, deployer, "ForwarderFactory", (record.address, admin))
     payout = deploy(node, deployer, "BatchPayout")
     tokens = {
@@ -68,7 +137,14 @@ def prepare(node: Anvil, trial: TrialNetwork, record: EvmKeysetRecord, *, admin:
     )
     node.finalize()
     check(node, keyset, admin=admin)
-    return evm(trial, node.block_hash(0)[2:], keyset, tokens)
+    return evm(
+        trial,
+        node.block_hash(0)[2:],
+        keyset,
+        tokens,
+        vaults=() if safes is None else (safes.warm, safes.cold),
+        gas_payers=() if safes is None else (safes.gas_payer,),
+    )
 
 
 def check(node: Anvil, keyset: EvmKeyset, *, admin: str) -> None:
@@ -102,8 +178,11 @@ def check(node: Anvil, keyset: EvmKeyset, *, admin: str) -> None:
         raise DevnetError(f"{keyset.id}: {logic} serves another factory than {keyset.factory}")
 
 
-def check_still_there(node: Anvil, keyset: EvmKeyset, network: EvmNetwork, *, admin: str) -> None:
-    """The same when a stack starts again: an anvil that was killed may have lost the chain that the bundle names.
+def check_still_there(
+    node: Anvil, keyset: EvmKeyset, network: EvmNetwork, *, admin: str, safes: Sequence[EvmVault] = ()
+) -> None:
+    """The same when a stack starts again, with the chain's Safes: an anvil that was killed may have lost the chain that
+    the bundle names.
 
     Raises:
         DevnetError: it has.
@@ -115,6 +194,8 @@ def check_still_there(node: Anvil, keyset: EvmKeyset, network: EvmNetwork, *, ad
             "could save it): begin anew in another directory"
         )
     check(node, keyset, admin=admin)
+    for safe in safes:
+        check_safe(node, safe.address, [owner.address for owner in safe.owners], safe.threshold)
 
 
 def _check_code(node: Anvil, name: str, address: str) -> None:

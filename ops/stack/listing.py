@@ -5,6 +5,7 @@ Confirmations and depths are those of the main networks, for here six blocks cos
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,10 +16,13 @@ from policies.bundle import (
     Confirmations,
     EvmNetwork,
     GasCaps,
+    GasPayer,
     KeysetEntry,
     NetworkEntry,
     PriceBound,
+    Tier,
     TierCap,
+    Vault,
 )
 
 CHAIN: Final = "bitcoin-regtest"
@@ -28,6 +32,8 @@ BTC_SATS: Final = 100_000_000
 ETH_WEI: Final = 10**18
 GWEI_WEI: Final = 10**9
 DAY: Final = 24 * 3600
+_WINDOWS: Final[Mapping[Tier, int]] = {"hot": 50, "warm": 5_000, "cold": 500_000}
+"""What a tier may pay in a day, in largest hot payments: 5, 500 and 50,000 BTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +45,17 @@ class Listing:
     keyset: KeysetEntry
     caps: tuple[TierCap, ...]
     prices: tuple[PriceBound, ...]
+    vaults: tuple[Vault, ...] = ()
+    gas_payers: tuple[GasPayer, ...] = ()
 
 
-def bitcoin(keyset: KeysetEntry) -> Listing:
-    """Regtest with one hot key-set: below 0.1 BTC a payment, 5 BTC a day."""
+def bitcoin(keyset: KeysetEntry, vaults: tuple[Vault, ...] = ()) -> Listing:
+    """Regtest: hot below 0.1 BTC a payment and 5 BTC a day, warm below 10 BTC, cold the rest.
+
+    Args:
+        keyset: the hot one.
+        vaults: of the other tiers that there are.
+    """
     network = BitcoinNetwork(
         chain=CHAIN,
         network="regtest",
@@ -64,18 +77,28 @@ def bitcoin(keyset: KeysetEntry) -> Listing:
         withdrawal_fee="50000",
         confirmations=(Confirmations(from_units="0", blocks=6),),
     )
-    caps = (_cap(ASSET, BTC_SATS // 10),)
-    return Listing(network, (asset,), keyset, caps, (_price(ASSET, 100_000),))
+    caps = _caps(ASSET, BTC_SATS // 10, vaults)
+    return Listing(network, (asset,), keyset, caps, (_price(ASSET, 100_000),), vaults)
 
 
-def evm(trial: TrialNetwork, genesis: str, keyset: KeysetEntry, tokens: dict[str, str]) -> Listing:
-    """An EVM network with one hot key: below 2 of its native asset or 5,000 of a token a payment.
+def evm(
+    trial: TrialNetwork,
+    genesis: str,
+    keyset: KeysetEntry,
+    tokens: dict[str, str],
+    *,
+    vaults: tuple[Vault, ...] = (),
+    gas_payers: tuple[GasPayer, ...] = (),
+) -> Listing:
+    """An EVM network: hot below 2 of its native asset or 5,000 of a token a payment, warm below a hundred times that.
 
     Args:
         trial: the network.
         genesis: hash of its block 0, 64 hex digits.
         keyset: its hot key-set.
         tokens: address of each token's contract by asset id.
+        vaults: of the other tiers that there are.
+        gas_payers: who pays for what vaults do.
     """
     network = EvmNetwork(
         chain=trial.chain,
@@ -104,7 +127,7 @@ def evm(trial: TrialNetwork, genesis: str, keyset: KeysetEntry, tokens: dict[str
         confirmations=(Confirmations(from_units="0", blocks=1),),
         sweep_above=str(ETH_WEI // 20),
     )
-    caps = [_cap(trial.native, 2 * ETH_WEI)]
+    caps = [*_caps(trial.native, 2 * ETH_WEI, vaults)]
     assets = [native]
     for token in trial.tokens:
         one = 10**token.decimals
@@ -120,9 +143,9 @@ def evm(trial: TrialNetwork, genesis: str, keyset: KeysetEntry, tokens: dict[str
                 sweep_above=str(20 * one),
             )
         )
-        caps.append(_cap(token.asset, 5_000 * one))
+        caps += _caps(token.asset, 5_000 * one, vaults)
     prices = (_price(trial.native, 5_000), *(_price(token.asset, 1) for token in trial.tokens))
-    return Listing(network, tuple(assets), keyset, tuple(caps), prices)
+    return Listing(network, tuple(assets), keyset, tuple(caps), prices, vaults, gas_payers)
 
 
 def _price(asset: str, dollars: int) -> PriceBound:
@@ -130,12 +153,28 @@ def _price(asset: str, dollars: int) -> PriceBound:
     return PriceBound(asset=asset, low=str(dollars * 10), high=str(dollars * 200))
 
 
-def _cap(asset: str, payment_below: int) -> TierCap:
-    """The signer's caps of the hot tier, in DESIGN's proportions; the rules beside them are in `trial-policy.yaml`."""
-    return TierCap(
-        tier="hot",
-        asset=asset,
-        payment_below=str(payment_below),
-        window_cap=str(50 * payment_below),
-        window_seconds=DAY,
+def _caps(asset: str, hot_below: int, vaults: Sequence[Vault]) -> tuple[TierCap, ...]:
+    """What signers allow, in DESIGN's proportions; the rules beside them are in `trial-policy.yaml`.
+
+    Args:
+        asset: of which.
+        hot_below: hot payments are smaller than this, in base units.
+        vaults: those of the asset's chain.
+    """
+    bands = {
+        "hot": (0, hot_below),
+        "warm": (hot_below, 100 * hot_below),
+        "cold": (100 * hot_below, 10_000 * hot_below),
+    }
+    tiers: list[Tier] = ["hot", *(vault.tier for vault in vaults)]
+    return tuple(
+        TierCap(
+            tier=tier,
+            asset=asset,
+            payment_from=str(bands[tier][0]),
+            payment_below=str(bands[tier][1]),
+            window_cap=str(_WINDOWS[tier] * hot_below),
+            window_seconds=DAY,
+        )
+        for tier in tiers
     )

@@ -17,6 +17,17 @@ class TrialToken:
 
 
 @dataclass(frozen=True, slots=True)
+class TrialTiers:
+    """Ids of what a network has beside its hot key-set."""
+
+    warm: str
+    """A Safe whose owners' keys are with the members."""
+    cold: str
+    """A Safe whose owners' keys are with the holders."""
+    gas_payer: str
+
+
+@dataclass(frozen=True, slots=True)
 class TrialNetwork:
     """An EVM network of a trial."""
 
@@ -30,10 +41,20 @@ class TrialNetwork:
     native_mode: Literal["trace", "balance"]
     """How native deposits are found."""
     tokens: tuple[TrialToken, ...] = ()
+    tiers: TrialTiers | None = None
+    """None: the hot key-set is all that there is."""
 
 
 USDX: Final = TrialToken("USDX", "Example Dollar", 6)
-ETHEREUM: Final = TrialNetwork("ethereum-devnet", 31337, "ETH", "eth-hot", "trace", (USDX,))
+ETHEREUM: Final = TrialNetwork(
+    "ethereum-devnet",
+    31337,
+    "ETH",
+    "eth-hot",
+    "trace",
+    (USDX,),
+    TrialTiers("eth-warm", "eth-cold", "eth-gas"),
+)
 POLYGON: Final = TrialNetwork("polygon-devnet", 31338, "XETH", "xeth-hot", "balance")
 TRIAL_NETWORKS: Final = (ETHEREUM, POLYGON)
 GAS_MONEY_WEI: Final = 10**18

@@ -9,16 +9,32 @@ from typing import Final
 import msgspec
 
 from ops.stack.listing import ASSET
+from ops.stack.names import BTC_COLD, BTC_KEYSET, BTC_WARM
 from ops.stack.networks import TRIAL_NETWORKS
-from policies.bundle import AssetEntry, Bundle, Confirmations
+from policies.bundle import AssetEntry, BitcoinVault, Bundle, Confirmations
 from policies.reading import read_policy
-from policies.rules import Case, Policy, Rule
+from policies.rules import Case, Policy, Rule, When
 
 FILE: Final = "trial-policy.yaml"
+_WALLETS: Final = frozenset(
+    {
+        BTC_KEYSET,
+        BTC_WARM,
+        BTC_COLD,
+        *(network.keyset for network in TRIAL_NETWORKS),
+        *(
+            name
+            for network in TRIAL_NETWORKS
+            if network.tiers
+            for name in (network.tiers.warm, network.tiers.cold)
+        ),
+    }
+)
+"""What money comes from, in the whole trial."""
 
 
 def trial_policy(bundle: Bundle) -> Policy:
-    """The trial's policy, without what is about assets that the bundle does not list.
+    """The trial's policy, without what is about assets and wallets that the bundle does not list.
 
     Args:
         bundle: the trial's, of some of its networks; its own policy is not looked at.
@@ -30,7 +46,7 @@ def trial_policy(bundle: Bundle) -> Policy:
         **{network.native: 18 for network in TRIAL_NETWORKS},
         **{token.asset: token.decimals for network in TRIAL_NETWORKS for token in network.tokens},
     }
-    # The file is about all networks of a trial. An asset that is not there is of no consequence but for its decimals.
+    # The file is about the whole trial. What is not there is of no consequence but for its name and decimals.
     missing = tuple(
         AssetEntry(
             id=asset,
@@ -44,19 +60,47 @@ def trial_policy(bundle: Bundle) -> Policy:
         for asset, decimals in every.items()
         if asset not in listed
     )
-    whole = msgspec.structs.replace(bundle, assets=(*bundle.assets, *missing))
+    wallets = {wallet.id for wallet in bundle.wallets}
+    absent = tuple(
+        BitcoinVault(
+            id=name, chain=bundle.networks[0].chain, tier="warm", threshold=2, cosigners=(), descriptor=""
+        )
+        for name in _WALLETS - wallets
+    )
+    whole = msgspec.structs.replace(
+        bundle, assets=(*bundle.assets, *missing), vaults=(*bundle.vaults, *absent)
+    )
     policy = read_policy(text, whole, file=FILE)
     return msgspec.structs.replace(
         policy,
-        rules=tuple(rule for rule in policy.rules if _about(rule, listed)),
+        rules=tuple(_of_wallets(rule, wallets) for rule in policy.rules if _about(rule, listed, wallets)),
         holdings=tuple(holding for holding in policy.holdings if holding.asset in listed),
-        cases=tuple(case for case in policy.cases if _asks(case, listed)),
+        cases=tuple(case for case in policy.cases if _asks(case, bundle)),
     )
 
 
-def _about(rule: Rule, listed: Collection[str]) -> bool:
-    return all(asset in listed for asset in rule.when.assets)
+def _about(rule: Rule, listed: Collection[str], wallets: Collection[str]) -> bool:
+    return all(asset in listed for asset in rule.when.assets) and (
+        not rule.when.sources or bool(_there(rule.when, wallets).sources)
+    )
 
 
-def _asks(case: Case, listed: Collection[str]) -> bool:
-    return msgspec.json.decode(case.given).get("asset") in listed
+def _of_wallets(rule: Rule, wallets: Collection[str]) -> Rule:
+    unless = rule.unless
+    if unless is not None:
+        unless = _there(unless, wallets)
+        unless = unless if unless != When() else None
+    return msgspec.structs.replace(rule, when=_there(rule.when, wallets), unless=unless)
+
+
+def _there(scope: When, wallets: Collection[str]) -> When:
+    """The scope without sources that the bundle does not list."""
+    sources = tuple(each for each in scope.sources if each in wallets or each not in _WALLETS)
+    return msgspec.structs.replace(scope, sources=sources)
+
+
+def _asks(case: Case, bundle: Bundle) -> bool:
+    asset = msgspec.json.decode(case.given).get("asset")
+    chains = {entry.chain for entry in bundle.assets if entry.id == asset}
+    tiers = {wallet.tier for wallet in bundle.wallets if wallet.chain in chains}
+    return bool(chains) and (case.expect in tiers or case.expect in ("deny", "wait", "ledger"))

@@ -112,6 +112,8 @@ def make_bundle(
         networks=tuple(each.network for each in listings),
         assets=tuple(asset for each in listings for asset in each.assets),
         keysets=tuple(each.keyset for each in listings),
+        vaults=tuple(vault for each in listings for vault in each.vaults),
+        gas_payers=tuple(payer for each in listings for payer in each.gas_payers),
         caps=tuple(cap for each in listings for cap in each.caps),
         callers=tuple(
             Caller(
@@ -166,7 +168,7 @@ def make_bundle(
         breakers=(
             Breaker(
                 id="hot",
-                keysets=tuple(each.keyset.id for each in listings),
+                keysets=tuple(key.id for each in listings for key in (each.keyset, *each.gas_payers)),
                 value_cap=HOT_VALUE_CAP,
                 window_seconds=DAY,
             ),

@@ -10,7 +10,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,18 +33,20 @@ from ops.devnet.softhsm import SoftHsmToken
 from ops.stack import config, trust
 from ops.stack.clock import confirm_clock
 from ops.stack.keys import private_directory
+from ops.stack.members import MEMBERS, members_of
 from ops.stack.networks import TRIAL_NETWORKS, TrialNetwork
+from ops.stack.places import refuse_anothers_records, short_directory
 from policies.bundle import Bundle
 from policies.democlock import DemoClock
 from signers.client import SignerClient, UnixAddress
 from signers.verifier.client import VerifierClient
 
-PROCESSES: Final = ("signer", "verifier", "api", "monitor", "worker", "beat")
+SIGNERS: Final = ("signer", *(f"signer-{name}" for name, _ in MEMBERS))
+"""That of the hot keys, and one of each member of the warm vaults."""
+PROCESSES: Final = (*SIGNERS, "verifier", "api", "monitor", "worker", "beat")
 """The product's own processes, in the order of their start."""
 _READY_SECONDS: Final = 90
 _RETRIES: Final = 20
-_LONGEST_FOR_SOCKETS: Final = 80
-"""A socket's path has at most 107 bytes."""
 
 
 class Part(Protocol):
@@ -68,7 +69,7 @@ class OwnPort(enum.IntEnum):
 
 
 class Stack:
-    """PostgreSQL, Redis, bitcoind, anvils, SoftHSM and the six processes of Strongroom, below one directory.
+    """PostgreSQL, Redis, bitcoind, anvils, SoftHSM and the nine processes of Strongroom, below one directory.
 
     Starting again in the same directory continues where it was; only ports change.
     """
@@ -113,8 +114,9 @@ class Stack:
             for network in networks
         }
         self.token = SoftHsmToken(self.directory / "softhsm", "strongroom-hot")
-        self._run = _short_directory(self.directory)
+        self._run = short_directory(self.directory)
         self.signer_socket = self._run / "signer.sock"
+        self.members = members_of(self.directory, self._run)
         self.verifier_socket = self._run / "verifier.sock"
         self.processes: dict[str, ManagedProcess] = {}
         self._killed: set[str] = set()
@@ -142,19 +144,28 @@ class Stack:
     def _start(self) -> None:
         started = time.monotonic()
         self._refuse_other_database()
-        for name, part in (("PostgreSQL", self.postgres), ("Redis", self.redis), ("bitcoind", self.node)):
-            self.tell(f"starting {name}")
-            part.start()
-        for network, anvil in self.chains.items():
-            self.tell(f"starting anvil as {network.chain}")
-            anvil.start()
-        self.token.create()
+        quorum = trust.quorum_of(self.directory)
+        places = trust.KeyPlaces(self.directory, self.token, self.members)
+        root = quorum.trust_root(minimum_version=1)
+        # Keys need no server: they are made in processes of their own while those start.
+        with ThreadPoolExecutor(1) as beside:
+            making = beside.submit(trust.make_keys, places, root, list(self.chains))
+            for name, part in (("PostgreSQL", self.postgres), ("Redis", self.redis), ("bitcoind", self.node)):
+                self.tell(f"starting {name}")
+                part.start()
+            for network, anvil in self.chains.items():
+                self.tell(f"starting anvil as {network.chain}")
+                anvil.start()
+            self.tell(
+                "keys: hot ones and those of three members in HSM tokens, those of five holders in files"
+            )
+            keys = making.result()
         self.tell(
-            "the bundle that is there, its keys in the HSM and contracts on the chains"
+            "the bundle that is there, and its contracts on the chains"
             if (self.directory / "bundle.json").exists()
-            else "the set-up: officers, keys in the HSM, contracts on the chains, bundle"
+            else "the set-up: officers, Safes and other contracts on the chains, bundle"
         )
-        self._trust = trust.prepare(self.directory, self.token, self.chains)
+        self._trust = trust.prepare(self.directory, keys, self.chains)
         self.tell("the database: schema and roles")
         self._passwords = self._migrate()
         files = config.write(self, self._trust, self._passwords)
@@ -174,8 +185,7 @@ class Stack:
             self.processes[name].start()
         self.await_ready()
         # Whoever goes on with an old trial has nobody else to ask.
-        officer = self._trust.quorum.officers[0]
-        confirm_clock(self.signer_socket, officer, at=int(self.clock()), tell=self.tell)
+        self._confirm_clocks()
         self.tell(f"ready after {time.monotonic() - started:.1f} s: {self.api_url}")
 
     def down(self) -> None:
@@ -251,7 +261,7 @@ class Stack:
         Raises:
             DevnetError: a process did not come back; carries the end of its log.
         """
-        self._trust = trust.prepare(self.directory, self.token, self.chains)
+        self._trust = trust.prepare(self.directory, self.trust.keys, self.chains)
         config.write(self, self._trust, self._passwords)
         for name in reversed(PROCESSES):
             self.processes[name].stop(timeout=10)
@@ -324,9 +334,9 @@ class Stack:
         return DemoClock(config.clock_file(self.directory))
 
     def pass_time(self, seconds: int) -> None:
-        """Set the trial's clock forward. The signer takes that for a jump, so an officer confirms the time."""
+        """Set the trial's clock forward. Signers take that for a jump, so an officer confirms the time to each."""
         self.clock.set_forward(seconds)
-        confirm_clock(self.signer_socket, self.trust.quorum.officers[0], at=int(self.clock()), tell=self.tell)
+        self._confirm_clocks()
 
     def verifier(self) -> VerifierClient:
         """A client of the verifier; whoever opens it closes it."""
@@ -355,6 +365,15 @@ class Stack:
 
     # --------------------------------------------------------------------------------------------- inner
 
+    def _confirm_clocks(self) -> None:
+        sockets = dict(
+            zip(SIGNERS, (self.signer_socket, *(each.socket for each in self.members)), strict=True)
+        )
+        officer = self.trust.quorum.officers[0]
+        for name, socket_path in sockets.items():
+            if self.processes[name].running:
+                confirm_clock(socket_path, officer, at=int(self.clock()), tell=self.tell)
+
     def _migrate(self) -> dict[str, str]:
         """Migrates the database; returns the password of each role."""
         from custody.storage.migrate import ROLES, set_role_password, upgrade
@@ -362,7 +381,7 @@ class Stack:
         dsn = self.postgres.owner_dsn()
         secrets = private_directory(self.directory / "secrets")
         if isinstance(self.postgres, ExternalPostgres) and not (secrets / f"{ROLES[0]}.password").exists():
-            _refuse_anothers_records(dsn)
+            refuse_anothers_records(dsn)
         upgrade(dsn)
         passwords = {role: kept_password(secrets / f"{role}.password") for role in ROLES}
         for role, password in passwords.items():
@@ -423,25 +442,5 @@ class Stack:
             config.FILE_VARIABLE: str(files[name]),
             CLOCK_VARIABLE: str(config.clock_file(self.directory)),
         }
-        return found | self.token.env if name == "signer" else found
-
-
-def _refuse_anothers_records(dsn: str) -> None:
-    """Raises DevnetError if the database has tables already, which this installation did not make."""
-    import psycopg
-
-    with psycopg.connect(dsn) as connection:
-        found = connection.execute(
-            "SELECT count(*) FROM information_schema.tables WHERE table_schema = 'public'"
-        ).fetchone()
-    if found != (0,):
-        raise DevnetError(
-            f"the database of {VARIABLE} is not empty: name an empty one for a new installation"
-        )
-
-
-def _short_directory(directory: Path) -> Path:
-    """A private directory for sockets, whose paths must be short: ours, or one in the system's for such."""
-    if len(str(directory)) < _LONGEST_FOR_SOCKETS:
-        return private_directory(directory / "run")
-    return Path(tempfile.mkdtemp(prefix="strongroom-run-"))
+        tokens = {"signer": self.token, **{each.process: each.token for each in self.members}}
+        return found | tokens[name].env if name in tokens else found

@@ -8,6 +8,7 @@ import stat
 import time
 import tomllib
 from pathlib import Path
+from typing import Final, Literal
 
 import msgspec
 import pytest
@@ -21,11 +22,25 @@ from ops.demo.record import Record, StepFailed, StepRecord, expect
 from ops.demo.show import summary
 from ops.stack.config import to_toml
 from ops.stack.ethereum import admin_address
+from ops.stack.holders import holders_of, make_holders
 from ops.stack.keys import person
-from ops.stack.listing import ASSET, CHAIN, bitcoin, evm
-from ops.stack.networks import TRIAL_NETWORKS
+from ops.stack.listing import ASSET, CHAIN, Listing, bitcoin, evm
+from ops.stack.networks import TRIAL_NETWORKS, TrialNetwork
 from ops.stack.quorum import CallerGrant, Quorum, make_bundle, make_quorum, publish
-from policies.bundle import BitcoinKeyset, Bundle, EvmKeyset, TrustRoot, UntrustedBundle, read_bundle
+from policies.bundle import (
+    BitcoinKeyset,
+    BitcoinVault,
+    Bundle,
+    Cosigner,
+    EvmKeyset,
+    EvmVault,
+    GasPayer,
+    Owner,
+    Tier,
+    TrustRoot,
+    UntrustedBundle,
+    read_bundle,
+)
 from policies.bundle.checks import check_consistent
 from policies.cases import judge_all
 from policies.lint import lint
@@ -58,13 +73,56 @@ EVM_KEYSETS = {
     )
     for network in TRIAL_NETWORKS
 }
+MEMBERS = tuple(
+    Cosigner(id=f"m{n}", organisation=f"org-{n}", account=f"tpub{n}", origin="d34db33f/48'/1'/0'/2'")
+    for n in range(5)
+)
+SIZES: Final[tuple[tuple[Literal["warm", "cold"], int, int], ...]] = (("warm", 2, 3), ("cold", 3, 5))
+VAULTS = tuple(
+    BitcoinVault(
+        id=f"btc-{tier}",
+        chain=CHAIN,
+        tier=tier,
+        threshold=most,
+        cosigners=MEMBERS[:total],
+        descriptor="wsh()",
+    )
+    for tier, most, total in SIZES
+)
+
+
+def evm_listing(network: TrialNetwork, keyset: EvmKeyset) -> Listing:
+    tokens = {token.asset: contract(4) for token in network.tokens}
+    tiers = network.tiers
+    if tiers is None:
+        return evm(network, "33" * 32, keyset, tokens)
+    owners = tuple(Owner(id=f"m{n}", organisation=f"org-{n}", address=contract(20 + n)) for n in range(5))
+    vaults = tuple(
+        EvmVault(
+            id=f"eth-{tier}",
+            chain=network.chain,
+            tier=tier,
+            threshold=most,
+            owners=owners[:total],
+            address=contract(10 + total),
+        )
+        for tier, most, total in SIZES
+    )
+    payer = GasPayer(
+        id=tiers.gas_payer,
+        chain=network.chain,
+        address=contract(9),
+        attestation_key="44" * 32,
+        holding_cap="1000",
+    )
+    return evm(network, "33" * 32, keyset, tokens, vaults=vaults, gas_payers=(payer,))
+
+
 LISTINGS = [
-    bitcoin(KEYSET),
-    *(
-        evm(network, "33" * 32, keyset, {token.asset: contract(4) for token in network.tokens})
-        for network, keyset in EVM_KEYSETS.items()
-    ),
+    bitcoin(KEYSET, VAULTS),
+    *(evm_listing(network, keyset) for network, keyset in EVM_KEYSETS.items()),
 ]
+HOT_ONLY = bitcoin(KEYSET)
 
 
 def bundle_of(directory: Path, quorum: Quorum) -> Bundle:
@@ -120,20 +178,38 @@ def test_each_asset_has_a_cap_and_the_same_rules(tmp_path: Path, asset: str, bel
     assert made.asset(asset).confirmations_for(1) == 1
 
 
-def test_the_trials_policy_answers_its_own_cases_and_promises_more_than_a_hot_wallet_only_where_it_denies(
+def test_the_trials_policy_answers_its_own_cases_and_promises_more_than_hot_only_where_there_is_more_or_it_denies(
     tmp_path: Path,
 ) -> None:
     made = bundle_of(tmp_path, make_quorum(tmp_path / "officers"))
     outcomes = judge_all(made)
-    assert len(outcomes) == 5
+    assert len(outcomes) == 8
     assert [outcome.wrong for outcome in outcomes if outcome.wrong] == []
-    told = {(each.code, each.rule.partition(".")[0]) for each in lint(made) if each.severity != "note"}
-    assert told == {("no-wallet", "warm"), ("no-wallet", "cold")}
+    told = {(each.code, each.rule) for each in lint(made) if each.severity != "note"}
+    assert told == {("no-wallet", "warm.XETH"), ("no-wallet", "cold.XETH")}
+    check_consistent(made)
+
+
+@pytest.mark.parametrize("tier", ["warm", "cold"])
+@pytest.mark.parametrize("asset", ["BTC", "ETH", "USDX"])
+def test_a_tier_pays_from_where_the_hotter_one_ends_in_the_rules_and_at_the_signers(
+    tmp_path: Path, tier: Tier, asset: str
+) -> None:
+    made = bundle_of(tmp_path, make_quorum(tmp_path / "officers"))
+    hotter: Tier = "hot" if tier == "warm" else "warm"
+    cap, when = made.cap(tier, asset), rule(made, f"{tier}.{asset}").when
+    assert cap.payment_from == made.cap(hotter, asset).payment_below
+    assert (when.amount_from, when.amount_below) == (cap.payment_from, cap.payment_below)
+
+
+def test_the_gas_payer_is_under_the_breaker_of_the_hot_keys(tmp_path: Path) -> None:
+    made = bundle_of(tmp_path, make_quorum(tmp_path / "officers"))
+    assert made.breaker_of("eth-gas") == made.breaker_of("eth-hot")
 
 
 def test_a_trial_of_bitcoin_alone_has_rules_about_nothing_else(tmp_path: Path) -> None:
     quorum = make_quorum(tmp_path / "officers")
-    made = make_bundle(version=1, listings=LISTINGS[:1], callers=[], quorum=quorum)
+    made = make_bundle(version=1, listings=[HOT_ONLY], callers=[], quorum=quorum)
     assert {asset for rule in made.policy.rules for asset in rule.when.assets} == {ASSET}
     check_consistent(made)
     assert [outcome.wrong for outcome in judge_all(made) if outcome.wrong] == []
@@ -151,6 +227,16 @@ def test_the_factorys_admin_is_somebody_whose_private_key_is_kept(tmp_path: Path
     assert admin_address(tmp_path) == address
     assert is_checksummed(address)
     assert stat.S_IMODE((tmp_path / "factory-admin.key").stat().st_mode) == 0o600
+
+
+def test_each_holder_has_a_key_of_the_offline_signer_and_again_the_same(tmp_path: Path) -> None:
+    records = make_holders(tmp_path)
+    assert make_holders(tmp_path) == records
+    assert len({record.xpub for record in records}) == len({record.organisation for record in records}) == 5
+    for holder, record in zip(holders_of(tmp_path), records, strict=True):
+        assert (holder.name, holder.organisation) == (record.name, record.organisation)
+        assert holder.passphrase() not in (holder.home / f"{holder.name}.key").read_text()
+        assert stat.S_IMODE(holder.folder.stat().st_mode) == 0o700
 
 
 def test_a_persons_key_is_private_and_again_the_same(tmp_path: Path) -> None:
