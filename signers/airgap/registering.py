@@ -39,8 +39,8 @@ from signers.airgap.registered import (
 )
 
 COMPARED_LETTERS: Final = 12
-"""At the end of an address: who wants another one with the same end must try 2**48 Safes or 2**60 wallets. (A descriptor's
-checksum finds mistakes, but can be forged.)"""
+"""At the end of an address: whoever wants another one with the same end must try 2**48 Safes, or 2**60 wallets. (A
+descriptor's checksum finds mistakes, but can be forged.)"""
 FIRST_ADDRESSES: Final = ((0, 0), (0, 1), (0, 2), (1, 0))
 """Branch and index of what is compared with other holders."""
 UNNAMED: Final = "unnamed"
