@@ -49,6 +49,7 @@ TRANSACTION: Final[Lifecycle[TransactionState, TransactionEvent]] = Lifecycle(
         (S.BUILT, E.SIGN): S.BROADCAST,
         (S.BUILT, E.REFUSE): S.REFUSED,
         (S.BUILT, E.DIE): S.DEAD,
+        (S.BUILT, E.MINE): S.CONFIRMING,
         (S.BROADCAST, E.SIGN): S.BROADCAST,
         (S.BROADCAST, E.MINE): S.CONFIRMING,
         (S.BROADCAST, E.DIE): S.DEAD,

@@ -110,6 +110,10 @@ def _confirmed(
     there = (fact.txid, fact.height, fact.block_hash)
     if state in (TransactionState.BROADCAST, TransactionState.CONTESTED):
         return Mined(fact)
+    if state is TransactionState.BUILT:
+        # It was signed, but we have not all of the answer yet: asking again brings it, unless members of a vault took
+        # it past us. Once it is final nobody needs it.
+        return Mined(fact) if is_final else Stay()
     if state is TransactionState.CONFIRMING:
         if place != there:
             return Mined(fact)
@@ -119,5 +123,5 @@ def _confirmed(
     if state is TransactionState.FINAL and place != there:
         stays = is_final and fact.succeeded and place is not None and place[0] == fact.txid
         return Moved(fact) if stays else Undone()
-    # BUILT: the signer has signed, but we have not its answer yet; asking again brings it. Ends stay ends.
+    # Ends stay ends.
     return Stay()

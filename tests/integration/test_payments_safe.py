@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 
 from chains.eth.network import NativeMode
+from chains.eth.safe import join_signatures
 from custody.errors import Conflict, DatabaseUnavailable
 from custody.signing.errors import BumpRefused, NotAMember, Raced, WrongSignature
 from custody.storage import halts
@@ -441,3 +442,35 @@ def test_fault_8_a_payment_whose_final_block_a_reorg_removes_is_taken_back_and_p
     assert till.withdrawal(paid.id).state == "settled"
     assert till.has(paid.destination) == LARGE["ETH"]
     assert till.safe_nonce == 1
+
+
+def test_what_owners_carry_out_past_us_is_paid_once_it_is_final_though_we_never_had_their_signatures(
+    till: SafeTill,
+) -> None:
+    """Holders of a cold Safe need none of our programs."""
+    paid, transaction = built(till)
+    message = till.message(transaction)
+    blob = join_signatures(
+        message.signing_hash,
+        [
+            bytes.fromhex(till.by_hand(transaction, name).signatures[0].signature)
+            for name in ("warm-a", "warm-c")
+        ],
+    )
+    till.anvil.transact(till.outside.payer, till.safe, message.tx.execution(blob), gas=400_000)
+    till.mine()
+    till.track()
+    assert till.withdrawal(paid.id).state == "signing"
+    assert till.halted() is None, "it is ours"
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+    assert till.has(paid.destination) == LARGE["ETH"]
+    assert till.collect() == []
+    # A reorg takes it back: now the signatures are needed, and asked for.
+    till.reorg(2 * till.anvil.slots_in_an_epoch + 3)
+    till.track()
+    assert till.withdrawal(paid.id).state == "broadcast"
+    assert till.collect() == [transaction]
+    till.send_execution()
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"

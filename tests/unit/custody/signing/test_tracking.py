@@ -86,8 +86,9 @@ def test_any_version_in_a_block_confirms_the_transaction(state: TransactionState
     assert verdict(state, mined) == Mined(mined)
 
 
-def test_a_version_that_is_mined_before_we_have_the_signature_waits_for_the_signature() -> None:
-    assert verdict(S.BUILT, fact(A, "v1"), tip=200) == Stay()
+def test_a_version_that_is_mined_before_we_have_the_signature_waits_for_it_until_nobody_needs_it() -> None:
+    assert verdict(S.BUILT, fact(A, "v1"), tip=104) == Stay()
+    assert verdict(S.BUILT, fact(A, "v1"), tip=105) == Mined(fact(A, "v1"))
 
 
 @pytest.mark.parametrize(("tip", "expected"), [(104, Stay), (105, Final), (200, Final)])
