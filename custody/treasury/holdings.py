@@ -45,7 +45,7 @@ class Holding:
     forecast: Forecast | None
     """Of hot, if customers go on as they did lately."""
     history: tuple[tuple[date, int], ...]
-    """What it held at the end of each of the last days on which that changed, oldest first (UTC)."""
+    """What it held at the end of each of the last days, and holds today, oldest first (UTC)."""
 
     @property
     def cap_units(self) -> int | None:
@@ -137,7 +137,7 @@ def watch_excess(tx: Tx, bundle: Bundle) -> int:
             ALERT,
             subject,
             f"{' and '.join(tiers)} hold {told(held)} and should hold at most {told(most)}:"
-            f" {told(held - most)} are kept above the maximum",
+            f" {told(held - most)} more. Where there is a colder tier, the treasury proposes to move it",
             {"tiers": list(tiers), "asset": asset, "units": str(held), "most_units": str(most)},
         )
     return over
@@ -156,18 +156,25 @@ def _held(tx: Tx) -> dict[tuple[str, str], int]:
     return {(row["wallet"], row["asset"]): units(row["held"]) for row in rows}
 
 
+def note_levels(tx: Tx) -> None:
+    """Write down what each wallet holds today. Again changes nothing, as long as that is the same."""
+    tx.execute(
+        "INSERT INTO tier_levels AS t (wallet, asset, day, units)"
+        " SELECT wallet, asset, current_date, -balance FROM ledger_accounts WHERE kind = 'chain_assets'"
+        " ON CONFLICT (wallet, asset, day) DO UPDATE SET units = excluded.units WHERE t.units <> excluded.units"
+    )
+
+
 def _past(tx: Tx) -> dict[tuple[str, str], list[tuple[date, int]]]:
-    """By wallet and asset: what it held at the end of each of the last days that have lines."""
+    """By wallet and asset: what it held at the end of each of the last days."""
     rows = tx.all(
-        "SELECT DISTINCT ON (a.wallet, a.asset, l.at::date) a.wallet, a.asset, l.at::date AS day,"
-        " -l.balance_after AS held FROM ledger_lines l JOIN ledger_accounts a ON a.id = l.account_id"
-        " WHERE l.at > now() - make_interval(days => %s) AND a.kind = 'chain_assets'"
-        " ORDER BY a.wallet, a.asset, l.at::date, l.seq DESC",
+        "SELECT wallet, asset, day, units FROM tier_levels WHERE day > current_date - %s::int"
+        " ORDER BY wallet, asset, day",
         [HISTORY_DAYS],
     )
     found: dict[tuple[str, str], list[tuple[date, int]]] = {}
     for row in rows:
-        found.setdefault((row["wallet"], row["asset"]), []).append((row["day"], units(row["held"])))
+        found.setdefault((row["wallet"], row["asset"]), []).append((row["day"], units(row["units"])))
     return found
 
 

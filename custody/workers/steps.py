@@ -29,7 +29,7 @@ from custody.sweeps.service import sweep
 from custody.travelrule.service import deliver
 from custody.treasury.building import carry_out
 from custody.treasury.fees import observe
-from custody.treasury.holdings import watch_excess
+from custody.treasury.holdings import note_levels, watch_excess
 from custody.treasury.service import propose_due
 from custody.treasury.service import reconsider as calling_off
 from custody.whitelist.service import list_confirmed
@@ -182,6 +182,8 @@ def _sweep(services: Services) -> int:
 
 def _treasury(services: Services) -> int:
     db, bundle, now = services.database, services.bundle(), services.clock()
+    with db.transaction() as tx:
+        note_levels(tx)
     done = calling_off(db, bundle) + propose_due(db, bundle, now=now)
     done += refills.count(db, bundle, now=now) + refills.lapse(db, now=now)
     return done + _at_each_site(services.sites(), lambda site: carry_out(db, site, now=services.clock()))

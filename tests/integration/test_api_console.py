@@ -90,6 +90,8 @@ def test_the_main_job_can_be_done_by_hand(api: RunningApi, run: Run) -> None:
         ("deposit", "list"),
         ("withdrawal", "list", "--state", "cancelled"),
         ("tier",),
+        ("tier", "--history"),
+        ("refill", "list"),
         ("alerts",),
         ("ledger", "statement", "alice"),
     ):

@@ -21,6 +21,7 @@ from custody.storage import halts
 from custody.treasury import fees, repository, service
 from custody.treasury.building import carry_out
 from custody.treasury.errors import RefillRefused
+from custody.treasury.holdings import holdings, note_levels, together
 from custody.treasury.model import Refill
 from custody.treasury.planner import Proposal, Why
 from custody.withdrawals import windows
@@ -78,6 +79,7 @@ class TreasuryTill(VaultTill):
         windows.rebuild(self.db, self.bundle, now=now)
         with self.db.transaction() as tx:
             fees.observe(tx, self.chain, 1_000)
+            note_levels(tx)
         done = service.reconsider(self.db, self.bundle) + service.propose_due(self.db, self.bundle, now=now)
         done += approvals.count(self.db, self.bundle, now=now) + approvals.lapse(self.db, now=now)
         return done + sum(carry_out(self.db, each, now=now) for each in (self.site, self.vault_site))
@@ -168,6 +170,42 @@ def test_need_comes_up_from_the_vault_once_two_people_have_approved_what_two_mem
     assert till.refill().state == "confirmed"
     assert till.balance_of(HOT) == -18_000_000
     assert till.treasury() == 0
+
+
+def test_tiers_are_shown_with_what_they_hold_and_may_hold_what_comes_and_when_hot_runs_dry(
+    till: TreasuryTill,
+) -> None:
+    both = Holding(tiers=("hot", "warm"), asset="BTC", at_most="100000000", share=9_000)
+    till.adopt(2, holdings=(HOLDS, both))
+    till.customer("alice", 30_000_000)
+    till.treasury()
+    with till.db.snapshot() as tx:
+        hot, warm = holdings(tx, till.bundle)
+        [group] = together(tx, till.bundle)
+    assert (hot.wallet, hot.units, hot.cap_units, hot.excess_units) == (
+        HOT,
+        30_000_000,
+        20_000_000,
+        10_000_000,
+    )
+    assert (hot.share_basis_points, hot.free_units) == (10_000, 18_000_000)
+    assert (warm.wallet, warm.units, warm.coming_units, warm.cap_units) == (VAULT, 0, 12_000_000, None)
+    assert hot.forecast is not None
+    assert hot.forecast.seconds_left is None
+    assert [units for _, units in hot.history] == [30_000_000]
+    assert (group.units, group.most_units) == (30_000_000, 27_000_000)
+    till.send_refill(till.refill())
+    till.settle()
+    till.request("alice", 6_000_000)
+    till.send()
+    till.settle()
+    with till.db.snapshot() as tx:
+        hot, warm = holdings(tx, till.bundle)
+    assert warm.units == 12_000_000
+    assert hot.forecast is not None
+    assert hot.forecast.per_hour_units == 1_000_000, "six of the last six hours"
+    assert hot.forecast.seconds_left is not None
+    assert 11 * 3600 < hot.forecast.seconds_left < 12 * 3600
 
 
 def test_a_withdrawal_beyond_the_means_of_hot_waits_and_triggers_the_refill_that_its_reason_names(

@@ -45,7 +45,7 @@ class TierOut(Out):
     dry_in_seconds: int | None = Field(
         description="Hot: when it is empty if that goes on; null: it does not flow."
     )
-    history: list[HeldOut] = Field(description="The last days on which it changed, oldest first.")
+    history: list[HeldOut] = Field(description="At the end of each of the last days, oldest first.")
 
 
 class TogetherOut(Out):

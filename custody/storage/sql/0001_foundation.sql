@@ -228,6 +228,8 @@ CREATE TABLE ledger_lines (
     CHECK (balance_after = balance_before + amount)
 );
 CREATE INDEX ON ledger_lines (transfer_id);
+-- What was paid to customers: how fast that goes says when a tier runs dry.
+CREATE INDEX ON ledger_lines (at) WHERE type = 'withdrawal' AND amount > 0;
 CREATE TRIGGER ledger_lines_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_lines
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER ledger_transfers_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_transfers
@@ -718,6 +720,15 @@ CREATE TABLE refill_events (
     at         timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX ON refill_events (refill_id);
+
+-- What each wallet held at the end of each day, or holds today: for people who look back.
+CREATE TABLE tier_levels (
+    wallet text NOT NULL,
+    asset  text NOT NULL,
+    day    date NOT NULL,                                 -- UTC
+    units  numeric(78, 0) NOT NULL,
+    PRIMARY KEY (wallet, asset, day)
+);
 
 -- What each operation that was let through (withdrawal, sweep, refill) adds to which rolling window of the policy: while
 -- it is unpaid, and for the window's length after it was settled.
@@ -1373,6 +1384,7 @@ GRANT INSERT ON nonces, executions, sweeps, sweep_items, sweep_events, rotations
 GRANT UPDATE (state, reason, decision, transaction_id, updated_at) ON sweeps TO strongroom_worker;
 GRANT UPDATE (open, left_behind) ON sweep_items TO strongroom_worker;
 GRANT INSERT ON refills, refill_events TO strongroom_worker;
+GRANT INSERT, UPDATE (units) ON tier_levels TO strongroom_worker;
 GRANT UPDATE (state, reason, unheard, approved_until, not_before, transaction_id, updated_at) ON refills
     TO strongroom_worker;
 GRANT UPDATE (first) ON nonces TO strongroom_worker;

@@ -288,9 +288,10 @@ def test_at_rest_no_maximum_is_exceeded_where_a_colder_tier_can_take_it(before: 
     for _ in range(6):
         before = carried_out(before, plan([before], [], told))
     if "cold" in before.tiers:
-        for tiers in (("hot",), ("warm",), ("hot", "warm")):
-            most = bound(before, *tiers)  # type: ignore[arg-type]
-            held = sum(before.tiers[tier].present_units for tier in tiers if tier in before.tiers)  # type: ignore[index]
+        groups: tuple[tuple[Tier, ...], ...] = (("hot",), ("warm",), ("hot", "warm"))
+        for tiers in groups:
+            most = bound(before, *tiers)
+            held = sum(before.tiers[tier].present_units for tier in tiers if tier in before.tiers)
             assert most is None or held <= most.most_units
 
 
