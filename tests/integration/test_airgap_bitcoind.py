@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+import bdkpython as bdk
 import pytest
 from embit import bip32, bip39
 from embit.psbt import PSBT
@@ -138,6 +139,30 @@ def test_signatures_of_bitcoind_embit_and_the_air_gap_finish_one_payment(vault: 
     on_top = signed(theirs, HOLDERS[3])
     assert "Signatures so far: 2 of 3 (holder-1, holder-3)" in look(on_top, HOLDERS[0]).lines
     vault.finish(ours, theirs, by_embit)
+    vault.node.wallet("funds").mine(1)
+
+
+def development_kit(wallet: Multisig, number: int) -> Any:
+    """The vault in the Bitcoin Development Kit, with one holder's private key."""
+    own = root_of(number).derive("m/48h/1h/0h/2h").to_base58()
+    private = wallet.descriptor.partition("#")[0].replace(HOLDERS[number].xpub, own)
+    branches = [
+        bdk.Descriptor(private.replace("<0;1>", str(branch)), bdk.NetworkKind.TEST) for branch in (0, 1)
+    ]
+    return bdk.Wallet(*branches, bdk.Network.REGTEST, bdk.Persister.new_in_memory())
+
+
+def test_bdk_derives_the_same_addresses_and_its_signature_finishes_a_payment(vault: Vault) -> None:
+    kit = development_kit(vault.wallet, 3)
+    for branch, keychain in ((0, bdk.KeychainKind.EXTERNAL), (1, bdk.KeychainKind.INTERNAL)):
+        for index in (0, 1, 2, 999):
+            assert str(kit.peek_address(keychain, index).address) == vault.wallet.address(branch, index)
+    raw = vault.payment(vault.node.wallet("funds").address(), "0.125")
+    psbt = bdk.Psbt(base64.b64encode(raw).decode())
+    kit.sign(psbt, None)
+    theirs = base64.b64decode(psbt.serialize())
+    assert "Signatures so far: 1 of 3 (holder-3)" in look(theirs, HOLDERS[0]).lines
+    vault.finish(signed(theirs, HOLDERS[0]), signed(raw, HOLDERS[4]))
     vault.node.wallet("funds").mine(1)
 
 
