@@ -96,6 +96,7 @@ def main() -> None:
     from custody.console.approve import approvers  # noqa: F401 - add their verbs to the app
     from custody.console.audit import audit_app  # noqa: F401
     from custody.console.case import case_app  # noqa: F401
+    from custody.console.cold import cold_app  # noqa: F401
     from custody.console.officers import publish  # noqa: F401
     from custody.console.operator import operator  # noqa: F401
     from custody.console.policy import policy_app  # noqa: F401

@@ -17,7 +17,9 @@ from embit.networks import NETWORKS as EMBIT_NETWORKS
 from embit.psbt import PSBT
 
 from chains.btc.multisig import Multisig, parse_multisig
+from custody.signing import cancelling
 from custody.signing.broadcast import broadcast
+from custody.signing.btc import bump
 from custody.signing.btc.site import BtcSite, btc_site
 from custody.signing.build import build
 from custody.signing.cold import bringing, handing
@@ -208,6 +210,34 @@ class ColdTill(Till):
         """The files of these holders."""
         return [self.holders[name].sign(self.export(session, name)) for name in holders]
 
+    def abandon(self, session: Session) -> cancelling.Outcome:
+        return cancelling.abandon(self.db, self.cold_site, session.transaction_id, "the holders are away")
+
+    def rebuild(self, session: Session, feerate: int | None = None) -> Session:
+        """Asks anew; the new request."""
+        now = int(time.time())
+        number = bump.rebuild(self.db, self.cold_site, session.transaction_id, feerate, now=now)
+        return self.session(session.transaction_id, number)
+
+    def rebuild_at(self, session: Session, now: int) -> int:
+        """Asks anew at a time."""
+        return bump.rebuild(self.db, self.cold_site, session.transaction_id, None, now=now)
+
+    def cancel(self, session: Session) -> Session:
+        """Gives it up; the request of what takes its place."""
+        found = cancelling.cancel(
+            self.db, self.cold_site, session.transaction_id, "it is not wanted any more"
+        )
+        return self.session(found)
+
+    def sign_all(self, session: Session, *holders: str) -> None:
+        """These holders sign, and bring it."""
+        for file in self.signed_by(session, *holders or ("ann", "bob", "cem")):
+            assert not self.bring(file).refused
+
+    def state_of(self, session: Session) -> str:
+        return str(self.transaction(session.transaction_id).state)
+
     def collect_cold(self) -> list[UUID]:
         """What workers do about sessions: no member is a daemon of ours."""
         return collect(self.db, self.cold_site, {}, [self.verifier])
@@ -225,6 +255,18 @@ class ColdTill(Till):
         self.execute("UPDATE signing_sessions SET expires_at = now() - interval '1 second'")
         self.collect_cold()
 
+    def balance_of(self, wallet: str) -> int:
+        """Satoshis that the ledger says a wallet holds, negative as it is what we own."""
+        rows = self.query(
+            "SELECT balance FROM ledger_accounts WHERE kind = 'chain_assets' AND wallet = %s", wallet
+        )
+        return sum(int(row["balance"]) for row in rows)
+
+    @staticmethod
+    def as_text(file: bytes) -> str:
+        """A PSBT as people paste it."""
+        return base64.b64encode(file).decode()
+
     def kept(self) -> list[str]:
         """Whose signatures are here."""
         rows = self.query("SELECT member FROM session_members WHERE response IS NOT NULL ORDER BY member")
@@ -233,8 +275,3 @@ class ColdTill(Till):
     def session_states(self) -> list[str]:
         rows = self.query("SELECT state FROM signing_sessions ORDER BY created_at, id")
         return [row["state"] for row in rows]
-
-
-def text_of(file: bytes) -> bytes:
-    """A PSBT as people paste it."""
-    return base64.b64encode(file) + b"\n"

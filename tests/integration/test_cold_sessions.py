@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ops.devnet.bitcoind import Bitcoind
-from tests.fakes.cold_till import LARGE_SATS, ColdTill, text_of, together
+from tests.fakes.cold_till import LARGE_SATS, ColdTill, together
 from tests.fakes.teller import opened
 
 
@@ -53,7 +53,7 @@ def test_importing_again_changes_nothing(till: ColdTill) -> None:
 def test_one_file_brings_what_several_holders_have_signed_as_text_too(till: ColdTill) -> None:
     _, session = till.asked()
     files = till.signed_by(session, "dag", "bob", "ann")
-    taken = till.bring(text_of(together(*files)))
+    taken = till.bring(till.as_text(together(*files)).encode() + b"\n")
     assert (taken.kept, taken.session.state) == (("ann", "bob", "dag"), "complete")
     till.settle_cold()
 

@@ -64,10 +64,11 @@ def get(tx: Tx, session_id: UUID) -> Session:
 
 
 def of_content(tx: Tx, content: str) -> Session | None:
-    """The session about a version with this content (64 hex digits); None: nobody was ever asked for it."""
+    """The session about a version with this content (64 hex digits); None: nobody was ever asked for it. What was free
+    again may have been built just the same anew: then that one."""
     row = tx.optional(
         "SELECT s.* FROM signing_sessions s JOIN transaction_versions v USING (transaction_id, version)"
-        " WHERE v.content = %s",
+        " WHERE v.content = %s ORDER BY v.state = 'refused', s.created_at DESC, s.id LIMIT 1",
         [content],
     )
     return None if row is None else _session(tx, row)
