@@ -303,7 +303,7 @@ def test_a_destination_grows_older_from_the_first_genuine_order_to_it_and_never_
     assert lister.pay(address)[0] == "rejected"
     assert till.query("SELECT since FROM destinations") == [{"since": row["since"]}]
     age = till.query(
-        "SELECT decision->'facts'->>'destination_age_seconds' AS age FROM withdrawals ORDER BY id"
+        "SELECT decision->'facts'->>'destination_age_seconds' AS age FROM withdrawals ORDER BY created_at"
     )
     assert int(age[0]["age"]) == 0
 

@@ -149,7 +149,7 @@ def test_a_stolen_api_role_cannot_take_a_rejections_place(desk: Desk) -> None:
     till, withdrawal = desk.till, desk.request()
     signed = sign_approval(desk.approval(withdrawal, "ada", decision="reject"), desk.keys["ada"])
     with till.api.transaction() as tx:
-        approvals.insert(tx, withdrawal.id, msgspec.structs.replace(signed, signature="00" * 64))
+        approvals.insert(tx, withdrawal, msgspec.structs.replace(signed, signature="00" * 64))
     desk.give(withdrawal, signed)
     till.route()
     assert desk.state(withdrawal) == "rejected"
