@@ -6,6 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from chains.errors import PermanentError
+from custody.approvals import refills as approvals
 from custody.reconcile.safes import SafeSource, differences
 from custody.signing.btc.site import BtcSite
 from custody.signing.errors import Raced
@@ -15,6 +16,7 @@ from custody.signing.site import Site
 from custody.storage.db import Database
 from custody.treasury import btc, evm, observing, repository, safe
 from custody.treasury.carrying import Unready
+from custody.treasury.lifecycle import RefillState
 from custody.treasury.model import Refill
 from policies.bundle import EvmKeyset, EvmVault
 
@@ -46,6 +48,8 @@ def carry_out(db: Database, site: Site, *, now: int) -> int:
         if refill.policy_version != site.bundle.version:
             continue
         try:
+            if not _is_approved(db, site, refill, now):
+                continue
             _build(db, site, refill, queued, now)
             done += 1
         except Raced:
@@ -54,6 +58,13 @@ def carry_out(db: Database, site: Site, *, now: int) -> int:
             with db.transaction() as tx:
                 repository.wait(tx, refill.id, str(error), seconds=_WAIT_SECONDS)
     return done
+
+
+def _is_approved(db: Database, site: Site, refill: Refill, now: int) -> bool:
+    """Whether its approvals count still. Else it waits for people again, or ends, whatever becomes of this step."""
+    with db.transaction() as tx:
+        claimed = repository.claim(tx, refill.id, [RefillState.APPROVED])
+        return claimed is not None and approvals.is_approved(tx, claimed, site.bundle, now=now)
 
 
 def _build(db: Database, site: Site, refill: Refill, queued: dict[str, int], now: int) -> UUID:

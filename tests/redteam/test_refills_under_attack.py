@@ -1,215 +1,101 @@
-"""Somebody owns everything online and moves the house's money about: what he gets out of it, and what he can spoil.
-
-He has every signature that he can talk signers into, genuine approvals of two careless approvers for whatever he shows
-them, and chooses what is mined.
-"""
+"""Whoever takes the API, or writes into the database, moves no money between tiers that people have not approved."""
 
 from __future__ import annotations
 
-import base64
-import tempfile
-from collections import defaultdict
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
 
-import msgspec
+import psycopg
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from chains.btc.psbt import parse_psbt
-from chains.btc.tx import Transaction, TxOut
-from chains.eth.address import checksummed, raw_address
-from chains.eth.safe import EXEC_TRANSACTION, decode_execution
-from chains.eth.tx import SignedTx
-from policies.intent import Intent, Kind
-from signers.ports import Refused
-from tests.fakes.evm_signing import ETHER, GWEI, EvmDraft, named_address
-from tests.fakes.evm_tiers import COLD_SAFE, GAS_PAYER, SAFE, HotBench
-from tests.fakes.safe_signing import HOLDING_CAP
-from tests.fakes.signing import Draft
-from tests.fakes.tiers import RefillDraft, Tier, TierBench
-
-REACH = range(3_000)
-WINDOW = {"hot": 500_000_000, "warm": 100_000_000, "cold": 200_000_000}
-FEE_WINDOW = 12_000
-THIEF = TxOut(50_000, b"\x00\x14" + b"\x66" * 20)
-TIERS: tuple[Tier, ...] = get_args(Tier)
-
-
-# Bitcoin.
-
-
-def asked(bench: TierBench, data: st.DataObject, known: list[Intent]) -> tuple[Transaction, int] | None:
-    """Something to ask a tier's signer for: honest, or bent in one or more places; what it signed, and the fee."""
-    world = bench.world
-    pick = data.draw
-    target = pick(st.sampled_from(TIERS))
-    draft = RefillDraft(
-        bench.tier,
-        target,
-        units=pick(st.sampled_from([10_000, 30_000_000, 60_000_000, 150_000_000])),
-        index=pick(st.sampled_from([0, 5, 999, 1_000, 1_999, 2_500])),
-        branch=pick(st.sampled_from([1, 1, 1, 0])),
-        change_index=pick(st.sampled_from([0, 3, 1_500])),
-        fee_sats=pick(st.sampled_from([1_000, 2_000, 5_000])),
-        unnamed=pick(st.sampled_from([False, False, False, True])),
-        extra_outputs=pick(st.sampled_from([[], [], [], [THIEF]])),
-        names=("ada", "ben", "cem") if bench.tier != "hot" else (),
-    )
-    changes: dict[str, Any] = pick(
-        st.sampled_from(
-            [{}, {}, {}, {"kind": Kind.CONSOLIDATION}, {"kind": Kind.CANCELLATION, "amount": "0"}]
-        )
-    )
-    intent = world.refill_intent(draft, **changes)
-    same = [each.id for each in known]
-    intent = msgspec.structs.replace(
-        intent, policy_version=2, id=pick(st.sampled_from([intent.id, intent.id, *same]))
-    )
-    draft.intents = [intent]
-    request = world.refill_request(draft)
-    try:
-        bench.signatures(request)
-    except Refused:
-        return None
-    known.append(intent)
-    return parse_psbt(base64.b64decode(request.transaction)).tx, draft.fee_sats
-
-
-@settings(max_examples=20)
-@given(data=st.data(), tier=st.sampled_from(TIERS))
-def test_each_tier_gives_at_most_its_window_upwards_and_burns_at_most_a_window_of_fees(
-    data: st.DataObject, tier: Tier
-) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        bench = TierBench(Path(directory), tier)
-        bench.adopt(2, network_fee_window_cap=str(FEE_WINDOW))
-        world = bench.world
-        known: list[Intent] = []
-        found = [one for _ in range(data.draw(st.integers(6, 18))) if (one := asked(bench, data, known))]
-        bench.journal.close()
-    signed = [tx for tx, _ in found]
-    assert sum(fee for _, fee in found) <= FEE_WINDOW
-    indexes = (0, 3, 5, 999, 1_000, 1_500, 1_999, 2_500)
-    ours = {world.script_at(each, 1, index): each for each in TIERS for index in indexes}
-    moved: dict[str, int] = defaultdict(int)
-    for tx in signed:
-        assert len(tx.outputs) <= 2
-        for out in tx.outputs:
-            moved[ours[out.script]] += out.units  # a stranger's would fail here
-    upwards = TIERS[: TIERS.index(tier)]
-    assert sum(moved[each] for each in upwards) <= WINDOW[tier]
-    # Every coin is fresh, so all of these could be mined: what is gone is fees.
-    assert len({txin.outpoint for tx in signed for txin in tx.inputs}) == sum(len(tx.inputs) for tx in signed)
-
-
-def test_he_does_get_something_signed_so_the_tests_above_say_something(tmp_path: Path) -> None:
-    bench = TierBench(tmp_path, "warm")
-    bench.signatures(bench.refill("hot", units=60_000_000))
-    bench.signatures(bench.refill("cold", units=150_000_000))
-    assert "window-cap" in bench.codes(bench.refill("hot", units=60_000_000))
-
-
-def test_a_refill_takes_a_payments_coin_away_and_the_payment_is_not_made_twice(tmp_path: Path) -> None:
-    """He may spoil a payment by a refill of its coin: one of both is mined, and the order is never paid anew."""
-    bench = TierBench(tmp_path, "warm")
-    world = bench.world
-    payment = Draft([world.vault_coin(30_000_000)], [world.order(50_000)])
-    bench.signatures(world.vault_request(payment))
-    draft = bench.draft("cold", units=20_000_000)
-    draft.coins = payment.coins
-    bench.signatures(world.refill_request(draft))
-    other = Draft([world.vault_coin(30_000_000)], payment.orders)
-    assert bench.codes(world.vault_request(other)) == {"conflicting-version"}
-
-
-# EVM.
+from custody.approvals import refills as approvals
+from custody.approvals.errors import ApprovalRefused
+from custody.treasury import service
+from custody.treasury.building import carry_out
+from ops.devnet.bitcoind import Bitcoind
+from policies.keys import SigningKey, sign_approval
+from tests.fakes.teller import opened
+from tests.integration.test_refills_btc import TreasuryTill
 
 
 @pytest.fixture
-def hot(tmp_path: Path) -> Iterator[HotBench]:
-    made = HotBench(tmp_path)
-    yield made
-    made.journal.close()
+def till(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[TreasuryTill]:
+    with opened(TreasuryTill(database, bitcoind, tmp_path)) as till:
+        till.customer("alice", 3_000_000)
+        till.fund_vault(80_000_000)
+        till.treasury()
+        yield till
 
 
-def test_top_ups_and_burnt_gas_come_out_of_one_window_whatever_the_order(hot: HotBench) -> None:
-    """Hot to gas payer, burnt by fills and executions, and topped up again, until the window ends it."""
-    world = hot.world
-    hot.adopt(2, cap_window_cap=str(ETHER), network_fee_window_cap=str(ETHER // 2))
-    topped, burnt, stopped = 0, 0, set[str]()
-    for nonce in range(60):
-        top_up = world.hot_refill(world.gas.record.address, HOLDING_CAP // 5, nonce=nonce, max_fee_wei=GWEI)
-        fill = EvmDraft(
-            [],
-            nonce=nonce,
-            intents=[world.gas_intent(Kind.NONCE_FILL)],
-            to=raw_address(world.gas.record.address),
-            value_wei=0,
-            data=b"",
-            gas_limit=100_000,
-            max_fee_wei=200 * GWEI,
-            keyset=GAS_PAYER,
-        )
-        for draft in (top_up, fill):
-            request = hot.asked(draft, 2)
-            try:
-                (signature,) = hot.signatures(request)
-            except Refused as error:
-                stopped |= {reason.code for reason in error.reasons}
-                continue
-            tx: SignedTx = world.tx(draft).signed(bytes.fromhex(signature.signature))
-            if draft is top_up:
-                assert checksummed(tx.tx.to) == world.gas.record.address
-                topped += tx.tx.value_wei
-            burnt += tx.tx.max_fee_wei
-    assert topped + burnt <= ETHER
-    assert burnt <= ETHER // 2
-    assert "window-cap" in stopped
-    assert topped > 0
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE refills SET state = 'approved'",
+        "UPDATE refills SET units = 1",
+        "DELETE FROM refills",
+        "INSERT INTO refill_events (refill_id, event, from_state, to_state) SELECT id, 'a', 'b', 'c' FROM refills",
+        "INSERT INTO refills SELECT * FROM refills",
+        "INSERT INTO tier_levels VALUES ('btc-hot', 'BTC', current_date, 1)",
+    ],
+)
+def test_a_stolen_api_neither_approves_nor_changes_nor_makes_a_refill(till: TreasuryTill, sql: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), till.api.transaction() as tx:
+        tx.execute(sql.encode())
 
 
-@settings(max_examples=20)
-@given(data=st.data())
-def test_whatever_is_asked_of_hot_key_and_gas_payer_nothing_reaches_a_stranger(data: st.DataObject) -> None:
-    mallory = named_address("mallory")
-    with tempfile.TemporaryDirectory() as directory:
-        bench = HotBench(Path(directory))
-        world = bench.world
-        payer, key = world.gas.record.address, world.record.address
-        ours = {SAFE, COLD_SAFE, payer, key}
-        for nonce in range(data.draw(st.integers(3, 15))):
-            pick = data.draw
-            to, meant = (pick(st.sampled_from([SAFE, COLD_SAFE, payer, key, mallory])) for _ in range(2))
-            units = pick(st.sampled_from([0, 1, HOLDING_CAP, HOLDING_CAP + 1, 10 * ETHER]))
-            kind = pick(
-                st.sampled_from([Kind.REFILL, Kind.REFILL, Kind.NONCE_FILL, Kind.EXECUTION, Kind.ROTATION])
-            )
-            fields = {"destination": meant, "amount": str(units) if kind is Kind.REFILL else "0"}
-            of_payer = pick(st.booleans())
-            intent = world.gas_intent(kind, **fields) if of_payer else world.house_intent(kind, **fields)
-            draft = world.hot_refill(to, units, nonce=nonce, intents=[intent], keyset=intent.keyset)
-            try:
-                (signature,) = bench.signatures(world.request(draft))
-            except Refused:
-                continue
-            tx = world.tx(draft).signed(bytes.fromhex(signature.signature)).tx
-            assert checksummed(tx.to) in ours
-            assert tx.data == b"" or tx.data[:4] == EXEC_TRANSACTION
-            assert checksummed(tx.to) != payer or tx.value_wei <= HOLDING_CAP
-            assert not of_payer or tx.value_wei == 0
-        bench.journal.close()
+@pytest.mark.parametrize("column", ["units", "destination", "target", "place", "policy_version", "source"])
+def test_what_people_are_asked_about_does_not_change_for_workers_either(
+    till: TreasuryTill, column: str
+) -> None:
+    value = {"destination": "'x'", "target": "'other'", "source": "'other'"}.get(column, "7")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege), till.db.transaction() as tx:
+        tx.execute(f"UPDATE refills SET {column} = {value}".encode())
+    with pytest.raises(psycopg.errors.CheckViolation), till.admin.transaction() as tx:
+        tx.execute(f"UPDATE refills SET {column} = {value}".encode())
 
 
-def test_what_owners_did_not_sign_no_gas_payer_sends_even_as_a_refill(hot: HotBench) -> None:
-    """A refill's bytes in an execution, signed by strangers or by too few."""
-    world = hot.world
-    message = world.message(world.safe_refill(world.record.address))
-    blob = world.signatures_blob(message)
-    assert hot.codes(hot.request(message, blob[:65])) == {"owner-signatures"}
-    elsewhere = world.message(world.safe_refill(named_address("mallory")))
-    data = elsewhere.tx.execution(blob)
-    assert decode_execution(data, 0).tx.to == raw_address(named_address("mallory"))
-    assert hot.codes(hot.request(elsewhere, blob)) == {"owner-signatures"}
+def test_fault_44_approvals_that_nobody_has_signed_approve_no_refill(till: TreasuryTill) -> None:
+    refill = till.refill()
+    forged = sign_approval(till.approval(refill, "ada").approval, SigningKey.generate())
+    with pytest.raises(ApprovalRefused, match="does not verify"), till.api.transaction() as tx:
+        approvals.give(tx, refill.id, forged, till.bundle, now=int(time.time()))
+    till.answer(refill, "ada")
+    # Written past every check, under another name.
+    till.execute(
+        "INSERT INTO approvals (digest, refill_id, intent_hash, document, signature)"
+        " SELECT digest, refill_id, intent_hash, replace(document, '\"ada\"', '\"ben\"'), signature FROM approvals"
+    )
+    till.treasury()
+    assert till.refill().state == "proposed"
+    assert "approval.tampered" in till.alerts()
+
+
+def test_one_that_is_made_approved_by_hand_is_not_built_and_no_member_signs_what_lacks_approvals(
+    till: TreasuryTill,
+) -> None:
+    refill = till.refill()
+    till.execute("UPDATE refills SET state = 'approved'")
+    assert carry_out(till.db, till.vault_site, now=int(time.time())) == 0
+    assert till.refill().transaction_id is None
+    till.answer(refill, "ada", "ben")
+    till.treasury()
+    assert till.refill().state == "signing"
+    # The answers are gone when members are asked: each judges by itself.
+    with till.admin.transaction() as tx:
+        tx.execute("SET LOCAL session_replication_role = replica")
+        tx.execute("DELETE FROM approvals")
+    assert till.collect() == []
+    assert till.refill().state in ("signing", "approved")
+
+
+def test_fault_47_an_approval_of_one_refill_approves_no_other(till: TreasuryTill) -> None:
+    first = till.refill()
+    given = till.approval(first, "ada")
+    with till.db.transaction() as tx:
+        service.decline(tx, first.id, "dead: a test")
+    till.treasury()
+    second = till.refills()[-1]
+    assert second.id != first.id
+    with pytest.raises(ApprovalRefused, match="another intent"), till.api.transaction() as tx:
+        approvals.give(tx, second.id, given, till.bundle, now=int(time.time()))
