@@ -103,10 +103,14 @@ def _payment(raw: bytes, key: Opened) -> Looked:
 
     file, source = read_payment(raw), key.kept.registered.source
     found = review_payment(file, key.kept.registered, key.key)
-    ended = source is not None and source.expires_at <= time.time()
+    said = list(found.warnings)
+    if source is not None and source.expires_at <= time.time():
+        said.append("The registered bundle has ended: register a new one.")
+    if found.signed:
+        said.append("You have signed this already. Signing again gives the same file.")
     return Looked(
         found.lines,
-        (*found.warnings, *(["The registered bundle has ended: register a new one."] if ended else [])),
+        tuple(said),
         found.objections,
         btc(found.leaves_sats) if found.leaves_sats else "",
         lambda: with_signatures(file, sign_payment(file, found, key.key)),

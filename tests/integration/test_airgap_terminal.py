@@ -147,6 +147,8 @@ def test_a_payment_is_shown_and_signed(alice: Holder, key: HolderKey, quorum: Qu
     signed = read_payment((alice.folder / "pay-signed-alice.psbt").read_bytes())
     assert signed.psbt == read_payment(payment.read_bytes()).psbt
     assert signed.signed_by == (frozenset({key.keys.pubkey(0, 0)}),)
+    code, shown = alice.run("show", str(alice.folder / "pay-signed-alice.psbt"))
+    assert (code, "! You have signed this already." in shown) == (0, True)
 
 
 def test_base64_comes_back_as_base64(alice: Holder, key: HolderKey, quorum: Quorum) -> None:
