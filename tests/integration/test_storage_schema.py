@@ -427,17 +427,9 @@ def test_a_worker_cannot_settle_a_withdrawal_that_was_never_broadcast(roles: Con
 # --------------------------------------------------------------------------------------------- transactions
 
 
-def _version(connection: psycopg.Connection[Any], transaction: UUID) -> None:
-    connection.execute(
-        "INSERT INTO transaction_versions (transaction_id, version, request, unsigned, content, resources, fee_units,"
-        " feerate, size) VALUES (%s, 1, '{}', '\\x01', %s, '{a:0}', 1, 1, 1)",
-        [transaction, str(transaction)],
-    )
-
-
 def test_signed_bytes_and_what_was_asked_for_never_change(roles: Connections) -> None:
     worker, owner = roles["strongroom_worker"], roles["owner"]
-    _version(worker, _rows(owner)["transaction"][1])
+    _rows(owner)
     worker.execute("UPDATE transaction_versions SET signed = '\\x02', txid = 'ab', state = 'signed'")
     for change in (
         "signed = '\\x03'",
