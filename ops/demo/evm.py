@@ -146,12 +146,12 @@ class EvmSide:
         return decode_flush(bytes.fromhex(found["input"][2:]))
 
     def unmined(self) -> bool:
-        """Whether a transaction of the hot key waits for a block."""
-        counts = [
-            self.node.rpc("eth_getTransactionCount", self.keyset.address, tag)
+        """Whether a transaction of one of the service's senders waits for a block."""
+        latest, pending = (
+            [self.node.rpc("eth_getTransactionCount", sender, tag) for sender in self.senders]
             for tag in ("latest", "pending")
-        ]
-        return bool(counts[0] != counts[1])
+        )
+        return bool(latest != pending)
 
     def deployed(self, address: str) -> bool:
         """Whether there is code at an address."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -213,7 +214,9 @@ def reconcile(world: World) -> dict[str, Any]:
         }
     report = world.reconcile()
     expect(report["ok"], "strongroom reconcile finds no difference", report=report)
-    reported = {entry["asset"]: int(entry["node"]) for entry in report["wallets"]}
+    reported = Counter[str]()
+    for entry in report["wallets"]:
+        reported[entry["asset"]] += int(entry["node"])
     for asset, books in world.books.items():
         expect(reported[asset] == books.on_chain, f"it has seen the same {asset}", reported=reported)
     alerts = [a for a in world.operator.items("/v1/alerts") if a["resolved_at"] is None]

@@ -9,7 +9,7 @@ from typing import Any, Final
 from bitcoinrpc.authproxy import JSONRPCException
 
 from chains.errors import StrongroomError
-from ops.demo import arrivals, ethereum, evm_payments, payments, policy
+from ops.demo import arrivals, ethereum, evm_payments, payments, policy, warm
 from ops.demo.record import Record, StepFailed, StepRecord
 from ops.demo.show import Show
 from ops.demo.world import World
@@ -91,6 +91,21 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
         policy.approvals,
     ),
     ("policy-freeze", "One officer freezes everything, the quorum lets it go on", policy.freeze),
+    (
+        "warm-funds",
+        "More than hot may hold: the treasury sends it to warm, two agree",
+        warm.funds,
+    ),
+    (
+        "warm-bitcoin",
+        "Warm, Bitcoin: two people agree, two of three signers sign, one is away",
+        warm.bitcoin,
+    ),
+    (
+        "warm-ethereum",
+        "Warm, Ethereum: a Safe, two of three owners, a gas payer",
+        warm.safe,
+    ),
     ("statements", "Statements replayed from zero", payments.statements),
     ("reconcile", "Ledger against chains, to the satoshi, wei and token unit", payments.reconcile),
     ("verify", "The verifier replays every ledger and finds every deposit", payments.verify),

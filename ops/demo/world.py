@@ -24,7 +24,7 @@ from ops.stack.keys import Person
 from ops.stack.listing import ASSET, CHAIN
 from ops.stack.networks import ETHEREUM
 from ops.stack.stack import Stack
-from policies.bundle import BitcoinKeyset, Bundle
+from policies.bundle import BitcoinKeyset, Bundle, EvmVault, Tier
 from policies.intent import Order
 from policies.keys import sign_order
 from signers.verifier.ports import Findings
@@ -100,6 +100,10 @@ class World:
     """The trial's."""
     pass_time: Callable[[int], None]
     """Sets it forward by so many seconds."""
+    stop: Callable[[str], None]
+    """Kills a process of the service."""
+    start: Callable[[str], None]
+    """Starts it again."""
     note: Callable[[str], None] = lambda _: None
     outside: OutsideWallet = field(init=False)
     miner: OutsideWallet = field(init=False)
@@ -142,6 +146,8 @@ class World:
                 clients=stack.client,
                 clock=stack.clock,
                 pass_time=stack.pass_time,
+                stop=stack.kill,
+                start=stack.start,
             )
 
     @property
@@ -170,6 +176,18 @@ class World:
         contract = self.bundle.asset(token).contract
         assert contract is not None
         return contract
+
+    def safe(self, tier: Tier) -> EvmVault:
+        """The Safe of a tier on Ethereum, as the bundle has it."""
+        for vault in self.bundle.vaults:
+            if isinstance(vault, EvmVault) and vault.tier == tier:
+                return vault
+        raise LookupError(f"the bundle has no {tier} Safe")
+
+    def tiers(self, asset: str) -> dict[str, dict[str, Any]]:
+        """What `/v1/tiers` says of an asset, by tier; amounts are decimal texts."""
+        found = self.operator.get("/v1/tiers")["items"]
+        return {each["tier"]: each for each in found if each["asset"] == asset}
 
     # ------------------------------------------------------------------------------------------- waiting
 

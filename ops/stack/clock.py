@@ -38,3 +38,13 @@ def confirm_clock(signer: Path, officer: Person, *, at: int, tell: Callable[[str
             client.confirm_clock(sign_clock(told, officer.key))
         except (Refused, SignerUnavailable) as error:
             raise DevnetError(f"the signer's clock was not confirmed: {error}") from error
+
+
+def answers(signer: Path) -> bool:
+    """Whether a signer takes calls at its socket."""
+    with closing(SignerClient(UnixAddress(signer))) as client:
+        try:
+            client.status()
+        except SignerUnavailable:
+            return False
+    return True

@@ -176,7 +176,11 @@ def _verifier(stack: Stack, trust: Trust, database_url: str) -> dict[str, Any]:
         "nodes": {CHAIN: {"rpc_url": node.rpc_url, "rest_url": node.rest_url}, **evm},
         "signers": {"hot": {"socket": str(stack.signer_socket)}}
         | {
-            each.member.name: {"socket": str(each.member.socket), "log_key": each.log_key}
+            each.member.name: {
+                "socket": str(each.member.socket),
+                "log_key": each.log_key,
+                "member_of": [vault.id for vault in trust.bundle.vaults if vault.tier == "warm"],
+            }
             for each in trust.keys.members
         },
         "listen": {"unix": str(stack.verifier_socket)},

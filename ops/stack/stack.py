@@ -31,7 +31,7 @@ from ops.devnet.process import ManagedProcess, free_port, release_port, wait_unt
 from ops.devnet.redis import RedisServer
 from ops.devnet.softhsm import SoftHsmToken
 from ops.stack import config, trust
-from ops.stack.clock import confirm_clock
+from ops.stack.clock import answers, confirm_clock
 from ops.stack.keys import private_directory
 from ops.stack.members import MEMBERS, members_of
 from ops.stack.networks import TRIAL_NETWORKS, TrialNetwork
@@ -246,9 +246,11 @@ class Stack:
         self.part(name).kill()
 
     def start(self, name: str) -> None:
-        """Starts a part that does not run."""
+        """Starts a part that does not run; a signer answers when this returns."""
         self._killed.discard(name)
         self.part(name).start()
+        if name in SIGNERS:
+            self.processes[name].wait_ready(lambda: answers(self._sockets[name]))
 
     def restart(self, name: str) -> None:
         """Kills a part and starts it again at once."""
@@ -365,12 +367,14 @@ class Stack:
 
     # --------------------------------------------------------------------------------------------- inner
 
+    @property
+    def _sockets(self) -> dict[str, Path]:
+        """Of each signer."""
+        return {"signer": self.signer_socket, **{each.process: each.socket for each in self.members}}
+
     def _confirm_clocks(self) -> None:
-        sockets = dict(
-            zip(SIGNERS, (self.signer_socket, *(each.socket for each in self.members)), strict=True)
-        )
         officer = self.trust.quorum.officers[0]
-        for name, socket_path in sockets.items():
+        for name, socket_path in self._sockets.items():
             if self.processes[name].running:
                 confirm_clock(socket_path, officer, at=int(self.clock()), tell=self.tell)
 

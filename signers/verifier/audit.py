@@ -143,7 +143,7 @@ class Auditor:
 
     def _read_logs(self) -> tuple[list[Finding], list[Unknown]]:
         findings, silent = read_all(self._logs, self._signers, self._bundles.present())
-        return findings, [Unknown("signer", name, why) for name, why in silent.items()]
+        return findings, [Unknown("signer", name, str(why)) for name, why in silent.items()]
 
     def _house(self, snapshot: Snapshot) -> list[Finding]:
         found = [

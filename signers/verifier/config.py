@@ -12,6 +12,8 @@ rest_url = "http://127.0.0.1:8332"                  # Bitcoin only
 # lowest_height = 860000                            # older uses of resources are not sought below it
 [signers.hot]                                       # all signers of the bundle's key-sets and vaults
 socket = "/run/strongroom/signer.sock"              # or: host, port, certificate, private_key, server_certificate
+# log_key = "..."                                   # of a signer of vaults only: who signs its log, and
+# member_of = ["btc-warm", "eth-warm"]              # which vaults those are; one of 2-of-3 may be silent then
 [listen]                                            # as a signer's
 unix = "/run/strongroom/verifier.sock"
 """
@@ -61,6 +63,9 @@ class SignerSection(_Section, frozen=True):
     """PEM of the signer's, which is pinned."""
     log_key: Hex32 | None = None
     """Ed25519 public key that signs its log, where the bundle names none: a signer of vaults only."""
+    member_of: tuple[Name, ...] = ()
+    """The vaults that it signs for, if it has keys of their members and of nothing else. Fewer of those than sign for a
+    vault may be silent, and orders are found covered all the same."""
 
     def client(self) -> SignerClient:
         """The client. Raises BadConfiguration: neither a socket nor all of the TLS settings."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 
-from chains.errors import InvalidValue, PermanentError
+from chains.errors import InvalidValue, PermanentError, StrongroomError
 from policies.bundle import BitcoinVault, Bundle, EvmVault
 from policies.canonical import Hex32, Name, decoder_for
 from policies.intent import Kind
@@ -139,18 +139,49 @@ class LogKeeper:
 
 def read_all(
     keeper: LogKeeper, signers: Mapping[str, Witness], bundle: Bundle
-) -> tuple[list[Finding], dict[str, str]]:
-    """Read all logs; returns what was found, and by signer why it could not be read."""
+) -> tuple[list[Finding], dict[str, StrongroomError]]:
+    """Read all logs; returns what was found, and by signer why it could not be read: `SignerUnavailable` or
+    `LogUnreadable`."""
     findings: list[Finding] = []
-    silent: dict[str, str] = {}
+    silent: dict[str, StrongroomError] = {}
     for name, witness in signers.items():
         try:
             keeper.read(name, witness, bundle)
         except LogBroken as error:
             findings.append(Finding(ROLLED_BACK, "", name, str(error)))
         except (SignerUnavailable, LogUnreadable) as error:
-            silent[name] = str(error)
+            silent[name] = error
     return findings, silent
+
+
+def untold(
+    silent: Mapping[str, StrongroomError], member_of: Mapping[str, Collection[str]], bundle: Bundle
+) -> dict[str, str]:
+    """Of signers that are silent, those of which something could have been signed that no other log tells of, with why.
+
+    Who signs for vaults only, as one of fewer than it takes, is none of them: each transaction is in another's log too.
+
+    Args:
+        silent: by signer, as `read_all` gives them.
+        member_of: by signer that has keys of vaults' members and of nothing else, those vaults.
+        bundle: says how many sign for a vault.
+    """
+    vaults = {vault.id: vault.threshold for vault in bundle.vaults}
+    away = {
+        name
+        for name, error in silent.items()
+        if isinstance(error, SignerUnavailable)
+        and member_of.get(name)
+        and set(member_of[name]) <= vaults.keys()
+    }
+    too_many = {
+        name
+        for vault, threshold in vaults.items()
+        for members in [{name for name in away if vault in member_of[name]}]
+        if len(members) >= threshold
+        for name in members
+    }
+    return {name: str(error) for name, error in silent.items() if name not in away - too_many}
 
 
 def _payments(signer: str, entry: LogEntry) -> list[tuple[Any, ...]]:

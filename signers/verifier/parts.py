@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -46,6 +46,7 @@ class Verifier:
         signers: by name.
         now: tells the time, UNIX seconds.
         log_keys: see `LogKeeper`.
+        member_of: see `signers.verifier.logs.untold`.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Verifier:
         signers: Mapping[str, Witness],
         now: Callable[[], int] = wall_clock,
         log_keys: Mapping[str, str] | None = None,
+        member_of: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self.name, self._state, self.bundles = name, state, bundles
         self.signers = dict(signers)
@@ -67,7 +69,9 @@ class Verifier:
         self.resolver = Resolver(name, key, state, self.followers, self.logs, bundles.present)
         self.examiner = Examiner(state, bundles, self.followers)
         self.auditor = Auditor(state, bundles, ledger, self.examiner, self.logs, signers, now)
-        self.verdicts = Verdicts(name, key, state, bundles, ledger, self.examiner, self.logs, signers, now)
+        self.verdicts = Verdicts(
+            name, key, state, bundles, ledger, self.examiner, self.logs, signers, now, member_of or {}
+        )
         self._now = now
         self._troubles: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -96,7 +100,9 @@ class Verifier:
         }
         log_keys = {name: each.log_key for name, each in config.signers.items() if each.log_key is not None}
         ledger = Ledger(config.database_url)
-        return cls(config.name, key, state, bundles, ledger, chains, signers, log_keys=log_keys)
+        member_of = {name: each.member_of for name, each in config.signers.items() if each.member_of}
+        parts = (state, bundles, ledger, chains, signers)
+        return cls(config.name, key, *parts, log_keys=log_keys, member_of=member_of)
 
     def close(self) -> None:
         """Closes the state's file."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from chains.errors import InvalidValue, PermanentError
@@ -13,7 +13,7 @@ from policies.keys import SigningKey, sign_verdict
 from signers.ports import Reason, Refused, SignerUnavailable, VerdictRequest, Witness
 from signers.verifier.bundles import SIGNING_SCOPE, Bundles
 from signers.verifier.examine import Examination, Examiner
-from signers.verifier.logs import LogKeeper, read_all
+from signers.verifier.logs import LogKeeper, read_all, untold
 from signers.verifier.model import Replayed
 from signers.verifier.ports import VERDICT_SECONDS
 from signers.verifier.source import Ledger, LedgerUnavailable
@@ -50,10 +50,11 @@ class Verdicts:
         logs: LogKeeper,
         signers: Mapping[str, Witness],
         now: Callable[[], int],
+        member_of: Mapping[str, Collection[str]],
     ) -> None:
         self._name, self._key, self._state, self._bundles = name, key, state, bundles
         self._ledger, self._examiner, self._logs, self._signers = ledger, examiner, logs, signers
-        self._now = now
+        self._now, self._member_of = now, member_of
         self._lock = threading.Lock()
 
     def verdict(self, request: VerdictRequest) -> SignedVerdict:
@@ -68,7 +69,8 @@ class Verdicts:
             self._check(request, bundle, now)
             findings, silent = read_all(self._logs, self._signers, bundle)
             reasons = [Reason(each.kind, str(each)) for each in findings]
-            reasons += [Reason("signer-silent", f"{name}: {why}") for name, why in silent.items()]
+            missing = untold(silent, self._member_of, bundle)
+            reasons += [Reason("signer-silent", f"{name}: {why}") for name, why in missing.items()]
             if reasons:
                 raise Refused(tuple(reasons))
             order = request.order.order
