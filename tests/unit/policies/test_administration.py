@@ -29,7 +29,9 @@ def may(role: str) -> set[str]:
 def test_each_role_may_what_it_needs_and_no_more() -> None:
     assert may("auditor") == set()
     assert may("support") == {"freeze-customer", "close-alert", "approve"}
-    assert may("treasury") == {"halt", "lift", "sweep", "bump", "close-alert", "accept-entry", "approve"}
+    cold = {f"cold-{verb}" for verb in ("export", "import", "unsigned", "abandon", "rebuild", "cancel")}
+    paying = {"halt", "lift", "sweep", "bump", "close-alert", "accept-entry", "approve"}
+    assert may("treasury") == paying | cold
     assert may("compliance") == {
         "freeze-customer",
         "unfreeze-customer",
