@@ -240,7 +240,9 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
 
 
 _FIELDS: Final = frozenset(Settings.__dataclass_fields__) - {"process"}
-_TABLES: Final = frozenset({"nodes", "signers", "verifiers", "screening", "operator_networks", "trusted_proxies"})
+_TABLES: Final = frozenset(
+    {"nodes", "signers", "verifiers", "screening", "operator_networks", "trusted_proxies"}
+)
 _NUMBERS: Final = frozenset(
     {
         "api_port",

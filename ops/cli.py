@@ -102,7 +102,7 @@ def main() -> None:
     from custody.console.policy import policy_app  # noqa: F401
     from custody.console.policy_proofs import prove_app  # noqa: F401
     from custody.console.recovery import recovery_app  # noqa: F401
-    from custody.console.refill import refills  # noqa: F401
+    from custody.console.refill import propose  # noqa: F401
     from custody.console.safes import safe_app  # noqa: F401
     from custody.console.sealed import sealing_key  # noqa: F401
     from custody.console.whitelist import whitelist_app  # noqa: F401

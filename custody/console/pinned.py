@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from chains.errors import InvalidValue
-from policies.bundle import Bundle, TrustRoot, read_bundle
+from policies.bundle import Bundle, SignedBundle, TrustRoot, read_bundle
 from policies.canonical import decoder_for
 
 BUNDLE_VARIABLE: Final = "STRONGROOM_BUNDLE_PATH"
@@ -39,11 +39,27 @@ def pinned_bundle(path: Path, root_path: Path, *, now: int) -> Bundle:
         InvalidValue: a file cannot be read.
         UntrustedBundle: it lacks its quorum, is too old, or has expired.
     """
+    return read_bundle(_content(path), _root(root_path), now=now)
+
+
+def pinned_even_if_expired(path: Path, root_path: Path, *, now: int) -> tuple[Bundle, bytes, bool]:
+    """The bundle of a file, its bytes, and whether it has expired: to leave, the last one that there was is enough.
+
+    Arguments and errors otherwise as of `pinned_bundle`.
+    """
+    raw, root = _content(path), _root(root_path)
     try:
-        root = decoder_for(TrustRoot).decode(_content(root_path))
+        expires_at = decoder_for(SignedBundle).decode(raw).bundle.expires_at
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidValue(f"{path} is no signed bundle: {error}") from None
+    return read_bundle(raw, root, now=min(now, expires_at - 1)), raw, now >= expires_at
+
+
+def _root(path: Path) -> TrustRoot:
+    try:
+        return decoder_for(TrustRoot).decode(_content(path))
     except msgspec.MsgspecError as error:
-        raise InvalidValue(f"{root_path} is no trust root: {error}") from None
-    return read_bundle(_content(path), root, now=now)
+        raise InvalidValue(f"{path} is no trust root: {error}") from None
 
 
 def _content(path: Path) -> bytes:

@@ -31,7 +31,7 @@ from ops.devnet.errors import DevnetError
 from ops.devnet.files import part_directory, write_private
 from ops.stack import config
 from ops.stack.command import end_on_sigterm
-from ops.stack.keyset import BTC_KEYSET
+from ops.stack.names import BTC_KEYSET
 from ops.stack.quorum import THRESHOLD
 from ops.stack.stack import Stack
 from policies.bundle import BitcoinKeyset

@@ -40,7 +40,7 @@ class Desk:
         self.till.route()
         return found
 
-    def question(self, withdrawal: Withdrawal) -> Question:
+    def question(self, withdrawal: Withdrawal) -> Question[Withdrawal]:
         with self.till.admin.snapshot() as tx:
             return service.question(
                 tx, self.till.withdrawal(withdrawal.id), self.till.bundle, now=int(time.time())

@@ -69,7 +69,7 @@ class SafeDesk(EvmDesk):
         made = [key.sign_recoverable(message.signing_hash, hasher=None) for key in self.owners[:2]]
         return join_signatures(message.signing_hash, [each[:64] + bytes([27 + each[64]]) for each in made])
 
-    def execute(self, tx: SafeTx) -> str:
+    def carry_out(self, tx: SafeTx) -> str:
         """Somebody sends what the owners have signed; it waits in the pool. Returns the txid."""
         data = tx.execution(self.signatures(self.message(tx)))
         return self.anvil.transact(self.outside.payer, self.safe, data, gas=500_000)[2:]

@@ -31,9 +31,9 @@ from signers.service import SignerService
 from signers.trust.clock import SteadyClock
 from signers.trust.trust import PinnedBundle, pin
 from signers.wallets import BitcoinVaultWallet, Wallet
-from tests.fakes.signing import CHAIN, DAY, World
+from tests.fakes.signing import CHAIN, DAY, House, SoftKeys, World
 from tests.fakes.teller import Teller
-from tests.fakes.till import PricedNode, SoftKeys, Till
+from tests.fakes.till import PricedNode, Till
 from tests.fakes.vault_signing import VAULT, SoftCosigner, VaultWorld
 from tests.support.amounts import HOUSE_RULES
 
@@ -68,7 +68,7 @@ class TierWorld(VaultWorld):
 class GivenVerdicts:
     """A verifier that says what the test wants."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: House) -> None:
         self._world = world
         self.refuses: str | None = None
         self.away = False

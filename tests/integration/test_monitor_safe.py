@@ -93,8 +93,8 @@ def test_a_payment_by_the_safe_is_followed_to_its_end_and_reconciles_to_the_wei(
     first = desk.record_safe(native, (alice, "ETH", PAID))
     second = desk.record_safe(token, (alice, "USDX", 1_000_000))
     before = wallet(desk, VAULT)
-    desk.execute(native)
-    desk.execute(token)
+    desk.carry_out(native)
+    desk.carry_out(token)
     desk.mine()
     desk.exact()
     assert consumptions(desk) == [(safe_resource(raw_address(desk.safe), n), True) for n in (0, 1)]
@@ -116,7 +116,7 @@ def test_fault_22_a_strangers_execution_halts_all_paying_and_its_loss_is_booked_
     desk: SafeDesk, outside: Outside, alice: str
 ) -> None:
     suspense = desk.balance(None, "suspense")
-    desk.execute(SafeTx(raw_address(outside.node.accounts()[7]), 2 * ETHER, b"", 0))
+    desk.carry_out(SafeTx(raw_address(outside.node.accounts()[7]), 2 * ETHER, b"", 0))
     desk.mine()
     [alert] = desk.query("SELECT subject FROM alerts WHERE type = 'coin.foreign_spend'")
     assert alert["subject"] == safe_resource(raw_address(desk.safe), 0)
@@ -136,7 +136,7 @@ def test_fault_7_an_execution_that_a_reorg_removes_is_waited_for_and_followed_ag
 ) -> None:
     tx = SafeTx(raw_address(outside.node.accounts()[7]), PAID, b"", 0)
     paid = desk.record_safe(tx, (alice, "ETH", PAID))
-    desk.execute(tx)
+    desk.carry_out(tx)
     desk.mine()
     desk.track()
     assert desk.transaction_state(paid) == "confirming"
@@ -160,7 +160,7 @@ def test_fault_11_blocks_with_executions_replayed_change_nothing(
 ) -> None:
     tx = SafeTx(raw_address(outside.node.accounts()[7]), PAID, b"", 0)
     desk.record_safe(tx, (alice, "ETH", PAID))
-    desk.execute(tx)
+    desk.carry_out(tx)
     desk.finalize()
     desk.track()
     before = (
@@ -203,10 +203,10 @@ def test_fault_24_a_token_that_says_no_without_failing_has_not_paid_though_the_s
     data = transfer_calldata(raw_address(outside.node.accounts()[7]), 2_500)
     said = [SafeTx(raw_address(falx.address), 0, data, nonce) for nonce in (0, 1)]
     first, second = (desk.record_safe(tx, (alice, "FALX", 2_500)) for tx in said)
-    desk.execute(said[0])
+    desk.carry_out(said[0])
     desk.mine()
     falx.do(outside.payer, "setRefuses", False)
-    desk.execute(said[1])
+    desk.carry_out(said[1])
     desk.mine()
     safe = raw_address(desk.safe)
     assert consumptions(desk) == [(safe_resource(safe, 0), False), (safe_resource(safe, 1), True)]
