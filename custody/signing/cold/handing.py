@@ -26,6 +26,7 @@ from custody.signing.sessions.model import Session, Source
 from custody.signing.site import Site
 from custody.signing.verdicts import Verifier, verdicts_on
 from custody.storage.db import Database, Tx
+from custody.withdrawals import repository as withdrawals
 from policies.bundle import BitcoinVault, EvmVault, WalletEntry
 
 FileKind = Literal["psbt", "json"]
@@ -118,6 +119,10 @@ def _check_open(tx: Tx, site: Site, asking: Asking, *, now: int) -> None:
         why = site.halted(tx, signed.order.asset, signed.order.customer)
         if why is not None:
             raise NotHandedOut(f"it pays order {signed.order.id}, and {why}")
+        if withdrawals.customer_state(tx, signed.order.customer) != "active":
+            raise NotHandedOut(
+                f"it pays order {signed.order.id}, and customer {signed.order.customer} is frozen"
+            )
 
 
 def _check_holders(site: Site, session: Session, holders: Sequence[str], daemons: Collection[str]) -> None:
