@@ -47,8 +47,8 @@ def funds(world: World) -> dict[str, Any]:
 
 def bitcoin(world: World) -> dict[str, Any]:
     """A payment above hot's band: two must agree, whoever ordered it is none of them; then two of three sign."""
-    free_sats = world.btc.read(world.tiers(ASSET)["warm"]["free"]) - _FEE_ROOM_SATS
-    amount_sats = free_sats // _ROUND_SATS * _ROUND_SATS
+    free_sats = world.btc.read(world.tiers(ASSET)["warm"]["free"])
+    amount_sats = (min(free_sats, DAN_SATS) - _FEE_ROOM_SATS) // _ROUND_SATS * _ROUND_SATS
     address = world.outside.address()
     made = world.withdraw_as(ORDERS_AND_APPROVES, world.order(DAN, address, amount_sats))
     world.note(f"dora orders {world.btc.show(amount_sats)} for dan")
