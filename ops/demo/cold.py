@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from chains.bbqr import FileType, split
 from chains.btc.multisig import agreed_multisig_address, parse_multisig
 from chains.btc.network import NETWORKS
 from ops.demo import ethereum, payments, refills, warm
@@ -20,7 +21,6 @@ from ops.stack.keys import private_directory
 from ops.stack.listing import ASSET, BTC_SATS, ETH_WEI
 from ops.stack.names import BTC_COLD, BTC_KEYSET, COLD_THRESHOLD
 from policies.bundle import BitcoinVault, TrustRoot
-from signers.airgap.bbqr import FileType, split
 from signers.airgap.images import read_series
 from signers.airgap.qr import PICTURE_VERSION, write_pictures
 from signers.airgap.registering import COMPARED_LETTERS, root_fingerprint
@@ -161,6 +161,7 @@ def sign_request(world: World, request: dict[str, Any], kind: FileType, *, amoun
     names = [word for name in PRESENT for word in ("--holder", name)]
     world.terminal.json("cold", "export", request["id"], *names, "--out", str(out))
     codes = private_directory(folder / "codes")
+    answers = ((r"first digits will do\):", amount), (r"Type  yes  to sign:", "yes"))
     pictures = write_pictures(
         split(kind, out.read_bytes(), PICTURE_VERSION), PICTURE_VERSION, codes, "request"
     )
@@ -176,7 +177,7 @@ def sign_request(world: World, request: dict[str, Any], kind: FileType, *, amoun
             str(to),
             "--png",
             str(back),
-            answers=((r"first digits will do\):", amount),),
+            answers=answers,
         )
         brought = folder / f"{machine.holder.name}{ending}"
         brought.write_bytes(read_series([back], lambda _: None).data)

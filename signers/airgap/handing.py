@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from chains.bbqr import FileType, split
 from chains.errors import InvalidValue
-from signers.airgap.bbqr import FileType, split
 from signers.airgap.terminal import Screen
 
 

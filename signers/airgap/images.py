@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from chains.bbqr import Joiner, NotBbqr, PartsMissing, Received, is_part
 from chains.errors import InvalidValue
-from signers.airgap.bbqr import Joiner, NotBbqr, PartsMissing, Received, is_part
 
 if TYPE_CHECKING:
     from PIL import Image

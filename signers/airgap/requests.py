@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from chains.bbqr import FileType, join
 from chains.btc.psbt import MAX_PSBT_BYTES
 from chains.errors import InvalidValue
-from signers.airgap.bbqr import FileType, join
 from signers.airgap.btc_file import MAGIC
 
 Kind = Literal["payment", "safe"]

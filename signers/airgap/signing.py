@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from signers.airgap.bbqr import FileType
+from chains.bbqr import FileType
 from signers.airgap.errors import Declined, Refused
 from signers.airgap.handing import Handing, hand_over
 from signers.airgap.opening import Opened, opened

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from chains.bbqr import FileType, split
 from chains.eth.address import raw_address
 from chains.eth.erc20 import transfer_calldata
 from chains.eth.safe import join_signatures
 from chains.eth.safe_files import SafeRequest, decode_request, decode_signature, encode_request
 from ops.devnet.anvil import Anvil
-from signers.airgap.bbqr import FileType, split
 from signers.airgap.errors import Refused
 from signers.airgap.evm import sign
 from signers.airgap.evm_review import SafeReview, review_request

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from chains.bbqr import BbqrError, FileType, MixedSeries, PartsMissing, Received, split
 from signers.airgap import images
-from signers.airgap.bbqr import BbqrError, FileType, MixedSeries, PartsMissing, Received, split
 from signers.airgap.images import MAX_FILE_BYTES, BadPicture, read_codes, read_series
 from signers.airgap.qr import write_pictures
 

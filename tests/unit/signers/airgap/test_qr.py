@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from zxingcpp import BarcodeFormat, BarcodeFormats, TextMode, read_barcodes
 
+from chains.bbqr import FileType, capacity, join, split
 from chains.errors import InvalidValue
-from signers.airgap.bbqr import FileType, capacity, join, split
 from signers.airgap.images import read_codes
 from signers.airgap.qr import (
     FRAME_MILLISECONDS,
@@ -168,7 +168,7 @@ def test_no_picture_is_overwritten(tmp_path: Path) -> None:
 def test_at_a_real_terminal_a_key_ends_the_film_and_the_terminal_is_as_before(tmp_path: Path) -> None:
     program = """
 import sys, termios
-from signers.airgap.bbqr import FileType, split
+from chains.bbqr import FileType, split
 from signers.airgap.qr import film, fitting_version, terminal_screen
 before = termios.tcgetattr(0)
 with terminal_screen() as screen:

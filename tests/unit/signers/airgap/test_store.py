@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from chains.bbqr import FileType, split
 from chains.errors import InvalidValue
-from signers.airgap.bbqr import FileType, split
 from signers.airgap.errors import Unsafe
 from signers.airgap.registered import Registered, RegisteredNetwork
 from signers.airgap.requests import read_request

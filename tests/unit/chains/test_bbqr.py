@@ -15,8 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from segno.consts import ERROR_LEVEL_L, SYMBOL_CAPACITY
 
-from chains.errors import InvalidValue
-from signers.airgap.bbqr import (
+from chains.bbqr import (
     HEADER_CHARACTERS,
     MAX_FILE_BYTES,
     MAX_PARTS,
@@ -31,8 +30,9 @@ from signers.airgap.bbqr import (
     join,
     split,
 )
+from chains.errors import InvalidValue
 
-VECTORS = Path(__file__).parents[3] / "vectors/bbqr"
+VECTORS = Path(__file__).parents[2] / "vectors/bbqr"
 REFERENCE = json.loads((VECTORS / "reference-parts.json").read_text())
 ALPHANUMERIC = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ $%*+-./:")
 
