@@ -3,6 +3,7 @@
 #   make demo   [ONCE=1] [JSON=FILE] [KEEP=DIR]   the guided tour of the main job
 #   make test   [ARGS="-k name"]                  lint, then every test, on the real parts
 #   make rehearse [JSON=FILE]                     a compromised hot key-set: freeze, new keys, rescue
+#   make drill                                    leaving without us: all recovered by standard tools
 #   make bench  [JSON=FILE] [ONLY=name]           ratios against named peers
 #   make fuzz   [EXAMPLES=500] [SEED=n]           the API against its own OpenAPI document, for long
 #   make airgap DIR=folder [PYTHON_VERSION=3.13] [PLATFORM=...]   what an offline machine needs
@@ -11,10 +12,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help setup test demo rehearse bench fuzz lint lock airgap contracts clean
+.PHONY: help setup test demo rehearse drill bench fuzz lint lock airgap contracts clean
 
 help:
-	@sed -n '3,9s/^# *//p' Makefile
+	@sed -n '3,10s/^# *//p' Makefile
 
 setup:
 	@$(PYTHON) -m ops.setup
@@ -34,6 +35,10 @@ demo: setup
 
 rehearse: setup
 	@$(BIN)/strongroom rehearse $(if $(JSON),--json '$(JSON)')
+
+# -s: a person can follow each step.
+drill: setup
+	@$(BIN)/python -m pytest -s -v --durations=0 tests/drill
 
 bench: setup
 	@$(BIN)/python -m ops.bench $(if $(JSON),--json '$(JSON)') $(if $(ONLY),--only '$(ONLY)')

@@ -1,0 +1,1 @@
+"""Leaving without us: the recovery kit, made of the signed bundle alone (DESIGN section 1, promise 3)."""
