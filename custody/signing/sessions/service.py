@@ -224,7 +224,9 @@ def _ask_one(
     request: SignRequest,
 ) -> Session:
     with db.transaction() as tx:
-        if not transactions.still_to_sign(tx, version):
+        # Locked: whoever ends the session at the same time counts this member, or is seen here.
+        session = repository.lock(tx, session.id)
+        if session.state not in _LIVE or not transactions.still_to_sign(tx, version):
             return session
         repository.note_asked(tx, session, member, Source.DAEMON)
     try:
@@ -277,8 +279,11 @@ def _give_up(db: Database, site: Site, version: Version, session: Session) -> No
         if each.refused
     )
     with db.transaction() as tx:
+        current = repository.lock(tx, session.id)
+        if current.state is not SessionState.OPEN or current.may_have_signed or not current.hopeless:
+            return  # another worker is asking again
         if refuse(tx, site, version, Refused(reasons)):
-            repository.apply(tx, session, SessionEvent.REFUSE)
+            repository.apply(tx, current, SessionEvent.REFUSE)
 
 
 def _expire(db: Database, site: Site, version: Version, session: Session) -> None:
@@ -286,7 +291,7 @@ def _expire(db: Database, site: Site, version: Version, session: Session) -> Non
     Else only a conflict that is final ends it."""
     why = f"{len(session.signed)} of {session.threshold} members have signed in time"
     with db.transaction() as tx:
-        current = _known(repository.find(tx, version.transaction_id, version.version), version)
+        current = repository.lock(tx, session.id)
         if current.state not in _LIVE:
             return
         repository.apply(tx, current, SessionEvent.EXPIRE)
