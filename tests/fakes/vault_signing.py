@@ -50,8 +50,9 @@ class SoftCosigner:
         self.account = self.secret.public
 
     @classmethod
-    def make(cls, number: int, vault: str = VAULT) -> SoftCosigner:
-        secret, origin = AccountSecret.of_cosigner(bytes([number]) * 32, REGTEST, "48'/1'/0'/2'")
+    def make(cls, number: int, vault: str = VAULT, entropy: bytes | None = None) -> SoftCosigner:
+        """The same keys for the same number, unless there is entropy: vaults that share a node must not share coins."""
+        secret, origin = AccountSecret.of_cosigner(entropy or bytes([number]) * 32, REGTEST, "48'/1'/0'/2'")
         attestation = SigningKey.generate()
         record = BitcoinCosignerRecord(
             id=vault,

@@ -91,8 +91,7 @@ class VaultTill(Till):
 
     def _make_world(self) -> World:
         self.keys = SoftKeys.make(os.urandom(32))
-        first = os.urandom(1)[0] % 200
-        self.cosigners = [SoftCosigner.make(first + number) for number in range(3)]
+        self.cosigners = [SoftCosigner.make(number, entropy=os.urandom(32)) for number in range(3)]
         records = [cosigner.record for cosigner in self.cosigners]
         return TierWorld(self.keys.record, now=int(time.time()), cosigners=records)
 
