@@ -15,7 +15,9 @@ from uuid import UUID
 
 import typer
 
+from chains.bbqr import FileType
 from chains.errors import InvalidValue
+from custody.console import codes
 from custody.console.acting import CONFIG_VARIABLE, Session, opened, worker_settings
 from custody.console.operator import acting, utc_text
 from custody.console.outcome import Exit, Output, outcome, output
@@ -111,6 +113,11 @@ def export(
     out: Annotated[
         Path, typer.Option("--out", help="File to write; it must not be there yet.", dir_okay=False)
     ],
+    qr: Annotated[bool, typer.Option("--qr", help="Show it as QR codes (BBQr), too.")] = False,
+    png: Annotated[
+        Path | None,
+        typer.Option("--png", help="Folder: write those codes as pictures.", exists=True, file_okay=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a request for holders to sign: a PSBT, or JSON for a Safe. From then on they count as having signed."""
@@ -140,9 +147,19 @@ def export(
             lambda tx: handing.hand_out(tx, site, ready, now=services.clock()),
         )
         _write(out, ready.file)
+        kind = FileType.PSBT if ready.kind == "psbt" else FileType.JSON
+        pictures = () if png is None else codes.write_pictures(kind, ready.file, png, out.stem)
+        if qr:
+            codes.show(kind, ready.file)
     names = ", ".join(ready.holders)
     shown.line(
-        {"id": str(asked.session.id), "file": str(out), "kind": ready.kind, "holders": list(ready.holders)},
+        {
+            "id": str(asked.session.id),
+            "file": str(out),
+            "pictures": [str(each) for each in pictures],
+            "kind": ready.kind,
+            "holders": list(ready.holders),
+        },
         f"{out}: for {names}, who may sign from now on; bring it back with `strongroom cold import`",
     )
 
@@ -179,7 +196,7 @@ def unsigned(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Note that a holder has destroyed a request without signing it or passing it on."""
+    """Note that a holder has neither signed a request nor passed it on; enough of them free it, though one may lie."""
     shown = output(as_json=as_json)
     with _at_work(shown) as (at, services):
         asked, site = _find(at, services, request)

@@ -22,6 +22,7 @@ from custody.signing.btc.consolidate import replaced
 from custody.signing.btc.plan import assemble
 from custody.signing.btc.rivals import rival
 from custody.signing.btc.site import BtcSite
+from custody.signing.cold.handing import members_of
 from custody.signing.errors import BumpRefused, Raced
 from custody.signing.evm import safe_cancel
 from custody.signing.evm.safe_site import SafeSite
@@ -111,8 +112,9 @@ def cancel(db: Database, site: Site, transaction_id: UUID, reason: str) -> UUID:
 
 
 def not_signed(db: Database, site: Site, session_id: UUID, holder: str, reason: str) -> Outcome:
-    """A holder's word that a request which he got came to nothing: he has not signed, nor passed it on, and it is
-    destroyed. Again changes nothing.
+    """A holder's word that he has not signed a request that is out, nor passed it on. Again changes nothing.
+
+    One of those who say so may lie, and a copy may have come to holders who never got it from us: theirs counts, too.
 
     Args:
         db: the database, as the workers' role.
@@ -123,16 +125,20 @@ def not_signed(db: Database, site: Site, session_id: UUID, holder: str, reason: 
 
     Raises:
         NotFound: there is no such request.
-        BumpRefused: he never got it, or his signature is here.
+        BumpRefused: nobody got it as a file, he is no holder, or his signature is here.
         DatabaseUnavailable, Conflict: try again.
     """
     with db.transaction() as tx:
         session = sessions.lock(tx, session_id)
         asked = session.asked.get(holder)
-        if session.wallet != site.wallet.id or asked is None or asked.source is not Source.FILE:
-            raise BumpRefused(f"{holder!r} never got the request {session_id} of {site.wallet.id}")
-        if asked.response is not None:
+        if session.wallet != site.wallet.id or not session.handed_out:
+            raise BumpRefused(f"the request {session_id} of {site.wallet.id} was never handed out")
+        if holder not in members_of(site.wallet) or (asked is not None and asked.source is not Source.FILE):
+            raise BumpRefused(f"{holder!r} is no holder of {site.wallet.id}'s keys who signs offline")
+        if asked is not None and asked.response is not None:
             raise BumpRefused(f"{holder} has signed: the signature is here")
+        if asked is None:
+            sessions.note_asked(tx, session, holder, Source.FILE)
         sessions.note_refused(tx, session, holder, reason)
         transaction = repository.lock(tx, session.transaction_id)
         return Outcome.FREE if free_if_unsigned(tx, site, transaction, reason) else Outcome.HELD

@@ -60,15 +60,18 @@ class Session:
 
     @property
     def handed_out(self) -> bool:
-        """Whether a request left as a file, and its holder has not said that it came to nothing."""
-        return any(each.source is Source.FILE and not each.refused for each in self.asked.values())
+        """Whether a request left as a file."""
+        return any(each.source is Source.FILE for each in self.asked.values())
 
     @property
     def may_have_signed(self) -> int:
-        """How many members may have signed: all that were asked, but those that say that they have not. A file can be
-        passed on, so once one is out all others count, too."""
+        """How many members may have signed: all that were asked, but those that say that they have not.
+
+        A file can be copied and passed on, so once one is out all others count, too; and one of those who say that they
+        have not signed may lie. Daemons keep journals, and sign for what they have signed nothing beside it.
+        """
         refused = sum(1 for each in self.asked.values() if each.refused)
-        return (self.members if self.handed_out else len(self.asked)) - refused
+        return self.members - max(0, refused - 1) if self.handed_out else len(self.asked) - refused
 
     @property
     def may_confirm(self) -> bool:
