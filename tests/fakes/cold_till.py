@@ -31,7 +31,7 @@ from custody.signing.sessions.service import collect
 from custody.withdrawals.screened import screen_again
 from ops.devnet.bitcoind import Bitcoind
 from policies.bundle import BitcoinVault, Bundle, Cosigner, TierCap
-from policies.rules import Policy, Rule, When
+from policies.rules import Operation, Policy, Rule, When
 from tests.fakes.approving import Desk
 from tests.fakes.signing import CHAIN, DAY, REGTEST, SoftKeys, World
 from tests.fakes.till import Till
@@ -102,8 +102,9 @@ class ColdWorld(World):
         hot: dict[str, Any] = {"tier": "hot", "payment_below": str(LARGE_SATS), "window_cap": "500000000"}
         cold: dict[str, Any] = {"tier": "cold", "payment_from": str(LARGE_SATS)}
         cold |= {"payment_below": "100000000000", "window_cap": "100000000000"}
-        small = When(destinations=("external",), amount_below=str(LARGE_SATS), assets=("BTC",))
-        large = When(destinations=("external",), amount_from=str(LARGE_SATS), assets=("BTC",))
+        paid: dict[str, Any] = {"operations": (Operation.WITHDRAWAL,), "destinations": ("external",)}
+        small = When(**paid, amount_below=str(LARGE_SATS), assets=("BTC",))
+        large = When(**paid, amount_from=str(LARGE_SATS), assets=("BTC",))
         policy = Policy(
             rules=(
                 Rule(id="small", when=small, route="hot"),

@@ -1,0 +1,155 @@
+"""`strongroom cold` as an operator runs it: what is open, files out and back, and what is given up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from embit.psbt import PSBT
+from typer.testing import CliRunner, Result
+
+from chains.bbqr import FileType
+from custody.console import cold
+from custody.console.app import app
+from custody.console.codes import film, fitting_version, frames
+from custody.signing.cold import handing
+from ops.devnet.bitcoind import Bitcoind
+from policies.bundle import Operator
+from policies.keys import SigningKey
+from signers.airgap.images import read_series
+from tests.fakes.api import as_role
+from tests.fakes.cold_till import COLD, ColdTill
+from tests.fakes.operators import client_file
+from tests.fakes.signing import CHAIN, DAY
+from tests.fakes.teller import opened
+
+VERBS = cold.cold_app
+"""The app has its verbs because this is imported."""
+
+
+class Desk:
+    """An operator's shell."""
+
+    def __init__(self, till: ColdTill) -> None:
+        self.till, self.key, folder = till, SigningKey.generate(), till.directory
+        otto = Operator(
+            id="otto",
+            key=self.key.public_hex,
+            organisation="house",
+            roles=("treasury",),
+            not_after=till.world.now + DAY,
+        )
+        till.adopt(2, operators=(otto,))
+        client_file(folder, "otto", self.key)
+        (folder / "root.json").write_bytes(msgspec.json.encode(till.world.root))
+        node = {"rpc_url": till.bitcoind.rpc_url, "rest_url": till.bitcoind.rest_url}
+        self.settings = {
+            "STRONGROOM_OPERATOR": str(folder / "otto.toml"),
+            "STRONGROOM_DATABASE_URL": as_role(till.dsn, "strongroom_worker"),
+            "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
+            "STRONGROOM_BUNDLE_PATH": str(till.bundle_path),
+            "STRONGROOM_TRUST_ROOT_PATH": str(folder / "root.json"),
+            "STRONGROOM_NODES": json.dumps({CHAIN: node}),
+            "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
+            "STRONGROOM_SIGNERS": json.dumps({"btc-hot": {"socket": str(folder / "signer.sock")}}),
+        }
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(app, ["cold", *arguments], env=self.settings)
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        result = self.run(*arguments, "--json")
+        assert result.exit_code == code, result.output
+        return json.loads(result.stdout)
+
+
+@pytest.fixture
+def desk(database: str, bitcoind: Bitcoind, tmp_path: Path) -> Iterator[Desk]:
+    with opened(ColdTill(database, bitcoind, tmp_path)) as till:
+        desk = Desk(till)
+        till.customer("alice", 60_000_000)
+        till.fund_vault(50_000_000, 50_000_000)
+        yield desk
+
+
+def test_an_operator_hands_a_request_out_and_brings_it_back(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paid, session = desk.till.asked()
+    [row] = desk.json("list")
+    assert (row["id"], row["wallet"], row["signed"], row["needed"]) == (str(session.id), COLD, [], "3 of 5")
+    assert row["does"] == [f"0.10000000 BTC to {paid.destination}"]
+    out, holders = tmp_path / "request.psbt", ("--holder", "ann", "--holder", "bob", "--holder", "eve")
+    # Without a verifier nobody gets anything.
+    assert desk.run("export", row["id"], *holders, "--out", str(out)).exit_code == 3
+    assert not out.exists()
+    assert desk.json("show", row["id"])["holders"] == []
+    monkeypatch.setattr(handing, "verdicts_on", lambda *_: ())
+    pictures = tmp_path / "codes"
+    pictures.mkdir()
+    told = desk.json("export", row["id"], *holders, "--out", str(out), "--png", str(pictures))
+    assert told["holders"] == ["ann", "bob", "eve"]
+    shown = read_series([Path(each) for each in told["pictures"]], lambda _: None)
+    assert shown.data == out.read_bytes()
+    again = desk.run("export", row["id"], *holders, "--out", str(out))
+    assert (again.exit_code, "there already" in again.output) == (2, True)
+    assert [each.partition(":")[0] for each in desk.json("show", row["id"])["holders"]] == [
+        "ann",
+        "bob",
+        "eve",
+    ]
+    files = []
+    for name in ("eve", "ann", "bob"):
+        files.append(tmp_path / f"{name}.psbt")
+        files[-1].write_bytes(desk.till.holders[name].sign(out.read_bytes()))
+    taken = desk.json("import", *map(str, files))
+    assert [each["kept"] for each in taken] == [["eve"], ["ann"], ["bob"]]
+    assert (taken[-1]["state"], taken[-1]["node"]) == ("complete", None)
+    assert desk.json("list") == []
+    desk.till.settle_cold()
+    assert desk.till.withdrawal(paid.id).state == "settled"
+    actions = desk.till.query("SELECT action, outcome FROM operator_actions ORDER BY number")
+    assert {"action": "cold-export", "outcome": "done"} in actions
+
+
+def test_a_refused_signature_ends_with_exit_code_1_and_a_strange_file_too(desk: Desk, tmp_path: Path) -> None:
+    _, session = desk.till.asked()
+    [file] = desk.till.signed_by(session, "ann")
+    psbt = PSBT.parse(file)
+    [(key, good)] = psbt.inputs[0].partial_sigs.items()
+    psbt.inputs[0].partial_sigs[key] = good[:40] + bytes([good[40] ^ 1]) + good[41:]
+    bad, strange = tmp_path / "bad.psbt", tmp_path / "strange.psbt"
+    bad.write_bytes(psbt.serialize())
+    strange.write_bytes(b"psbt")
+    [row] = desk.json("import", str(bad), code=1)
+    assert (row["kept"], len(row["refused"])) == ([], 1)
+    assert desk.run("import", str(strange)).exit_code == 2
+    assert desk.till.kept() == []
+
+
+def test_what_is_given_up_is_asked_for_anew_and_then_cancelled(desk: Desk) -> None:
+    paid, session = desk.till.asked()
+    desk.till.export(session, "ann")
+    request, why = str(session.id), ("--reason", "ann is away")
+    assert desk.json("abandon", request, *why)["outcome"] == "held"
+    assert desk.json("list")[0]["may_confirm"]
+    assert desk.json("rebuild", request, *why)["version"] == 2
+    assert desk.run("rebuild", request, *why).exit_code == 1, "it is open"
+    instead = desk.json("cancel", request, *why)["cancelled_by"]
+    assert {each["kind"] for each in desk.json("list")} >= {"cancellation"}
+    assert desk.till.withdrawal(paid.id).state == "signing"
+    assert desk.json("unsigned", request, "--holder", "ann", *why)["outcome"] == "held"
+    assert desk.run("show", instead).exit_code == 1, "a request, not a transaction, is shown"
+
+
+def test_codes_fit_in_the_terminal_that_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    version = fitting_version(24, 80)
+    shown = frames(FileType.PSBT, bytes(range(256)) * 2, version)
+    assert len(shown) > 1
+    assert all(len(frame.splitlines()) <= 24 for frame in shown)
+    film(shown, 1, 0)
+    assert f"part {len(shown)} of {len(shown)}" in capsys.readouterr().out
