@@ -52,13 +52,15 @@ written down when the kit was made (whoever keeps the paper: officers, notary, b
 STEP 2: WHO HAS WHAT?
 For each wallet below so many of its keys are needed as it says. A backup is one of these:
   - 24 words (BIP39, no passphrase) on a holder's paper or steel.
-  - SLIP-39 shares (20 or 33 words each), so many as each share says. Any tool for SLIP-39 joins them
-    to 64 hex digits, on a computer that is never online:
-        pip install shamir-mnemonic click     (bring the packages on the USB stick)
-        shamir recover
-  - for Ethereum keys of a ceremony: such shares, and the file WALLET.wrapped.json.
-Which of these it is stands beside each key. The words decide, not this text: both scripts take 24
-words or 64 hex digits, and say whose key they are.
+  - SLIP-39 shares (20 or 33 words each), so many as each share says. Any tool for SLIP-39 joins them to
+    64 hex digits. On a computer that is never online, with packages from the USB stick
+    (pip download shamir-mnemonic click, then pip install --no-index --find-links . shamir-mnemonic click):
+[join shares]
+    $ shamir recover
+    It asks for one share after the other, and prints: Your master secret is: 64 hex digits.
+  - for Ethereum keys of a key ceremony: such shares, and the file WALLET.wrapped.json.
+Which of these it is stands beside each key. The backup decides, not this text: the scripts take words
+or 64 hex digits, and say whose key they are.
 
 STEP 3: EACH WALLET, as follows. The order is yours; begin with what holds most.
 """
@@ -119,7 +121,8 @@ _SAFE = """\
     $ {opened}python3 safe_recover.py sign {w}.request.json --out {w}.signed-$HOLDER.json
 It shows what is paid to whom, and asks for the backup. Carry {w}.signed-YOUR-NAME.json back.
 
-[send {w}]  on the online computer. It asks for the key of an address of your own that pays the gas
+[send {w}]  on the online computer. It asks for the key (or words) of an address of
+your own that pays the gas
     $ RPC=the-node's-URL
     $ python3 safe_recover.py send {w}.request.json {w}.signed-*.json --rpc "$RPC"
 """

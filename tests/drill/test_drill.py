@@ -1,124 +1,170 @@
 """Leaving without us (`make drill`): everything is moved out with the recovery kit, the backups and standard tools.
 
-Each test follows README.txt of the kit word by word, on computers that have nothing of ours.
+Each test follows README.txt of the kit word by word, on computers that have nothing of ours. The money of each wallet
+ends at a new address.
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
 
-import msgspec
 import pytest
 
-from ops.devnet.bitcoind import Bitcoind
-from policies.bundle import Bundle
-from signers.airgap.keys import words_of
+from chains.btc.multisig import second_opinion
+from chains.btc.network import NETWORKS
+from chains.eth.forwarder import agreed_forwarder
+from ops.stack.contracts import mined
+from signers.airgap.keys import HolderKey, words_of
 from signers.airgap.secret import Secret
-from tests.support.airgap import Quorum, cold_bundle, holder_key
-from tests.support.drill import Computer, make_programs
+from tests.drill.conftest import ADDRESSES, Left
+from tests.support.drill import Computer
+from tests.support.leaving import ETHER, entropy, mint, token_balance, words
 
-HOLDERS = tuple(holder_key(number) for number in range(5))
-ADDRESSES = 50
-
-
-def words(number: int) -> str:
-    """What holder `number` has on paper."""
-    return " ".join(words_of(Secret(bytes([number + 1]) * 32)))
+COIN_SATS = 100_000_000
+SENDER = HolderKey(Secret(bytes([99]) * 32), NETWORKS["regtest"])
+"""Somebody who pays the gas. Types 24 words, as any wallet has them."""
+PAYS_GAS = " ".join(words_of(Secret(bytes([99]) * 32))) + "\n"
 
 
-def write_kit(bundle: Bundle, folder: Path) -> Path:
-    """`strongroom recovery kit`, before Strongroom is gone."""
-    quorum = Quorum()
-    folder.mkdir()
-    (folder / "bundle.json").write_bytes(quorum.signed(bundle))
-    (folder / "root.json").write_bytes(msgspec.json.encode(quorum.root))
-    command = [sys.executable, "-m", "ops.cli", "recovery", "kit", "--bundle", str(folder / "bundle.json")]
-    command += ["--trust-root", str(folder / "root.json"), "--out", str(folder / "kit")]
-    done = subprocess.run(
-        [*command, "--addresses", str(ADDRESSES)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    print(done.stdout)
-    return folder / "kit"
-
-
-@dataclass
-class Exit:
-    """What is left when we are gone: chains, the kit, and people with backups."""
-
-    root: Path
-    programs: Path
-    kit: Path
-    bitcoind: Bitcoind
-
-    def computer(self, name: str) -> Computer:
-        made = Computer(self.root, name, self.programs)
-        made.bring(self.kit)
-        return made
-
-    def online(self, name: str) -> Computer:
-        """One beside a node that is in sync."""
-        made = self.computer(name)
-        user, _, rest = self.bitcoind.rpc_url.removeprefix("http://").partition(":")
-        password = rest.partition("@")[0]
-        made.configure(
-            f"[regtest]\nrpcport={self.bitcoind.rpc_port}\nrpcuser={user}\nrpcpassword={password}\n"
-        )
-        return made
-
-    def offline(self, name: str) -> Computer:
-        """One whose node has never seen a block."""
-        made = self.computer(name)
-        made.configure()
-        return made
-
-
-@pytest.fixture(scope="module")
-def left(bitcoind: Bitcoind, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Exit]:
-    root = tmp_path_factory.mktemp("drill")
-    bundle = cold_bundle(HOLDERS)
-    btc = tuple(each for each in bundle.vaults if each.id == "btc-cold")
-    bundle = msgspec.structs.replace(bundle, vaults=btc, keysets=(), breakers=(), caps=())
-    kit = write_kit(bundle, root / "house")
-    yield Exit(root, make_programs(root / "programs"), kit, bitcoind)
-    shutil.rmtree(root)
-
-
-def test_three_of_five_holders_empty_the_cold_bitcoin_vault(left: Exit) -> None:
+def fund_bitcoin(left: Left, wallet: str) -> None:
+    """Four coins of 1 BTC: first and last addresses, deposits and change."""
+    descriptor = left.wallet(wallet)["descriptor"]
     funds = left.bitcoind.wallet("funds")
-    funds.fund()
-    online = left.online("online-cold")
-    print((online.kit / "README.txt").read_text())
-    online.follow("check kit")
-    assert "FAILED" not in online.follow("check kit")
-    wallet = "btc-cold"
-    from tests.support.airgap import multisig
-
-    for branch, index in ((0, 0), (0, 7), (1, 3), (1, ADDRESSES - 1)):
-        funds.send(multisig(HOLDERS, 3).address(branch, index), 100_000_000)
+    for branch, index in ((0, 0), (0, ADDRESSES - 1), (1, 0), (1, ADDRESSES - 1)):
+        funds.send(second_opinion(descriptor, branch, index, NETWORKS["regtest"]), COIN_SATS)
     funds.mine(1)
+
+
+def holders_sign(left: Left, online: Computer, wallet: str, typed: Mapping[str, str], says: str) -> None:
+    """Each on a computer of his own; the signed files come back."""
+    for name, backup in typed.items():
+        holder = left.computer(name)
+        online.carry("*.request.*", holder)
+        text = backup if not backup.startswith("shares of ") else left.secret_of(backup[10:], holder)
+        said = holder.follow(f"sign {wallet}", f"{text}\n", HOLDER=name)
+        assert f"{says} {name} (" in said
+        holder.carry(f"{wallet}.signed-*", online)
+        holder.close()
+
+
+def empty_bitcoin(left: Left, wallet: str, typed: Mapping[str, str]) -> None:
+    """Fund a wallet, and follow README.txt until all of it is at a new address."""
+    fund_bitcoin(left, wallet)
+    funds, online = left.bitcoind.wallet("funds"), left.online()
+    checked = online.follow("check kit")
+    assert checked.count(": OK") == len(list(left.kit.iterdir())) - 1
     said = online.follow(f"find {wallet}")
-    assert said.count('"success": true') == 1
+    assert '"success": true' in said
     assert '"trusted": 4.00000000' in said
+    # The three addresses that people compare, once in their file and once by bitcoind.
+    readme = (online.kit / "README.txt").read_text()
+    for at, address in enumerate(left.wallet(wallet)["first_addresses"]["receive"]):
+        assert f"  0/{at} {address}" in readme
+        assert address in said
     destination = funds.address()
     online.follow(f"build {wallet}", DESTINATION=destination, FEERATE="10")
-    for number in (4, 0, 2):
-        holder = left.offline(f"holder-{number}")
-        online.carry("*.request.psbt", holder)
-        said = holder.follow(f"sign {wallet}", words(number) + "\n", HOLDER=f"holder-{number}")
-        assert f"This is the key of holder-{number} (org-{number})." in said
-        assert '"success": true' in said
-        assert destination in said
-        holder.carry(f"{wallet}.signed-*.psbt", online)
-        holder.close()
+    holders_sign(left, online, wallet, typed, "This is the key of")
     online.follow(f"send {wallet}")
     funds.mine(1)
-    assert (
-        '"trusted": 0.00000000'
-        in online.run(f"bitcoin-cli -chain=regtest -rpcwallet=watch-{wallet} getbalances").stdout
-    )
+    left_over = online.run(f"bitcoin-cli -chain=regtest -rpcwallet=watch-{wallet} getbalances").stdout
+    assert '"trusted": 0.00000000' in left_over
+    (arrived,) = (each for each in funds.rpc("listunspent") if each["address"] == destination)
+    assert 4 * COIN_SATS - 20_000 < arrived["amount"] * COIN_SATS < 4 * COIN_SATS
+
+
+def test_three_of_five_holders_empty_the_cold_bitcoin_vault(left: Left) -> None:
+    """Two with words, one with the 64 hex digits of joined SLIP-39 shares."""
+    typed = {"holder-4": words(4), "holder-0": entropy(0).hex(), "holder-2": words(2).upper()}
+    empty_bitcoin(left, "btc-cold", typed)
+
+
+def test_two_ceremony_backups_empty_the_warm_bitcoin_vault_whose_third_is_lost(left: Left) -> None:
+    empty_bitcoin(left, "btc-warm", {"a": "shares of btc-warm/a", "b": "shares of btc-warm/b"})
+
+
+def test_the_ceremony_backup_empties_the_hot_bitcoin_wallet(left: Left) -> None:
+    empty_bitcoin(left, "btc-hot", {"btc-hot": "shares of btc-hot"})
+
+
+def fund_ethereum(left: Left, address: str) -> None:
+    """Native money and both tokens."""
+    node = left.anvil
+    node.fund(SENDER.evm_address, ETHER)
+    mined(node, node.send_eth(node.accounts()[0], address, 3 * ETHER))
+    for token in (left.tokens.usdc, left.tokens.usdt):
+        mint(node, token, address, 1_234_567)
+
+
+def holdings(left: Left, address: str) -> tuple[int, int, int]:
+    """Wei, and base units of both tokens."""
+    usdc, usdt = (token_balance(left.anvil, token, address) for token in (left.tokens.usdc, left.tokens.usdt))
+    return left.anvil.balance_wei(address), usdc, usdt
+
+
+def new_address(left: Left) -> str:
+    """One that has nothing yet."""
+    return f"0x{len(left.computers) + 4_000_000_000_000_000_000:040d}"
+
+
+def empty_safe(left: Left, wallet: str, typed: Mapping[str, str]) -> None:
+    """Fund a Safe, and follow README.txt until all of it is at a new address."""
+    safe, destination = left.wallet(wallet)["address"], new_address(left)
+    fund_ethereum(left, safe)
+    before = holdings(left, safe)
+    online = left.online()
+    said = online.follow(f"build {wallet}", RPC=left.anvil.rpc_url, DESTINATION=destination)
+    assert f"1.234567 USDC to {destination}" in said
+    assert f"3.000000000000000000 ETH to {destination}" in said
+    for name, backup in typed.items():
+        holder = left.computer(name)
+        online.carry("*.request.json", holder)
+        text = backup
+        if backup.startswith("shares of "):
+            text = left.secret_of(backup[10:], holder)
+            shutil.copy(left.backups.wrapped(backup[10:]), holder.kit)
+        said = holder.follow(f"sign {wallet}", f"{text}\n", HOLDER=name)
+        assert f"Signed by {name} (" in said
+        holder.carry(f"{wallet}.signed-*", online)
+    online.follow(f"send {wallet}", PAYS_GAS, RPC=left.anvil.rpc_url)
+    assert holdings(left, safe) == (0, 0, 0)
+    assert holdings(left, destination) == before
+    # Again changes nothing.
+    again = online.follow(f"send {wallet}", PAYS_GAS, RPC=left.anvil.rpc_url)
+    assert again.count("was carried out before") == 3
+    assert holdings(left, destination) == before
+
+
+def test_three_of_five_holders_empty_the_cold_safe(left: Left) -> None:
+    empty_safe(left, "eth-cold", {"holder-3": words(3), "holder-1": entropy(1).hex(), "holder-4": words(4)})
+
+
+def test_two_ceremony_backups_empty_the_warm_safe_whose_third_owner_is_lost(left: Left) -> None:
+    empty_safe(left, "eth-warm", {"b": "shares of eth-warm/b", "a": "shares of eth-warm/a"})
+
+
+def test_anybody_flushes_deposit_addresses_and_the_ceremony_backup_empties_the_hot_key(left: Left) -> None:
+    wallet = left.wallet("eth-hot")
+    for index in (0, 1, 17, ADDRESSES - 1):
+        fund_ethereum(left, agreed_forwarder(wallet["factory"], wallet["forwarder"], index))
+    online, destination = left.online(), new_address(left)
+    said = online.follow("flush eth-hot", PAYS_GAS, RPC=left.anvil.rpc_url, COUNT=str(ADDRESSES))
+    assert f"(number 17): 3.{'0' * 18} ETH" in said
+    assert f"treasury {wallet['address']}" in said
+    before = holdings(left, wallet["address"])
+    assert before == (12 * ETHER, 4 * 1_234_567, 4 * 1_234_567)
+    again = online.follow("flush eth-hot", RPC=left.anvil.rpc_url, COUNT=str(ADDRESSES))
+    assert f"first {ADDRESSES} deposit addresses hold nothing" in again
+    shutil.copy(left.backups.wrapped("eth-hot"), online.kit)
+    secret = left.secret_of("eth-hot", left.computer("offline"))
+    online.follow("pay eth-hot", f"{secret}\n", RPC=left.anvil.rpc_url, DESTINATION=destination)
+    assert holdings(left, wallet["address"]) == (0, 0, 0)
+    wei, *tokens = holdings(left, destination)
+    assert tokens == list(before[1:])
+    assert 12 * ETHER - ETHER // 100 < wei < 12 * ETHER
+
+
+@pytest.mark.parametrize("module", ["custody", "signers", "chains", "policies", "ops"])
+def test_nothing_of_ours_is_on_the_computers_of_the_drill(left: Left, module: str) -> None:
+    done = left.computer("bare").run(f"python3 -c 'import {module}'")
+    assert f"No module named '{module}'" in done.stdout

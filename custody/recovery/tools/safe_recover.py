@@ -68,8 +68,9 @@ def say(sentence: str) -> None:
 
 
 def ask(what: str) -> str:
-    """One line."""
-    say(what)
+    """One line. Of a pipe nothing is asked: who stands before it in the pipe asks."""
+    if sys.stdin.isatty():
+        say(what)
     text = sys.stdin.readline().strip()
     if not text:
         stop("nothing was typed")
@@ -390,15 +391,14 @@ def send(kit: Json, given: Any) -> None:
     fewest = min(len(each) for each in signed.values())
     if fewest < threshold:
         stop(
-            str(fewest)
-            + " of "
-            + str(threshold)
-            + " owners have signed: "
-            + str(threshold - fewest)
-            + " more are needed"
+            X
         )
     payer = next(
-        keys_in(ask("Type the key (64 hex digits) of an address of yours that pays the gas, then Enter:"))
+        keys_in(
+            ask(
+                "Type the key (64 hex digits, or words) of an address of yours that pays the gas, then Enter:"
+            )
+        )
     )
     for tx in transactions:
         paid, to = meaning(kit, safe, tx)
@@ -482,7 +482,11 @@ def flush(kit: Json, given: Any) -> None:
         say("The first " + str(given.count) + " deposit addresses hold nothing.")
         return
     payer = next(
-        keys_in(ask("Type the key (64 hex digits) of an address of yours that pays the gas, then Enter:"))
+        keys_in(
+            ask(
+                "Type the key (64 hex digits, or words) of an address of yours that pays the gas, then Enter:"
+            )
+        )
     )
     for at in range(0, len(full), AT_ONCE):
         salts = full[at : at + AT_ONCE]
