@@ -29,6 +29,7 @@ def api_services(services: Services) -> ApiServices:
         bundle=services.bundle,
         root=services.root,
         signer=services.signer,
+        members=services.members,
         audience=services.settings.audience,
         wake=services.wake,
         broker=lambda: answers(services.settings.redis_url),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from chains.errors import StrongroomError
@@ -12,7 +12,7 @@ from custody.signing.watch import AWAY_SECONDS, ago, silence, waiting
 from custody.storage import heartbeats
 from custody.storage.heartbeats import Heartbeat, Process
 from policies.bundle import Bundle
-from signers.ports import SignerStatus
+from signers.ports import Signer, SignerStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ def look(services: ApiServices) -> Sequence[Part]:
         found.append(Part("redis", there, "answers" if there else "redis does not answer"))
     if bundle is not None:
         found += _signers(services, bundle)
+        found += vaults(services.members, bundle)
     return found
 
 
@@ -118,6 +119,31 @@ def _signers(services: ApiServices, bundle: Bundle) -> Iterable[Part]:
         same = status.bundle_version == bundle.version and keyset.id in status.keysets
         yield Part(name, same, f"bundle version {status.bundle_version}")
     yield _verifier(statuses, bundle, services.verifier_silent_seconds)
+
+
+def vaults(members: Callable[[str], Mapping[str, Signer]], bundle: Bundle) -> Iterable[Part]:
+    """The signers of vaults' members together, as one that is away stops nothing. Who signs offline is no part."""
+    for vault in bundle.vaults:
+        known = members(vault.id)
+        if not known or vault.state != "active":
+            continue
+        away = sorted(name for name, signer in known.items() if not _at_bundle(signer, vault.id, bundle))
+        here = len(known) - len(away)
+        told = f"{here} of {len(known)} signers answer, {vault.threshold} sign"
+        yield Part(
+            f"signers {vault.id}",
+            here >= vault.threshold,
+            f"{told}; away: {', '.join(away)}" if away else told,
+        )
+
+
+def _at_bundle(signer: Signer, vault: str, bundle: Bundle) -> bool:
+    """Whether a member's signer answers, has the vault's keys, and goes by this bundle."""
+    try:
+        status = signer.status()
+    except StrongroomError:
+        return False
+    return status.bundle_version == bundle.version and vault in status.keysets
 
 
 def _verifier(statuses: Mapping[str, SignerStatus], bundle: Bundle, patience: int | None) -> Part:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from custody.config_tables import LOOPBACK, Network
@@ -26,6 +26,8 @@ class ApiServices:
     """The pinned quorum."""
     signer: Callable[[str], Signer]
     """The signer of a key-set id. Raises InvalidValue if none is configured."""
+    members: Callable[[str], Mapping[str, Signer]]
+    """The signers of a vault's members, by their ids in it; none where all of them sign offline."""
     audience: str
     """Our name: tokens made for another are refused."""
     wake: Wake = wake_nobody

@@ -333,6 +333,9 @@ def running_api(
         bundle=believed,
         root=root,
         signer=signer_of,
+        members=lambda vault: {
+            name.partition("/")[2]: one for name, one in known.items() if name.startswith(f"{vault}/")
+        },
         audience=AUDIENCE,
         wake=lambda step: api.woken.append(step),
         clock=lambda: int(time.time()) + api.now_offset,
