@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
-from chains.bbqr import FileType, split
 from chains.btc.multisig import agreed_multisig_address, parse_multisig
 from chains.btc.network import NETWORKS
 from ops.demo import ethereum, payments, refills, warm
@@ -22,8 +21,10 @@ from ops.stack.listing import ASSET, BTC_SATS, ETH_WEI
 from ops.stack.names import BTC_COLD, BTC_KEYSET, COLD_THRESHOLD
 from policies.bundle import BitcoinVault, TrustRoot
 from signers.airgap.images import read_series
-from signers.airgap.qr import PICTURE_VERSION, write_pictures
 from signers.airgap.registering import COMPARED_LETTERS, root_fingerprint
+
+Kind = Literal["psbt", "json"]
+"""Of a request's file."""
 
 EVA: Final = "eva"
 EVA_SATS: Final = 15 * BTC_SATS
@@ -83,7 +84,7 @@ def bitcoin(world: World) -> dict[str, Any]:
     address = world.outside.address()
     made = world.withdraw_as(warm.ORDERS_AND_APPROVES, world.order(EVA, address, LARGE_SATS))
     warm.agree(world, made["id"], TREASURERS)
-    signed = _sign_offline(world, made["id"], BTC_COLD, FileType.PSBT, amount="12")
+    signed = _sign_offline(world, made["id"], BTC_COLD, "psbt", amount="12")
     sent = world.await_withdrawal(made["id"], "broadcast")
     world.await_pending(sent["txids"][-1])
     world.mine(CONFIRMATIONS)
@@ -109,7 +110,7 @@ def safe(world: World) -> dict[str, Any]:
     world.books["ETH"].credit(EVA, EVA_WEI)
     made = world.withdraw_as(warm.ORDERS_AND_APPROVES, world.order(EVA, payee, LARGE_WEI, "ETH"))
     warm.agree(world, made["id"], TREASURERS)
-    signed = _sign_offline(world, made["id"], vault.id, FileType.JSON, amount="205")
+    signed = _sign_offline(world, made["id"], vault.id, "json", amount="205")
     settled = warm.settle_safe(world, made["id"])
     arrived = side.node.balance_wei(payee)
     expect(arrived == LARGE_WEI, "the payee has it, once", arrived=arrived)
@@ -126,9 +127,7 @@ def safe(world: World) -> dict[str, Any]:
     }
 
 
-def _sign_offline(
-    world: World, withdrawal: str, wallet: str, kind: FileType, *, amount: str
-) -> dict[str, Any]:
+def _sign_offline(world: World, withdrawal: str, wallet: str, kind: Kind, *, amount: str) -> dict[str, Any]:
     """Hands a request out as pictures, has three holders sign it offline, and brings back what they show."""
     request = await_request(world, wallet)
     expect(request["needed"].startswith(f"{COLD_THRESHOLD} of "), "three must sign", request=request)
@@ -146,7 +145,7 @@ def await_request(world: World, wallet: str) -> dict[str, Any]:
     return dict(found[0])
 
 
-def sign_request(world: World, request: dict[str, Any], kind: FileType, *, amount: str) -> dict[str, Any]:
+def sign_request(world: World, request: dict[str, Any], kind: Kind, *, amount: str) -> dict[str, Any]:
     """The same for a request that is known.
 
     Args:
@@ -156,15 +155,15 @@ def sign_request(world: World, request: dict[str, Any], kind: FileType, *, amoun
         amount: what the holders type, having read it.
     """
     folder = private_directory(world.terminal.directory / "handed" / request["id"])
-    ending = ".psbt" if kind is FileType.PSBT else ".json"
-    out = folder / f"request{ending}"
+    ending = f".{kind}"
     names = [word for name in PRESENT for word in ("--holder", name)]
-    world.terminal.json("cold", "export", request["id"], *names, "--out", str(out))
     codes = private_directory(folder / "codes")
     answers = ((r"first digits will do\):", amount), (r"Type  yes  to sign:", "yes"))
-    pictures = write_pictures(
-        split(kind, out.read_bytes(), PICTURE_VERSION), PICTURE_VERSION, codes, "request"
+    out = folder / f"request{ending}"
+    handed = world.terminal.json(
+        "cold", "export", request["id"], *names, "--out", str(out), "--png", str(codes)
     )
+    pictures = handed["pictures"]
     world.note(f"the request leaves as {len(pictures)} pictures of QR codes")
 
     def sign(machine: OfflineMachine) -> Path:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from bitcoinrpc.authproxy import JSONRPCException
 
 from chains.errors import StrongroomError
-from ops.demo import arrivals, ethereum, evm_payments, payments, policy, warm
+from ops.demo import arrivals, chain, cold, ethereum, evm_payments, payments, policy, warm
 from ops.demo.record import Record, StepFailed, StepRecord
 from ops.demo.show import Show
 from ops.demo.world import World
@@ -105,6 +105,36 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
         "warm-ethereum",
         "Warm, Ethereum: a Safe, two of three owners, a gas payer",
         warm.safe,
+    ),
+    (
+        "cold-funds",
+        "More than hot and warm may hold: straight to cold, two agree",
+        cold.funds,
+    ),
+    (
+        "cold-register",
+        "Cold: holders offline take in the bundle, and compare addresses",
+        cold.register,
+    ),
+    (
+        "cold-bitcoin",
+        "Cold, Bitcoin: three of five holders sign offline, by QR pictures",
+        cold.bitcoin,
+    ),
+    (
+        "cold-ethereum",
+        "Cold, Ethereum: the same three sign for the Safe",
+        cold.safe,
+    ),
+    (
+        "refill-busy",
+        "A busy hour: hot falls below 30 % of what it may hold",
+        chain.busy,
+    ),
+    (
+        "refill-chain",
+        "Money comes up: cold to warm, then warm to hot",
+        chain.refill,
     ),
     ("statements", "Statements replayed from zero", payments.statements),
     ("reconcile", "Ledger against chains, to the satoshi, wei and token unit", payments.reconcile),
