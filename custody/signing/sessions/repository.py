@@ -113,6 +113,17 @@ def in_states(
     return [_session(tx, row) for row in rows]
 
 
+def last_signed(tx: Tx, wallet: str) -> dict[str, datetime]:
+    """When each member of a vault has signed for it last; who never has is not in it."""
+    rows = tx.all(
+        "SELECT m.member, max(m.answered_at) AS at FROM session_members m"
+        " JOIN signing_sessions s ON s.id = m.session_id"
+        " WHERE s.wallet = %s AND m.answered_at IS NOT NULL GROUP BY m.member",
+        [wallet],
+    )
+    return {row["member"]: row["at"] for row in rows}
+
+
 def note_asked(tx: Tx, session: Session, member: str, source: Source) -> None:
     """Record, before it is asked, that a member is; it may sign from then on. What it said before stays until it
     answers again."""

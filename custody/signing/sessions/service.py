@@ -150,7 +150,9 @@ def _ask(
 ) -> bool:
     """Whether it is complete now. No more members are asked than it takes."""
     unanswered: SignerUnavailable | None = None
-    waiting = _to_ask(session, members, site, clock())
+    with db.snapshot() as tx:
+        signed_last = repository.last_signed(tx, site.wallet.id)
+    waiting = _to_ask(session, members, signed_last, site, clock())
     request = _request(db, site, version, verifiers, clock()) if waiting else None
     for member in waiting:
         if request is None or len(session.signed) >= session.threshold:
@@ -202,10 +204,22 @@ def _request(
     return msgspec.structs.replace(request, evidence=evidence)
 
 
-def _to_ask(session: Session, members: Mapping[str, Signer], site: Site, now: int) -> Sequence[str]:
-    """Members to ask now: those that were never asked first, those that have refused only after a while."""
+def _to_ask(
+    session: Session,
+    members: Mapping[str, Signer],
+    signed_last: Mapping[str, datetime],
+    site: Site,
+    now: int,
+) -> Sequence[str]:
+    """Members to ask now: those that were never asked first, those that have refused only after a while.
+
+    By turns: a signer goes only so far beyond the nonces and change indexes that it has signed itself, so one that is
+    never asked would soon be of no use when another is lost.
+    """
     again = datetime.fromtimestamp(now, UTC) - timedelta(seconds=site.pace.refused_seconds)
-    waiting = [member for member in sorted(members) if member not in session.signed]
+    never = datetime.fromtimestamp(0, UTC)
+    turns = sorted(members, key=lambda member: (signed_last.get(member, never), member))
+    waiting = [member for member in turns if member not in session.signed]
     fresh = [member for member in waiting if member not in session.asked]
     asked = [session.asked[member] for member in waiting if member in session.asked]
     # Who gave no answer may have signed: asked again before another one is, it gives the same signatures.
