@@ -14,6 +14,7 @@ from signers.verifier.bundles import Bundles
 from signers.verifier.examine import UNREADABLE, Examiner, unreadable
 from signers.verifier.logs import LogKeeper, read_all
 from signers.verifier.model import Finding, Unknown
+from signers.verifier.moves import Moves
 from signers.verifier.replay import replay_account
 from signers.verifier.source import Ledger, Snapshot
 from signers.verifier.state import State
@@ -37,6 +38,7 @@ class Auditor:
         bundles: whom to believe.
         ledger: the database.
         examiner: examines customers.
+        moves: audits what moved between wallets.
         logs: copies of the signers' logs.
         signers: by name.
         now: tells the time, UNIX seconds.
@@ -48,12 +50,13 @@ class Auditor:
         bundles: Bundles,
         ledger: Ledger,
         examiner: Examiner,
+        moves: Moves,
         logs: LogKeeper,
         signers: Mapping[str, Witness],
         now: Callable[[], int],
     ) -> None:
         self._state, self._bundles, self._ledger, self._examiner = state, bundles, ledger, examiner
-        self._logs, self._signers, self._now = logs, signers, now
+        self._moves, self._logs, self._signers, self._now = moves, logs, signers, now
         self._standing = self._kept()
 
     def customer(self, customer: str) -> Audit:
@@ -83,6 +86,12 @@ class Auditor:
                     findings += part(snapshot)
                 except UNREADABLE as error:
                     findings.append(unreadable("", part.__name__.strip("_"), error))
+            try:
+                moved = self._moves.audit(snapshot, [each.subject for each in unknowns])
+                findings += moved[0]
+                unknowns += moved[1]
+            except UNREADABLE as error:
+                findings.append(unreadable("", "moves", error))
         after = ""
         known: set[str] = set()
         while True:
@@ -98,6 +107,7 @@ class Auditor:
             known.update(customers)
             after = customers[-1]
         findings += self._strangers(known)
+        self._examiner.payouts.release_strangers(known)
         audit = Audit(tuple(dict.fromkeys(findings)), tuple(dict.fromkeys(unknowns)))
         self._record(audit)
         return audit

@@ -15,7 +15,16 @@ from pathlib import Path
 import msgspec
 
 from chains.errors import PermanentError
-from policies.bundle import Bundle, ReadBundle, SignedBundle, TrustRoot, UntrustedBundle, read_signed
+from policies.bundle import (
+    Bundle,
+    ReadBundle,
+    SignedBundle,
+    TrustRoot,
+    UntrustedBundle,
+    Vault,
+    WalletEntry,
+    read_signed,
+)
 from policies.bundle.waiting import acts_from
 from policies.canonical import decoder_for, verify_ed25519
 from policies.statements import SignedVeto, Veto
@@ -82,6 +91,18 @@ class Bundles:
             for each in bundle.callers
             if each.id == caller and SIGNING_SCOPE in each.scopes
         )
+
+    def wallets(self, wallet: str) -> tuple[WalletEntry, ...]:
+        """All that this name has meant, the newest first; none, if no bundle ever had it."""
+        return tuple(
+            dict.fromkeys(
+                each for bundle in reversed(self._past) for each in bundle.wallets if each.id == wallet
+            )
+        )
+
+    def all_vaults(self) -> tuple[Vault, ...]:
+        """All vaults that any bundle had."""
+        return tuple(dict.fromkeys(each for bundle in self._past for each in bundle.vaults))
 
     def lowest_fee(self, asset: str) -> int:
         """Base units that a withdrawal of an asset has cost its customer at least at any time."""

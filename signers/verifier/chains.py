@@ -6,12 +6,14 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
+import msgspec
+
 from chains.btc.address import parse_address as parse_bitcoin
 from chains.btc.block import WatchedOutpoints
 from chains.btc.fees import FeeRate
 from chains.btc.network import NETWORKS
 from chains.btc.node import BitcoinNode
-from chains.errors import InvalidValue, NodeUnavailable
+from chains.errors import InvalidValue, NodeRefused, NodeUnavailable
 from chains.eth.address import checksummed
 from chains.eth.address import parse_address as parse_evm
 from chains.eth.network import EthNetwork, NativeMode
@@ -19,11 +21,20 @@ from chains.eth.node import EvmNode
 from chains.eth.safe import parse_safe_resource
 from chains.eth.watch import WatchedSenders
 from chains.ports import Consumption, Header, Receipt
-from chains.types import BlockRef
+from chains.types import BlockRef, TxId
 from policies.bundle import Bundle, EvmKeyset, EvmNetwork, EvmVault, GasPayer
 
 _NO_FEERATE = FeeRate(1)
 _NONCE_RESOURCE: Final = re.compile(r"0x[0-9a-f]{40}:[0-9]+")
+
+
+class Spending(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a transaction of the Bitcoin family moved."""
+
+    spent: tuple[str, ...]
+    """The script of each output that its inputs spend, hex."""
+    paid: tuple[tuple[str, str], ...]
+    """Script (hex) and satoshis of each output."""
 
 
 class OwnChain(Protocol):
@@ -57,6 +68,13 @@ class OwnChain(Protocol):
 
     def receipts(self, block: BlockRef, script: bytes, mode: NativeMode | None) -> Sequence[Receipt]:
         """What a block brought to one script from outside. Raises like `uses`."""
+
+    def spending(self, txid: str, block: BlockRef) -> Spending | None:
+        """What a transaction of a block moved; None if it is not in this block, or not on chains with accounts.
+
+        Raises:
+            InvalidValue: that is no txid.
+        """
 
     def modes(self) -> tuple[NativeMode, ...]:
         """Ways in which receipts of the native asset may be named; empty where there is one only."""
@@ -102,6 +120,17 @@ class BitcoinChain:
     def receipts(self, block: BlockRef, script: bytes, mode: NativeMode | None) -> Sequence[Receipt]:
         """See `OwnChain`."""
         return self._node.observe_block(block, {script}, ()).receipts
+
+    def spending(self, txid: str, block: BlockRef) -> Spending | None:
+        """See `OwnChain`."""
+        try:
+            tx, spent = self._node.mined(TxId(txid), block.hash)
+        except NodeRefused:
+            return None
+        return Spending(
+            tuple(each.script.hex() for each in spent),
+            tuple((each.script.hex(), str(each.units)) for each in tx.outputs),
+        )
 
     def modes(self) -> tuple[NativeMode, ...]:
         """See `OwnChain`."""
@@ -166,6 +195,10 @@ class EvmChain:
         scripts = watched.senders | watched.safes | {script}
         found = self._node.observe_block(block, scripts, watched, mode).receipts
         return [receipt for receipt in found if receipt.script == script]
+
+    def spending(self, txid: str, block: BlockRef) -> Spending | None:
+        """See `OwnChain`."""
+        return None
 
     def modes(self) -> tuple[NativeMode, ...]:
         """See `OwnChain`."""

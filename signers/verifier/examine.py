@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -19,6 +18,7 @@ from signers.verifier.bundles import Bundles
 from signers.verifier.chains import script_of
 from signers.verifier.follow import Follower
 from signers.verifier.ids import deposit_id
+from signers.verifier.logs import MemberLogs
 from signers.verifier.model import (
     AddressRow,
     Credit,
@@ -30,21 +30,14 @@ from signers.verifier.model import (
     Unknown,
     Withdrawal,
 )
+from signers.verifier.paid import PaidCase
+from signers.verifier.payouts import Payouts
 from signers.verifier.replay import replay
 from signers.verifier.source import Snapshot, TooLong
 from signers.verifier.state import State
 
 MAX_CUSTOMERS: Final = 200
 """Whose money has come to one customer, directly or not, and whose ledgers are therefore examined with his."""
-
-
-_OUTCOME: Final = """CASE WHEN EXISTS (
-    SELECT 1 FROM payments q WHERE q.chain = p.chain AND q.content = p.content AND NOT EXISTS (
-        SELECT 1 FROM payments s WHERE s.signer = q.signer AND s.chain = q.chain AND s.content = q.content
-            AND s.intent = p.intent))
-    THEN 'open' ELSE coalesce(r.outcome, 'open') END"""
-"""What became of a payment. Where another signer has signed the same bytes for other intents (two senders of one EVM
-chain), what was decided may be about the other one."""
 UNREADABLE: Final = (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RecursionError)
 """What values of a wrong type or form raise. Whoever writes the rows must not end the verifier by them."""
 
@@ -70,10 +63,20 @@ class Examiner:
         state: what is known of signers' logs and of transactions.
         bundles: whom to believe.
         followers: the own nodes, by chain.
+        payouts: proves what vaults paid.
+        members: what the logs of vaults' members tell.
     """
 
-    def __init__(self, state: State, bundles: Bundles, followers: Mapping[str, Follower]) -> None:
+    def __init__(
+        self,
+        state: State,
+        bundles: Bundles,
+        followers: Mapping[str, Follower],
+        payouts: Payouts,
+        members: MemberLogs,
+    ) -> None:
         self._state, self._bundles, self._followers = state, bundles, followers
+        self.payouts, self._members = payouts, members
 
     def examine(self, snapshot: Snapshot, customer: str) -> Examination:
         """One customer's ledger alone.
@@ -83,7 +86,8 @@ class Examiner:
         """
         try:
             history = snapshot.history(customer)
-            return _Case(self._state, self._bundles, self._followers, snapshot, history).run()
+            paid = PaidCase(self._state, self._bundles, self.payouts, self._members, snapshot, customer)
+            return _Case(self._bundles, self._followers, snapshot, history, paid).run()
         except TooLong as error:
             return Examination(Replayed(()), (), (Unknown("size", customer, str(error)),))
         except UNREADABLE as error:
@@ -147,13 +151,13 @@ def genuine(bundles: Bundles, row: Withdrawal) -> Order | Finding:
 class _Case:
     def __init__(
         self,
-        state: State,
         bundles: Bundles,
         followers: Mapping[str, Follower],
         snapshot: Snapshot,
         history: History,
+        paid: PaidCase,
     ) -> None:
-        self.state, self.bundles, self.followers = state, bundles, followers
+        self.bundles, self.followers, self.paid = bundles, followers, paid
         self.snapshot, self.history = snapshot, history
         self.bundle = bundles.present()
         self.customer = history.customer
@@ -170,8 +174,9 @@ class _Case:
         orders = {held.withdrawal: self._order(held) for held in replayed.held.values()}
         for received in replayed.received:
             self._destination(received.withdrawal, received.payer, received.units, received.asset)
-        self._payments(replayed.held, orders)
-        return Examination(replayed, tuple(self.findings), tuple(self.unknowns))
+        self.paid.run(replayed.held, orders)
+        findings, unknowns = (*self.findings, *self.paid.findings), (*self.unknowns, *self.paid.unknowns)
+        return Examination(replayed, findings, unknowns)
 
     def _find(self, kind: FindingKind, subject: object, detail: str) -> None:
         self.findings.append(Finding(kind, self.customer, str(subject), detail))
@@ -325,55 +330,4 @@ class _Case:
                 withdrawal,
                 f"it was settled to {self.customer}, to whom no signer gave {order.destination}",
             )
-        return None
-
-    def _payments(self, held: Mapping[UUID, Held], orders: Mapping[UUID, Order | None]) -> None:
-        """What signers have signed was debited, and what was debited was signed."""
-        signed: dict[UUID, list[tuple[str, str, str, int, str]]] = defaultdict(list)
-        for intent, chain, content, asset, units, outcome in self.state.rows(
-            f"SELECT DISTINCT p.intent, p.chain, p.content, p.asset, p.units, {_OUTCOME}"
-            " FROM payments p LEFT JOIN resolutions r ON r.chain = p.chain AND r.content = p.content"
-            " WHERE p.customer = ?",
-            self.customer,
-        ):
-            signed[UUID(intent)].append((chain, content, asset, int(units), outcome))
-        for withdrawal, versions in signed.items():
-            self._debited(withdrawal, versions, held.get(withdrawal))
-        for withdrawal, each in held.items():
-            if each.state == "posted" and each.payee is None and withdrawal not in signed:
-                self._find(
-                    "payment-not-signed",
-                    withdrawal,
-                    f"{each.paid} {each.asset} were taken for a payment that no signer's log tells of",
-                )
-
-    def _debited(
-        self, withdrawal: UUID, versions: Iterable[tuple[str, str, str, int, str]], held: Held | None
-    ) -> None:
-        alive = [each for each in versions if each[4] != "dead"]
-        if not alive:
-            if held is not None and held.state == "posted" and held.payee is None:
-                self._find(
-                    "payment-not-signed", withdrawal, f"{held.paid} were taken, and all its versions are dead"
-                )
-            return None
-        chain, content, asset, units, _ = alive[0]
-        where = f"{units} {asset} in {content} on {chain}"
-        if held is None:
-            return self._find(
-                "payment-not-debited", withdrawal, f"signed: {where}; the ledger has no hold for it"
-            )
-        if (held.asset, held.units >= units) != (asset, True):
-            return self._find(
-                "payment-not-debited", withdrawal, f"signed: {where}; held: {held.units} {held.asset}"
-            )
-        if held.state == "posted" and held.payee is not None:
-            return self._find("payment-not-debited", withdrawal, f"signed: {where}; settled to {held.payee}")
-        if held.state == "voided":
-            if any(each[4] == "confirmed" for each in alive):
-                return self._find(
-                    "payment-not-debited", withdrawal, f"paid: {where}; its hold was given back"
-                )
-            told = f"signed: {where}; its hold was given back, and it is not dead yet"
-            self.unknowns.append(Unknown("open-transaction", str(withdrawal), told))
         return None

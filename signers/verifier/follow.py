@@ -18,7 +18,7 @@ from chains.eth.network import NativeMode
 from chains.ports import Consumption, Header
 from chains.types import BlockRef
 from policies.canonical import decoder_for
-from signers.verifier.chains import OwnChain
+from signers.verifier.chains import OwnChain, Spending
 from signers.verifier.state import State
 
 AT_ONCE_BLOCKS: Final = 50
@@ -187,7 +187,7 @@ class Follower:
             )
         above = -1 if fork is None else fork[0]
         with self._state.change():
-            for table in ("blocks", "uses", "proofs"):
+            for table in ("blocks", "uses", "proofs", "spendings"):
                 self._state.write(f"DELETE FROM {table} WHERE chain = ? AND height > ?", self.name, above)
             self._state.write(
                 "UPDATE watched SET sought = ? WHERE chain = ? AND sought > ?", above, self.name, above
@@ -299,9 +299,7 @@ class Follower:
             NodeUnavailable: the node cannot tell now, or has not come that far.
         """
         with self._lock:
-            known = self.position()
-            if known is None or block.height > known.block.height:
-                raise NodeUnavailable(f"the own node of {self.name} has not come to block {block.height}")
+            self._reached(block)
             kept = self._state.row(
                 "SELECT arrival FROM proofs WHERE chain = ? AND resource = ? AND script = ? AND hash = ?",
                 self.name,
@@ -311,8 +309,7 @@ class Follower:
             )
             if kept is not None:
                 return decoder_for(Arrival).decode(kept[0])
-            best = self.chain.header_at(block.height)
-            if best is None or best.ref != block:
+            if not self._is_best(block):
                 return f"block {block} is not in the best chain"
             found = self._read(resource, block, script)
             if isinstance(found, Arrival):
@@ -326,6 +323,43 @@ class Follower:
                     msgspec.json.encode(found),
                 )
             return found
+
+    def spending(self, txid: str, block: BlockRef) -> Spending | str:
+        """What a transaction in a block of the best chain moved; or why there is none. Raises like `receipt`."""
+        with self._lock:
+            self._reached(block)
+            kept = self._state.row(
+                "SELECT moved FROM spendings WHERE chain = ? AND txid = ? AND hash = ?",
+                self.name,
+                txid,
+                block.hash,
+            )
+            if kept is not None:
+                return decoder_for(Spending).decode(kept[0])
+            if not self._is_best(block):
+                return f"block {block} is not in the best chain"
+            found = self.chain.spending(txid, block)
+            if found is None:
+                return f"block {block} has no such transaction"
+            raw = msgspec.json.encode(found)
+            self._state.write(
+                "INSERT OR REPLACE INTO spendings VALUES (?, ?, ?, ?, ?)",
+                self.name,
+                txid,
+                block.height,
+                block.hash,
+                raw,
+            )
+            return found
+
+    def _reached(self, block: BlockRef) -> None:
+        known = self.position()
+        if known is None or block.height > known.block.height:
+            raise NodeUnavailable(f"the own node of {self.name} has not come to block {block.height}")
+
+    def _is_best(self, block: BlockRef) -> bool:
+        best = self.chain.header_at(block.height)
+        return best is not None and best.ref == block
 
     def _read(self, resource: str, block: BlockRef, script: bytes) -> Arrival | str:
         mode, modes = self._mode_of(resource), self.chain.modes()
@@ -364,4 +398,5 @@ def _header(chain: OwnChain, height: int) -> Header:
     return header
 
 
-decoder_for(Arrival)
+for _kind in (Arrival, Spending):
+    decoder_for(_kind)

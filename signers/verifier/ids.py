@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 
 _NAMESPACE: Final = UUID("6d1f2c1e-8a3b-5c57-9b0e-7d4d0f5a9e21")
 _REFERENCE: Final = re.compile(
-    r"(deposit|withdrawal):([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+    r"(deposit|withdrawal|refill|rotation):([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 )
 
 
@@ -21,6 +21,6 @@ def deposit_id(chain: str, resource: str) -> UUID:
 
 
 def referred(reference: str, what: str) -> UUID | None:
-    """The id in `deposit:ID` or `withdrawal:ID`, in its one form; None if the reference is of something else."""
+    """The id in `deposit:ID`, `withdrawal:ID` and the like, in its one form; None if it is of something else."""
     match = _REFERENCE.fullmatch(reference)
     return UUID(match[2]) if match is not None and match[1] == what else None

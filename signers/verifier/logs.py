@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from chains.errors import InvalidValue, PermanentError, StrongroomError
-from policies.bundle import BitcoinVault, Bundle, EvmVault
+from policies.bundle import BitcoinVault, Bundle, EvmVault, Vault
 from policies.canonical import Hex32, Name, decoder_for
 from policies.intent import Kind
 from signers.journal.logchain import FIRST_HEAD, LogBroken, Place, follow
@@ -18,6 +19,11 @@ from signers.verifier.model import Finding
 from signers.verifier.state import State
 
 ROLLED_BACK: Final = "rolled-back"
+
+
+def wall_clock() -> int:
+    """UNIX seconds."""
+    return int(time.time())
 
 
 class TransactionBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,10 +45,14 @@ class LogKeeper:
     Args:
         state: where they are kept.
         keys: by signer, the key that signs its log, for those whose key-sets have none in the bundle.
+        now: tells the time, UNIX seconds.
     """
 
-    def __init__(self, state: State, keys: Mapping[str, str] | None = None) -> None:
-        self._state, self._keys = state, keys or {}
+    def __init__(
+        self, state: State, keys: Mapping[str, str] | None = None, now: Callable[[], int] = wall_clock
+    ) -> None:
+        self._state, self._keys, self._now = state, keys or {}, now
+        self._read_at: dict[str, int] = {}
         self._locks: dict[str, threading.Lock] = {}
 
     def read(self, signer: str, witness: Witness, bundle: Bundle) -> None:
@@ -60,8 +70,18 @@ class LogKeeper:
         """
         # Two that read at once would both write what comes next.
         with self._locks.setdefault(signer, threading.Lock()):
-            while self._read_page(signer, witness, bundle):
-                pass
+            began = self._now()
+            try:
+                while self._read_page(signer, witness, bundle):
+                    pass
+            except BaseException:
+                self._read_at.pop(signer, None)
+                raise
+            self._read_at[signer] = began
+
+    def read_at(self, signer: str) -> int | None:
+        """When the last reading of a signer's log began, if it came to the log's end; else None."""
+        return self._read_at.get(signer)
 
     def _read_page(self, signer: str, witness: Witness, bundle: Bundle) -> bool:
         """One page; whether there may be more."""
@@ -127,7 +147,7 @@ class LogKeeper:
                 "INSERT INTO logs VALUES (?, ?, ?, ?, ?, ?)",
                 [(signer, e.number, e.at, e.what, bytes(e.body), e.head) for e in page.entries],
             )
-            self._state.write_many("INSERT INTO payments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", payments)
+            self._state.write_many("INSERT INTO payments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", payments)
             self._state.write(
                 "INSERT OR REPLACE INTO places VALUES (?, ?, ?, ?, '')",
                 signer,
@@ -184,6 +204,40 @@ def untold(
     return {name: str(error) for name, error in silent.items() if name not in away - too_many}
 
 
+class MemberLogs:
+    """What is known of vaults' members by their own logs.
+
+    Args:
+        state: what the logs tell.
+        keeper: knows when they were read.
+        member_of: see `untold`.
+    """
+
+    def __init__(self, state: State, keeper: LogKeeper, member_of: Mapping[str, Collection[str]]) -> None:
+        self._state, self._keeper, self._member_of = state, keeper, member_of
+
+    def would_tell(self, vault: Vault) -> bool:
+        """Whether whatever has enough signatures of this vault is in a log that was just read."""
+        heard = [name for name in self._signers(vault) if self._keeper.read_at(name) is not None]
+        return _members(vault) - len(heard) < vault.threshold
+
+    def too_few(self, vault: Vault, chain: str, content: str, since: int) -> bool:
+        """Whether fewer members than it takes have signed a transaction. Those without a log count as if they had, and
+        so do those whose log was not read since a time, UNIX seconds, after which none of them signs it."""
+        rows = self._state.rows(
+            "SELECT DISTINCT signer FROM payments WHERE chain = ? AND content = ?", chain, content
+        )
+        innocent = {name for name in self._signers(vault) if (self._keeper.read_at(name) or 0) > since}
+        return _members(vault) - len(innocent - {row[0] for row in rows}) < vault.threshold
+
+    def _signers(self, vault: Vault) -> list[str]:
+        return [name for name, vaults in self._member_of.items() if vault.id in vaults]
+
+
+def _members(vault: Vault) -> int:
+    return len(vault.cosigners if isinstance(vault, BitcoinVault) else vault.owners)
+
+
 def _payments(signer: str, entry: LogEntry) -> list[tuple[Any, ...]]:
     if entry.what != "transaction":
         return []
@@ -197,6 +251,7 @@ def _payments(signer: str, entry: LogEntry) -> list[tuple[Any, ...]]:
             entry.number,
             body.chain,
             body.content,
+            body.keyset,
             payment.intent,
             payment.asset,
             payment.units,

@@ -36,6 +36,9 @@ FindingKind = Literal[
     "internal-payment-misdirected",
     "payment-not-debited",
     "payment-not-signed",
+    "payment-not-on-chain",
+    "payment-repeated",
+    "move-unproven",
     "overdrawn",
     "rolled-back",
     "unreadable",
@@ -167,6 +170,49 @@ class Withdrawal:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """Where a transaction of ours is said to be: a row of `transactions` with its versions."""
+
+    wallet: str
+    txid: str | None
+    """Of the version that is said to be in a block; null: none."""
+    height: int | None
+    block: str | None
+    resources: tuple[str, ...]
+    """What its versions use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refill:
+    """A row of `refills`."""
+
+    id: UUID
+    chain: str
+    asset: str
+    source: str
+    target: str
+    destination: str
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A transfer with lines in the chain's money of more than one wallet of the house."""
+
+    transfer: Transfer
+    legs: tuple[tuple[str, str, str, int], ...]
+    """Kind of the account, asset, wallet and amount of each line."""
+
+    @property
+    def plain(self) -> tuple[str, str, str, int] | None:
+        """Asset, source, target and what went from one to the other; None if it is more or less than that."""
+        if len(self.legs) != 2 or {leg[0] for leg in self.legs} != {"chain_assets"}:
+            return None
+        (_, asset, target, got), (_, other, source, gave) = sorted(self.legs, key=lambda leg: leg[3])
+        return (asset, source, target, gave) if (asset, -got) == (other, gave) and gave > 0 else None
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """Everything in the ledger that touches one customer's accounts, of one snapshot.
 
@@ -228,6 +274,8 @@ class Held:
     """While posted: what left for the destination."""
     fee: int = 0
     """While posted: what the house earned."""
+    wallet: str = ""
+    """While posted on the chain: out of which wallet, as the ledger says."""
     payee: str | None = None
     """While posted within the ledger: the customer who got it; None: it was paid on the chain."""
 

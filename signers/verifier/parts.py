@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Self
@@ -18,7 +17,9 @@ from signers.verifier.chains import OwnChain, open_chain
 from signers.verifier.config import VerifierConfig
 from signers.verifier.examine import Examiner
 from signers.verifier.follow import Follower
-from signers.verifier.logs import LogKeeper
+from signers.verifier.logs import LogKeeper, MemberLogs, wall_clock
+from signers.verifier.moves import Moves
+from signers.verifier.payouts import Payouts
 from signers.verifier.ports import AuditRequest, ChainStatus, Findings, VerifierStatus
 from signers.verifier.resolve import Resolver
 from signers.verifier.source import Ledger
@@ -26,11 +27,6 @@ from signers.verifier.state import STATE_FILE, State
 from signers.verifier.verdicts import Verdicts
 
 _log = logging.getLogger("strongroom.verifier")
-
-
-def wall_clock() -> int:
-    """UNIX seconds."""
-    return int(time.time())
 
 
 class Verifier:
@@ -65,10 +61,13 @@ class Verifier:
         self.name, self._state, self.bundles = name, state, bundles
         self.signers = dict(signers)
         self.followers = {chain.name: Follower(state, chain, lowest) for chain, lowest in chains.items()}
-        self.logs = LogKeeper(state, log_keys)
+        self.logs = LogKeeper(state, log_keys, now)
         self.resolver = Resolver(name, key, state, self.followers, self.logs, bundles.present)
-        self.examiner = Examiner(state, bundles, self.followers)
-        self.auditor = Auditor(state, bundles, ledger, self.examiner, self.logs, signers, now)
+        self.payouts = Payouts(state, bundles, self.followers)
+        members = MemberLogs(state, self.logs, member_of or {})
+        self.examiner = Examiner(state, bundles, self.followers, self.payouts, members)
+        moves = Moves(state, bundles, self.payouts)
+        self.auditor = Auditor(state, bundles, ledger, self.examiner, moves, self.logs, signers, now)
         self.verdicts = Verdicts(
             name, key, state, bundles, ledger, self.examiner, self.logs, signers, now, member_of or {}
         )

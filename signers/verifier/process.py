@@ -26,7 +26,8 @@ from signers.process.hardening import harden_process
 from signers.process.rates import Gate
 from signers.process.server import Server
 from signers.verifier.config import VerifierConfig, read_config
-from signers.verifier.parts import Verifier, wall_clock
+from signers.verifier.logs import wall_clock
+from signers.verifier.parts import Verifier
 from signers.verifier.ports import AuditRequest
 from signers.wire import CallName
 

@@ -217,7 +217,7 @@ class _Replay:
                     for account, amount, kind in (leg.plain for leg in self.legs[posted.id])
                 ):
                     raise _Unexplained("hold-broken", f"{transfer.id} is not the mirror of {posted.id}")
-                posted, held = None, replace(held, state="pending", paid=0, fee=0, payee=None)
+                posted, held = None, replace(held, state="pending", paid=0, fee=0, payee=None, wallet="")
             elif held.state != "pending" or transfer.parent != first.id:
                 raise _Unexplained(
                     "hold-broken", f"{transfer.id} ({transfer.kind}) of a hold that is {held.state}"
@@ -370,7 +370,8 @@ def _posted(transfer: Transfer, legs: Sequence[Leg], held: Held, payer: str) -> 
         expected |= {("frozen", payer, -rest, "unfreeze"), ("available", payer, rest, "unfreeze")}
     if _plain(legs) != expected:
         raise _Unexplained("hold-broken", f"{transfer.id} is no settlement of a hold of {held.units}")
-    return replace(held, state="posted", paid=paid, fee=fee, payee=target[0].account.customer)
+    account = target[0].account
+    return replace(held, state="posted", paid=paid, fee=fee, payee=account.customer, wallet=account.wallet)
 
 
 def _is_own_move(legs: Sequence[Leg]) -> bool:

@@ -16,10 +16,13 @@ from signers.verifier.ids import referred
 from signers.verifier.model import (
     Account,
     AddressRow,
+    Claim,
     Deposit,
     History,
     Hold,
     Line,
+    Move,
+    Refill,
     Transfer,
     Withdrawal,
 )
@@ -208,6 +211,64 @@ class Snapshot:
             Withdrawal(id, customer, chain, asset, destination, units(amount), units(fee), order, signature)
             for id, customer, chain, asset, destination, amount, fee, order, signature in rows
         ]
+
+    # --------------------------------------------------------------------------------- transactions and wallets
+
+    def claims(self, withdrawals: Sequence[UUID]) -> dict[UUID, Claim]:
+        """By withdrawal, where the transaction that serves it is said to be."""
+        return self._claims(
+            "JOIN withdrawals o ON o.transaction_id = t.id WHERE o.id = ANY (%s)", withdrawals
+        )
+
+    def refill_claims(self, refills: Sequence[UUID]) -> dict[UUID, Claim]:
+        """By refill, where its transaction is said to be."""
+        return self._claims("JOIN refills o ON o.transaction_id = t.id WHERE o.id = ANY (%s)", refills)
+
+    def transactions(self, ids: Sequence[UUID]) -> dict[UUID, Claim]:
+        """By its own id, where a transaction is said to be."""
+        return self._claims("JOIN transactions o ON o.id = t.id WHERE o.id = ANY (%s)", ids)
+
+    def _claims(self, of: str, ids: Sequence[UUID]) -> dict[UUID, Claim]:
+        rows = self._rows(
+            "SELECT o.id, t.keyset, t.confirmed_txid, t.height, t.block_hash, ARRAY(SELECT DISTINCT unnest(resources)"
+            " FROM transaction_versions v WHERE v.transaction_id = t.id ORDER BY 1 LIMIT 10000) FROM transactions t "
+            + of,
+            list(ids),
+        )
+        return {row[0]: Claim(row[1], row[2], row[3], row[4], tuple(row[5])) for row in rows}
+
+    def place(self, wallet: str, script: bytes) -> tuple[int, int] | None:
+        """Branch and index at which a wallet is said to have a script; None if nowhere."""
+        rows = self._rows(
+            "SELECT branch, index FROM addresses WHERE keyset = %s AND script = %s", wallet, script
+        )
+        return (rows[0][0], rows[0][1]) if rows else None
+
+    def refills(self, ids: Sequence[UUID]) -> list[Refill]:
+        """These refills, and all that are said to be confirmed."""
+        rows = self._rows(
+            "SELECT id, chain, asset, source, target, destination, units FROM refills"
+            " WHERE state = 'confirmed' OR id = ANY (%s) ORDER BY id",
+            list(ids),
+        )
+        return [
+            Refill(id, chain, asset, source, target, destination, units(amount))
+            for id, chain, asset, source, target, destination, amount in rows
+        ]
+
+    def moves(self) -> list[Move]:
+        """Transfers with lines in the chain's money of more than one wallet, in the order of their lines."""
+        rows = self._rows(
+            "SELECT t.id, t.kind, t.parent_id, t.reference, a.kind, a.asset, a.wallet, l.amount FROM ledger_lines l"
+            " JOIN ledger_accounts a ON a.id = l.account_id JOIN ledger_transfers t ON t.id = l.transfer_id"
+            " WHERE l.transfer_id IN (SELECT m.transfer_id FROM ledger_lines m JOIN ledger_accounts b"
+            " ON b.id = m.account_id WHERE b.kind = 'chain_assets' GROUP BY m.transfer_id"
+            " HAVING count(DISTINCT b.wallet) > 1) ORDER BY l.id"
+        )
+        found: dict[Transfer, list[tuple[str, str, str, int]]] = {}
+        for row in rows:
+            found.setdefault(Transfer(*row[:4]), []).append((row[4], row[5], row[6], units(row[7])))
+        return [Move(transfer, tuple(legs)) for transfer, legs in found.items()]
 
     # ---------------------------------------------------------------------------------------------- everything
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 from signers.errors import BadConfiguration
 
 STATE_FILE: Final = "state.sqlite"
+FORMAT: Final = 2
+"""What the file's `user_version` says. Another format is not read: everything in it can be learnt again."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS roots (one INTEGER PRIMARY KEY CHECK (one = 1), root BLOB NOT NULL);
@@ -38,6 +40,16 @@ CREATE TABLE IF NOT EXISTS proofs (
     chain TEXT NOT NULL, resource TEXT NOT NULL, script BLOB NOT NULL, height INTEGER NOT NULL, hash TEXT NOT NULL,
     arrival BLOB NOT NULL, PRIMARY KEY (chain, resource));
 
+-- What transactions moved, of those that are said to have paid out of a vault; forgotten when their block is undone.
+CREATE TABLE IF NOT EXISTS spendings (
+    chain TEXT NOT NULL, txid TEXT NOT NULL, height INTEGER NOT NULL, hash TEXT NOT NULL, moved BLOB NOT NULL,
+    PRIMARY KEY (chain, txid));
+-- What an output or a Safe's nonce has paid: one thing each. owner: the reference of its bookings.
+CREATE TABLE IF NOT EXISTS paid (
+    chain TEXT NOT NULL, resource TEXT NOT NULL, owner TEXT NOT NULL, customer TEXT NOT NULL,
+    PRIMARY KEY (chain, resource));
+CREATE INDEX IF NOT EXISTS paid_customer ON paid (customer);
+
 CREATE TABLE IF NOT EXISTS places (
     signer TEXT PRIMARY KEY, journal TEXT NOT NULL, number INTEGER NOT NULL, head TEXT NOT NULL,
     broken TEXT NOT NULL DEFAULT '');
@@ -45,8 +57,8 @@ CREATE TABLE IF NOT EXISTS logs (
     signer TEXT NOT NULL, number INTEGER NOT NULL, at INTEGER NOT NULL, what TEXT NOT NULL, body BLOB NOT NULL,
     head TEXT NOT NULL, PRIMARY KEY (signer, number));
 CREATE TABLE IF NOT EXISTS payments (
-    signer TEXT NOT NULL, number INTEGER NOT NULL, chain TEXT NOT NULL, content TEXT NOT NULL, intent TEXT NOT NULL,
-    asset TEXT NOT NULL, units TEXT NOT NULL, destination TEXT NOT NULL, customer TEXT NOT NULL,
+    signer TEXT NOT NULL, number INTEGER NOT NULL, chain TEXT NOT NULL, content TEXT NOT NULL, keyset TEXT NOT NULL,
+    intent TEXT NOT NULL, asset TEXT NOT NULL, units TEXT NOT NULL, destination TEXT NOT NULL, customer TEXT NOT NULL,
     PRIMARY KEY (signer, number, intent));
 CREATE INDEX IF NOT EXISTS payments_customer ON payments (customer);
 CREATE INDEX IF NOT EXISTS payments_intent ON payments (intent);
@@ -84,7 +96,14 @@ class State:
             path.chmod(0o600)
             for pragma in ("journal_mode = WAL", "synchronous = FULL", "locking_mode = EXCLUSIVE"):
                 self._sql.execute(f"PRAGMA {pragma}")
-            self._sql.executescript(_SCHEMA)
+            [(found,)] = self._sql.execute("PRAGMA user_version").fetchall()
+            [(tables,)] = self._sql.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            if tables and found != FORMAT:
+                self._sql.close()
+                raise BadConfiguration(
+                    f"state {path} is of format {found}, this is {FORMAT}: move it away, and all is read anew"
+                )
+            self._sql.executescript(f"{_SCHEMA}\nPRAGMA user_version = {FORMAT};")
         except (OSError, sqlite3.Error) as error:
             raise BadConfiguration(f"state {path}: {error} (one verifier at a time uses it)") from None
 

@@ -15,12 +15,11 @@ from signers.verifier.bundles import SIGNING_SCOPE, Bundles
 from signers.verifier.examine import Examination, Examiner
 from signers.verifier.logs import LogKeeper, read_all, untold
 from signers.verifier.model import Replayed
+from signers.verifier.paid import CLOCKS_APART_SECONDS
 from signers.verifier.ports import VERDICT_SECONDS
 from signers.verifier.source import Ledger, LedgerUnavailable
 from signers.verifier.state import State
 
-CLOCKS_APART_SECONDS: Final = 600
-"""A signer whose clock is behind takes a verdict for so much longer."""
 _MOST_REASONS: Final = 50
 
 

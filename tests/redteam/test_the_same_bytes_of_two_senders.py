@@ -19,8 +19,9 @@ from signers.ports import OpenRequest, OpenTransaction, ResolveRequest
 from signers.verifier.bundles import Bundles
 from signers.verifier.examine import Examiner
 from signers.verifier.follow import Follower
-from signers.verifier.logs import LogKeeper
+from signers.verifier.logs import LogKeeper, MemberLogs
 from signers.verifier.model import History
+from signers.verifier.payouts import Payouts
 from signers.verifier.resolve import Resolver
 from signers.verifier.source import Snapshot
 from signers.verifier.state import State
@@ -118,7 +119,9 @@ def test_an_order_is_not_free_again_because_the_other_ones_payment_is_dead(twins
     bundles = Bundles(
         twins.state, old.directory / "pinned.json", old.directory / "bundle.json", lambda: old.time
     )
-    examined = Examiner(twins.state, bundles, {}).examine(cast(Snapshot, NoLedger()), "alice")
+    payouts, members = Payouts(twins.state, bundles, {}), MemberLogs(twins.state, twins.logs, {})
+    examiner = Examiner(twins.state, bundles, {}, payouts, members)
+    examined = examiner.examine(cast(Snapshot, NoLedger()), "alice")
     undebited = {UUID(each.subject) for each in examined.findings if each.kind == "payment-not-debited"}
     assert UUID(twins.orders[1].id) in undebited
 

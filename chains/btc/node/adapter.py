@@ -24,7 +24,7 @@ from chains.btc.node.transport import (
     Transport,
 )
 from chains.btc.script import hash256
-from chains.btc.tx import Outpoint, Transaction
+from chains.btc.tx import Outpoint, Transaction, TxOut
 from chains.errors import InvalidValue, NodeRefused, NodeUnavailable, Reorganised
 from chains.eth.network import NativeMode
 from chains.ports import BroadcastResult, BroadcastState, Header, Observation, Presence
@@ -275,6 +275,28 @@ class BitcoinNode:
         if Transaction.parse(raw).txid != txid:
             raise NodeUnavailable(f"node {self._chain}: another transaction instead of {txid}")
         return raw
+
+    def mined(self, txid: TxId, block_hash: str) -> tuple[Transaction, tuple[TxOut, ...]]:
+        """A transaction of a block, and the outputs that its inputs spend, in their order, by the node's undo data.
+
+        Raises:
+            NodeRefused: it is not in this block, or spends nothing as it is a coinbase.
+            NodeUnavailable: the node has no undo data of the block (is it pruned?), or contradicts itself.
+        """
+        answer = self._transport.call("getrawtransaction", txid.hex, 2, block_hash)
+        try:
+            tx = Transaction.parse(bytes.fromhex(answer["hex"]))
+            if any("coinbase" in each for each in answer["vin"]):
+                raise NodeRefused(INVALID_ADDRESS_OR_KEY, f"{txid} is a coinbase")
+            before = [each["prevout"] for each in answer["vin"]]
+            spent = tuple(
+                TxOut(_sats(each["value"]), bytes.fromhex(each["scriptPubKey"]["hex"])) for each in before
+            )
+        except (LookupError, ValueError) as error:
+            raise NodeUnavailable(f"node {self._chain}: what {txid} spends is not told: {error!r}") from error
+        if tx.txid != txid or len(spent) != len(tx.inputs):
+            raise NodeUnavailable(f"node {self._chain}: another transaction instead of {txid}")
+        return tx, spent
 
     # What follows concerns fees and the UTXO set.
 

@@ -16,6 +16,7 @@ from chains.errors import NodeUnavailable, Reorganised
 from chains.eth.network import NativeMode
 from chains.ports import Consumption, Header, Receipt
 from chains.types import BlockRef, TxId
+from signers.verifier.chains import Spending
 from signers.verifier.follow import AT_ONCE_BLOCKS, KEPT_BLOCKS, Arrival, Follower
 from signers.verifier.state import State
 
@@ -36,6 +37,8 @@ class Scripted:
     serial: int = 0
     reads: int = 0
     native: tuple[NativeMode, ...] = ()
+    moved: dict[str, Spending] = field(default_factory=dict)
+    """What transactions of any block have moved."""
     by_way: Mapping[NativeMode, Mapping[str, int]] = field(default_factory=dict)
     """Native receipts of every block, by the way of reading."""
 
@@ -91,6 +94,11 @@ class Scripted:
             Receipt(name, TxId(block.hash), script, units, "token" if ":log:" in name else None)
             for name, units in found.items()
         ]
+
+    def spending(self, txid: str, block: BlockRef) -> Spending | None:
+        self._block(block)
+        self.reads += 1
+        return self.moved.get(txid)
 
     def modes(self) -> tuple[NativeMode, ...]:
         return self.native
