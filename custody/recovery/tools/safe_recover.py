@@ -13,6 +13,7 @@ Sources: Safe.sol 1.4.1, EIP-712, EIP-1559, EIP-1014 (addresses of deposits).
 
 import argparse
 import json
+import re
 import sys
 import time
 import urllib.error
@@ -99,6 +100,13 @@ def keys_in(text: str) -> Iterator[Any]:
         stop("these words do not fit together: one is wrong or missing, or two changed places")
 
 
+def gas_payer() -> Any:
+    """A key of the person's own."""
+    return next(
+        keys_in(ask("Type the key (64 hex digits, or words) of an address of yours that pays the gas:"))
+    )
+
+
 # What a node says.
 
 
@@ -109,20 +117,33 @@ class Node:
         self.url = url
         found = int(self("eth_chainId"), 16)
         if found != chain_id:
-            stop("this node is of chain " + str(found) + ", the wallet of chain " + str(chain_id))
+            stop(f"this node is of chain {found}, the wallet of chain {chain_id}")
 
     def __call__(self, method: str, *params: Any) -> Any:
-        """Ask by JSON-RPC."""
+        """What it answers; stops if it refuses."""
+        found = self.ask(method, *params)
+        if "error" in found:
+            stop(f"the node refuses {method}: {found['error'].get('message')}")
+        return found["result"]
+
+    def ask(self, method: str, *params: Any) -> Json:
+        """Result or error, by JSON-RPC."""
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}).encode()
         asked = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(asked, timeout=60) as answer:
-                found = json.load(answer)
+                found: Json = json.load(answer)
+                return found
         except (OSError, ValueError) as error:
-            stop("the node at " + self.url + " does not answer: " + str(error))
-        if "error" in found:
-            stop("the node refuses " + method + ": " + str(found["error"].get("message")))
-        return found["result"]
+            stop(f"the node at {self.url} does not answer: {error}")
+
+    def moves(self, contract: str, holder: str, data: str) -> bool:
+        """Whether a token would let its holder pay: one may be paused, or have a black list."""
+        return "error" not in self.ask("eth_call", {"from": holder, "to": contract, "data": data}, "latest")
+
+    def has_owner(self, safe: Json, owner: str) -> bool:
+        """Whether the Safe on the chain has this owner."""
+        return bool(self.number(safe["address"], "0x2f54bf6e" + owner[2:].lower().rjust(64, "0")))
 
     def number(self, to: str, data: str) -> int:
         """A number that a contract tells."""
@@ -146,14 +167,7 @@ class Node:
         balance = self.holds(None, key.address)
         value = balance - gas * price if value < 0 else value
         if value < 0 or balance < value + gas * price:
-            stop(
-                key.address
-                + " has "
-                + str(balance)
-                + " wei: too little for gas of "
-                + str(gas * price)
-                + " wei"
-            )
+            stop(f"{key.address} has {balance} wei: too little for gas of {gas * price} wei")
         raw = key.sign_transaction(
             {
                 "type": 2,
@@ -184,11 +198,11 @@ class Node:
             receipt = self("eth_getTransactionReceipt", txid)
             if receipt is not None:
                 if int(receipt["status"], 16) != 1:
-                    stop(txid + " is in a block, but FAILED: nothing was paid by it")
-                say("  in block " + str(int(receipt["blockNumber"], 16)))
+                    stop(f"{txid} is in a block, but FAILED: nothing was paid by it")
+                say(f"  in block {int(receipt['blockNumber'], 16)}")
                 return
             time.sleep(1)
-        stop(txid + " is in no block yet: run the same command again later")
+        stop(f"{txid} is in no block yet: run the same command again later")
 
 
 # What is signed.
@@ -199,8 +213,13 @@ def told(kit: Json, chain: str, contract: Any, units: int) -> str:
     for each in kit["assets"]:
         if each["chain"] == chain and (each["contract"] or "").lower() == (contract or "").lower():
             whole, part = divmod(units, 10 ** each["decimals"])
-            return str(whole) + "." + str(part).rjust(each["decimals"], "0") + " " + str(each["asset"])
-    stop("a token " + str(contract) + " is not in kit.json: this is not paid")
+            return f"{whole}.{part:0{each['decimals']}d} {each['asset']}"
+    stop(f"the token {contract} is not in kit.json: it is not paid")
+
+
+def transfer(to: str, units: int) -> str:
+    """Calldata of a token's transfer."""
+    return "0x" + TRANSFER + word(int(to, 16)) + word(units)
 
 
 def meaning(kit: Json, safe: Json, tx: Json) -> tuple[str, str]:
@@ -271,9 +290,9 @@ def read(path: Any) -> Json:
     try:
         found = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        stop(str(path) + ": " + str(error))
+        stop(f"{path}: {error}")
     if not isinstance(found, dict):
-        stop(str(path) + " is no file of this program")
+        stop(f"{path} is no file of this program")
     return found
 
 
@@ -283,35 +302,38 @@ def wallet_of(kit: Json, name: str, kinds: tuple[str, ...]) -> Json:
     for each in known:
         if each["wallet"] == name:
             return each
-    stop(
-        "kit.json has no such wallet as "
-        + repr(name)
-        + ", but "
-        + ", ".join(each["wallet"] for each in known)
-    )
+    names = ", ".join(each["wallet"] for each in known)
+    stop(f"kit.json has no such wallet as {name!r}, but {names}")
 
 
 def destination(text: str) -> str:
     """An address, with its checksum where it has capitals."""
-    body = text[2:]
-    if (
-        not text.startswith("0x")
-        or len(body) != 40
-        or (body != body.lower() and not is_checksum_address(text))
-    ):
-        stop("the address " + text + " is written wrong: expected 0x and 40 digits, capitals as they were")
-    try:
-        return to_checksum_address(text)
-    except ValueError:
-        stop("the address " + text + " is written wrong: expected hex digits")
+    small = text.lower()
+    if re.fullmatch("0x[0-9a-f]{40}", small) is None or (text != small and not is_checksum_address(text)):
+        stop(f"the address {text} is written wrong: expected 0x and 40 digits, capitals as they were")
+    return to_checksum_address(small)
 
 
 def request_of(kit: Json, path: str) -> tuple[Json, list[Json]]:
     """The Safe of a request, as the kit knows it, and its transactions."""
     found = read(path)
     if found.get("type") != "safe-recovery-request":
-        stop(path + " is no request: make one with `build`")
+        stop(f"{path} is no request: make one with `build`")
     return wallet_of(kit, found["wallet"], ("safe",)), found["transactions"]
+
+
+def payments(kit: Json, node: Node, safe: Json, to: str) -> Iterator[Json]:
+    """All that a Safe holds, native money first: nothing else can hold that up."""
+    for each in sorted(kit["assets"], key=lambda asset: asset["contract"] is not None):
+        units = node.holds(each["contract"], safe["address"]) if each["chain"] == safe["chain"] else 0
+        if units == 0:
+            continue
+        if each["contract"] is None:
+            yield {"to": to, "value": str(units), "data": "0x"}
+        elif node.moves(each["contract"], safe["address"], transfer(to, units)):
+            yield {"to": to_checksum_address(each["contract"]), "value": "0", "data": transfer(to, units)}
+        else:
+            say(f"LEFT OUT: {each['asset']} does not let the Safe pay now; build again later for it")
 
 
 def build(kit: Json, given: Any) -> None:
@@ -320,57 +342,41 @@ def build(kit: Json, given: Any) -> None:
     node = Node(given.rpc, safe["chain_id"])
     threshold, nonce = node.number(safe["address"], "0xe75235b8"), node.number(safe["address"], "0xaffed0e0")
     if threshold != safe["threshold"]:
-        say(
-            "NOTE: on the chain "
-            + str(threshold)
-            + " owners must sign, the kit says "
-            + str(safe["threshold"])
-        )
+        say(f"NOTE: on the chain {threshold} owners must sign, the kit says {safe['threshold']}")
     for owner in safe["owners"]:
-        if not node.number(safe["address"], "0x2f54bf6e" + owner["address"][2:].lower().rjust(64, "0")):
-            say("NOTE: " + owner["id"] + " is no owner of the Safe any more")
-    transactions: list[Json] = []
-    # Tokens first: what fails among them must not hold up the native money.
-    for each in sorted(kit["assets"], key=lambda asset: asset["contract"] is None):
-        if each["chain"] != safe["chain"]:
-            continue
-        units = node.holds(each["contract"], safe["address"])
-        if units == 0:
-            continue
-        tx = {"to": to, "value": str(units), "data": "0x", "nonce": nonce + len(transactions)}
-        if each["contract"] is not None:
-            data = "0x" + TRANSFER + word(int(to, 16)) + word(units)
-            tx.update(to=to_checksum_address(each["contract"]), value="0", data=data)
-        transactions.append(tx)
-        say("nonce " + str(tx["nonce"]) + ": " + " to ".join(meaning(kit, safe, tx)))
+        if not node.has_owner(safe, owner["address"]):
+            say(f"NOTE: {owner['id']} is no owner of the Safe any more")
+    transactions = [{**tx, "nonce": nonce + at} for at, tx in enumerate(payments(kit, node, safe, to))]
     if not transactions:
-        stop("the Safe " + safe["address"] + " holds nothing of what kit.json lists")
+        stop(f"the Safe {safe['address']} holds nothing of what kit.json lists that could be paid")
+    for tx in transactions:
+        say(f"nonce {tx['nonce']}: {' to '.join(meaning(kit, safe, tx))}")
     request = {
         "type": "safe-recovery-request",
         "v": 1,
         "wallet": safe["wallet"],
-        "threshold": threshold,
         "transactions": transactions,
     }
     Path(given.out).write_text(json.dumps(request, indent=2) + "\n")
-    say("Written to " + given.out + ": " + str(threshold) + " owners sign it.")
+    say(f"Written to {given.out}: {threshold} owners sign it.")
 
 
 def sign(kit: Json, given: Any) -> None:
     """Sign a request as one owner."""
     safe, transactions = request_of(kit, given.request)
-    say("SAFE " + safe["wallet"] + ", " + safe["address"] + " on chain " + str(safe["chain_id"]) + " pays")
+    say(f"SAFE {safe['wallet']}, {safe['address']} on chain {safe['chain_id']} pays")
     for tx in transactions:
-        say("  " + " to ".join(meaning(kit, safe, tx)) + "   (nonce " + str(tx["nonce"]) + ")")
-        say("      hash " + hash_of(safe, tx))
+        say(f"  {' to '.join(meaning(kit, safe, tx))}   (nonce {tx['nonce']})")
+        say(f"      hash {hash_of(safe, tx)}")
     say("If this is not what you have agreed on, end here (Ctrl-C).")
     owners = {each["address"].lower(): each for each in safe["owners"]}
     text = ask("Type your backup (words in one line, or 64 hex digits), then Enter:")
     keys = [key for key in keys_in(text) if key.address.lower() in owners]
     if not keys:
+        names = ", ".join(each["id"] for each in safe["owners"])
         stop(
-            "this backup is of none of the owners: " + ", ".join(each["id"] for each in safe["owners"]) + ". "
-            "Is it of another wallet, or were shares of different backups joined?"
+            f"this backup is of none of the owners ({names}). Is it of another wallet, or were shares of "
+            "different backups joined?"
         )
     owner = owners[keys[0].address.lower()]
     signatures = [
@@ -379,7 +385,7 @@ def sign(kit: Json, given: Any) -> None:
     ]
     signed = {"type": "safe-recovery-signature", "v": 1, "owner": owner["address"], "signatures": signatures}
     Path(given.out).write_text(json.dumps(signed, indent=2) + "\n")
-    say("Signed by " + owner["id"] + " (" + owner["organisation"] + "). Carry back: " + given.out)
+    say(f"Signed by {owner['id']} ({owner['organisation']}). Carry back: {given.out}")
 
 
 def send(kit: Json, given: Any) -> None:
@@ -390,25 +396,17 @@ def send(kit: Json, given: Any) -> None:
     signed = {tx["nonce"]: signatures_for(node, safe, tx, given.signed) for tx in transactions}
     fewest = min(len(each) for each in signed.values())
     if fewest < threshold:
-        stop(
-            X
-        )
-    payer = next(
-        keys_in(
-            ask(
-                "Type the key (64 hex digits, or words) of an address of yours that pays the gas, then Enter:"
-            )
-        )
-    )
+        stop(f"{fewest} of {threshold} owners have signed: {threshold - fewest} more are needed")
+    payer = gas_payer()
     for tx in transactions:
         paid, to = meaning(kit, safe, tx)
         nonce = node.number(safe["address"], "0xaffed0e0")
         if nonce > tx["nonce"]:
-            say(paid + " to " + to + ": was carried out before (nonce " + str(tx["nonce"]) + " is used)")
+            say(f"{paid} to {to}: was carried out before (nonce {tx['nonce']} is used)")
             continue
         if nonce < tx["nonce"]:
-            stop("the Safe waits for nonce " + str(nonce) + " first: build a new request")
-        say(paid + " to " + to)
+            stop(f"the Safe waits for nonce {nonce} first: build a new request")
+        say(f"{paid} to {to}")
         ordered = [signed[tx["nonce"]][owner] for owner in sorted(signed[tx["nonce"]])][:threshold]
         node.send(payer, safe["address"], 0, execution(tx, ordered))
     say("Done.")
@@ -421,19 +419,17 @@ def signatures_for(node: Node, safe: Json, tx: Json, paths: list[str]) -> dict[s
     for path in paths:
         file = read(path)
         if file.get("type") != "safe-recovery-signature":
-            stop(path + " is no signed file: make one with `sign`")
+            stop(f"{path} is no signed file: make one with `sign`")
         given = [each["signature"] for each in file["signatures"] if each["hash"] == digest]
         if not given:
-            say("LEFT OUT: " + path + " is a signature of another request")
+            say(f"LEFT OUT: {path} is a signature of another request")
             continue
         try:
             owner = Account.recover_message(typed(safe, tx), signature=bytes.fromhex(given[0])).lower()
         except Exception:  # noqa: BLE001 - whatever the library says of it
             owner = ""
-        if owner != file["owner"].lower() or not node.number(
-            safe["address"], "0x2f54bf6e" + owner[2:].rjust(64, "0")
-        ):
-            say("LEFT OUT: the signature in " + path + " is of no owner of the Safe")
+        if owner != file["owner"].lower() or not node.has_owner(safe, owner):
+            say(f"LEFT OUT: the signature in {path} is of no owner of the Safe")
             continue
         found[owner] = given[0]
     return found
@@ -446,17 +442,19 @@ def pay(kit: Json, given: Any) -> None:
     text = ask("Type the key (64 hex digits), then Enter:")
     found = [key for key in keys_in(text) if key.address.lower() == wallet["address"].lower()]
     if not found:
-        stop("this is not the key of " + wallet["wallet"] + ", whose address is " + wallet["address"])
+        stop(f"this is not the key of {wallet['wallet']}, whose address is {wallet['address']}")
     for each in sorted(kit["assets"], key=lambda asset: asset["contract"] is None):
         units = node.holds(each["contract"], wallet["address"]) if each["chain"] == wallet["chain"] else 0
         if units == 0:
             continue
         if each["contract"] is None:
-            say("all native money to " + to)
+            say(f"all native money to {to}")
             node.send(found[0], to, -1, "0x")
+        elif node.moves(each["contract"], wallet["address"], transfer(to, units)):
+            say(f"{told(kit, wallet['chain'], each['contract'], units)} to {to}")
+            node.send(found[0], each["contract"], 0, transfer(to, units))
         else:
-            say(told(kit, wallet["chain"], each["contract"], units) + " to " + to)
-            node.send(found[0], each["contract"], 0, "0x" + TRANSFER + word(int(to, 16)) + word(units))
+            say(f"LEFT OUT: {each['asset']} does not let this key pay now; try again later")
     say("Done.")
 
 
@@ -475,33 +473,25 @@ def flush(kit: Json, given: Any) -> None:
             units = node.holds(contract, address)
             if not units:
                 continue
-            say(address + " (number " + str(index) + "): " + told(kit, wallet["chain"], contract, units))
+            say(f"{address} (number {index}): {told(kit, wallet['chain'], contract, units)}")
             full += [index] if index not in full else []
             tokens += [contract] if contract and contract not in tokens else []
     if not full:
-        say("The first " + str(given.count) + " deposit addresses hold nothing.")
+        say(f"The first {given.count} deposit addresses hold nothing.")
         return
-    payer = next(
-        keys_in(
-            ask(
-                "Type the key (64 hex digits, or words) of an address of yours that pays the gas, then Enter:"
-            )
-        )
-    )
+    payer = gas_payer()
     for at in range(0, len(full), AT_ONCE):
         salts = full[at : at + AT_ONCE]
         head = [64, 64 + 32 * (1 + len(salts)), len(salts), *salts, len(tokens)]
         data = "0x" + FLUSH + "".join(map(word, [*head, *(int(each, 16) for each in tokens)]))
         node.send(payer, wallet["factory"], 0, data)
     treasury = word(node.number(wallet["factory"], "0x61d027b3"))
-    say("Done: all went to the treasury " + to_checksum_address("0x" + treasury[24:]))
+    say(f"Done: all went to the treasury {to_checksum_address('0x' + treasury[24:])}")
 
 
 def main() -> None:
     """Read the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     verbs = parser.add_subparsers(dest="verb", required=True)
     options: dict[str, tuple[Callable[[Json, Any], None], list[str]]] = {
         "build": (build, ["wallet", "--rpc", "--to", "--out"]),
