@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import enum
-import fcntl
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -24,7 +22,7 @@ from custody.console.clock import VARIABLE as CLOCK_VARIABLE
 from ops.devnet.anvil import Anvil
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.errors import DevnetError
-from ops.devnet.external import VARIABLE, ExternalPostgres, postgres_for
+from ops.devnet.external import ExternalPostgres, postgres_for
 from ops.devnet.files import kept_password
 from ops.devnet.postgres import Durability
 from ops.devnet.process import ManagedProcess, free_port, release_port, wait_until
@@ -35,7 +33,13 @@ from ops.stack.clock import answers, confirm_clock
 from ops.stack.keys import private_directory
 from ops.stack.members import MEMBERS, members_of
 from ops.stack.networks import TRIAL_NETWORKS, TrialNetwork
-from ops.stack.places import refuse_anothers_records, short_directory
+from ops.stack.places import (
+    claim,
+    refuse_anothers_records,
+    refuse_other_database,
+    short_directory,
+    try_port,
+)
 from policies.bundle import Bundle
 from policies.democlock import DemoClock
 from signers.client import SignerClient, UnixAddress
@@ -132,10 +136,10 @@ class Stack:
         Raises:
             DevnetError: a part did not start; carries the end of its log. Or another stack has the directory or port.
         """
-        self._claim()
+        self._lock = claim(self.directory)
         try:
             if not self._own_port:
-                self._try_port()
+                try_port(self.api_port)
             self._start()
         except BaseException:
             self._release()
@@ -143,7 +147,7 @@ class Stack:
 
     def _start(self) -> None:
         started = time.monotonic()
-        self._refuse_other_database()
+        refuse_other_database(self.directory, type(self.postgres).__name__)
         quorum = trust.quorum_of(self.directory)
         places = trust.KeyPlaces(self.directory, self.token, self.members)
         root = quorum.trust_root(minimum_version=1)
@@ -392,46 +396,10 @@ class Stack:
             set_role_password(dsn, role, password)
         return passwords
 
-    def _claim(self) -> None:
-        """Takes the directory for this stack alone."""
-        lock = (self.directory / "lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise DevnetError(
-                f"Strongroom runs in {self.directory} already: name another directory"
-            ) from None
-        self._lock = lock
-
-    def _try_port(self) -> None:
-        """Looks whether the API's port can be had: a second stack would find the first one's API there, and call
-        itself ready."""
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", self.api_port))
-            except OSError as error:
-                raise DevnetError(
-                    f"the API cannot have port {self.api_port} of 127.0.0.1 ({error.strerror}): "
-                    "name another with --port; 0 takes a free one"
-                ) from None
-
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-    def _refuse_other_database(self) -> None:
-        """Keys, journal and records belong together: a directory stays with the kind of database it began with."""
-        note, kind = self.directory / "database", type(self.postgres).__name__
-        if not note.exists():
-            note.write_text(kind)
-        elif note.read_text() != kind:
-            raise DevnetError(
-                f"{self.directory} began with another database than {VARIABLE} says now: set or unset it as it was, "
-                "or name a new directory"
-            )
 
     def _environment(self, name: str, files: dict[str, Path]) -> dict[str, str]:
         """What a process inherits: little, so that nothing of this shell decides what it does."""
