@@ -58,7 +58,9 @@ ACTIONS: Final = {
         Action("propose-refill", (TREASURY,), Effect.CHANGES, "propose that money moves between tiers"),
         Action("decline-refill", (TREASURY,), Effect.CHANGES, "call off what should move between tiers"),
         Action("bump", (TREASURY,), Effect.CHANGES, "ask for a replacement with a higher fee"),
-        Action("cold-export", (TREASURY,), Effect.CHANGES, "hand a signing request to holders of a vault's keys"),
+        Action(
+            "cold-export", (TREASURY,), Effect.CHANGES, "hand a signing request to holders of a vault's keys"
+        ),
         Action("cold-import", (TREASURY,), Effect.CHANGES, "bring holders' signatures"),
         Action("cold-unsigned", (TREASURY,), Effect.CHANGES, "say that a holder has not signed a request"),
         Action("cold-abandon", (TREASURY,), Effect.CHANGES, "ask nobody any more to sign a request"),

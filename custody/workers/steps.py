@@ -158,7 +158,9 @@ def _track(services: Services) -> int:
 
 def _bump(services: Services) -> int:
     def one_site(site: Site) -> int:
-        made = bump_requested(services.database, site) + bump_stuck(services.database, site)
+        made = bump_requested(services.database, site)
+        if not site.is_vault or services.members(site.wallet.id):  # nobody bothers people offline by himself
+            made += bump_stuck(services.database, site)
         price = steps_of(site).price(site)
         with services.database.transaction() as tx:
             observe(tx, site.chain, price)

@@ -224,6 +224,7 @@ def _serve(dsn: str, port: int, directory: Path) -> None:
         bundle=lambda: bundle,
         root=root,
         signer=no_signer,
+        members=lambda vault: {},
         audience=_AUDIENCE,
         requests_per_second=1_000_000,
     )
