@@ -15,7 +15,7 @@ from custody.deposits.model import AddressRow, Purpose
 from custody.errors import UnknownCustomer
 from custody.storage.db import Database, Tx
 from custody.storage.events import emit
-from policies.bundle import Bundle, EvmKeyset, EvmVault, GasPayer
+from policies.bundle import BitcoinVault, Bundle, EvmKeyset, EvmVault, GasPayer
 from signers.ports import AttestRequest, SignedAttestation, Signer
 
 EvmWallet = EvmKeyset | EvmVault | GasPayer
@@ -35,11 +35,13 @@ def nonces_of(wallet: EvmWallet) -> str:
 
 
 def ensure_house(tx: Tx, bundle: Bundle, chain: str) -> None:
-    """Store the addresses of the keys and Safes themselves, which pay and hold what was swept. Again changes nothing.
+    """Store the addresses of the keys and Safes themselves, which pay and hold what was swept, and the first address of
+    each Bitcoin vault's branch for the house, which takes what it begins with. Again changes nothing.
 
     What arrives there is nobody's: it goes to suspense, and is how operators bring the money for gas.
     """
-    for wallet in evm_wallets(bundle, chain):
+    vaults = [each for each in bundle.vaults if isinstance(each, BitcoinVault) and each.chain == chain]
+    for wallet in (*evm_wallets(bundle, chain), *vaults):
         address, script = derive(bundle, wallet.id, HOUSE, 0)
         native = bundle.network(chain).native_asset
         repository.ensure_house_address(

@@ -13,21 +13,19 @@ from typing import Final
 import msgspec
 
 from chains.btc.address import parse_address
-from chains.btc.hd import AccountKey, agreed_address
 from chains.btc.network import NETWORKS
 from chains.errors import InvalidValue, PermanentError
 from chains.eth.address import raw_address
 from chains.eth.forwarder import agreed_forwarder
 from custody.deposits.model import AddressRow, Purpose
+from custody.deposits.outputs import outputs_of
 from policies.bundle import (
-    BitcoinKeyset,
     BitcoinNetwork,
     Bundle,
     EvmKeyset,
     EvmVault,
     GasPayer,
     KeysetEntry,
-    ScriptType,
 )
 from policies.canonical import BadSignature, verify_ed25519
 from signers.ports import SignedAttestation
@@ -64,11 +62,9 @@ def derive(bundle: Bundle, wallet: str, branch: int, index: int) -> tuple[str, b
         return _evm_address(entry, branch, index)
     if isinstance(entry, EvmVault | GasPayer):
         return _own_address(entry, branch, index)
-    network = bundle.network(entry.chain)
-    if not isinstance(entry, BitcoinKeyset) or not isinstance(network, BitcoinNetwork):
-        raise InvalidValue(f"{wallet} is of another family than {entry.chain}, or derives no addresses")
-    account = _account(entry.account, network.network, entry.script)
-    text = agreed_address(account, branch, index)
+    outputs, network = outputs_of(bundle, entry), bundle.network(entry.chain)
+    assert isinstance(network, BitcoinNetwork)  # outputs_of has said so
+    text = outputs.agreed_address(branch, index)
     return text, parse_address(text, NETWORKS[network.network], entry.chain).script
 
 
@@ -217,8 +213,3 @@ def _own_address(entry: EvmVault | GasPayer, branch: int, index: int) -> tuple[s
     if (branch, index) != (HOUSE, 0):
         raise InvalidValue(f"{entry.id} has no path {branch}/{index}: it has one address, 1/0")
     return entry.address, raw_address(entry.address)
-
-
-@lru_cache(maxsize=64)
-def _account(text: str, network: str, script: ScriptType) -> AccountKey:
-    return AccountKey.parse(text, NETWORKS[network], script)
