@@ -34,6 +34,7 @@ def left_over(directory: str) -> list[str]:
     return found
 
 
+@pytest.mark.timeout(1_000)
 def test_the_tour_holds_and_leaves_nothing_behind(tmp_path: Path) -> None:
     record_file = tmp_path / "tour.json"
     done = subprocess.run(
@@ -41,7 +42,7 @@ def test_the_tour_holds_and_leaves_nothing_behind(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=900,
     )
     record = json.loads(record_file.read_text())
     assert [step["name"] for step in record["steps"] if not step["ok"]] == [], done.stdout + done.stderr
