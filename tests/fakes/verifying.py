@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from chains.eth.network import EthNetwork
 from chains.eth.node import EvmNode
 from policies.intent import Intent, SignedOrder, SignedVerdict
 from signers.ports import Refused, VerdictRequest, Witness
+from signers.service import SignerService
 from signers.trust.witness import JournalWitness
 from signers.verifier.audit import Audit
 from signers.verifier.bundles import Bundles
@@ -41,19 +42,37 @@ class Verifying:
         directory: of its files.
         chain: its own node.
         witness: the signer, if it is not the till's own.
+        members: signers of vaults' members, in the test's process.
     """
 
     def __init__(
-        self, till: Till | EvmTill, directory: Path, chain: OwnChain, witness: Witness | None = None
+        self,
+        till: Till | EvmTill,
+        directory: Path,
+        chain: OwnChain,
+        witness: Witness | None = None,
+        members: Mapping[str, SignerService] | None = None,
     ) -> None:
         self.till, self.directory, self.chain = till, directory, chain
         self.witness: Witness = witness or JournalWitness(
             till._wallets(), till.trust, till.journal, till.clock
         )
+        self.signers: dict[str, Witness] = {"hot": self.witness}
+        self.log_keys: dict[str, str] = {}
+        self.member_of: dict[str, tuple[str, ...]] = {}
+        for name, member in (members or {}).items():
+            self._add(name, member)
         self.clock: Callable[[], int] = lambda: int(time.time())
         directory.mkdir(exist_ok=True)
         (directory / "root.json").write_bytes(msgspec.json.encode(till.house.root))
         self.open()
+
+    def _add(self, name: str, member: SignerService) -> None:
+        wallets = member._wallets
+        [(vault, wallet)] = wallets.items()
+        self.signers[name] = JournalWitness(wallets, member._trust, member._journal, member._clock)
+        self.log_keys[name] = wallet.keys.record.attestation_key
+        self.member_of[name] = (vault,)
 
     def open(self) -> None:
         self.state = State(self.directory / "state.sqlite")
@@ -67,8 +86,10 @@ class Verifying:
             bundles,
             Ledger(as_role(self.till.dsn, "strongroom_read")),
             {self.chain: 0},
-            {"hot": self.witness},
+            self.signers | {"hot": self.witness},
             lambda: self.clock(),
+            self.log_keys,
+            self.member_of,
         )
 
     def restart(self) -> None:
@@ -84,10 +105,12 @@ class Verifying:
 
     def look(self) -> int:
         """Everything once: logs, chains, resolutions; returns how many of these were new."""
-        self.verifier.logs.read("hot", self.witness, self.verifier.bundles.present())
-        told = self.verifier.resolver.serve(self.witness)
+        signers = list((self.signers | {"hot": self.witness}).items())
+        for name, signer in signers:
+            self.verifier.logs.read(name, signer, self.verifier.bundles.present())
+        told = sum(self.verifier.resolver.serve(signer) for _, signer in signers)
         self.follow()
-        return told + self.verifier.resolver.serve(self.witness)
+        return told + sum(self.verifier.resolver.serve(signer) for _, signer in signers)
 
     def audit(self) -> Audit:
         self.look()
@@ -134,6 +157,7 @@ def verifying(
     directory: Path | None = None,
     witness: Witness | None = None,
     chain: OwnChain | None = None,
+    members: Mapping[str, SignerService] | None = None,
 ) -> Iterator[Verifying]:
     """A verifier that has followed its chain, closed in the end."""
     opened = Verifying(
@@ -141,6 +165,7 @@ def verifying(
         directory or till.directory / f"verifier-{os.urandom(4).hex()}",
         chain or own_chain(till),
         witness,
+        members,
     )
     try:
         opened.follow()
