@@ -131,7 +131,7 @@ In another terminal:
   strongroom operator halts
 
 Play the outside world there: pay an address, mine six blocks, get an address to withdraw to.
-  bitcoin-cli -rpcwallet=outside sendtoaddress ADDRESS 0.1
+  bitcoin-cli -rpcwallet=outside sendtoaddress ADDRESS 0.5
   bitcoin-cli -rpcwallet=miner -generate 6      # again later, to settle what was withdrawn
   strongroom withdrawal create --customer dave --amount 0.01 --to $(bitcoin-cli -rpcwallet=outside getnewaddress)
 
@@ -150,6 +150,15 @@ Two treasurers (ada, ben, cleo or dora) approve what is large for the hot wallet
   strongroom approve            # what waits
   strongroom approve ID --approver ada --key {stack.directory}/officers/approvers/ada.pem
   strongroom approve ID --approver cleo --key {stack.directory}/officers/approvers/cleo.pem
+
+From 0.1 BTC on warm pays: two treasurers approve, and two of three signers sign (berlin, lisbon, oslo). From 10 BTC on
+cold pays: three approve, and three of five holders sign offline. Refills between tiers are approved like payments.
+  strongroom withdrawal create --customer dave --amount 0.2 --to $(bitcoin-cli -rpcwallet=outside getnewaddress)
+  strongroom tier               # what each tier holds and should hold, and what moves
+  strongroom refill list        # what the treasury proposes
+  strongroom cold list          # what holders are to sign: cold export, strongroom-airgap sign, cold import
+  strongroom-airgap --home {stack.directory}/holders/ines/home key record
+  cat {stack.directory}/holders/ines/passphrase   # of her key; only a trial has it in a file
 
 As an officer, at the signer itself.
   strongroom key status --signer $STRONGROOM_SIGNER
