@@ -55,6 +55,8 @@ class BtcReview:
     """Reasons to refuse; empty: it may be signed if the holder wants to."""
     leaves_sats: int
     """Sum of the outputs that are not the vault's own; without the fee."""
+    pays: tuple[str, ...]
+    """Amount and address of each payment to somebody else than a wallet of the bundle."""
     places: tuple[Place, ...]
     """Of each input; empty where there are objections."""
     signed: bool
@@ -96,6 +98,11 @@ def review_payment(file: PaymentFile, registered: Registered, key: HolderKey) ->
         tuple(look.warnings),
         tuple(look.objections),
         sum(units for units, _, _ in look.payments),
+        tuple(
+            f"{btc(units)} BTC to {_address(script, look.network)}"
+            for units, script, name in look.payments
+            if not name
+        ),
         tuple(look.places) if not look.objections else (),
         not look.objections and all(_own(look, key, at) for at in range(len(look.places))),
     )

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from chains.bbqr import FileType
 from signers.airgap.errors import Declined, Refused
 from signers.airgap.handing import Handing, hand_over
 from signers.airgap.opening import Opened, opened
+from signers.airgap.past import Signed, remembered, signed_before
 from signers.airgap.requests import Request, read_request
 from signers.airgap.store import Home, write_whole
 from signers.airgap.terminal import Screen
@@ -30,6 +33,8 @@ class Looked:
     objections: tuple[str, ...]
     amount: str
     """What leaves, as it stands on the screen; empty: nothing does."""
+    request: Signed
+    """How it is remembered once it is signed."""
     sign: Callable[[], bytes]
     """Gives the signed file."""
 
@@ -77,6 +82,9 @@ def sign(
         looked = look_at(request, key)
         _tell(screen, looked)
         _confirm(screen, looked)
+        # Before there is a signature: what was signed is known, whatever becomes of this process.
+        past = remembered(key.kept.past, looked.request)
+        home.keep(key.name, msgspec.structs.replace(key.kept, past=past), key.entropy)
         signed = looked.sign()
     ending = _ENDINGS[request.kind]
     path = to or request.folder / f"{request.name}-signed-{key.name}{ending}"
@@ -108,25 +116,40 @@ def _payment(raw: bytes, key: Opened) -> Looked:
         said.append("The registered bundle has ended: register a new one.")
     if found.signed:
         said.append("You have signed this already. Signing again gives the same file.")
+    tx = file.psbt.tx
+    request = Signed(
+        at=int(time.time()), content=tx.txid.hex, uses=tuple(sorted(tx.resources)), pays=found.pays
+    )
     return Looked(
         found.lines,
-        tuple(said),
+        (*said, *signed_before(key.kept.past, request)),
         found.objections,
         btc(found.leaves_sats) if found.leaves_sats else "",
+        request,
         lambda: with_signatures(file, sign_payment(file, found, key.key)),
     )
 
 
 def _safe(raw: bytes, key: Opened) -> Looked:
+    from chains.eth.address import checksummed
     from signers.airgap import evm
     from signers.airgap.evm_review import review_request
 
-    found = review_request(raw, key.kept.registered, key.key.evm_address, int(time.time()))
+    now = int(time.time())
+    found = review_request(raw, key.kept.registered, key.key.evm_address, now)
+    message, money = found.message, found.money
+    request = Signed(
+        at=now,
+        content=found.safe_tx_hash.hex(),
+        uses=(f"{message.chain_id}:{message.resource}",),
+        pays=(f"{money.amount} {money.symbol} to {checksummed(money.to)}",) if money else (),
+    )
     return Looked(
         found.lines,
-        found.warnings,
+        (*found.warnings, *signed_before(key.kept.past, request)),
         tuple(map(str, found.objections)),
-        found.money.amount if found.money else "",
+        money.amount if money else "",
+        request,
         lambda: evm.sign(found, key.key),
     )
 

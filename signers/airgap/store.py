@@ -20,6 +20,7 @@ from chains.errors import InvalidValue
 from policies.bundle import TrustRoot
 from signers.airgap.errors import Unsafe
 from signers.airgap.keyfile import KeyFile, read_keyfile
+from signers.airgap.past import Signed
 from signers.airgap.registered import Registered
 from signers.airgap.secret import Secret
 
@@ -33,6 +34,8 @@ class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     root: TrustRoot | None = None
     """The quorum that the holder has pinned."""
     registered: Registered = Registered()
+    past: tuple[Signed, ...] = ()
+    """What was signed with the key here, oldest first."""
 
 
 class _KeptFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -64,7 +64,7 @@ def register(
             found = of_descriptor(_text(raw), name, key.key, before.registered)
             kept = Kept(root=before.root, registered=found)
         _confirm(kept.registered, before.registered, key, screen)
-        home.keep(key.name, kept, key.entropy)
+        home.keep(key.name, msgspec.structs.replace(kept, past=before.past), key.entropy)
     screen.show(["", "Registered. What is signed from now on is judged by it."])
 
 
