@@ -7,7 +7,7 @@ four spaces and `$ `; after a backslash it goes on in the next line. The drill
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -154,13 +154,12 @@ IF SOMETHING DOES NOT WORK
 """
 
 
-def text(kit: Json, *, expired: bool, ends: Sequence[str]) -> str:
+def text(kit: Json, *, expired: bool) -> str:
     """README.txt, with the names and commands of this kit's wallets.
 
     Args:
         kit: from `describe.described`.
         expired: the bundle was no longer valid when the kit was made.
-        ends: more lines for the end.
     """
     bundle = kit["bundle"]
     head = _HEAD.format(
@@ -173,7 +172,7 @@ def text(kit: Json, *, expired: bool, ends: Sequence[str]) -> str:
             else ""
         ),
     )
-    parts = [head, *_bitcoin(kit), *_ethereum(kit), _TAIL, *ends]
+    parts = [head, *_bitcoin(kit), *_ethereum(kit), _TAIL]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 

@@ -38,7 +38,7 @@ def files(bundle: Bundle, signed: bytes, *, addresses: int, now: int) -> dict[st
     kit = described(bundle, addresses=addresses, made_at=now)
     found = {
         "kit.json": _json(kit),
-        "README.txt": readme.text(kit, expired=now >= bundle.expires_at, ends=()).encode(),
+        "README.txt": readme.text(kit, expired=now >= bundle.expires_at).encode(),
         "policy.txt": "".join(f"{line}\n" for line in _policy(bundle)).encode(),
         "bundle.json": signed,
         "bip39-english.txt": "".join(f"{word}\n" for word in WORDLIST).encode(),
