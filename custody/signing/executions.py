@@ -12,7 +12,10 @@ from custody.signing.model import OurTransaction
 from custody.storage.db import Tx
 
 AGAIN_SECONDS: Final = 30
-"""After an execution that failed: until the next is tried."""
+"""After an execution that failed: until the next is tried. Twice as long each time, as whoever is paid can make his own
+payment fail after it was tried on the node, and each failure burns gas."""
+LONGEST_SECONDS: Final = 6 * 3600
+"""Between two tries of what fails again and again."""
 _OPEN: Final[LiteralString] = (
     "EXISTS (SELECT 1 FROM executions e JOIN transactions x ON x.id = e.transaction_id"
     " WHERE e.serves = t.id AND x.state NOT IN ('refused', 'dead'))"
@@ -65,6 +68,16 @@ def served(tx: Tx, transaction_id: UUID) -> UUID | None:
     return None if row is None else row["serves"]
 
 
+def failed(tx: Tx, serves: UUID) -> int:
+    """How many executions of a Safe's transaction are final, and did nothing."""
+    row = tx.one(
+        "SELECT count(*) AS n FROM executions e JOIN transactions x ON x.id = e.transaction_id"
+        " WHERE e.serves = %s AND x.state = 'dead'",
+        [serves],
+    )
+    return int(row["n"])
+
+
 class ExecutionEffects(NoEffects):
     """What the Safe's own transaction needs is done when its nonce is used. Here, only the next attempt is timed."""
 
@@ -74,8 +87,10 @@ class ExecutionEffects(NoEffects):
 
     def dead(self, tx: Tx, transaction: OurTransaction, reason: str) -> Ended:
         """It is tried again, unless somebody else has carried it out."""
-        self._again(tx, transaction, reason, AGAIN_SECONDS)
         serves = served(tx, transaction.id)
+        failures = 0 if serves is None else failed(tx, serves)
+        seconds = min(LONGEST_SECONDS, AGAIN_SECONDS * 2 ** min(failures, 12))
+        self._again(tx, transaction, reason, seconds)
         return Ended(
             note="What owners of the Safe have signed is sent again, if it still waits",
             data={} if serves is None else {"serves": str(serves)},

@@ -8,6 +8,7 @@ call fails reverts as a whole and stays valid, so a payment that would fail now 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 from uuid import UUID
 
 from chains.eth.address import checksummed, raw_address
@@ -27,6 +28,11 @@ from custody.storage.db import Database
 from custody.withdrawals import reverts
 from policies.decision import Reason
 from policies.intent import Intent, SignedOrder
+
+EXECUTION_GAS: Final = 35_000
+"""Least that `execTransaction` takes around the inner call, beside its owners' signatures."""
+OWNER_GAS: Final = 6_000
+"""Least that each of those takes."""
 
 
 def build(db: Database, site: SafeSite, now: int) -> UUID | None:
@@ -108,16 +114,30 @@ def version_of(
 
 
 def would_fail(site: SafeSite, message: SafeMessage) -> Reason | None:
-    """Why the inner call of a Safe's transaction would fail now; None if it would not."""
+    """Why the inner call of a Safe's transaction would fail now, or take more gas than is signed for carrying it out;
+    None if it would not. Once owners have signed what cannot be carried out, all that follows waits for it."""
     tx = message.tx
-    answer = site.node.simulate(Call(site.sender, tx.to, tx.value_wei, tx.data))
+    call = Call(site.sender, tx.to, tx.value_wei, tx.data)
+    answer = site.node.simulate(call)
     if isinstance(answer, Reverted):
         why = answer.reason
     elif tx.data and not agrees(answer):
         why = "the token says no, without failing"
     else:
-        return None
+        return _too_much_gas(site, call)
     return Reason(WOULD_REVERT, f"the Safe's call to {checksummed(tx.to)} would fail: {why}"[:500])
+
+
+def _too_much_gas(site: SafeSite, call: Call) -> Reason | None:
+    estimate, cap = site.node.estimate_gas(call), site.network.gas_caps.execution
+    if isinstance(estimate, Reverted):
+        return Reason(WOULD_REVERT, f"the call to {checksummed(call.to)} would fail: {estimate.reason}"[:500])
+    # Of what is left, a call gets 63 of 64 parts (EIP-150).
+    around = EXECUTION_GAS + OWNER_GAS * site.wallet.threshold
+    least = -(-estimate * 64 // 63) + around
+    if least <= cap:
+        return None
+    return Reason("gas-cap", f"it would take {least} gas, at most {cap} is signed for an execution")
 
 
 def short(site: SafeSite, asset: str, units: int, available: Mapping[str, int]) -> Reason | None:
