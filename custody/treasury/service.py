@@ -15,7 +15,6 @@ from custody.signing.btc import change
 from custody.storage import alerts, halts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
-from custody.sweeps.rotation_btc import LAST_INDEX
 from custody.treasury import observing, repository
 from custody.treasury.errors import RefillRefused
 from custody.treasury.lifecycle import RefillEvent, RefillState
@@ -33,6 +32,10 @@ from policies.values import value_of
 
 DENIED: Final = "refill.denied"
 """Alert: what should move does not. Its subject is the way: source, target and asset."""
+
+LAST_PLACE: Final = 499
+"""Later refills share the address at this place of branch 1. The target's own signers don't see what comes in, and take
+change only so far beyond what they have signed: however many refills came, there is room for its change."""
 
 PAUSE_SECONDS: Final = 6 * 3600
 """After people have said no, nobody is asked about the same way again for so long, unless an operator does."""
@@ -204,7 +207,7 @@ def _destination(tx: Tx, bundle: Bundle, target: WalletEntry) -> tuple[str, int 
         return target.address, None
     outputs, asset = outputs_of(bundle, target), bundle.network(target.chain).native_asset
     # Other wallets' signers don't know this one's history, and go no further than recovery always scans.
-    place = min(change.allocate(tx, target, asset, outputs), LAST_INDEX)
+    place = min(change.allocate(tx, target, asset, outputs), LAST_PLACE)
     return outputs.agreed_address(1, place), place
 
 
