@@ -38,7 +38,7 @@ def carry_out(db: Database, site: Site, *, now: int) -> int:
         NodeUnavailable, DatabaseUnavailable, Conflict: try again; what was recorded before stays.
     """
     with db.snapshot() as tx:
-        waiting = repository.buildable(tx, site.wallet.id)
+        waiting = repository.buildable(tx, site.wallet.id, now=now)
         if not waiting or site.halted(tx) is not None:
             return 0
         queued = {asset: observing.queued(tx, site.bundle, site.wallet.tier, asset)

@@ -139,12 +139,12 @@ def history(tx: Tx, refill_id: UUID) -> Sequence[Row]:
     )
 
 
-def buildable(tx: Tx, source: str) -> Sequence[Refill]:
-    """Approved refills out of a wallet whose time has come, oldest first."""
+def buildable(tx: Tx, source: str, *, now: int) -> Sequence[Refill]:
+    """Approved refills out of a wallet whose time has come by `now` (UNIX seconds), oldest first."""
     rows = tx.all(
-        f"SELECT {_COLUMNS} FROM refills r WHERE source = %s AND state = 'approved' AND not_before <= now()"
-        " ORDER BY created_at, id",
-        [source],
+        f"SELECT {_COLUMNS} FROM refills r WHERE source = %s AND state = 'approved'"
+        " AND not_before <= to_timestamp(%s) ORDER BY created_at, id",
+        [source, now],
     )
     return [_refill(row) for row in rows]
 
