@@ -34,7 +34,7 @@ FIRST: Final = 3
 OWNER_PATH: Final = "m/44'/60'/0'/0/0"
 """Where a holder's key for Safes is (BIP44)."""
 _WORDS: Final = "the holder's BIP39 words (24, on paper or steel), or SLIP-39 shares of them"
-_SHARES: Final = "SLIP-39 shares of the recovery holders who were at the key ceremony"
+_SHARES: Final = "SLIP-39 shares of the recovery holders whom the ceremony's printed record names"
 _WRAPPED: Final = f"{_SHARES}, and the file {{}}.wrapped.json that the ceremony left beside its record"
 _ENDED: Final = ("destroyed",)
 

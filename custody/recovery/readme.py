@@ -85,7 +85,7 @@ If it holds less than you expect, more than {addresses} addresses were given out
     $ sed -n 's/.*"psbt": "\\(.*\\)".*/\\1/p' {w}.request.json > {w}.request.psbt
 A wallet with more than about 1,000 coins is emptied in parts: give "inputs" in the options.
 
-[sign {w}]  each of {people}, on a computer of his own that is never online, with this folder,
+[sign {w}]  {each}, on a computer that is never online, with this folder,
 {w}.request.psbt, Bitcoin Core and Python
     $ HOLDER=your-name
     $ bitcoind -chain={net} -connect=0 -listen=0 -daemonwait
@@ -116,7 +116,7 @@ _SAFE = """\
     $ DESTINATION=the-new-address
     $ python3 safe_recover.py build {w} --rpc "$RPC" --to "$DESTINATION" --out {w}.request.json
 
-[sign {w}]  each of {people}, on a computer of his own that is never online
+[sign {w}]  {each}, on a computer that is never online
     $ HOLDER=your-name
     $ {opened}python3 safe_recover.py sign {w}.request.json --out {w}.signed-$HOLDER.json
 It shows what is paid to whom, and asks for the backup. Carry {w}.signed-YOUR-NAME.json back.
@@ -202,6 +202,7 @@ def _bitcoin(kit: Json) -> Iterator[str]:
                     receive=wallet["receive_descriptor"],
                     addresses=kit["addresses"],
                     people=_people(threshold, count),
+                    each=_each(threshold, count),
                     threshold=threshold,
                     count=count,
                 ),
@@ -249,6 +250,7 @@ def _one_ethereum(kit: Json, wallet: Json) -> list[str]:
                 w=name,
                 chain_id=wallet["chain_id"],
                 people=_people(threshold, count),
+                each=_each(threshold, count),
                 opened="" if held else f"python3 wrapped_to_key.py {name}.wrapped.json | ",
             ),
         ]
@@ -280,6 +282,10 @@ def _title(wallet: Json, place: str, threshold: int, count: int) -> list[str]:
 
 def _people(threshold: int, count: int) -> str:
     return "the one who has the backup" if count == 1 else f"any {threshold} holders"
+
+
+def _each(threshold: int, count: int) -> str:
+    return _people(threshold, count) if count == 1 else f"each of {_people(threshold, count)} for himself"
 
 
 def _day(seconds: int) -> str:
