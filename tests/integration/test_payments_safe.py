@@ -291,6 +291,26 @@ def test_a_cancelled_payment_frees_its_hold_once_the_nonce_is_used_by_nothing(ti
     assert till.in_wallet(VAULT) == FUNDED
 
 
+def test_what_was_abandoned_is_cancelled_later_where_no_other_payment_comes_to_take_its_nonce(
+    till: SafeTill,
+) -> None:
+    """Without that its hold would stay for as long as the Safe pays nobody else."""
+    paid, old = complete(till)
+    till.abandon(old)
+    nothing = till.cancel(old)
+    with pytest.raises(BumpRefused, match="takes its nonce already"):
+        till.cancel(old)
+    assert till.collect() == [nothing]
+    till.send_execution()
+    till.mine()
+    till.track()
+    with pytest.raises(BumpRefused, match="a block has used"):
+        till.cancel(old)
+    till.settle()
+    assert till.withdrawal(paid.id).state == "failed"
+    assert till.balance("alice", "frozen") == 0
+
+
 def test_fault_21_a_nonce_that_was_refused_below_complete_ones_is_filled_by_nothing(till: SafeTill) -> None:
     """A hole at the Safe's head stops all that owners have signed after it."""
     refused, first = built(till)

@@ -46,17 +46,22 @@ def abandon(db: Database, site: SafeSite, transaction_id: UUID, reason: str) -> 
 
 
 def cancel(db: Database, site: SafeSite, transaction_id: UUID, reason: str) -> UUID:
-    """Give a transaction up, and record one with its nonce that does nothing; owners sign that one as any other.
+    """Give a transaction up, and record one with its nonce that does nothing; owners sign that one as any other. What
+    was given up before, and nothing has taken the nonce of, can be cancelled, too.
 
     Returns:
         Id of the transaction that takes its place.
 
     Raises:
-        BumpRefused: it is none of this Safe's, or no longer open.
+        BumpRefused: it is none of this Safe's, or no longer open; or its nonce is another's by now.
         Raced, DatabaseUnavailable, Conflict: nothing was done.
     """
     with db.transaction() as tx:
-        transaction = _abandon(tx, site, transaction_id, reason)
+        found = repository.find(tx, transaction_id)
+        if found is not None and found.state is TransactionState.CONTESTED:
+            transaction = _given_up(tx, site, transaction_id)
+        else:
+            transaction = _abandon(tx, site, transaction_id, reason)
         return _record_nothing(tx, site, _nonce(transaction))
 
 
@@ -87,10 +92,29 @@ def fill(db: Database, site: SafeSite) -> UUID | None:
         return None
 
 
-def _abandon(tx: Tx, site: SafeSite, transaction_id: UUID, reason: str) -> OurTransaction:
+def _given_up(tx: Tx, site: SafeSite, transaction_id: UUID) -> OurTransaction:
+    """What was given up, with a nonce that nothing has taken yet. Raises BumpRefused."""
+    transaction = _locked(tx, site, transaction_id)
+    if transaction.state is not TransactionState.CONTESTED:
+        raise BumpRefused(f"it is {transaction.state}: only one that is in no block is cancelled")
+    nonce = sorted(transaction.versions[0].resources)
+    if repository.consumptions(tx, site.chain, nonce):
+        raise BumpRefused("a block has used its nonce: nothing is left to cancel")
+    for each in repository.contenders(tx, site.chain, nonce):
+        if each.state in _OPEN:
+            raise BumpRefused(f"{each.id} takes its nonce already")
+    return transaction
+
+
+def _locked(tx: Tx, site: SafeSite, transaction_id: UUID) -> OurTransaction:
     transaction = repository.lock(tx, transaction_id)
     if (transaction.chain, transaction.keyset) != (site.chain, site.wallet.id):
         raise BumpRefused(f"there is no transaction {transaction_id} of {site.wallet.id}")
+    return transaction
+
+
+def _abandon(tx: Tx, site: SafeSite, transaction_id: UUID, reason: str) -> OurTransaction:
+    transaction = _locked(tx, site, transaction_id)
     if transaction.state not in _OPEN:
         raise BumpRefused(f"it is {transaction.state}: only one that is in no block is given up")
     for session in sessions.of_transaction(tx, transaction_id):
