@@ -173,6 +173,7 @@ def _verifier(stack: Stack, trust: Trust, database_url: str) -> dict[str, Any]:
         "key_file": str(trust.verifier.key_file),
         "database_url": database_url,
         "round_seconds": 30,
+        "demo_clock": str(clock_file(stack.directory)),
         "nodes": {CHAIN: {"rpc_url": node.rpc_url, "rest_url": node.rest_url}, **evm},
         "signers": {"hot": {"socket": str(stack.signer_socket)}}
         | {

@@ -92,6 +92,8 @@ class VerifierConfig(_Section, frozen=True):
     nodes: Annotated[dict[Name, NodeSection], msgspec.Meta(min_length=1)]
     signers: Annotated[dict[Name, SignerSection], msgspec.Meta(min_length=1)]
     listen: ListenSection
+    demo_clock: str | None = None
+    """File of a trial's clock (`policies.democlock`), on test networks only: its verdicts are fresh by it."""
     poll_seconds: Annotated[int, msgspec.Meta(ge=1, le=60)] = 2
     """Between two looks at nodes and signers. A verifier that does not ask a signer for minutes is missed there."""
     round_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 600

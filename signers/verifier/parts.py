@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Self
 
-from chains.errors import NodeUnavailable, Reorganised, StrongroomError
+from chains.errors import InvalidValue, NodeUnavailable, Reorganised, StrongroomError
+from policies.democlock import DemoClock, check_test_networks
 from policies.keys import SigningKey
+from signers.errors import BadConfiguration
 from signers.ports import Metrics, Witness
 from signers.verifier.audit import Auditor
 from signers.verifier.bundles import Bundles
@@ -27,6 +29,16 @@ from signers.verifier.state import STATE_FILE, State
 from signers.verifier.verdicts import Verdicts
 
 _log = logging.getLogger("strongroom.verifier")
+
+
+def _trial_clock(path: Path, bundles: Bundles) -> Callable[[], int]:
+    """A trial's clock, which its signers go by. Raises BadConfiguration: a network has money of some worth."""
+    try:
+        check_test_networks(bundles.present())
+    except InvalidValue as error:
+        raise BadConfiguration(f"demo_clock: {error}") from None
+    clock = DemoClock(path)
+    return lambda: int(clock())
 
 
 class Verifier:
@@ -101,7 +113,8 @@ class Verifier:
         ledger = Ledger(config.database_url)
         member_of = {name: each.member_of for name, each in config.signers.items() if each.member_of}
         parts = (state, bundles, ledger, chains, signers)
-        return cls(config.name, key, *parts, log_keys=log_keys, member_of=member_of)
+        now = wall_clock if config.demo_clock is None else _trial_clock(Path(config.demo_clock), bundles)
+        return cls(config.name, key, *parts, now, log_keys=log_keys, member_of=member_of)
 
     def close(self) -> None:
         """Closes the state's file."""
