@@ -185,6 +185,10 @@ class PaidCase:
         if not alive:
             return None
         where = f"signed: {alive[0]}"
+        paid = sorted({each.content for each in alive if each.outcome == "confirmed"})
+        if len(paid) > 1:
+            told = f"paid {len(paid)} times, debited once at most: {', '.join(paid)}"
+            return self._find("payment-not-debited", withdrawal, told)
         if held is None:
             return self._find("payment-not-debited", withdrawal, f"{where}; the ledger has no hold for it")
         if (held.asset, held.units >= alive[0].units) != (alive[0].asset, True):
