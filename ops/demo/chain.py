@@ -63,7 +63,8 @@ def refill(world: World) -> dict[str, Any]:
     )
     world.note(f"hot holds {hot['holds']} BTC again")
     after = world.terminal.run("tier").stdout
-    expect("btc-cold" not in after, "nothing is under way any more", shown=after)
+    under_way = [each for each in world.operator.get("/v1/tiers")["refills"] if each["asset"] == ASSET]
+    expect(not under_way, "nothing is under way any more", refills=under_way)
     return {
         "tiers_before": before.splitlines(),
         "from_cold": first,
