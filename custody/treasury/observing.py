@@ -13,10 +13,12 @@ from custody.treasury import fees
 from custody.treasury.fees import FRESH_SECONDS, TOKEN_GAS, Observation
 from custody.treasury.lifecycle import OPEN
 from custody.treasury.planner import AssetState, Fees, PayerState, TierState, forecast
-from policies.bundle import AssetEntry, Bundle, EvmNetwork, Tier, WalletEntry
+from policies.bundle import AssetEntry, BitcoinNetwork, Bundle, EvmNetwork, Tier, WalletEntry
 
 RESERVE_PAYMENTS: Final = 100
 """EVM: gas for so many token payments stays with the hot key."""
+REFILL_KVB: Final = 10
+"""BTC: fees of a refill of so many thousand virtual bytes, some ninety coins of a 2-of-3 vault, stay with it."""
 OUTFLOW_HOURS: Final = 7 * 24
 """So far back forecasts look."""
 BUSY_HOURS: Final = 6
@@ -51,7 +53,9 @@ def states(tx: Tx, bundle: Bundle) -> tuple[AssetState, ...]:
                 present_units=held[key] - leaving[key] - out[key],
                 incoming_units=incoming[key],
                 queued_units=waiting[tier, asset.id],
-                reserve_units=_reserve(bundle, asset, prices) if tier == "hot" else 0,
+                reserve_units=_reserve(bundle, asset, prices)
+                if tier == "hot"
+                else _fee_room(bundle, asset, prices),
             )
         found.append(
             AssetState(
@@ -177,6 +181,16 @@ def _reserve(bundle: Bundle, asset: AssetEntry, prices: Mapping[str, Observation
         return 0
     price = min(max(prices[asset.chain].feerate, network.feerate_floor), network.feerate_cap)
     return RESERVE_PAYMENTS * min(TOKEN_GAS * price, int(network.fee_cap))
+
+
+def _fee_room(bundle: Bundle, asset: AssetEntry, prices: Mapping[str, Observation]) -> int:
+    """What a Bitcoin vault keeps for the fee of a refill: one that asked for its last satoshi could never be built."""
+    network = bundle.network(asset.chain)
+    if not isinstance(network, BitcoinNetwork):
+        return 0
+    seen = prices[asset.chain].feerate if asset.chain in prices else network.feerate_floor
+    price = min(max(seen, network.feerate_floor), network.feerate_cap)
+    return min(REFILL_KVB * price, int(network.fee_cap))
 
 
 def _fees(bundle: Bundle, chain: str, prices: Mapping[str, Observation]) -> Fees | None:

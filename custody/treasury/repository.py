@@ -143,8 +143,8 @@ def buildable(tx: Tx, source: str, *, now: int) -> Sequence[Refill]:
     """Approved refills out of a wallet whose time has come by `now` (UNIX seconds), oldest first."""
     rows = tx.all(
         f"SELECT {_COLUMNS} FROM refills r WHERE source = %s AND state = 'approved'"
-        " AND not_before <= to_timestamp(%s) ORDER BY created_at, id",
-        [source, now],
+        " AND not_before < to_timestamp(%s) ORDER BY created_at, id",
+        [source, now + 1],  # whatever is to come within the present second has come
     )
     return [_refill(row) for row in rows]
 
