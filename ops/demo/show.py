@@ -109,7 +109,7 @@ def _sums(asset: str, sums: dict[str, str]) -> list[str]:
         (f"{asset} on the chain", sums["on_chain"]),
         ("= owed to customers", sums["owed_to_customers"]),
         ("+ fees earned", sums["fees_earned"]),
-        ("+ gas money, on suspense", sums["suspense"]),
+        ("+ own money, on suspense", sums["suspense"]),
         ("- network fees paid", sums["network_fees"]),
         ("difference", sums["difference"]),
     ]
