@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,7 +176,7 @@ def test_silent_workers_and_a_silent_beat_are_missed(api: RunningApi, tmp_path: 
     assert shown.exit_code == 3
     for part in ("workers", "beat", "node bitcoin-regtest"):
         assert part in shown.stdout.splitlines()[0]
-    assert "last heard of 60 s ago" in shown.stdout
+    assert re.search(r"last heard of [6-9][0-9] s ago", shown.stdout)
 
 
 def verifier(api: RunningApi) -> dict[str, Any]:
