@@ -90,22 +90,35 @@ def bitcoind(request: pytest.FixtureRequest, parts_directory: Path) -> Iterator[
         shutil.rmtree(directory)
 
 
-@pytest.fixture(scope="session")
-def anvil(parts_directory: Path) -> Iterator[Anvil]:
-    """An Ethereum node for this session; tests share its chain and so assert on differences only."""
-    with Anvil(parts_directory / "anvil") as node:
+@pytest.fixture(scope="module")
+def anvil(request: pytest.FixtureRequest, parts_directory: Path) -> Iterator[Anvil]:
+    """An Ethereum node for a file's tests, which share its chain and so assert on differences only.
+
+    Not for longer: it keeps the whole state of each block, in memory and on disk, gigabytes after many files.
+    """
+    failed_before = request.session.testsfailed
+    directory = parts_directory / f"anvil-{uuid.uuid4().hex}"
+    with Anvil(directory) as node:
         yield node
+    if request.session.testsfailed == failed_before:
+        shutil.rmtree(directory)
 
 
 @pytest.fixture
-def fresh_anvil(parts_directory: Path) -> Iterator[Callable[..., Anvil]]:
+def fresh_anvil(request: pytest.FixtureRequest, parts_directory: Path) -> Iterator[Callable[..., Anvil]]:
     """Starts Ethereum nodes with chains of their own: called with the arguments of `Anvil` after the first."""
+    failed_before = request.session.testsfailed
+    directories: list[Path] = []
     with ExitStack() as nodes:
 
         def start(**options: Any) -> Anvil:
-            return nodes.enter_context(Anvil(parts_directory / f"anvil-{uuid.uuid4().hex}", **options))
+            directories.append(parts_directory / f"anvil-{uuid.uuid4().hex}")
+            return nodes.enter_context(Anvil(directories[-1], **options))
 
         yield start
+    if request.session.testsfailed == failed_before:
+        for directory in directories:
+            shutil.rmtree(directory)
 
 
 @pytest.fixture(scope="session")
