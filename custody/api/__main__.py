@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from chains.errors import StrongroomError
 from custody.api.app import create_app
-from custody.api.server import make_server
 from custody.api.services import ApiServices
 from custody.bell import answers
 from custody.config import Process, load
 from custody.logs import log_to_stderr
+from custody.web.server import make_server
 from custody.wiring import Services, wire
 
 POOL_SIZE = 16

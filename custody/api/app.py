@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from chains.errors import StrongroomError
-from custody.api import errors, openapi, repository
+from custody.api import openapi, repository
 from custody.api.gate import Gate
 from custody.api.metrics import ApiMetrics
 from custody.api.problems import describe
@@ -35,6 +35,7 @@ from custody.api.routers import (
 )
 from custody.api.services import ApiServices
 from custody.deposits.attestation import derive
+from custody.web import errors
 
 ROUTERS: Final = (
     health.router,

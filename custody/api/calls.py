@@ -23,19 +23,19 @@ from starlette.responses import Response
 
 from chains.errors import StrongroomError
 from custody.api import repository
-from custody.api.errors import (
+from custody.api.errors import OperatorsOnly
+from custody.api.problems import describe
+from custody.api.services import ApiServices
+from custody.ports import Step
+from custody.storage.db import Tx
+from custody.web.errors import (
     FieldError,
     IdempotencyKeyMissing,
     IdempotencyKeyReused,
     InvalidRequest,
     MissingScope,
-    OperatorsOnly,
 )
-from custody.api.problems import MEDIA_TYPE as PROBLEM_TYPE
-from custody.api.problems import describe
-from custody.api.services import ApiServices
-from custody.ports import Step
-from custody.storage.db import Tx
+from custody.web.problems import MEDIA_TYPE as PROBLEM_TYPE
 from policies import administration
 from policies.bundle import Bundle, Caller, Operator
 from policies.token import Request, Token, TokenReplayed

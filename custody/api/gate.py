@@ -18,8 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chains.errors import StrongroomError
 from custody.api import acting
 from custody.api.calls import Call, caller_of
-from custody.api.connections import MAX_HEAD_BYTES
-from custody.api.errors import (
+from custody.api.metrics import ApiMetrics
+from custody.api.problems import describe
+from custody.api.services import ApiServices
+from custody.ids import new_id
+from custody.web.connections import MAX_HEAD_BYTES
+from custody.web.errors import (
     AnswerTooLate,
     BodyTooLarge,
     HeadTooLarge,
@@ -28,13 +32,9 @@ from custody.api.errors import (
     Overloaded,
     RequestTooSlow,
 )
-from custody.api.limits import RateLimit, Strangers
-from custody.api.metrics import ApiMetrics
-from custody.api.peers import among, origin, peer
-from custody.api.problems import describe
-from custody.api.services import ApiServices
-from custody.api.strictjson import read_object
-from custody.ids import new_id
+from custody.web.limits import RateLimit, Strangers
+from custody.web.peers import among, origin, peer
+from custody.web.strictjson import read_object
 from policies.bundle import Operator
 from policies.token import Request, Unauthenticated, authenticate, signature_of
 

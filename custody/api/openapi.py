@@ -10,8 +10,8 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
 from custody.api.examples import ANSWERS
-from custody.api.problems import MEDIA_TYPE, TYPE_PREFIX
 from custody.api.schemas import ProblemOut
+from custody.web.problems import MEDIA_TYPE, TYPE_PREFIX
 
 DESCRIPTION: Final = """
 Custody of bitcoin and tokens, made for a trading core to call.

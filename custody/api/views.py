@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from chains.types import Amount
-from custody.api import paging, readmodel, schemas
+from custody.api import readmodel, schemas
 from custody.approvals.model import Question
 from custody.audit.model import Record
 from custody.customers.repository import Customer
@@ -25,6 +25,7 @@ from custody.sweeps.model import Sweep
 from custody.travelrule.repository import Attached
 from custody.treasury.fees import Suggestion
 from custody.treasury.model import Refill
+from custody.web import paging
 from custody.whitelist.lifecycle import cooling_seconds
 from custody.whitelist.model import Entry
 from custody.whitelist.proofs import Challenge

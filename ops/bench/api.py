@@ -207,10 +207,10 @@ def _serve(dsn: str, port: int, directory: Path) -> None:
     """The server process of the bench: the product's application, served and logging as ever, for one caller."""
     from custody.api.__main__ import POOL_SIZE
     from custody.api.app import create_app
-    from custody.api.server import make_server
     from custody.api.services import ApiServices
     from custody.logs import log_to_stderr
     from custody.storage.db import Database
+    from custody.web.server import make_server
     from signers.ports import Signer, SignerUnavailable
 
     def no_signer(keyset: str) -> Signer:

@@ -21,7 +21,6 @@ from chains.errors import InvalidValue
 from custody.api.__main__ import WAIT_SECONDS, WAITING_AT_MOST
 from custody.api.app import create_app
 from custody.api.calls import Scope
-from custody.api.server import make_server
 from custody.api.services import ApiServices
 from custody.console.client import ApiClient
 from custody.ids import derived_id, new_id
@@ -31,6 +30,7 @@ from custody.ports import Step
 from custody.storage.db import Database
 from custody.storage.migrate import set_role_password
 from custody.storage.sealing import Keys
+from custody.web.server import make_server
 from ops.devnet.process import wait_until
 from policies.bundle import (
     AssetEntry,

@@ -15,9 +15,10 @@ from contextlib import ExitStack
 import psycopg
 import pytest
 
-from custody.api import connections, gate, server
-from custody.api.connections import DEADLINES, MAX_HEAD_BYTES, Phase
+from custody.api import gate
 from custody.api.gate import MAX_BODY_BYTES
+from custody.web import connections, server
+from custody.web.connections import DEADLINES, MAX_HEAD_BYTES, Phase
 from ops.devnet.process import wait_until
 from policies.token import Request
 from tests.fakes.api import RunningApi, authorization, kind, running_api

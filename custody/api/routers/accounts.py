@@ -7,13 +7,14 @@ from typing import Annotated
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
-from custody.api import paging, schemas, views
+from custody.api import schemas, views
 from custody.api.calls import REPLAYED, Call, Scope, needs
 from custody.customers import service as customers
 from custody.deposits import addresses
 from custody.deposits import repository as deposits
 from custody.deposits.attestation import AddressNotOurs, AttestationMismatch, verify, verify_row
 from custody.ledger import statements
+from custody.web import paging
 from signers.ports import SignedAttestation
 
 router = APIRouter(prefix="/v1/customers/{customer}", tags=["accounts"])

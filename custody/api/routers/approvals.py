@@ -9,13 +9,14 @@ import msgspec
 from fastapi import APIRouter, Depends, Query, Response
 
 from chains.errors import InvalidValue
-from custody.api import paging, schemas, views
+from custody.api import schemas, views
 from custody.api.calls import Call, Scope, needs
 from custody.approvals import refills, service
 from custody.approvals.model import Question
 from custody.ports import Step
 from custody.storage.db import Tx
 from custody.treasury.model import Refill
+from custody.web import paging
 from custody.withdrawals.model import Withdrawal
 from policies.canonical import decoder_for
 from policies.intent import SignedApproval

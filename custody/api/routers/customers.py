@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Response
 
-from custody.api import paging, schemas, views
+from custody.api import schemas, views
 from custody.api.calls import Call, Scope, needs
 from custody.customers import service
+from custody.web import paging
 
 router = APIRouter(prefix="/v1/customers", tags=["customers"])
 

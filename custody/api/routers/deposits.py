@@ -8,13 +8,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from custody.api import paging, readmodel, schemas, views
+from custody.api import readmodel, schemas, views
 from custody.api.calls import Call, Scope, needs
 from custody.deposits import repository
 from custody.deposits.lifecycle import DepositState
 from custody.deposits.model import Deposit
 from custody.errors import NotFound
 from custody.storage.db import Tx
+from custody.web import paging
 
 router = APIRouter(prefix="/v1/deposits", tags=["deposits"])
 

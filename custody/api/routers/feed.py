@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from custody.api import paging, readmodel, schemas, views
+from custody.api import readmodel, schemas, views
 from custody.api.calls import Call, Scope, needs
 from custody.storage import events
+from custody.web import paging
 
 router = APIRouter(prefix="/v1", tags=["feed"])
 

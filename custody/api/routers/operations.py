@@ -7,12 +7,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Response
 
-from custody.api import paging, parts, schemas, statusview, views
+from custody.api import parts, schemas, statusview, views
 from custody.api.calls import Call, Scope, needs
 from custody.audit import repository as actions
 from custody.screening import cases, verdicts
 from custody.screening.cases import CaseKind
 from custody.screening.lifecycle import CaseState
+from custody.web import paging
 
 router = APIRouter(prefix="/v1", tags=["operations"])
 

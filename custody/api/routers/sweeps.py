@@ -7,11 +7,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from custody.api import paging, schemas, views
+from custody.api import schemas, views
 from custody.api.calls import Call, Scope, needs
 from custody.errors import NotFound
 from custody.sweeps import readmodel
 from custody.sweeps.lifecycle import SweepState
+from custody.web import paging
 
 router = APIRouter(prefix="/v1/sweeps", tags=["sweeps"])
 

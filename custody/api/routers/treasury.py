@@ -7,11 +7,12 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from custody.api import paging, schemas, treasuryviews, views
+from custody.api import schemas, treasuryviews, views
 from custody.api.calls import Call, Scope, needs
 from custody.treasury import repository, service
 from custody.treasury.holdings import holdings, together
 from custody.treasury.lifecycle import OPEN, RefillState
+from custody.web import paging
 
 router = APIRouter(prefix="/v1", tags=["treasury"])
 

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from custody.api import paging, schemas, views
+from custody.api import schemas, views
 from custody.api.calls import Call, Scope, needs
 from custody.ports import Step
 from custody.storage.db import Tx
+from custody.web import paging
 from custody.whitelist import proofs, service
 from custody.whitelist.model import Entry
 from policies.statements import SignedWhitelistEntry, WhitelistEntry

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from custody.api import acting, paging, readmodel, repository, schemas, views
+from custody.api import acting, readmodel, repository, schemas, views
 from custody.api.calls import Call, Scope, needs
 from custody.api.errors import BumpPending, NotBumpable
 from custody.errors import InvalidConfiguration
@@ -17,6 +17,7 @@ from custody.ports import Step
 from custody.storage.db import Tx
 from custody.travelrule import ivms101
 from custody.travelrule import service as travelrule
+from custody.web import paging
 from custody.whitelist import service as whitelist
 from custody.withdrawals import service
 from custody.withdrawals.lifecycle import WithdrawalState

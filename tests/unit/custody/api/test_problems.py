@@ -13,9 +13,9 @@ import chains
 import custody
 import policies
 from chains.errors import PermanentError, StrongroomError, TransientError
-from custody.api import problems
-from custody.api.problems import ROOTS, RULES, TYPE_PREFIX, describe, rule_for
+from custody.api.problems import RULES, describe, rule_for
 from custody.errors import Conflict, DatabaseUnavailable, InsufficientFunds
+from custody.web.problems import ROOTS, TYPE_PREFIX, Rule
 from signers import ports
 
 NEVER_IN_A_REQUEST = {
@@ -80,7 +80,7 @@ def test_an_error_type_nobody_mapped_would_be_found() -> None:
 
 
 def test_slugs_are_unique_but_for_one_meaning_and_statuses_are_errors() -> None:
-    by_slug: dict[str, set[problems.Rule]] = {}
+    by_slug: dict[str, set[Rule]] = {}
     for rule in RULES.values():
         by_slug.setdefault(rule.slug, set()).add(rule)
         assert 400 <= rule.status < 600

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custody.api import paging
-from custody.api.errors import InvalidCursor, TooManyRequests
-from custody.api.limits import RateLimit
 from custody.api.views import event_data
+from custody.web import paging
+from custody.web.errors import InvalidCursor, TooManyRequests
+from custody.web.limits import RateLimit
 from tests.fakes.api import make_bundle
 from tests.fakes.attesting_signer import AttestingSigner
 

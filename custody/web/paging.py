@@ -9,7 +9,7 @@ from uuid import UUID
 
 from fastapi import Query
 
-from custody.api.errors import InvalidCursor
+from custody.web.errors import InvalidCursor
 
 MAX_LIMIT: Final = 500
 

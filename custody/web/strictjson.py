@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NoReturn
 
-from custody.api.errors import MalformedBody
+from custody.web.errors import MalformedBody
 
 MAX_DEPTH: Final = 16
 MAX_INTEGER: Final = 2**53 - 1

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from custody.api.peers import among, origin
+from custody.web.peers import among, origin
 
 PROXIES = (ip_network("10.0.0.0/24"),)
 

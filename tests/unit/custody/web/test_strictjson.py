@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from custody.api.errors import MalformedBody
-from custody.api.strictjson import MAX_INTEGER, read_object
+from custody.web.errors import MalformedBody
+from custody.web.strictjson import MAX_INTEGER, read_object
 
 values = st.recursive(
     st.none()

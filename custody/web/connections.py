@@ -20,8 +20,8 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from chains.errors import StrongroomError
-from custody.api.errors import HeadTooLarge, MalformedRequest, RequestTooSlow, TooManyConnections
-from custody.api.problems import describe
+from custody.web.errors import HeadTooLarge, MalformedRequest, RequestTooSlow, TooManyConnections
+from custody.web.problems import describe
 
 MAX_HEAD_BYTES: Final = 16 * 1024
 """Of a request's line and headers together."""

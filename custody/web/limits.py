@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from custody.api.errors import TooManyRequests
+from custody.web.errors import TooManyRequests
 
 _BURST_SECONDS: Final = 2
 _MAX_BUCKETS: Final = 4096

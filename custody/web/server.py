@@ -8,7 +8,7 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
-from custody.api.connections import KEEP_ALIVE_SECONDS, MAX_HEAD_BYTES, Connection, Server
+from custody.web.connections import KEEP_ALIVE_SECONDS, MAX_HEAD_BYTES, Connection, Server
 
 MAX_CONNECTIONS: Final = 1024
 _OTHER_FILES: Final = 256

@@ -1,0 +1,1 @@
+"""What every HTTP face of the service is made of: reading, refusing, paging, limits, connections; no database."""
