@@ -17,8 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from chains.errors import InvalidValue, StrongroomError
-from custody.console.client import ApiRefused, ApiUnavailable
 from custody.errors import InvalidConfiguration
+from custody.web.client import ApiRefused, ApiUnavailable
 from policies.keys import UnusableKey
 
 _ID_WIDTH: Final = 36

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import typer
 
-from custody.console.client import ApiClient, ApiRefused, ApiUnavailable
+from custody.console.client import ApiClient
 from custody.console.outcome import Exit, Form, Output
+from custody.web.client import ApiRefused, ApiUnavailable
 
 Json = Mapping[str, Any]
 _WORDS: Final = {

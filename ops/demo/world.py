@@ -15,7 +15,8 @@ from typing import Any, Final, Self, TypeVar
 import msgspec
 
 from chains.types import Amount, Asset
-from custody.console.client import ApiClient, ApiUnavailable
+from custody.console.client import ApiClient
+from custody.web.client import ApiUnavailable
 from ops.demo.evm import EvmSide
 from ops.demo.record import StepFailed, expect
 from ops.demo.terminal import Terminal

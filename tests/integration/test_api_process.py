@@ -18,7 +18,8 @@ import msgspec
 import psycopg
 import pytest
 
-from custody.console.client import ApiClient, ApiUnavailable
+from custody.console.client import ApiClient
+from custody.web.client import ApiUnavailable
 from ops.devnet.process import ManagedProcess, free_port, release_port, wait_until
 from ops.devnet.redis import RedisServer
 from policies.bundle import TrustRoot

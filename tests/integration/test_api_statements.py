@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from custody.console.client import ApiRefused
+from custody.web.client import ApiRefused
 from ops.devnet.postgres import EmbeddedPostgres
 from policies.keys import SigningKey
 from policies.statements import Freeze, Lowering, Veto

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from custody.console.client import ApiRefused
 from custody.storage.sealing import Keys
 from custody.travelrule.ivms101 import read
 from custody.travelrule.repository import place_of
+from custody.web.client import ApiRefused
 from tests.fakes.api import BTC, FOREIGN_ADDRESS, RunningApi, running_api
 from tests.support.ivms import travel_rule
 

@@ -23,10 +23,10 @@ from chains.btc.network import NETWORKS
 from chains.btc.script import p2wpkh_script
 from chains.types import Address
 from custody.console.app import app
-from custody.console.client import ApiRefused
 from custody.ids import new_id
 from custody.screening.ports import Elsewhere, Screening
 from custody.storage.db import Database
+from custody.web.client import ApiRefused
 from custody.whitelist import proofs
 from custody.whitelist.errors import ChallengeExpired
 from custody.whitelist.service import list_confirmed, note_destination

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from custody.console.client import ApiClient, ApiRefused, ApiUnavailable
+from custody.console.client import ApiClient
+from custody.web.client import ApiRefused, ApiUnavailable
 from policies.keys import SigningKey
 
 UNAVAILABLE = httpx.Response(503, json={"type": "urn:x:away", "title": "Away", "retryable": True})

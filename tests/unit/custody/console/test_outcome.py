@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import typer
 
-from custody.console.client import ApiRefused
 from custody.console.outcome import Form, Output, outcome
+from custody.web.client import ApiRefused
 
 ID = "01a1fe27-0579-79ce-8f85-d31b7d647016"
 
