@@ -32,9 +32,14 @@ def broadcast(db: Database, site: Site) -> int:
     if not site.sends:
         return 0
     with db.transaction() as tx:
-        kinds = site.allowed(tx)
         due = repository.due_broadcasts(
-            tx, site.chain, site.wallet.id, kinds, lease_seconds=_NO_ONE_ELSE_SECONDS, limit=BATCH
+            tx,
+            site.chain,
+            site.wallet.id,
+            site.allowed(tx),
+            except_for=site.held(tx),
+            lease_seconds=_NO_ONE_ELSE_SECONDS,
+            limit=BATCH,
         )
     for transaction_id in due:
         _send(db, site, transaction_id)

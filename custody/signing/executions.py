@@ -1,7 +1,12 @@
-"""Which transaction of a gas payer carries out which one of a Safe: SQL, and what follows for the Safe's."""
+"""Which transaction of a gas payer carries out which one of a Safe: SQL, and what follows for the Safe's.
+
+What officers freeze, or a halt stops, for a Safe or for what one of its transactions moves is carried out by nobody of
+ours: an execution of it is neither recorded nor signed nor sent. It may have been sent already, or be sent by others.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, LiteralString
 from uuid import UUID
 
@@ -9,7 +14,9 @@ from custody.signing import repository
 from custody.signing.effects import Ended, NoEffects
 from custody.signing.errors import Raced
 from custody.signing.model import OurTransaction
+from custody.storage import halts
 from custody.storage.db import Tx
+from policies.bundle import Bundle, EvmVault
 
 AGAIN_SECONDS: Final = 30
 """After an execution that failed: until the next is tried. Twice as long each time, as whoever is paid can make his own
@@ -66,6 +73,37 @@ def served(tx: Tx, transaction_id: UUID) -> UUID | None:
     """The Safe's transaction that an execution carries out; None: it is no execution."""
     row = tx.optional("SELECT serves FROM executions WHERE transaction_id = %s", [transaction_id])
     return None if row is None else row["serves"]
+
+
+def stopped(tx: Tx, vault: EvmVault, serves: UUID) -> str | None:
+    """Why a Safe's transaction is carried out by nobody now; None if it may be."""
+    moved = tx.all(
+        "SELECT asset, customer_id FROM withdrawals WHERE transaction_id = %(id)s"
+        " UNION SELECT asset, NULL FROM refills WHERE transaction_id = %(id)s",
+        {"id": serves},
+    )
+    what = [(row["asset"], row["customer_id"]) for row in moved] or [(None, None)]
+    found = (
+        halts.halted(tx, vault.chain, asset, customer=customer, tier=vault.tier, wallet=vault.id)
+        for asset, customer in what
+    )
+    return next((reason for reason in found if reason is not None), None)
+
+
+def held(tx: Tx, bundle: Bundle, chain: str) -> Sequence[UUID]:
+    """Recorded executions, in no block, of what may not be carried out now."""
+    rows = tx.all(
+        "SELECT e.transaction_id, e.serves, s.keyset FROM executions e"
+        " JOIN transactions x ON x.id = e.transaction_id JOIN transactions s ON s.id = e.serves"
+        " WHERE x.chain = %s AND x.state IN ('built', 'broadcast', 'contested') ORDER BY e.transaction_id",
+        [chain],
+    )
+    vaults = {vault.id: vault for vault in bundle.vaults if isinstance(vault, EvmVault)}
+    return [
+        row["transaction_id"]
+        for row in rows
+        if row["keyset"] not in vaults or stopped(tx, vaults[row["keyset"]], row["serves"]) is not None
+    ]
 
 
 def failed(tx: Tx, serves: UUID) -> int:

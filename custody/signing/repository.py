@@ -89,13 +89,15 @@ def moved_since_final(tx: Tx, chain: str) -> Sequence[UUID]:
     return [row["id"] for row in rows]
 
 
-def to_sign(tx: Tx, chain: str, keyset: str, kinds: Sequence[str]) -> Sequence[Version]:
-    """Versions of some kinds that the signer has to be asked about, oldest first."""
+def to_sign(
+    tx: Tx, chain: str, keyset: str, kinds: Sequence[str], *, except_for: Sequence[UUID]
+) -> Sequence[Version]:
+    """Versions of some kinds that the signer has to be asked about, oldest first; not those of some transactions."""
     rows = tx.all(
         "SELECT v.* FROM transaction_versions v JOIN transactions t ON t.id = v.transaction_id"
         " WHERE t.chain = %s AND t.keyset = %s AND v.state = 'built' AND t.state IN ('built', 'broadcast', 'contested')"
-        " AND t.kind = ANY (%s) ORDER BY v.created_at, v.transaction_id, v.version",
-        [chain, keyset, list(kinds)],
+        " AND t.kind = ANY (%s) AND t.id <> ALL (%s) ORDER BY v.created_at, v.transaction_id, v.version",
+        [chain, keyset, list(kinds), list(except_for)],
     )
     return [_version(row) for row in rows]
 
@@ -217,15 +219,23 @@ def set_change_index(tx: Tx, transaction_id: UUID, change_index: int) -> None:
 
 
 def due_broadcasts(
-    tx: Tx, chain: str, keyset: str, kinds: Sequence[str], *, lease_seconds: int, limit: int
+    tx: Tx,
+    chain: str,
+    keyset: str,
+    kinds: Sequence[str],
+    *,
+    except_for: Sequence[UUID],
+    lease_seconds: int,
+    limit: int,
 ) -> Sequence[UUID]:
-    """Claim transactions of some kinds that are due to be sent: for `lease_seconds` no other worker takes them."""
+    """Claim transactions of some kinds that are due to be sent, but for some: for `lease_seconds` no other worker takes
+    them."""
     rows = tx.all(
         "UPDATE transactions SET rebroadcast_at = now() + make_interval(secs => %s) WHERE id IN ("
         " SELECT id FROM transactions WHERE chain = %s AND keyset = %s AND kind = ANY (%s)"
-        "  AND state = 'broadcast' AND rebroadcast_at <= now()"
+        "  AND id <> ALL (%s) AND state = 'broadcast' AND rebroadcast_at <= now()"
         " ORDER BY created_at, id LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING id",
-        [lease_seconds, chain, keyset, list(kinds), limit],
+        [lease_seconds, chain, keyset, list(kinds), list(except_for), limit],
     )
     return [row["id"] for row in rows]
 

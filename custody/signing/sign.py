@@ -31,7 +31,9 @@ def sign(db: Database, site: Site, signer: Signer, *, clock: Clock = system_cloc
         DatabaseUnavailable, Conflict: what was signed meanwhile is signed again, the same.
     """
     with db.snapshot() as tx:
-        waiting = repository.to_sign(tx, site.chain, site.wallet.id, site.allowed(tx))
+        waiting = repository.to_sign(
+            tx, site.chain, site.wallet.id, site.allowed(tx), except_for=site.held(tx)
+        )
     done = []
     unanswered: SignerUnavailable | None = None
     for version in waiting:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
+from uuid import UUID
 
 from chains.ports import BroadcastResult, Presence
 from chains.types import TxId
@@ -118,6 +119,10 @@ class Site(ABC):
         if self.halted(tx) is None:
             return tuple(Kind)
         return (Kind.ROTATION,) if self.rescuing else ()
+
+    def held(self, tx: Tx) -> Sequence[UUID]:
+        """Transactions that are neither signed nor sent now, whatever their kind: they serve what is stopped."""
+        return ()
 
     @abstractmethod
     def finish(self, version: Version, response: SignResponse) -> tuple[bytes, str]:

@@ -17,9 +17,12 @@ from chains.eth.safe import join_signatures
 from custody.errors import Conflict, DatabaseUnavailable
 from custody.signing.errors import BumpRefused, NotAMember, Raced, WrongSignature
 from custody.storage import halts
+from custody.storage.db import Database
 from ops.devnet.anvil import Anvil
+from tests.fakes.api import as_role
 from tests.fakes.approving import Desk
 from tests.fakes.evm_desk import ETHER, GWEI
+from tests.fakes.evm_signing import EVM_CHAIN
 from tests.fakes.safe_till import GAS_PAYER, LARGE, VAULT, SafeOutside, SafeTill
 from tests.fakes.teller import opened
 
@@ -349,6 +352,60 @@ def test_what_a_halt_stops_is_not_carried_out_and_goes_on_when_it_is_lifted(till
     till.send_execution()
     till.settle()
     assert till.withdrawal(paid.id).state == "settled"
+
+
+@pytest.mark.parametrize(
+    "scope", ["all", f"chain:{EVM_CHAIN}", "tier:warm", f"wallet:{VAULT}", "asset:ETH", "customer:alice"]
+)
+def test_what_an_officer_freezes_is_neither_recorded_nor_signed_nor_sent_and_goes_on_after_the_thaw(
+    till: SafeTill, scope: str
+) -> None:
+    scopes: tuple[str, ...] = ()
+    till.db.close()
+    till.db = Database(
+        as_role(till.dsn, "strongroom_worker"), application="worker", pool_size=4, frozen=lambda: scopes
+    )
+    paid, _ = complete(till)
+    scopes = (scope,)
+    assert till.build_execution() is None
+    scopes = ("tier:cold", "wallet:another", "customer:bob", "asset:USDX")
+    till.try_again_now()
+    execution = till.build_execution()
+    assert execution is not None
+    scopes = (scope,)
+    assert till.sign_execution() == []
+    scopes = ()
+    assert till.sign_execution() == [execution]
+    scopes = (scope,)
+    assert till.broadcast_execution() == 0
+    assert till.safe_nonce == 0
+    scopes = ()
+    assert till.broadcast_execution() == 1
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+    assert "execution.waits" not in till.alerts()
+
+
+def test_a_halt_of_the_asset_holds_an_execution_that_is_recorded_and_says_so(till: SafeTill) -> None:
+    paid, _ = complete(till)
+    with till.admin.transaction() as tx:
+        halts.halt(tx, halts.of_asset("ETH"), "the test wants it")
+    assert till.build_execution() is None
+    assert "execution.waits" in till.alerts()
+    with till.admin.transaction() as tx:
+        halts.lift(tx, halts.of_asset("ETH"))
+    till.try_again_now()
+    execution = till.build_execution()
+    assert till.sign_execution() == [execution]
+    with till.admin.transaction() as tx:
+        halts.halt(tx, halts.of_asset("ETH"), "the test wants it")
+    assert till.broadcast_execution() == 0
+    with till.admin.transaction() as tx:
+        halts.lift(tx, halts.of_asset("ETH"))
+    assert till.broadcast_execution() == 1
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"
+    assert "execution.waits" not in till.alerts()
 
 
 def test_a_gas_payer_without_money_waits_says_so_and_goes_on_with_it(till: SafeTill) -> None:

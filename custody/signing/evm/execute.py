@@ -73,7 +73,11 @@ def _build(db: Database, site: GasPayerSite, vault: EvmVault) -> UUID | None:
         serves = executions.due(tx, site.chain, vault.id, safe_resource(safe, safe_nonce))
         seen = funds.committed(tx, site)
         in_flight = nonces.unconfirmed(tx, site.chain, site.wallet.id)
+        stopped = None if serves is None else executions.stopped(tx, vault, serves.id)
     if serves is None or seen is None or in_flight >= site.pace.unconfirmed_at_most:
+        return None
+    if stopped is not None:
+        _wait(db, site, serves, Reason("halted", stopped))
         return None
     planned = _plan(site, vault, serves, safe_nonce, seen)
     if isinstance(planned, Reason):
@@ -139,7 +143,7 @@ def _record(db: Database, site: GasPayerSite, planned: _Planned, seen: Committed
         current = repository.lock(tx, serves.id)
         if current.state is not TransactionState.BROADCAST or current.newest_signed != serves.newest_signed:
             raise Raced(f"{serves.id} was carried out or given up meanwhile")
-        if _halted(tx, site, vault) is not None:
+        if _halted(tx, site, vault) is not None or executions.stopped(tx, vault, serves.id) is not None:
             raise Raced("paying was halted meanwhile")
         nonce = nonces.take(tx, site.chain, site.account, used=used)
         if funds.committed(tx, site) != seen:

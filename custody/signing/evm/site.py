@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
 from chains.errors import InvalidValue
 from chains.eth.address import checksummed, raw_address
@@ -14,6 +15,7 @@ from chains.eth.safe_report import SafeReport
 from chains.eth.tx import nonce_resource
 from chains.ports import Header
 from chains.types import BlockRef
+from custody.signing import executions
 from custody.signing.evm.finish import finish
 from custody.signing.model import OurTransaction, Version
 from custody.signing.site import Pace, SendingNode, Site
@@ -115,6 +117,10 @@ class GasPayerSite(KeySite):
 
     wallet: GasPayer
     node: SafeNode
+
+    def held(self, tx: Tx) -> Sequence[UUID]:
+        """Executions for a Safe, or of what it moves, that somebody has stopped. See `Site`."""
+        return executions.held(tx, self.bundle, self.chain)
 
 
 def evm_site(

@@ -68,7 +68,9 @@ def collect(
         DatabaseUnavailable, Conflict: try again.
     """
     with db.snapshot() as tx:
-        waiting = transactions.to_sign(tx, site.chain, site.wallet.id, site.allowed(tx))
+        waiting = transactions.to_sign(
+            tx, site.chain, site.wallet.id, site.allowed(tx), except_for=site.held(tx)
+        )
     done: list[UUID] = []
     unanswered: SignerUnavailable | None = None
     for version in waiting:
