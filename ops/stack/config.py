@@ -21,7 +21,7 @@ from ops.stack.keys import private_directory
 from ops.stack.keyset import mark_directory, signer_directory
 from ops.stack.listing import CHAIN
 from ops.stack.members import MEMBERS, Member
-from policies.bundle import BitcoinKeyset, BitcoinVault, WalletEntry
+from policies.bundle import BitcoinKeyset, BitcoinVault, Bundle, Vault, WalletEntry
 
 if TYPE_CHECKING:
     from ops.stack.stack import Stack
@@ -115,17 +115,16 @@ def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]
         hot = (*trust.bundle.keysets, *trust.bundle.gas_payers)
         found["signers"] = {wallet.id: {"socket": str(stack.signer_socket)} for wallet in hot} | {
             f"{vault.id}/{member.name}": {"socket": str(member.socket)}
-            for vault in trust.bundle.vaults
-            if vault.tier == "warm"
             for member in stack.members
+            for vault in vaults_of(trust.bundle, member.name)
         }
         found["verifiers"] = {trust.verifier.id: {"socket": str(stack.verifier_socket)}}
     return found
 
 
 def _member(member: Member, stack: Stack, trust: Trust) -> dict[str, Any]:
-    """A signer of the warm vaults."""
-    warm = [vault for vault in trust.bundle.vaults if vault.tier == "warm"]
+    """A signer of warm vaults: of those whose members it is among."""
+    warm = vaults_of(trust.bundle, member.name)
     return {
         "environment": "trial",
         "directory": str(member.directory),
@@ -136,6 +135,19 @@ def _member(member: Member, stack: Stack, trust: Trust) -> dict[str, Any]:
         "listen": {"unix": str(member.socket)},
         "demo_clock": str(clock_file(stack.directory)),
     }
+
+
+def vaults_of(bundle: Bundle, member: str) -> list[Vault]:
+    """The warm vaults that the bundle names a signer a member of, by its name."""
+    return [
+        vault
+        for vault in bundle.vaults
+        if vault.tier == "warm"
+        and any(
+            each.id == member
+            for each in (vault.cosigners if isinstance(vault, BitcoinVault) else vault.owners)
+        )
+    ]
 
 
 def _signer(stack: Stack, trust: Trust) -> dict[str, Any]:
@@ -180,7 +192,7 @@ def _verifier(stack: Stack, trust: Trust, database_url: str) -> dict[str, Any]:
             each.member.name: {
                 "socket": str(each.member.socket),
                 "log_key": each.log_key,
-                "member_of": [vault.id for vault in trust.bundle.vaults if vault.tier == "warm"],
+                "member_of": [vault.id for vault in vaults_of(trust.bundle, each.member.name)],
             }
             for each in trust.keys.members
         },

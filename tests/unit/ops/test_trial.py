@@ -20,7 +20,7 @@ from chains.eth.address import checksummed, is_checksummed
 from ops.bench.compare import Row
 from ops.demo.record import Record, StepFailed, StepRecord, expect
 from ops.demo.show import summary
-from ops.stack.config import to_toml
+from ops.stack.config import to_toml, vaults_of
 from ops.stack.ethereum import admin_address
 from ops.stack.holders import holders_of, make_holders
 from ops.stack.keys import person
@@ -149,6 +149,18 @@ def test_one_officer_alone_makes_no_bundle(tmp_path: Path) -> None:
 
 def rule(bundle: Bundle, id_: str) -> Rule:
     return next(each for each in bundle.policy.rules if each.id == id_)
+
+
+def test_a_signer_is_a_member_of_the_warm_vaults_that_name_it_and_of_no_other(tmp_path: Path) -> None:
+    made = bundle_of(tmp_path, make_quorum(tmp_path / "officers"))
+    without = tuple(
+        msgspec.structs.replace(vault, owners=vault.owners[1:]) if isinstance(vault, EvmVault) else vault
+        for vault in made.vaults
+    )
+    made = msgspec.structs.replace(made, vaults=without)
+    assert [vault.id for vault in vaults_of(made, "m0")] == ["btc-warm"]
+    assert [vault.id for vault in vaults_of(made, "m1")] == ["btc-warm", "eth-warm"]
+    assert vaults_of(made, "m4") == [], "a holder of cold keys"
 
 
 def test_the_hot_tier_has_the_default_limits(tmp_path: Path) -> None:
