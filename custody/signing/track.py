@@ -16,6 +16,7 @@ from custody.signing.effects import Ended
 from custody.signing.kinds import effects_of
 from custody.signing.lifecycle import TransactionEvent, TransactionState
 from custody.signing.model import ConsumptionFact, OurTransaction
+from custody.signing.sessions import ending
 from custody.signing.site import Site
 from custody.signing.tracking import Dead, Failed, Final, Mined, Moved, Stay, Undone, Verdict, judge
 from custody.storage import alerts, events
@@ -105,6 +106,7 @@ def _apply(tx: Tx, site: Site, transaction: OurTransaction, verdict: Verdict) ->
                 # Contested before the signer's answer came: it has signed, as everybody can see.
                 effects_of(transaction.kind).signed(tx, transaction)
             effects_of(transaction.kind).mined(tx, transaction, fact)
+            ending.end(tx, transaction.id, closing.version_of(transaction, fact).version)
             for alert in _OPEN_ALERTS:
                 alerts.resolve_alert(tx, alert, str(transaction.id))
             if not fact.succeeded:
@@ -129,6 +131,7 @@ def _apply(tx: Tx, site: Site, transaction: OurTransaction, verdict: Verdict) ->
             what = "overtaken by another of ours" if ours else "double-spent"
             reason = f"{what}: {killers} used its coins or nonce and is final"
             repository.apply(tx, transaction, TransactionEvent.DIE)
+            ending.end(tx, transaction.id, None)
             _bury(tx, transaction, reason, closing.bury(tx, transaction, reason))
         case Stay():
             raise AssertionError("nothing to apply")

@@ -66,3 +66,38 @@ def test_two_inputs_are_signed_both_or_nothing_is_kept(till: ColdTill) -> None:
         till.bring(file)
     till.settle_cold()
     assert till.session_states() == ["complete"]
+
+
+def test_what_holders_sent_past_us_completes_its_session_once_it_is_final(till: ColdTill) -> None:
+    paid, session = till.asked()
+    files = till.signed_by(session, "ann", "bob", "cem")
+    till.bring(files[0])
+    till.send_past_us(together(*files))
+    till.mine(5)
+    till.track()
+    assert till.session_states() == ["collecting"], "a reorg can still undo it"
+    till.mine(1)
+    till.track()
+    assert till.session_states() == ["complete"]
+    assert till.withdrawal(paid.id).state == "settled"
+    before = till.contents()
+    till.collect_cold()
+    till.track()
+    assert till.contents() == before
+    # A signature that comes late is kept, and sends nothing again.
+    assert till.bring(files[1]).kept == ("bob",)
+    assert (till.bring(files[2]).session.state, till.broadcast_cold()) == ("complete", 0)
+
+
+def test_whoever_was_asked_for_a_version_that_cannot_confirm_any_more_is_asked_no_longer(
+    till: ColdTill,
+) -> None:
+    _, session = till.asked()
+    files = till.signed_by(session, "ann", "bob", "cem")
+    till.abandon(session)
+    till.rebuild(session, feerate=30_000)
+    assert till.session_states() == ["expired", "open"]
+    till.send_past_us(together(*files))
+    till.mine(6)
+    till.track()
+    assert till.session_states() == ["complete", "expired"], "the first version is in the chain"

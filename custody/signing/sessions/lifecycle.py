@@ -16,7 +16,7 @@ class SessionState(StrEnum):
     COLLECTING = "collecting"
     """Some are, and fewer than it takes."""
     COMPLETE = "complete"
-    """As many as it takes: the signed bytes are recorded."""
+    """As many as it takes have signed: the signed bytes are recorded, or a block has them, past us."""
     EXPIRED = "expired"
     """Its time is over before there were enough. Members may still have signed: see `Session.may_confirm`."""
     REFUSED = "refused"
@@ -39,6 +39,7 @@ SIGNING: Final[Lifecycle[SessionState, SessionEvent]] = Lifecycle(
     "signing",
     {
         (S.OPEN, E.COLLECT): S.COLLECTING,
+        (S.OPEN, E.COMPLETE): S.COMPLETE,
         (S.COLLECTING, E.COLLECT): S.COLLECTING,
         (S.COLLECTING, E.COMPLETE): S.COMPLETE,
         (S.OPEN, E.EXPIRE): S.EXPIRED,

@@ -269,7 +269,7 @@ def _ask_one(
 
 def _complete(db: Database, site: Site, version: Version, session: Session) -> bool:
     """Put the signatures together, verify the whole, record it. False while there are too few."""
-    if len(session.signed) < session.threshold or session.state is SessionState.COMPLETE:
+    if len(session.signed) < session.threshold:
         return False
     chosen = [session.signed[member] for member in sorted(session.signed)[: session.threshold]]
     together = SignResponse(signatures=tuple(each for response in chosen for each in response.signatures))
@@ -282,7 +282,8 @@ def _complete(db: Database, site: Site, version: Version, session: Session) -> b
     with db.transaction() as tx:
         if not record_signed(tx, site, version, signed, txid):
             return False
-        repository.apply(tx, session, SessionEvent.COMPLETE)
+        if session.state is not SessionState.COMPLETE:  # else a block had it before we had the signatures
+            repository.apply(tx, session, SessionEvent.COMPLETE)
         alerts.resolve_alert(tx, EXPIRED, str(version.transaction_id))
     return True
 

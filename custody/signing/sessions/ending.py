@@ -1,0 +1,26 @@
+"""Sessions of a transaction that a block has decided: nobody is asked any more, and what was signed past us is known."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from custody.signing.sessions import repository
+from custody.signing.sessions.lifecycle import SessionEvent, SessionState
+from custody.storage.db import Tx
+
+_LIVE = (SessionState.OPEN, SessionState.COLLECTING)
+
+
+def end(tx: Tx, transaction_id: UUID, mined: int | None) -> None:
+    """End what is still open about a transaction. Again changes nothing.
+
+    Args:
+        tx: the caller's transaction, which has locked the transaction's row.
+        transaction_id: of a vault, or of a key-set, which has no sessions.
+        mined: the version that a block holds: enough members have signed it, whoever put their signatures together;
+            None: no version can be in a block any more.
+    """
+    for session in repository.of_transaction(tx, transaction_id):
+        signed = session.version == mined
+        if session.state in _LIVE or (signed and session.state is SessionState.EXPIRED):
+            repository.apply(tx, session, SessionEvent.COMPLETE if signed else SessionEvent.EXPIRE)
