@@ -1,4 +1,4 @@
-"""Sessions of a transaction that a block has decided: nobody is asked any more, and what was signed past us is known."""
+"""Sessions of a transaction that a block has decided: nobody is asked any more; what was signed past us is known."""
 
 from __future__ import annotations
 
