@@ -19,6 +19,7 @@ from chains.bbqr import FileType
 from chains.errors import InvalidValue
 from custody.console import codes
 from custody.console.acting import CONFIG_VARIABLE, Session, opened, worker_settings
+from custody.console.bringing import brought
 from custody.console.operator import acting, utc_text
 from custody.console.outcome import Exit, Output, outcome, output
 from custody.console.pinned import pinned_bundle
@@ -45,7 +46,6 @@ cold_app = typer.Typer(
 )
 app.add_typer(cold_app, name="cold")
 
-_MAX_FILE_BYTES: Final = 128_000_000
 _SHORT: Final = ("id", "wallet", "kind", "does", "signed", "state", "expires_at")
 _LONG: Final = (
     *(
@@ -167,7 +167,11 @@ def export(
 @cold_app.command("import")
 def import_files(
     files: Annotated[
-        list[Path], typer.Argument(help="What holders have signed.", exists=True, dir_okay=False)
+        list[Path],
+        typer.Argument(
+            help="What holders have signed: files, or pictures (PNG, JPEG) of QR codes; a folder: all pictures in it.",
+            exists=True,
+        ),
     ],
     *,
     as_json: AsJson = False,
@@ -177,8 +181,8 @@ def import_files(
     rows = []
     with _at_work(shown) as (at, services):
         vaults = {site.wallet.id: site for site in services.wallets() if site.is_vault}
-        for path in files:
-            raw = _read(path)
+        # All is read before anything is kept: who names a wrong file brings nothing by halves.
+        for path, raw in brought(files, lambda words: typer.echo(words, err=True)):
             at.do("cold-import", {"sha256": hashlib.sha256(raw).hexdigest()}, lambda tx: None)
             taken = bringing.take(at.database, vaults, raw)
             rows.append(_taken(path, taken))
@@ -284,12 +288,6 @@ def _tell(shown: Output, asked: Asking, became: cancelling.Outcome) -> None:
     }
     value = {"id": str(asked.session.id), "transaction": str(asked.transaction.id), "outcome": became.value}
     shown.line(value, texts[became])
-
-
-def _read(path: Path) -> bytes:
-    if path.stat().st_size > _MAX_FILE_BYTES:
-        raise InvalidValue(f"{path}: larger than any request; nothing was read")
-    return path.read_bytes()
 
 
 def _write(path: Path, data: bytes) -> None:

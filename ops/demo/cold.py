@@ -11,6 +11,7 @@ import msgspec
 
 from chains.btc.multisig import agreed_multisig_address, parse_multisig
 from chains.btc.network import NETWORKS
+from chains.pictures import read_series
 from ops.demo import ethereum, payments, refills, warm
 from ops.demo.offline import OfflineMachine, interfaces, isolation
 from ops.demo.record import expect
@@ -20,7 +21,6 @@ from ops.stack.keys import private_directory
 from ops.stack.listing import ASSET, BTC_SATS, ETH_WEI
 from ops.stack.names import BTC_COLD, BTC_KEYSET, COLD_THRESHOLD
 from policies.bundle import BitcoinVault, TrustRoot
-from signers.airgap.images import read_series
 from signers.airgap.registering import COMPARED_LETTERS, root_fingerprint
 
 Kind = Literal["psbt", "json"]

@@ -49,7 +49,7 @@ def read_request(paths: Sequence[Path], tell: Callable[[str], None]) -> Request:
     """
     first = paths[0]
     if len(paths) > 1 or first.is_dir() or first.suffix.lower() in _PICTURES:
-        from signers.airgap.images import read_series
+        from chains.pictures import read_series
 
         received = read_series(paths, tell)
         return _of_bytes(received.data, "request", Path())

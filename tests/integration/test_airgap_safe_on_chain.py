@@ -14,11 +14,11 @@ from chains.eth.address import raw_address
 from chains.eth.erc20 import transfer_calldata
 from chains.eth.safe import join_signatures
 from chains.eth.safe_files import SafeRequest, decode_request, decode_signature, encode_request
+from chains.pictures import read_series
 from ops.devnet.anvil import Anvil
 from signers.airgap.errors import Refused
 from signers.airgap.evm import sign
 from signers.airgap.evm_review import SafeReview, review_request
-from signers.airgap.images import read_series
 from signers.airgap.qr import PICTURE_VERSION, write_pictures
 from signers.airgap.registered import Registered
 from tests.fakes.airgap_safe import (

@@ -163,7 +163,7 @@ def test_base64_comes_back_as_base64(alice: Holder, key: HolderKey, quorum: Quor
 
 def test_a_request_in_pictures_is_signed_into_pictures(alice: Holder, key: HolderKey, quorum: Quorum) -> None:
     from chains.bbqr import FileType, split
-    from signers.airgap.images import read_series
+    from chains.pictures import read_series
     from signers.airgap.qr import PICTURE_VERSION, write_pictures
 
     registered(alice, key, quorum)

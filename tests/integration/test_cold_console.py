@@ -13,14 +13,14 @@ from embit.psbt import PSBT
 from typer.testing import CliRunner, Result
 
 from chains.bbqr import FileType
+from chains.pictures import read_series
 from custody.console import cold
 from custody.console.app import app
-from custody.console.codes import film, fitting_version, frames
+from custody.console.codes import film, fitting_version, frames, write_pictures
 from custody.signing.cold import handing
 from ops.devnet.bitcoind import Bitcoind
 from policies.bundle import Operator
 from policies.keys import SigningKey
-from signers.airgap.images import read_series
 from tests.fakes.api import as_role
 from tests.fakes.cold_till import COLD, ColdTill
 from tests.fakes.operators import client_file
@@ -88,7 +88,7 @@ def test_an_operator_hands_a_request_out_and_brings_it_back(
     assert desk.run("export", row["id"], *holders, "--out", str(out)).exit_code == 3
     assert not out.exists()
     assert desk.json("show", row["id"])["holders"] == []
-    monkeypatch.setattr(handing, "verdicts_on", lambda *_: ())
+    monkeypatch.setattr(handing, "check_covered", lambda *_: ())
     pictures = tmp_path / "codes"
     pictures.mkdir()
     told = desk.json("export", row["id"], *holders, "--out", str(out), "--png", str(pictures))
@@ -103,9 +103,12 @@ def test_an_operator_hands_a_request_out_and_brings_it_back(
         "eve",
     ]
     files = []
-    for name in ("eve", "ann", "bob"):
+    for name in ("eve", "ann"):
         files.append(tmp_path / f"{name}.psbt")
         files[-1].write_bytes(desk.till.holders[name].sign(out.read_bytes()))
+    files.append(tmp_path / "camera")
+    files[-1].mkdir()
+    write_pictures(FileType.PSBT, desk.till.holders["bob"].sign(out.read_bytes()), files[-1], "bob")
     taken = desk.json("import", *map(str, files))
     assert [each["kept"] for each in taken] == [["eve"], ["ann"], ["bob"]]
     assert (taken[-1]["state"], taken[-1]["node"]) == ("complete", None)

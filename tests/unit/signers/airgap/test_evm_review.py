@@ -570,7 +570,7 @@ from signers.airgap.offline import NETWORK_MODULES, seal
 seal()
 seal()
 import sys
-import chains.bbqr, signers.airgap.qr, signers.airgap.images, signers.airgap.evm, signers.airgap.evm_review
+import chains.bbqr, signers.airgap.qr, chains.pictures, signers.airgap.evm, signers.airgap.evm_review
 import segno, zxingcpp, PIL.Image, eth_abi.abi
 from signers.airgap.qr import draw
 draw("B$2U0100", 5)

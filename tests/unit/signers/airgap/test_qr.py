@@ -15,7 +15,7 @@ from zxingcpp import BarcodeFormat, BarcodeFormats, TextMode, read_barcodes
 
 from chains.bbqr import FileType, capacity, join, split
 from chains.errors import InvalidValue
-from signers.airgap.images import read_codes
+from chains.pictures import read_codes
 from signers.airgap.qr import (
     FRAME_MILLISECONDS,
     NoTerminal,

@@ -76,7 +76,7 @@ def read_series(paths: Sequence[Path], tell: Callable[[str], None]) -> Received:
     """
     joiner = Joiner()
     useless: list[str] = []
-    pictures = [picture for path in paths for picture in _pictures(path)]
+    pictures = [picture for path in paths for picture in pictures_in(path)]
     for picture in pictures:
         before, trouble = joiner.progress, f"{picture.name}: no QR code of a file was found in it"
         try:
@@ -115,8 +115,8 @@ def _add_all(joiner: Joiner, picture: Path) -> bool:
     return found
 
 
-def _pictures(path: Path) -> list[Path]:
-    """A picture, or all in a folder. Raises BadPicture."""
+def pictures_in(path: Path) -> list[Path]:
+    """A picture, or all in a folder in the order of their names. Raises BadPicture."""
     if not path.is_dir():
         return [path]
     found = sorted(each for each in path.iterdir() if each.suffix.lower() in _SUFFIXES and each.is_file())

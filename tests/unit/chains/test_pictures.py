@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from chains.bbqr import BbqrError, FileType, MixedSeries, PartsMissing, Received, split
-from signers.airgap import images
-from signers.airgap.images import MAX_FILE_BYTES, BadPicture, read_codes, read_series
+from chains.pictures import MAX_FILE_BYTES, BadPicture, read_codes, read_series
 from signers.airgap.qr import write_pictures
 
-VECTORS = Path(__file__).parents[3] / "vectors/bbqr"
+VECTORS = Path(__file__).parents[2] / "vectors/bbqr"
 DATA = random.Random(5).randbytes(900)
 
 
@@ -149,9 +148,9 @@ def test_a_film_is_bounded_by_all_its_frames(tmp_path: Path, monkeypatch: pytest
     film = write_pictures(parts, 8, tmp_path, "file")[-1]
     with Image.open(film) as opened:
         pixels = opened.width * opened.height
-    monkeypatch.setattr(images, "MAX_FILM_PIXELS", pixels * len(parts))
+    monkeypatch.setattr("chains.pictures.MAX_FILM_PIXELS", pixels * len(parts))
     assert read_series([film], nobody).data == DATA
-    monkeypatch.setattr(images, "MAX_FILM_PIXELS", pixels * len(parts) - 1)
+    monkeypatch.setattr("chains.pictures.MAX_FILM_PIXELS", pixels * len(parts) - 1)
     with pytest.raises(BadPicture, match="smaller"):
         read_series([film], nobody)
 
