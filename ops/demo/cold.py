@@ -21,7 +21,8 @@ from ops.stack.keys import private_directory
 from ops.stack.listing import ASSET, BTC_SATS, ETH_WEI
 from ops.stack.names import BTC_COLD, BTC_KEYSET, COLD_THRESHOLD
 from policies.bundle import BitcoinVault, TrustRoot
-from signers.airgap.registering import COMPARED_LETTERS, root_fingerprint
+from policies.bundle.root import root_fingerprint
+from signers.airgap.registering import COMPARED_LETTERS
 
 Kind = Literal["psbt", "json"]
 """Of a request's file."""

@@ -11,6 +11,7 @@ import msgspec
 from chains.btc.address import parse_address
 from chains.errors import InvalidAddress, InvalidValue
 from policies.bundle import TrustRoot, read_bundle
+from policies.bundle.root import read_root, root_fingerprint, root_lines
 from signers.airgap.btc_wallets import own_place
 from signers.airgap.errors import Declined
 from signers.airgap.opening import Opened, opened
@@ -18,9 +19,6 @@ from signers.airgap.registered import Registered
 from signers.airgap.registering import (
     of_bundle,
     of_descriptor,
-    read_root,
-    root_fingerprint,
-    root_lines,
     wallet_names,
     wallets_to_confirm,
 )

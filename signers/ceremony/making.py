@@ -15,6 +15,9 @@ from typing import Final
 
 import msgspec
 
+from chains.errors import InvalidValue
+from policies.bundle import TrustRoot
+from policies.bundle.root import read_root, root_fingerprint
 from policies.canonical import encode_signature
 from signers.ceremony.entropy import Entropy, gather
 from signers.ceremony.facts import Facts, bitcoin_record, evm_record, facts_of
@@ -47,7 +50,7 @@ from signers.ceremony.shares import SECRET_BYTES, Share, split
 from signers.ceremony.text import facts_text, plan_text, record_text, text_path
 from signers.ceremony.tool import tool_text
 from signers.ceremony.unfinished import Unfinished, begin, finish, must_be_finished, undo
-from signers.errors import CeremonyStopped
+from signers.errors import BadConfiguration, CeremonyStopped
 from signers.hsm.pkcs11 import Token
 from signers.keys.evm_keys import key_path
 from signers.keys.keyset import KeysetRecord
@@ -91,7 +94,10 @@ def make(plan: CeremonyPlan, people: People, operators: Operators, token: Token)
     began = now_seconds()
     must_be_finished(Path(plan.directory), plan.keyset.id)
     ceremony = str(uuid.uuid4())
-    operators.confirm("plan", f"{plan_text(plan, ceremony, described(token))}\ntool           {tool_text()}")
+    quorum = _quorum(plan)
+    operators.confirm(
+        "plan", f"{plan_text(plan, ceremony, described(token), quorum)}\ntool           {tool_text()}"
+    )
     must_be_free(token, plan.key_names)
     entropy = gather(token, people.typed())
     used = _entropy_used(entropy, token)
@@ -103,7 +109,7 @@ def make(plan: CeremonyPlan, people: People, operators: Operators, token: Token)
     unfinished = _unfinished(plan, ceremony, token)
     begin(private_directory(Path(plan.directory)), unfinished)
     try:
-        return _make(plan, people, operators, token, _Start(ceremony, began, entropy, used))
+        return _make(plan, people, operators, token, _Start(ceremony, began, quorum, entropy, used))
     except BaseException:
         for left in undo(Path(plan.directory), unfinished, token):
             people.say(f"To do: {left}.")
@@ -116,6 +122,7 @@ class _Start:
 
     ceremony: str
     began: int
+    quorum: TrustRoot | None
     entropy: Entropy
     used: EntropyUsed
 
@@ -213,6 +220,7 @@ def _record(
         fingerprints=made.facts.fingerprints,
         descriptor=made.facts.descriptor,
         addresses=made.facts.addresses,
+        quorum=None if start.quorum is None else root_fingerprint(start.quorum),
         backup=Backup(
             scheme="slip39",
             identifier=shares[0].identifier,
@@ -221,6 +229,18 @@ def _record(
             wrapped=None if made.wrapped is None else hashlib.sha256(made.wrapped).hexdigest(),
         ),
     )
+
+
+def _quorum(plan: CeremonyPlan) -> TrustRoot | None:
+    """Who signs bundles, if the plan names them. Raises BadConfiguration."""
+    if plan.root is None:
+        return None
+    try:
+        return read_root(Path(plan.root).read_bytes())
+    except OSError as error:
+        raise BadConfiguration(f"{plan.root}: {error.strerror}") from None
+    except InvalidValue as error:
+        raise BadConfiguration(f"{plan.root}: {error}") from None
 
 
 def _entropy_used(entropy: Entropy, token: Token) -> EntropyUsed:

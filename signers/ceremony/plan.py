@@ -4,6 +4,7 @@ environment = "production"                    # or "trial", a rehearsal
 directory = "/var/lib/strongroom/signer"      # the signer's: gets the sealed seed or key record, record and proof
 backup_directory = "/media/backup"            # gets record, proof and wrapped key, for keeping elsewhere
 threshold = 3
+root = "/media/officers/trust-root.json"      # the quorum that signs bundles: its fingerprint is printed, for holders
 [keyset]
 kind = "btc-hd"                               # or btc-cosigner, evm-key, safe-owner, gas-payer
 id = "btc-hot"                                # in the bundle; of a cosigner or owner: the vault's
@@ -151,6 +152,9 @@ class CeremonyPlan(_Section, frozen=True):
     operators: tuple[OperatorPlan, OperatorPlan]
     holders: Annotated[tuple[HolderPlan, ...], msgspec.Meta(min_length=2, max_length=16)]
     threshold: Annotated[int, msgspec.Meta(ge=2, le=16)] = DEFAULT_THRESHOLD
+    root: str | None = None
+    """File with the quorum that signs bundles. Its fingerprint is on the record, where holders of offline keys find it
+    when they register the bundle."""
 
     @property
     def key_names(self) -> tuple[str, ...]:

@@ -20,6 +20,8 @@ from signers.keys.keyset import KeysetRecord
 
 Purpose = Literal["wallet", "cosigner", "owner", "gas"]
 """A wallet of its own, one cosigner's account of a Bitcoin vault, or one owner's key of a Safe."""
+QuorumFingerprint = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{4}( [0-9a-f]{4}){4}\Z")]
+"""As `policies.bundle.root.root_fingerprint` gives it."""
 Fingerprint = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{16}\Z")]
 """First 8 bytes of a share's hash: tells shares apart and says nothing about them."""
 
@@ -114,6 +116,8 @@ class CeremonyRecord(Document, frozen=True):
     addresses: tuple[FirstAddress, ...]
     """The first three of each branch; an EVM key's only one. None of a cosigner, as they need all keys of the vault."""
     backup: Backup
+    quorum: QuorumFingerprint | None
+    """Of the quorum that signs bundles, as both operators saw it; null where the plan named none."""
 
 
 class Proof(Document, frozen=True):

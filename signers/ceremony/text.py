@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+from policies.bundle import TrustRoot
+from policies.bundle.root import root_lines
 from signers.ceremony.facts import Facts
 from signers.ceremony.plan import CeremonyPlan
 from signers.ceremony.record import (
@@ -22,8 +24,15 @@ def text_path(directory: Path, keyset: str) -> Path:
     return directory / f"{keyset}.ceremony.txt"
 
 
-def plan_text(plan: CeremonyPlan, ceremony: str, token: TokenDescription) -> str:
-    """What both operators agree to at the beginning."""
+def plan_text(plan: CeremonyPlan, ceremony: str, token: TokenDescription, quorum: TrustRoot | None) -> str:
+    """What both operators agree to at the beginning.
+
+    Args:
+        plan: what is to be made.
+        ceremony: its id.
+        token: where.
+        quorum: who signs bundles, if the plan names them.
+    """
     keyset = plan.keyset
     where = f"chain id {keyset.chain_id}" if hasattr(keyset, "chain_id") else f"bitcoin {keyset.network}"
     return "\n".join(
@@ -35,6 +44,7 @@ def plan_text(plan: CeremonyPlan, ceremony: str, token: TokenDescription) -> str
             f"holders        {', '.join(holder.name for holder in plan.holders)}; any {plan.threshold} restore",
             f"signer's files {plan.directory}",
             f"backup's files {plan.backup_directory}",
+            *([] if quorum is None else root_lines(quorum)),
         ]
     )
 
@@ -85,6 +95,13 @@ def record_text(record: CeremonyRecord, signed: SignedCeremony | None) -> str:
     ]
     if backup.wrapped is not None:
         lines.append(f"wrapped key    SHA-256 {backup.wrapped}")
+    if record.quorum is not None:
+        lines += [
+            "",
+            f"quorum         {record.quorum}",
+            "               is the fingerprint of those who sign bundles; holders of offline keys type it when they",
+            "               register the first one (strongroom-airgap register)",
+        ]
     lines += ["", *_way_back(record)]
     if signed is not None:
         lines += ["", f"hash           {record.digest_hex()}"]

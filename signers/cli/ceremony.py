@@ -3,6 +3,7 @@
     ceremony operator FILE              make an operator's own key, under a passphrase
     ceremony run PLAN [--answers FILE]  hold the ceremony, or go on where it stopped
     ceremony remove PLAN [--answers FILE]  take away what an interrupted ceremony has left
+    ceremony quorum FILE                who signs bundles, and the fingerprint that holders of offline keys compare
     ceremony show DIRECTORY KEYSET      check a record and print it
     ceremony entry DIRECTORY KEYSET ... the key-set as the bundle lists it
     ceremony vault KEYSET DIRECTORY ... the vault that several members' records make together
@@ -27,6 +28,8 @@ def main(verb: str, arguments: list[str]) -> int:
     given = _parser(verb).parse_args(arguments)
     if given.command == "operator":
         return _operator(Path(given.file))
+    if given.command == "quorum":
+        return _quorum(Path(given.file))
     if given.command == "show":
         return _show(Path(given.directory), given.keyset)
     if given.command == "entry":
@@ -43,6 +46,8 @@ def _parser(verb: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     operator = commands.add_parser("operator", help="make an operator's key, under a passphrase")
     operator.add_argument("file")
+    quorum = commands.add_parser("quorum", help="show who signs bundles, and their fingerprint to compare")
+    quorum.add_argument("file", help="the root of trust (JSON)")
     for name, text in (
         ("run", "hold the ceremony, or go on where it stopped"),
         ("remove", "take away what an interrupted ceremony has left"),
@@ -100,6 +105,16 @@ def _operator(path: Path) -> int:
         if getpass("once more: ") != passphrase:
             raise CeremonyStopped("the passphrases differ")
     print(f"public key {create_operator_key(path, passphrase)}")
+    return 0
+
+
+def _quorum(path: Path) -> int:
+    from policies.bundle.root import read_root, root_lines
+
+    try:
+        print("\n".join(root_lines(read_root(path.read_bytes()))))
+    except OSError as error:
+        raise BadConfiguration(f"{path}: {error.strerror}") from None
     return 0
 
 

@@ -16,10 +16,10 @@ from chains.btc.multisig import Multisig
 from chains.eth.address import raw_address
 from chains.eth.safe import SafeMessage, SafeTx
 from chains.eth.safe_files import SafeRequest, decode_signature, encode_request
+from policies.bundle.root import root_fingerprint
 from signers.airgap.btc_file import read_payment
 from signers.airgap.keys import HolderKey, entropy_of_words
 from signers.airgap.records import read_record
-from signers.airgap.registering import root_fingerprint
 from tests.support.airgap import (
     PASSPHRASE,
     REGTEST,

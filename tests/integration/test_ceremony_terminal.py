@@ -11,8 +11,10 @@ import msgspec
 import pytest
 
 from policies.bundle import BitcoinVault
+from policies.bundle.root import root_fingerprint
 from signers.ceremony.proven import require_proven
 from signers.ceremony.session import read_ceremony
+from tests.support.airgap import Quorum
 from tests.support.ceremonies import (
     COSIGNER,
     EVM_KEY,
@@ -168,11 +170,18 @@ def test_an_operator_makes_a_key_of_his_own(tmp_path: Path) -> None:
 
 
 def test_records_are_shown_and_entries_printed_for_the_bundle(tmp_path: Path) -> None:
-    site = Site(tmp_path, WALLET)
+    site, root = Site(tmp_path, WALLET), tmp_path / "root.json"
+    quorum = Quorum().root
+    root.write_bytes(msgspec.json.encode(quorum))
+    site.write_plan(root=str(root))
     site.held_until("proof")
     where = [str(site.directory), site.id]
     shown = run_key_command(["ceremony", "show", *where], {}).stdout
     assert "NOT PROVEN" in shown
+    # Who holds an offline key finds on this paper what `strongroom-airgap register` asks for.
+    assert f"quorum         {root_fingerprint(quorum)}\n" in shown
+    assert root_fingerprint(quorum) in run_key_command(["ceremony", "quorum", str(root)], {}).stdout
+    assert run_key_command(["ceremony", "quorum", str(site.plan)], {}, check=False).returncode == 2
     site.held()
     shown = run_key_command(["ceremony", "show", *where], {}).stdout
     assert "restored from the shares of" in shown

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from chains.eth.address import raw_address
 from chains.eth.safe import SafeMessage, SafeTx
 from chains.eth.safe_files import SafeRequest, encode_request
+from policies.bundle.root import root_fingerprint
 from signers.airgap.keys import HolderKey, entropy_of_words
 from signers.airgap.past import MOST, Signed, remembered, signed_before
-from signers.airgap.registering import root_fingerprint
 from tests.support.airgap import (
     REGTEST,
     SAFE_ADDRESS,

@@ -88,6 +88,7 @@ class Held:
             descriptor=facts.descriptor,
             addresses=facts.addresses,
             backup=Backup(scheme="slip39", identifier=7, threshold=2, shares=shares, wrapped=None),
+            quorum=None,
         )
         return msgspec.structs.replace(record, **changes)
 

@@ -9,14 +9,13 @@ import pytest
 
 from chains.errors import DerivationDisagreement, InvalidValue
 from policies.bundle import BitcoinVault, UntrustedBundle, read_bundle
+from policies.bundle.root import read_root, root_fingerprint
 from signers.airgap.btc_wallets import own_place, read_descriptor
 from signers.airgap.keys import HolderKey
 from signers.airgap.registered import FeeCaps, Registered
 from signers.airgap.registering import (
     of_bundle,
     of_descriptor,
-    read_root,
-    root_fingerprint,
     wallets_to_confirm,
 )
 from tests.support.airgap import REGTEST, SAFE_ADDRESS, Quorum, cold_bundle, holder_key, multisig
