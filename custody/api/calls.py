@@ -68,6 +68,8 @@ class Scope(StrEnum):
     """May ask for entries of whitelists, and remove them; to confirm one its key must be able to sign orders."""
     WHITELIST_READ = "whitelist:read"
     LEDGER_READ = "ledger:read"
+    TRADING = "trading"
+    """May settle trades and move customers' money between funding and trading: for the trading core only."""
     EVENTS_READ = "events:read"
     CASES_READ = administration.CASES_READ
     ACTIONS_READ = administration.ACTIONS_READ

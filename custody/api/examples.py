@@ -8,6 +8,7 @@ _AT: Final = "2026-03-02T10:15:00.000000Z"
 _ADDRESS: Final = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 _OUTSIDE: Final = "2MvFmznfQjLsfocBv45Ty89SqXsHkzjX1Sp"
 _ORDER: Final = "0192f0c1-5b7e-7c3a-9d2e-3f4a5b6c7d8e"
+_CORE: Final = "0192f0c1-5b7e-7c3a-9d2e-3f4a5b6c7d8f"
 _TRANSACTION: Final = "0192f0c1-6a10-7f9a-806d-88557c67eb66"
 _FIRST_TXID: Final = "d4bf6eaa79f8c6cd3b59bdd968241c9d1cae1b832530cd412b032eff9281bd26"
 _TXID: Final = "80d48c9417e305f490843a7b3979e9fc9a0bdc53f2217893a851b1677312898a"
@@ -494,6 +495,28 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
                 "reason": "no worker has seen yet what a payment on ethereum-devnet costs",
             },
         ],
+    },
+    "SettlementOut": {
+        "core": _CORE,
+        "first": 1,
+        "last": 12,
+        "complete": True,
+        "fills": 1,
+        "settled": "now",
+    },
+    "TradingTransferOut": {
+        "id": "0192f0c1-5b7e-7c3a-9d2e-3f4a5b6c7d9a",
+        "customer": "alice",
+        "asset": "BTC",
+        "units": "100000000",
+        "to": "trading",
+        "at": _AT,
+    },
+    "TradingBalances": {
+        "core": _CORE,
+        "settled": {"last": 12, "complete": True, "fill_sequence": 12, "fill_index": 1},
+        "items": [{"customer": "alice", "asset": "BTC", "units": "180000000"}],
+        "next": None,
     },
     "StatusOut": _STATUS,
     "Page_EventOut_": {"items": [_EVENT], "next": "ZXZlbnRzOjgyMy01"},

@@ -39,6 +39,8 @@ from policies.bundle import Operator
 from policies.token import Request, Unauthenticated, authenticate, signature_of
 
 MAX_BODY_BYTES: Final = 64 * 1024
+LARGE_BODIES: Final = {"/v1/trading/settlements": 1024 * 1024}
+"""Most bytes of a body where that is more: a batch of fills is one request."""
 BODY_SECONDS: Final = 10
 MAX_REQUESTS_AT_ONCE: Final = 256
 """Requests that are let in and not answered yet. Those that still arrive do not count: they cost only a connection."""
@@ -143,7 +145,8 @@ class Gate:
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                body = await _read(receive, headers.get(b"content-length"))
+                limit = LARGE_BODIES.get(scope["path"], MAX_BODY_BYTES)
+                body = await _read(receive, headers.get(b"content-length"), limit)
         except TimeoutError:
             raise RequestTooSlow(BODY_SECONDS) from None
         request = Request(
@@ -248,17 +251,17 @@ def _check_head(scope: Scope) -> None:
         raise HeadTooLarge(MAX_HEAD_BYTES)
 
 
-async def _read(receive: Receive, declared: str | None) -> bytes:
-    if declared is not None and declared.isdigit() and int(declared[:12]) > MAX_BODY_BYTES:
-        raise BodyTooLarge(MAX_BODY_BYTES)
+async def _read(receive: Receive, declared: str | None, limit: int) -> bytes:
+    if declared is not None and declared.isdigit() and int(declared[:12]) > limit:
+        raise BodyTooLarge(limit)
     body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise _Gone
         body += message.get("body", b"")
-        if len(body) > MAX_BODY_BYTES:
-            raise BodyTooLarge(MAX_BODY_BYTES)
+        if len(body) > limit:
+            raise BodyTooLarge(limit)
         if not message.get("more_body", False):
             return bytes(body)
 

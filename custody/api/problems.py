@@ -17,6 +17,7 @@ from custody.audit import errors as audit
 from custody.customers import service as customers
 from custody.deposits import attestation
 from custody.storage import sealing
+from custody.trades import errors as trades
 from custody.travelrule import service as travelrule
 from custody.web import problems
 from custody.web.problems import REPEAT, Problem, Rule, Rules, Units, inside, of
@@ -33,6 +34,16 @@ def _funds(error: Any) -> dict[str, Any]:
     return {
         "available": Units(error.asset, error.available),
         "needed": Units(error.asset, error.needed),
+    }
+
+
+def _rejected(error: Any) -> dict[str, Any]:
+    """The first ones: of a batch that the ledger refuses, all may be."""
+    return {
+        "rejected": [
+            {"transfer": str(one.id), "code": str(one.code), "detail": one.detail}
+            for one in error.rejected[:20]
+        ]
     }
 
 
@@ -119,7 +130,16 @@ RULES: Final[Rules] = {
     custody_errors.Halted: Rule(
         "halted", 503, "Paying is halted", "An operator has to lift the halt.", of("scope", "reason")
     ),
-    custody_errors.LedgerRejected: Rule("ledger-rejected", 409, "The ledger refused"),
+    custody_errors.LedgerRejected: Rule("ledger-rejected", 409, "The ledger refused", "", _rejected),
+    trades.SettlementOutOfOrder: Rule(
+        "settlement-out-of-order", 409, "The batch does not follow the one before it",
+        "Read GET /v1/trading/balances, and go on from there.", of("core", "expected", "first", "last"),
+    ),
+    trades.TransferExists: Rule("transfer-exists", 409, "The transfer's id is taken", "", of("id")),
+    trades.CustomerFrozen: Rule(
+        "customer-frozen", 409, "The customer is frozen", "An operator has to unfreeze him.",
+        of("customer", "reason"),
+    ),
     lifecycle.ImpossibleTransition: Rule(
         "wrong-state", 409, "That cannot happen in this state", "Read the resource again.",
         of("lifecycle", "state", "event"),

@@ -115,6 +115,11 @@ def frozen(customer: str, asset: str) -> AccountKey:
     return AccountKey(customer, AccountKind.FROZEN, asset)
 
 
+def trading(customer: str, asset: str) -> AccountKey:
+    """The customer's account of money that the matching engine owns."""
+    return AccountKey(customer, AccountKind.TRADING, asset)
+
+
 def house(kind: AccountKind, asset: str, *, wallet: str = "") -> AccountKey:
     """An account of the house."""
     return AccountKey(None, kind, asset, wallet)

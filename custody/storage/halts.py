@@ -8,6 +8,7 @@ assets wait behind it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from custody.storage import events
@@ -74,6 +75,21 @@ def halted(
         [scopes, frozen, ALL],
     )
     return None if row is None else str(row["reason"])
+
+
+def stopped(tx: Tx, scopes: Sequence[str], *, customer: str | None = None) -> tuple[str, str] | None:
+    """The first of some scopes, and of a customer's, that is halted or frozen, with the reason; None if none is.
+
+    For what happens in the ledger alone: `halted` asks for payments, which a chain's halt stops, too.
+    """
+    named = [*scopes, *([] if customer is None else [f"customer:{customer}"])]
+    row = tx.optional(
+        "SELECT scope, reason FROM (SELECT scope, reason FROM halts"
+        f" UNION ALL SELECT scope, reason FROM ({_FROZEN}) f) stopped WHERE scope = ANY (%s)"
+        " ORDER BY scope = %s DESC, scope LIMIT 1",
+        [named, ALL],
+    )
+    return None if row is None else (str(row["scope"]), str(row["reason"]))
 
 
 def in_force(tx: Tx) -> list[Row]:

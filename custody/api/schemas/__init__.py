@@ -61,6 +61,16 @@ from custody.api.schemas.operations import (
     WaitingOut,
 )
 from custody.api.schemas.statements import NewStatement, StatementOut
+from custody.api.schemas.trading import (
+    FillIn,
+    NewSettlement,
+    NewTradingTransfer,
+    SettledOut,
+    SettlementOut,
+    TradingBalanceOut,
+    TradingBalances,
+    TradingTransferOut,
+)
 from custody.api.schemas.treasury import (
     HeldOut,
     RefillDetail,
@@ -115,6 +125,7 @@ __all__ = [
     "EventOut",
     "FeeOut",
     "Fees",
+    "FillIn",
     "FindingOut",
     "GivenOut",
     "HaltOut",
@@ -133,7 +144,9 @@ __all__ = [
     "NewCustomer",
     "NewEntry",
     "NewProof",
+    "NewSettlement",
     "NewStatement",
+    "NewTradingTransfer",
     "NewTravelRule",
     "NewWithdrawal",
     "OrderIn",
@@ -147,6 +160,8 @@ __all__ = [
     "RefillEventOut",
     "RefillOut",
     "ScreeningOut",
+    "SettledOut",
+    "SettlementOut",
     "StatementOut",
     "StatusOut",
     "SuggestedFee",
@@ -154,6 +169,9 @@ __all__ = [
     "TierOut",
     "Tiers",
     "TogetherOut",
+    "TradingBalanceOut",
+    "TradingBalances",
+    "TradingTransferOut",
     "TravelRuleOut",
     "UnderWayOut",
     "UnitsText",

@@ -271,17 +271,6 @@ BEGIN
         RAISE EXCEPTION 'transfer % is out of balance by % %', bad.transfer_id, bad.total,
             coalesce(bad.asset, 'of an account that does not exist') USING ERRCODE = 'check_violation';
     END IF;
-    -- The API asks; it never credits. What it may book is a customer's money going on hold, or back.
-    IF session_user = 'strongroom_api' THEN
-        SELECT n.transfer_id INTO bad FROM fresh n
-        CROSS JOIN LATERAL (SELECT * FROM ledger_accounts x WHERE x.id = n.account_id OFFSET 0) a
-        GROUP BY n.transfer_id, a.customer_id, a.asset
-        HAVING sum(n.amount) <> 0 OR NOT bool_and(a.kind IN ('available', 'frozen')) LIMIT 1;
-        IF FOUND THEN
-            RAISE EXCEPTION 'strongroom_api may only freeze and unfreeze: transfer %', bad.transfer_id
-                USING ERRCODE = 'insufficient_privilege';
-        END IF;
-    END IF;
     FOR change IN
         SELECT account_id, sum(amount) AS total, count(*) AS lines, min(seq) AS first_seq, max(seq) AS last_seq,
                (array_agg(balance_before ORDER BY seq))[1] AS start, min(balance_after) AS lowest,
@@ -326,6 +315,106 @@ BEGIN
 END $$;
 CREATE TRIGGER ledger_accounts_start_empty BEFORE INSERT ON ledger_accounts
     FOR EACH ROW EXECUTE FUNCTION ledger_account_starts_empty();
+
+--------------------------------------------------------------------------------------- trading settlements
+-- What the trading core has asked for: its requests verbatim, with the tokens that it signed over them. The ledger's trades
+-- and moves between funding and trading rest on them, and the verifier reads them again.
+CREATE TABLE trading_settlements (
+    core          uuid NOT NULL,                          -- one journal of one trading core
+    number        bigint NOT NULL CHECK (number > 0),     -- 1, 2, 3 ... of the core, no gaps
+    first         bigint NOT NULL CHECK (first > 0),      -- sequences of the engine, both inclusive
+    last          bigint NOT NULL CHECK (last >= first),
+    complete      boolean NOT NULL,                       -- false: fills of sequence `last` go on in the next batch
+    fill_sequence bigint NOT NULL CHECK (fill_sequence BETWEEN 0 AND last),   -- of the last fill so far; 0: none yet
+    fill_index    integer NOT NULL CHECK (fill_index >= 0),
+    fills         integer NOT NULL CHECK (fills >= 0),
+    content_hash  bytea NOT NULL CHECK (length(content_hash) = 32),
+    caller        text NOT NULL,
+    document      text NOT NULL,                          -- body of the request
+    token         text NOT NULL,                          -- canonical JSON, over the body's hash
+    signature     text NOT NULL,                          -- of the token, base64
+    at            timestamptz NOT NULL DEFAULT clock_timestamp(),
+    xid           xid8 NOT NULL DEFAULT pg_current_xact_id(),
+    PRIMARY KEY (core, number),
+    UNIQUE (core, content_hash)
+);
+CREATE INDEX ON trading_settlements (core, last);
+CREATE INDEX ON trading_settlements (xid);
+
+CREATE FUNCTION trading_settlement_continues() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+DECLARE
+    head trading_settlements;
+BEGIN
+    SELECT * INTO head FROM trading_settlements WHERE core = NEW.core ORDER BY number DESC LIMIT 1;
+    IF NEW.number <> coalesce(head.number, 0) + 1
+       OR NEW.first <> (CASE WHEN coalesce(head.complete, true) THEN coalesce(head.last, 0) + 1 ELSE head.last END)
+       OR (NEW.fill_sequence, NEW.fill_index) < (coalesce(head.fill_sequence, 0), coalesce(head.fill_index, 0)) THEN
+        RAISE EXCEPTION 'settlement % of core % does not follow the one before it', NEW.number, NEW.core
+            USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER trading_settlements_continue BEFORE INSERT ON trading_settlements
+    FOR EACH ROW EXECUTE FUNCTION trading_settlement_continues();
+
+CREATE TABLE trading_transfers (
+    id           uuid PRIMARY KEY,                        -- of the ledger transfer, too
+    customer_id  text NOT NULL REFERENCES customers (id),
+    asset        text NOT NULL,
+    units        numeric(78, 0) NOT NULL CHECK (units > 0),
+    target       text NOT NULL CHECK (target IN ('trading', 'funding')),
+    caller       text NOT NULL,
+    document     text NOT NULL,                           -- as above
+    token        text NOT NULL,
+    signature    text NOT NULL,
+    at           timestamptz NOT NULL DEFAULT clock_timestamp(),
+    xid          xid8 NOT NULL DEFAULT pg_current_xact_id()
+);
+CREATE INDEX ON trading_transfers (customer_id, id);
+CREATE TRIGGER trading_settlements_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON trading_settlements
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER trading_transfers_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON trading_transfers
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- The API asks; it never credits. What it may book is a customer's money going on hold, or back; and what the trading core
+-- has asked for, in the transaction that records that: a customer's money going to his own trading account, or back, and
+-- trades between trading accounts, in which the house takes fees and gives nothing.
+CREATE FUNCTION ledger_lines_of_the_api() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    bad record;
+    settling boolean;
+BEGIN
+    IF session_user <> 'strongroom_api' THEN
+        RETURN NULL;
+    END IF;
+    settling := EXISTS (SELECT 1 FROM trading_settlements WHERE xid = pg_current_xact_id());
+    SELECT p.transfer_id INTO bad FROM (
+        SELECT n.transfer_id, a.customer_id, a.asset, sum(n.amount) AS total,
+               bool_and(a.kind IN ('available', 'frozen')) AS funding,
+               bool_and(a.kind IN ('available', 'trading') AND n.type = 'transfer') AS own,
+               sum(n.amount) FILTER (WHERE a.kind = 'trading') AS moved,
+               bool_and(a.kind IN ('trading', 'fees_earned') AND n.type IN ('trade_buy', 'trade_sell', 'fee')) AS trading
+        FROM fresh n
+        CROSS JOIN LATERAL (SELECT * FROM ledger_accounts x WHERE x.id = n.account_id OFFSET 0) a
+        GROUP BY n.transfer_id, a.customer_id, a.asset
+    ) p
+    LEFT JOIN LATERAL (SELECT * FROM trading_transfers m
+                       WHERE m.id = p.transfer_id AND m.xid = pg_current_xact_id() OFFSET 0) m ON true
+    GROUP BY p.transfer_id
+    HAVING NOT coalesce(bool_and(p.funding AND p.total = 0), false)
+       AND NOT coalesce(bool_and(p.own AND p.total = 0 AND p.customer_id = m.customer_id AND p.asset = m.asset
+                                 AND p.moved = CASE m.target WHEN 'trading' THEN m.units ELSE -m.units END), false)
+       AND NOT (settling AND coalesce(bool_and(p.trading AND (p.customer_id IS NOT NULL OR p.total > 0)), false))
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'strongroom_api may only freeze and unfreeze, and book what the trading core has asked for: transfer %',
+            bad.transfer_id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER ledger_lines_api AFTER INSERT ON ledger_lines
+    REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION ledger_lines_of_the_api();
 
 ----------------------------------------------------------------------------------------------- withdrawals
 CREATE TABLE transactions (                               -- one on-chain effect of ours, in all its versions
@@ -639,6 +728,10 @@ BEGIN
         JOIN withdrawals w ON h.reference = 'withdrawal:' || w.id
         WHERE t.id = b.transfer_id AND t.kind = 'void' AND w.state = 'cancelled'
           AND w.customer_id = b.customer_id AND w.asset = b.asset AND held_for(w) >= b.amount
+    ) AND NOT EXISTS (                                    -- the customer's own, out of his trading account
+        SELECT 1 FROM trading_transfers m
+        WHERE m.id = b.transfer_id AND m.xid = pg_current_xact_id() AND m.target = 'funding'
+          AND m.customer_id = b.customer_id AND m.asset = b.asset AND m.units = b.amount
     ) LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'strongroom_api may give back only what a cancelled withdrawal held: transfer %', bad.transfer_id
@@ -688,23 +781,23 @@ CREATE TABLE refills (
     approved_until timestamptz,                           -- then its approvals are too few; null: nobody is asked
     not_before     timestamptz NOT NULL DEFAULT now(),
     transaction_id uuid REFERENCES transactions (id),
+    previous       uuid REFERENCES refills (id),          -- newest of the same way that its proposer knew of
     created_at     timestamptz NOT NULL DEFAULT now(),
-    updated_at     timestamptz NOT NULL DEFAULT now()
+    updated_at     timestamptz NOT NULL DEFAULT now(),
+    -- Of two workers that want the same at once, one proposes it.
+    UNIQUE NULLS NOT DISTINCT (source, target, asset, previous)
 );
 CREATE INDEX ON refills (state);
 CREATE INDEX ON refills (transaction_id);
 CREATE INDEX ON refills (target, place) WHERE place IS NOT NULL;
--- One at a time for each way. One that a reorg took back may stand beside the next.
-CREATE UNIQUE INDEX refills_one_open ON refills (source, target, asset)
-    WHERE state IN ('proposed', 'approved', 'signing');
 CREATE TRIGGER refills_lifecycle BEFORE UPDATE OF state ON refills
     FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('refill');
 CREATE FUNCTION refill_stays() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
     IF (OLD.id, OLD.chain, OLD.asset, OLD.source, OLD.tier, OLD.target, OLD.destination, OLD.place, OLD.units,
-        OLD.policy_version) IS DISTINCT FROM
+        OLD.policy_version, OLD.previous) IS DISTINCT FROM
        (NEW.id, NEW.chain, NEW.asset, NEW.source, NEW.tier, NEW.target, NEW.destination, NEW.place, NEW.units,
-        NEW.policy_version) THEN
+        NEW.policy_version, NEW.previous) THEN
         RAISE EXCEPTION 'refill %: what people are asked about stays', OLD.id USING ERRCODE = 'check_violation';
     END IF;
     RETURN NEW;
@@ -1340,6 +1433,10 @@ GRANT INSERT (id, owner, chain, address, label, provenance, requested_by),
 GRANT INSERT (id, owner, chain, address, text, expires_at), UPDATE (signature, proved_at) ON ownership_proofs
     TO strongroom_api;
 GRANT INSERT (digest, withdrawal_id, refill_id, intent_hash, document, signature) ON approvals TO strongroom_api;
+GRANT INSERT (core, number, first, last, complete, fill_sequence, fill_index, fills, content_hash, caller, document,
+    token, signature) ON trading_settlements TO strongroom_api;
+GRANT INSERT (id, customer_id, asset, units, target, caller, document, token, signature) ON trading_transfers
+    TO strongroom_api;
 
 GRANT INSERT, UPDATE, DELETE ON blocks, cursors, receipts, consumptions TO strongroom_monitor;
 GRANT INSERT, UPDATE ON deposits TO strongroom_monitor;
