@@ -63,9 +63,27 @@ ACTIONS: Final = {
         ),
         Action("cold-import", (TREASURY,), Effect.CHANGES, "bring holders' signatures"),
         Action("cold-unsigned", (TREASURY,), Effect.CHANGES, "say that a holder has not signed a request"),
+        Action(
+            "cold-prove", (TREASURY,), Effect.CHANGES, "record that a cold vault was tried out, in and out"
+        ),
         Action("cold-abandon", (TREASURY,), Effect.CHANGES, "ask nobody any more to sign a request"),
         Action("cold-rebuild", (TREASURY,), Effect.CHANGES, "ask anew for what was not signed in time"),
         Action("cold-cancel", (TREASURY,), Effect.CHANGES, "make what may have been signed unusable"),
+        Action(
+            "propose-treasury",
+            (TREASURY, SECURITY),
+            Effect.CHANGES,
+            "ask holders to propose the active hot key as whom forwarders pay",
+        ),
+        Action(
+            "accept-treasury",
+            (TREASURY, SECURITY),
+            Effect.CHANGES,
+            "ask holders to accept what they proposed",
+        ),
+        Action(
+            "cancel-treasury", (TREASURY, SECURITY), Effect.CHANGES, "ask holders to take a proposal back"
+        ),
         Action("close-alert", (SUPPORT, TREASURY, COMPLIANCE, SECURITY), Effect.CHANGES, "close an alert"),
         Action("release-case", (COMPLIANCE,), Effect.CHANGES, "find nothing wrong in what screening found"),
         Action("refuse-case", (COMPLIANCE,), Effect.CHANGES, "quarantine a deposit, reject a withdrawal"),

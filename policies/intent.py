@@ -41,6 +41,7 @@ class Kind(StrEnum):
     NONCE_FILL = "nonce_fill"
     CANCELLATION = "cancellation"
     ADMINISTRATION = "administration"
+    """The Safe that is the admin of a forwarders' factory changes its treasury."""
     ROTATION = "rotation"
     """Moves what a deactivated or compromised key-set holds to the active one of its chain and tier."""
     EXECUTION = "execution"
@@ -97,6 +98,14 @@ class Order(Document, frozen=True):
         return int(self.fee_ceiling)
 
 
+class TreasuryChange(Part, frozen=True):
+    """What an administration does to a forwarders' factory, the destination of its intent."""
+
+    step: Literal["propose", "accept", "cancel"]
+    treasury: Destination | None
+    """Whom the forwarders are to pay, as canonical address text; null when a proposal is taken back."""
+
+
 class Intent(Document, frozen=True):
     """What should happen on a chain, once. Hashes of it are what approvers sign."""
 
@@ -118,6 +127,8 @@ class Intent(Document, frozen=True):
     """Digest of the order for a payment; null for the house's own operations."""
     policy_version: Version
     """Version of the bundle under which the decision was made."""
+    change: TreasuryChange | msgspec.UnsetType = msgspec.UNSET
+    """Of an administration, and left out of all others."""
 
     @property
     def units(self) -> int:

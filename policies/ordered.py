@@ -69,5 +69,23 @@ def facts_of_refill(intent: Intent, bundle: Bundle, /, *, now: int, **known: Any
     )
 
 
+def facts_of_change(intent: Intent, /, *, now: int) -> Facts:
+    """The facts of an administration that its intent gives: what an operator asks for with the same words.
+
+    Args:
+        intent: with a change of a factory's treasury, which leaves the initiator open: a signer knows none.
+        now: UNIX seconds.
+    """
+    step = "" if isinstance(intent.change, UnsetType) else intent.change.step
+    return Facts(
+        operation=Operation.ADMINISTRATION,
+        now=now,
+        id=intent.id,
+        chain=intent.chain,
+        action=f"{step}-treasury",
+        initiator=HOUSE,
+    )
+
+
 def _age(at: int | UnsetType, now: int) -> int | None:
     return None if isinstance(at, UnsetType) else max(0, now - at)

@@ -164,6 +164,7 @@ def _check_keysets(bundle: Bundle, families: Mapping[str, str]) -> None:
             raise InvalidValue(f"bundle: key-set {keyset.id} is of another family than {keyset.chain}")
         if isinstance(keyset, EvmKeyset):
             _check_contracts(keyset, bundle)
+            _check_admin(keyset, bundle)
 
 
 def _check_windows(bundle: Bundle) -> None:
@@ -297,6 +298,16 @@ def _check_contracts(keyset: EvmKeyset, bundle: Bundle) -> None:
     tokens = {entry.contract for entry in bundle.assets if entry.chain == keyset.chain}
     if len(set(own)) != len(own) or tokens & set(own):
         raise InvalidValue(f"bundle: key-set {keyset.id}: key, factory, payout and tokens share an address")
+
+
+def _check_admin(keyset: EvmKeyset, bundle: Bundle) -> None:
+    """Who may change whom forwarders pay are many, and offline."""
+    if keyset.admin is None:
+        return
+    admin = next((vault for vault in bundle.vaults if vault.id == keyset.admin), None)
+    if not isinstance(admin, EvmVault) or (admin.chain, admin.tier) != (keyset.chain, "cold"):
+        told = f"the admin {keyset.admin} of {keyset.id}'s factory is no cold Safe of {keyset.chain}"
+        raise InvalidValue(f"bundle: {told}")
 
 
 def _check_address(where: str, text: str) -> None:

@@ -70,6 +70,8 @@ class EvmKeyset(_Keyset, frozen=True, kw_only=True, tag_field="kind", tag="evm-k
     """keccak256 of the forwarders' init code; with factory and salt it gives each address (EIP-1014)."""
     payout: EvmAddress | None
     """The contract for many payments in one transaction; null: one each."""
+    admin: Name | None = None
+    """The Safe (a vault of this chain) that is the factory's admin and may change its treasury; null: none of ours."""
 
     @property
     def account_path(self) -> str:

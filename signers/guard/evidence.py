@@ -34,7 +34,7 @@ def evidenced(
 
     Args:
         request: what is asked for.
-        payments: its payments and refills by their digests.
+        payments: its payments, refills and administrations by their digests.
     """
     evidence, reasons = request.evidence, list[Reason]()
     orders = {signed.order.id: signed.order for signed in evidence.orders}
@@ -62,7 +62,7 @@ def evidenced(
             tuple(found[digest].values()) if digest in found else (),
         )
         for digest, intent in payments.items()
-        if intent.id in orders or intent.kind is Kind.REFILL
+        if intent.id in orders or intent.kind is not Kind.PAYMENT
     )
     return each, reasons
 

@@ -33,7 +33,7 @@ from signers.guard.examined import (
 )
 from signers.guard.limits import cap_reasons, fee_reasons, value_of, window_reasons
 from signers.guard.orders import handover_reasons, intent_reasons, moved_reasons
-from signers.guard.policy import Count, judge
+from signers.guard.policy import JUDGED, Count, judge
 from signers.guard.refills import reach_reasons, refill_reasons
 from signers.guard.states import Freezes, freeze_reasons, state_reasons, target_freezes, withheld
 from signers.ports import Reason, SignRequest
@@ -81,7 +81,7 @@ def examine(
     if len(digests) != len(request.intents):
         return Examination(None, (Reason("intent-repeated", "an intent is listed twice"),))
     payments, refills = payments_of(request), refills_of(request)
-    by_digest = {digests[intent.id]: intent for intent in (*payments, *refills)}
+    by_digest = {digests[intent.id]: intent for intent in request.intents if intent.kind in JUDGED}
     group = fee_group(digests)
     reasons = state_reasons(grounds.wallet.state, grounds.kinds)
     if now >= bundle.expires_at:
@@ -215,8 +215,8 @@ def _grounds(request: SignRequest, bundle: Bundle, rules: FamilyRules[U], held: 
         raise Unreadable("not-in-bundle", str(error)) from None
     check_keyset(wallet, network, rules)
     kinds = frozenset(intent.kind for intent in request.intents)
-    if kinds == {Kind.ROTATION}:
-        # What rescues money must not wait until a window that a thief has filled is empty again.
+    if kinds in ({Kind.ROTATION}, {Kind.ADMINISTRATION}):
+        # What rescues money, or pays nobody, must not wait until a window that a thief has filled is empty again.
         return Grounds(bundle, network, kinds, wallet, (), None, held)
     assets = [network.native_asset, *sorted({i.asset for i in request.intents} - {network.native_asset})]
     listed = {cap.asset for cap in bundle.caps if cap.tier == wallet.tier}

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from typing import Final
 
+from msgspec import UnsetType
+
 from policies.bundle import AssetEntry, Bundle, Caller, WalletEntry
 from policies.intent import Intent, Kind, Order, SignedOrder
 from signers.guard.examined import Grounds, JournalView
@@ -44,6 +46,9 @@ def intent_reasons(
             reasons.append(
                 Reason("wrong-keyset", f"intent {intent.id} is for another chain, key-set or tier")
             )
+        if (intent.kind is Kind.ADMINISTRATION) is isinstance(intent.change, UnsetType):
+            told = "an administration, and nothing else, says what changes"
+            reasons.append(Reason("house-intent", f"{intent.kind} {intent.id}: {told}"))
         if intent.kind not in kinds:
             reasons.append(Reason("kind-not-supported", f"{intent.kind}: not signed by {wallet.id}"))
         elif intent.kind is Kind.PAYMENT:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from policies.approvals import Given, lacking, objections
-from policies.bundle import Bundle
+from policies.bundle import Bundle, Tier
 from policies.deciding import engine_of
 from policies.decision import LimitKey
 from policies.engine import Demands, nobody_asked
 from policies.facts import GENUINE, Facts, Ownership
-from policies.intent import Order
-from policies.ordered import facts_of, facts_of_refill
+from policies.intent import Kind, Order
+from policies.ordered import facts_of, facts_of_change, facts_of_refill
 from policies.rules import Approvals, Limit
 from policies.values import value_of
 from signers.guard.examined import Evidenced, Examined, Exposure, JournalView
@@ -28,6 +28,10 @@ from signers.ports import Reason
 
 MAX_VERDICT_SECONDS: Final = 10 * 60
 """A verdict that expires later from now is refused: ledgers change quickly."""
+
+
+JUDGED: Final = frozenset({Kind.PAYMENT, Kind.REFILL, Kind.ADMINISTRATION})
+"""Kinds of intents that signers ask the policy about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def judge(examined: Examined[Any], view: JournalView, *, now: int) -> Judged:
     for payment in examined.evidence:
         facts = _facts(payment, bundle, wallet.id, view, now)
         try:
-            demands = engine_of(bundle).demands(facts, wallet.tier)
+            demands = engine_of(bundle).demands(facts, _route(payment, wallet.tier))
         except Exception as error:  # noqa: BLE001 - an erring rule refuses; anything else would be an open door
             reasons.append(Reason("policy-failed", f"{payment.intent.id}: {type(error).__name__}"))
             continue
@@ -81,9 +85,16 @@ def judge(examined: Examined[Any], view: JournalView, *, now: int) -> Judged:
 
 
 def _facts(payment: Evidenced, bundle: Bundle, wallet: str, view: JournalView, now: int) -> Facts:
+    if payment.intent.kind is Kind.ADMINISTRATION:
+        return facts_of_change(payment.intent, now=now)
     if payment.order is None:
         return facts_of_refill(payment.intent, bundle, now=now)
     return known_facts(payment.order, bundle, wallet, view, now=now)
+
+
+def _route(payment: Evidenced, tier: Tier) -> Tier | Literal["ledger"]:
+    """By which the policy allows it: what operators do needs `route: ledger`, for no tier pays anything by it."""
+    return "ledger" if payment.intent.kind is Kind.ADMINISTRATION else tier
 
 
 def known_facts(order: Order, bundle: Bundle, wallet: str, view: JournalView, *, now: int) -> Facts:

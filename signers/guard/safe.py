@@ -1,8 +1,9 @@
 """The guard's part for Safes: what their owners sign, and what a gas payer sends for them. Pure.
 
-A Safe moves the native asset or a listed token, once a transaction, or does nothing so that its nonce is used, and
-nothing else: no delegatecall, no refund of gas, no call of itself with anything (which is how its owners, threshold,
-modules, guard and fallback handler change), no batch of calls.
+A Safe moves the native asset or a listed token, once a transaction, or does nothing so that its nonce is used, or
+changes the treasury of a factory whose admin it is (`administration`), and nothing else: no delegatecall, no refund of
+gas, no call of itself with anything (which is how its owners, threshold, modules, guard and fallback handler change),
+no batch of calls.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from chains.eth.safe import CALL, SafeMessage, SafeTx, decode_execution, owners_
 from chains.eth.tx import UnsignedTx
 from policies.bundle import Bundle, EvmKeyset, EvmNetwork, EvmVault, NetworkEntry, WalletEntry
 from policies.intent import Kind
+from signers.guard.administration import administered, administration_reasons, change_reasons
 from signers.guard.evm_calls import (
     Transfer,
     listed,
@@ -56,7 +58,9 @@ class SafeRules:
         record: the signer's own record of the owner's key.
     """
 
-    kinds: Final = frozenset({Kind.PAYMENT, Kind.REFILL, Kind.ROTATION, Kind.CANCELLATION})
+    kinds: Final = frozenset(
+        {Kind.PAYMENT, Kind.REFILL, Kind.ROTATION, Kind.CANCELLATION, Kind.ADMINISTRATION}
+    )
 
     def __init__(self, record: SafeOwnerRecord) -> None:
         self._record = record
@@ -108,6 +112,8 @@ class SafeRules:
         wanted += wanted_refills(request, bundle)
         if grounds.kinds == {Kind.CANCELLATION}:
             reasons += _cancellation_reasons(request, message.tx, vault)
+        elif grounds.kinds == {Kind.ADMINISTRATION}:
+            reasons += administration_reasons(request, message.tx, vault, bundle)
         else:
             moved, objections = safe_effect(message.tx, listed(vault.address), tokens)
             reasons += objections
@@ -209,7 +215,9 @@ def execution_reasons(
         execution = decode_execution(tx.data, request.safe_nonce)
     except InvalidValue as error:
         return [*reasons, refusal(tx.data, "unknown-call", str(error)).reason]
-    if not cancels(execution.tx, tx.to):
+    if administered(bundle, vault, execution.tx.to) is not None:
+        reasons += change_reasons(execution.tx, vault, bundle)[1]
+    elif not cancels(execution.tx, tx.to):
         reasons += safe_effect(execution.tx, tx.to, tokens)[1]
     try:
         signed = owners_of(execution.tx.signing_hash(chain_id, tx.to), execution.signatures)

@@ -353,7 +353,11 @@ def test_the_house_asks_for_nothing_that_pays_a_stranger(bench: OwnerBench) -> N
             continue
         intent = bench.world.safe_house_intent(kind, MALLORY)
         draft = SafeDraft([], intents=[intent], tx={"to": raw_address(MALLORY), "value_wei": ETHER})
-        expected = {Kind.REFILL: "refill-target", Kind.CANCELLATION: "bad-destination"}.get(kind)
+        expected = {
+            Kind.REFILL: "refill-target",
+            Kind.CANCELLATION: "bad-destination",
+            Kind.ADMINISTRATION: "unlisted-contract",
+        }.get(kind)
         codes = bench.codes(bench.world.safe_request(draft))
         assert codes & ({expected} if expected else {"kind-not-supported", "key-state"})
     assert bench.service.status().keysets == (VAULT,)
