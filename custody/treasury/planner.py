@@ -371,8 +371,7 @@ class _Board:
         units = min(want, self._free(source))
         if self._worth(units, need, self._hot):
             self._move(source, "hot", units, Why.NEED if need else Why.LOW, reason)
-        else:
-            units = 0
+        # What is not worth a move of its own is there all the same, and goes with the rest once that has come.
         return (want - units, max(0, need - units), reason) if source == "warm" else (0, 0, "")
 
     def _wanted_hot(self) -> tuple[int, str]:
@@ -396,7 +395,8 @@ class _Board:
         warm = self._tiers["warm"]
         coming = max(0, warm.level_units) - warm.free_units
         need = warm.need_units + max(0, needed_by_hot - coming)
-        want, reason = max(0, missing - coming), for_hot
+        # Of both: what warm needs itself does not fill hot.
+        want, reason = warm.need_units + max(0, missing - coming), for_hot
         most = self._both or self._warm
         groups: tuple[tuple[Bound | None, tuple[Tier, ...]], ...]
         groups = ((self._both, ("hot", "warm")), (self._warm, ("warm",)))
@@ -409,9 +409,10 @@ class _Board:
                     f" the {self._say(each.most_units)} that they may hold"
                 )
         if self._both is not None:
-            want = min(want, max(0, self._both.most_units - self._held("hot", "warm")))
+            # To where they are drained: what was drained for one maximum's sake must not come back for another's.
+            want = min(want, max(0, self._both.target_units - self._held("hot", "warm")))
         if self._warm is not None:
-            want = min(want, max(0, self._warm.most_units - self._held("warm")))
+            want = min(want, max(0, self._warm.target_units - self._held("warm")))
         if need >= want:
             want, reason = need, f"payments need {self._say(need)} more than warm can give"
         units = min(want, self._free("cold"))
