@@ -1,7 +1,7 @@
-"""Commands and events as bytes: JSON arrays, tag first. JSON, because units of 18 decimals do not fit msgpack's 64 bits.
+"""Commands and events as bytes: JSON arrays, tag first. JSON, because 18 decimals do not fit msgpack's 64 bits.
 
-`encode_*` gives one line without a line feed, the same bytes for equal values. `run` is the whole engine as a function from
-bytes to bytes: the seam where a native core can stand in, compared byte by byte.
+`encode_*` gives one line without a line feed, the same bytes for equal values. `run` is the whole engine as a function
+from bytes to bytes: the seam where a native core can stand in, compared byte by byte.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ def decode_command(data: bytes) -> AnyCommand:
         InvalidValue: these bytes are no command.
     """
     try:
-        return _COMMAND.decode(data)
+        command: AnyCommand = _COMMAND.decode(data)
     except msgspec.DecodeError as error:
         raise InvalidValue(f"command: {error}") from None
+    return command
 
 
 def decode_events(data: bytes) -> list[AnyEvent]:

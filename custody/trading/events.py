@@ -1,7 +1,7 @@
 """What the engine answers: everything that changed, in order.
 
-An event is known by (sequence of its command, its index in the list that `Engine.apply` returned). The journal's fold over
-events is enough for depth, trades and settlement: a `Filled` names every change of a balance in it.
+An event is known by (sequence of its command, its index in the list that `Engine.apply` returned). A fold over events
+is enough for depth, trades and settlement: a `Filled` names every change of a balance in it.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ RejectCode = Literal[
     "not_replaceable",  # a stop order
     "already_filled",  # the new total is no more than what has been filled
     # transfers
+    "unknown_asset",  # of no market
     "bad_id",  # no UUIDv7
     "id_too_old",  # older than ids are remembered
     "id_from_the_future",
@@ -67,7 +68,6 @@ RejectCode = Literal[
     "bad_units",
     # operators
     "already_in_state",
-    "book_is_crossed",  # an auction must end by opening
     "bad_configuration",
 ]
 
@@ -159,7 +159,7 @@ class Cancelled(Event, frozen=True, array_like=True, tag="cancelled", gc=False):
 
 
 class Replaced(Event, frozen=True, array_like=True, tag="replaced", gc=False):
-    """A resting order was changed. With priority `lost` it left the book at its old price; what follows is as for a new one."""
+    """A resting order was changed. With priority `lost` it left its place, and what follows is as for a new order."""
 
     order: int
     customer: str

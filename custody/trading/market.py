@@ -1,7 +1,7 @@
 """One market as integers: what is traded for what, in which steps, and which protections hold.
 
-A price is the number of quote units for one whole base (10**base_decimals base units): 60,300 USDX with 6 decimals for one
-BTC is 60_300_000_000. A fill of `base_units` costs `base_units * price / 10**base_decimals` quote units; because
+A price is the number of quote units for one whole base (10**base_decimals base units): 60,300 USDX with 6 decimals for
+one BTC is 60_300_000_000. A fill of `base_units` costs `base_units * price / 10**base_decimals` quote units; because
 `tick * lot` is a multiple of 10**base_decimals, this is an integer for every price and size the market admits.
 """
 
@@ -51,7 +51,7 @@ class Market(msgspec.Struct, frozen=True, array_like=True, gc=False):
     reference_price: int = 0
     """Where price bands are laid before the first trade; 0: none until then."""
     band_bps: int = 1_000
-    """No trade further than this from the reference price; an order that would go there halts the market. 0: no band."""
+    """No trade further than this from the reference; an order that would go there halts the market. 0: no band."""
     band_micros: int = 3_600_000_000
     """The reference price follows the last trade once in this time."""
     breaker_bps: int = 500
@@ -89,8 +89,8 @@ class Market(msgspec.Struct, frozen=True, array_like=True, gc=False):
             )
         if not 0 <= self.taker_ppm <= PPM // 10 or not -self.taker_ppm <= self.maker_ppm <= self.taker_ppm:
             raise InvalidValue(
-                f"market {self.id}: fees must be 0 to 100,000 ppm for takers, and for makers neither more than that nor "
-                "a rebate above it"
+                f"market {self.id}: fees must be 0 to 100,000 ppm for takers, and for makers neither more than "
+                "that nor a rebate above it"
             )
 
     @property
