@@ -164,6 +164,10 @@ class Auditor:
             Finding("transfer-out-of-balance", "", place, f"it sums to {total}")
             for place, total in snapshot.unbalanced()
         ]
+        found += [
+            Finding("settlement-broken", "", subject, detail)
+            for subject, detail in snapshot.broken_settlements()
+        ]
         for account in snapshot.house_accounts():
             wrong = replay_account(account, snapshot.lines_of(account.id))
             if wrong is not None:

@@ -83,13 +83,13 @@ class Bundles:
             except (PermanentError, OSError) as error:
                 report(f"the bundle in {self._path} is not adopted: {error}")
 
-    def caller_keys(self, caller: str) -> frozenset[str]:
-        """Keys with which a caller may sign orders, or once could."""
+    def caller_keys(self, caller: str, scope: str = SIGNING_SCOPE) -> frozenset[str]:
+        """Keys with which a caller may do what a scope allows (unless said otherwise: sign orders), or once could."""
         return frozenset(
             each.key
             for bundle in tuple(self._past)
             for each in bundle.callers
-            if each.id == caller and SIGNING_SCOPE in each.scopes
+            if each.id == caller and scope in each.scopes
         )
 
     def wallets(self, wallet: str) -> tuple[WalletEntry, ...]:

@@ -33,6 +33,7 @@ from signers.verifier.model import (
 from signers.verifier.paid import PaidCase
 from signers.verifier.payouts import Payouts
 from signers.verifier.replay import replay
+from signers.verifier.settled import unasked
 from signers.verifier.source import Snapshot, TooLong
 from signers.verifier.state import State
 
@@ -174,6 +175,10 @@ class _Case:
         orders = {held.withdrawal: self._order(held) for held in replayed.held.values()}
         for received in replayed.received:
             self._destination(received.withdrawal, received.payer, received.units, received.asset)
+        for subject, detail in unasked(
+            replayed.trades, self.history.settlements, self.customer, self.bundles.caller_keys
+        ):
+            self._find("trade-not-asked", subject, detail)
         self.paid.run(replayed.held, orders)
         findings, unknowns = (*self.findings, *self.paid.findings), (*self.unknowns, *self.paid.unknowns)
         return Examination(replayed, findings, unknowns)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -39,6 +39,8 @@ FindingKind = Literal[
     "payment-not-on-chain",
     "payment-repeated",
     "move-unproven",
+    "trade-not-asked",
+    "settlement-broken",
     "overdrawn",
     "rolled-back",
     "unreadable",
@@ -213,6 +215,25 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class Settlement:
+    """A row of `trading_settlements`: a batch of fills as a trading core has asked for it."""
+
+    core: UUID
+    number: int
+    first: int
+    last: int
+    complete: bool
+    fills: int
+    caller: str
+    document: str
+    token: str
+    signature: str
+
+    def __str__(self) -> str:
+        return f"settlement {self.core}:{self.number}"
+
+
+@dataclass(frozen=True, slots=True)
 class History:
     """Everything in the ledger that touches one customer's accounts, of one snapshot.
 
@@ -230,6 +251,29 @@ class History:
     deposits: Mapping[UUID, Deposit]
     addresses: Mapping[int, AddressRow]
     withdrawals: Mapping[UUID, Withdrawal]
+    settlements: Sequence[Settlement] = ()
+    """The batches that its trades are said to be of."""
+
+
+class Plain(NamedTuple):
+    """What a line does, without the rows that it stands in."""
+
+    kind: str
+    customer: str | None
+    asset: str
+    amount: int
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """A transfer of the form of a trade, and the fill that its reference names."""
+
+    id: UUID
+    core: UUID
+    sequence: int
+    index: int
+    legs: tuple[Plain, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +347,8 @@ class Replayed:
     received: tuple[Received, ...] = ()
     partners: frozenset[str] = frozenset()
     """Customers whose money came to this one: their ledgers must be explained, too."""
+    trades: tuple[Trade, ...] = ()
+    """Still to be found among what a trading core has signed."""
     shortfalls: Mapping[str, int] = field(default_factory=dict)
     """Base units by asset that the house bears for deposits that a reorg took back after they were spent."""
 

@@ -3,8 +3,8 @@
 Only these movements exist, each with a form that hides nothing: the credit of a deposit and its claw-back; a
 withdrawal's hold, its release, its settlement on the chain or to another customer, and that one undone; a move
 between a customer's own available and trading money; a trade between trading accounts. Whatever else touches a
-customer's account is unexplained. What they rest on outside of the ledger (chains, orders, attestations) is proven
-in `examine`.
+customer's account is unexplained. What they rest on outside of the ledger (chains, orders, attestations, what trading
+cores have signed) is proven in `examine`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
-from signers.verifier.ids import referred
+from signers.verifier.ids import referred, traded
 from signers.verifier.model import (
     CUSTOMER_KINDS,
     NEVER_NEGATIVE,
@@ -26,8 +26,10 @@ from signers.verifier.model import (
     History,
     Leg,
     Line,
+    Plain,
     Received,
     Replayed,
+    Trade,
     Transfer,
 )
 
@@ -70,6 +72,7 @@ class _Replay:
         self.credits: list[Credit] = []
         self.held: dict[UUID, Held] = {}
         self.received: list[Received] = []
+        self.trades: list[Trade] = []
         self.partners: set[str] = set()
         self.shortfalls: Counter[str] = Counter()
 
@@ -97,6 +100,7 @@ class _Replay:
             self.held,
             tuple(self.received),
             frozenset(self.partners),
+            tuple(self.trades),
             dict(self.shortfalls),
         )
 
@@ -154,6 +158,8 @@ class _Replay:
                 self._deposit(deposit, transfers)
             elif (withdrawal := referred(reference, "withdrawal")) is not None:
                 self._withdrawal(withdrawal, transfers)
+            elif (place := traded(reference)) is not None:
+                self._trade(place, transfers)
             else:
                 self._moves(transfers)
         except _Unexplained as error:
@@ -293,13 +299,27 @@ class _Replay:
                         "unexplained-transfer", f"{transfer.id} is not the mirror of {transfer.parent}"
                     )
                 continue
-            if transfer.kind != "immediate" or not (_is_own_move(legs) or _is_trade(legs)):
-                told = ", ".join(f"{leg.account} {leg.amount:+} {leg.type}" for leg in legs)
-                raise _Unexplained("unexplained-transfer", f"{transfer.id} ({transfer.kind}): {told}")
+            if transfer.kind != "immediate" or not _is_own_move(legs):
+                raise _unknown_form(transfer, legs)
             done[transfer.id] = plain
-            self.partners |= {
-                leg.account.customer for leg in legs if leg.account.customer not in (None, self.customer)
-            }
+
+    def _trade(self, place: tuple[UUID, int, int], transfers: list[Transfer]) -> None:
+        """One fill, settled once, and for good."""
+        transfer = transfers[-1]
+        legs = self.legs[transfer.id]
+        if len(transfers) > 1 or transfer.kind != "immediate" or not _is_trade(legs):
+            raise _unknown_form(transfer, legs)
+        plain = tuple(
+            Plain(leg.account.kind, leg.account.customer, leg.account.asset, leg.amount, leg.type)
+            for leg in legs
+        )
+        self.trades.append(Trade(transfer.id, *place, plain))
+        self.partners |= {each.customer for each in plain if each.customer not in (None, self.customer)}
+
+
+def _unknown_form(transfer: Transfer, legs: Sequence[Leg]) -> _Unexplained:
+    told = ", ".join(f"{leg.account} {leg.amount:+} {leg.type}" for leg in legs)
+    return _Unexplained("unexplained-transfer", f"{transfer.id} ({transfer.kind}): {told}")
 
 
 def _plain(legs: Sequence[Leg]) -> set[tuple[str, str | None, int, str]]:
@@ -385,17 +405,21 @@ def _is_own_move(legs: Sequence[Leg]) -> bool:
 
 
 def _is_trade(legs: Sequence[Leg]) -> bool:
-    """Between trading accounts; the house takes fees and never gives. That it nets to zero is checked before."""
+    """Between trading accounts; the house takes fees and never gives. That it nets to zero is checked before.
+
+    A rebate is a fee that a customer gets: what others are charged in the same trade pays for it, as fees net to zero
+    and the house's part of them is not negative.
+    """
     allowed = {
-        ("trading", "trade_buy"): 1,
-        ("trading", "trade_sell"): -1,
-        ("trading", "fee"): -1,
-        ("fees_earned", "fee"): 1,
+        ("trading", "trade_buy"): (1,),
+        ("trading", "trade_sell"): (-1,),
+        ("trading", "fee"): (-1, 1),
+        ("fees_earned", "fee"): (1,),
     }
     fees: Counter[str] = Counter()
     for leg in legs:
-        sign = allowed.get((leg.account.kind, leg.type))
-        if sign is None or leg.amount * sign <= 0:
+        signs = allowed.get((leg.account.kind, leg.type), ())
+        if not any(leg.amount * sign > 0 for sign in signs):
             return False
         if leg.type == "fee":
             fees[leg.account.asset] += leg.amount

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from chains.errors import InvalidValue, TransientError
-from signers.verifier.ids import referred
+from signers.verifier.ids import referred, traded
 from signers.verifier.model import (
     Account,
     AddressRow,
@@ -23,6 +23,7 @@ from signers.verifier.model import (
     Line,
     Move,
     Refill,
+    Settlement,
     Transfer,
     Withdrawal,
 )
@@ -164,7 +165,21 @@ class Snapshot:
             deposits,
             {each.id: each for each in addresses},
             withdrawals,
+            self._settlements(transfers.values()),
         )
+
+    def _settlements(self, transfers: Iterable[Transfer]) -> list[Settlement]:
+        """The batches that trades are said to be of."""
+        places = sorted({place[:2] for each in transfers if (place := traded(each.reference)) is not None})
+        rows = self._rows(
+            "SELECT DISTINCT ON (s.core, s.number) s.core, s.number, s.first, s.last, s.complete, s.fills, s.caller,"
+            " s.document, s.token, s.signature FROM unnest(%s::uuid[], %s::bigint[]) AS k (core, sequence)"
+            " JOIN trading_settlements s ON s.core = k.core AND s.first <= k.sequence AND s.last >= k.sequence"
+            " ORDER BY s.core, s.number",
+            [core for core, _ in places],
+            [sequence for _, sequence in places],
+        )
+        return [Settlement(*row) for row in rows]
 
     def _transfers(self, ids: Sequence[UUID]) -> dict[UUID, Transfer]:
         rows = self._rows(
@@ -320,6 +335,25 @@ class Snapshot:
             if len(rows) < 10_000:
                 return
             after = rows[-1][3]
+
+    def broken_settlements(self) -> list[tuple[str, str]]:
+        """Batches that do not follow the one before them, and cores of whose fills the ledger has more or fewer."""
+        gaps = self._rows(
+            "SELECT core || ':' || number, 'it covers ' || first || ' to ' || last || ' after ' || before FROM ("
+            "SELECT *, coalesce(lag(last) OVER w, 0) AS before, coalesce(lag(complete) OVER w, true) AS whole,"
+            " row_number() OVER w AS position FROM trading_settlements"
+            " WINDOW w AS (PARTITION BY core ORDER BY number)) s"
+            " WHERE number <> position OR first <> before + CASE WHEN whole THEN 1 ELSE 0 END"
+            " ORDER BY core, number LIMIT 1000"
+        )
+        counts = self._rows(
+            "SELECT coalesce(s.core, t.core)::text, coalesce(s.fills, 0) || ' fills were settled, the ledger has '"
+            " || coalesce(t.trades, 0) FROM (SELECT core::text AS core, sum(fills) AS fills FROM trading_settlements"
+            " GROUP BY 1) s FULL JOIN (SELECT split_part(reference, ':', 2) AS core, count(*) AS trades"
+            " FROM ledger_transfers WHERE reference LIKE 'trade:%%' GROUP BY 1) t ON t.core = s.core"
+            " WHERE coalesce(s.fills, 0) <> coalesce(t.trades, 0) ORDER BY 1 LIMIT 1000"
+        )
+        return [(row[0], row[1]) for row in (*gaps, *counts)]
 
     def unbalanced(self) -> list[tuple[str, int]]:
         """Transfers and assets whose lines do not sum to zero, lines without account or transfer among them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
@@ -22,13 +22,15 @@ from custody.ledger.model import (
 )
 from custody.ledger.posting import Account as Place
 from custody.ledger.posting import Book, HoldRecord, TransferRecord
+from custody.trades.model import Fill
 from signers.verifier import model
 from signers.verifier.ids import referred
-from signers.verifier.model import NEVER_NEGATIVE, History
+from signers.verifier.model import NEVER_NEGATIVE, History, Plain
 
 ASSETS = ("BTC", "ETH")
 CUSTOMERS = ("alice", "bob")
 WALLET = "btc-hot"
+CORE = UUID("0192f0c1-5b7e-7c3a-9d2e-3f4a5b6c7d8f")
 
 
 def _keys() -> list[AccountKey]:
@@ -156,6 +158,8 @@ class Books:
         self.paid: set[UUID] = set()
         """Orders that a signer has paid."""
         self.internal: dict[UUID, str] = {}
+        self.trades: dict[UUID, Counter[Plain]] = {}
+        """What the trading core has signed, by the transfer that settles it."""
         """Orders to an address of another customer, and whose it is."""
         self.settled: dict[UUID, int] = {}
         self.counts: dict[UUID, int] = defaultdict(int)
@@ -287,22 +291,18 @@ class Books:
         )
         return self.do(Transfer(uuid4(), legs, "trading"))
 
-    def trade(self, seller: str, buyer: str, sold: int, price: int, fee: int) -> bool:
-        """The seller's BTC for the buyer's ETH, of which the house keeps a fee."""
-
-        def trading(customer: str, asset: str) -> AccountKey:
-            return AccountKey(customer, AccountKind.TRADING, asset)
-
-        legs = [
-            Leg(trading(seller, "BTC"), -sold, LineType.TRADE_SELL),
-            Leg(trading(buyer, "BTC"), sold, LineType.TRADE_BUY),
-            Leg(trading(buyer, "ETH"), -price, LineType.TRADE_SELL),
-            Leg(trading(seller, "ETH"), price, LineType.TRADE_BUY),
-        ]
-        if fee:
-            legs.append(Leg(trading(seller, "ETH"), -fee, LineType.FEE))
-            legs.append(Leg(house(AccountKind.FEES_EARNED, "ETH"), fee, LineType.FEE))
-        return self.do(Transfer(uuid4(), tuple(legs), "batch:1"))
+    def trade(self, seller: str, buyer: str, sold: int, price: int, fee: int, rebate: int = 0) -> bool:
+        """The seller's BTC for the buyer's ETH. The seller is charged a fee, of which the buyer gets a rebate."""
+        number = len(self.trades) + 1
+        fill = Fill(number, 0, "BTC", "ETH", buyer, seller, sold, price, -rebate, fee)
+        transfer = fill.transfer(CORE)
+        if not self.do(transfer):
+            return False
+        self.trades[transfer.id] = Counter(
+            Plain(leg.account.kind.value, leg.account.customer, leg.account.asset, leg.amount, leg.type.value)
+            for leg in transfer.legs
+        )
+        return True
 
     def undo(self, transfer: UUID) -> bool:
         return self.do(Reverse(uuid4(), transfer, self.rows.transfers[transfer].reference))

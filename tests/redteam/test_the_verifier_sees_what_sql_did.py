@@ -363,10 +363,26 @@ def test_invented_money_washed_through_another_customers_trades(
     forger.book(
         "bonus", [(Place(None, "suspense"), -WANTED_SATS, "transfer"), (straw, WANTED_SATS, "transfer")]
     )
-    forger.book("batch:1", [(straw, -WANTED_SATS, "trade_sell"), (mine, WANTED_SATS, "trade_buy")])
+    trade = f"trade:{uuid4()}:1:0"
+    forger.book(trade, [(straw, -WANTED_SATS, "trade_sell"), (mine, WANTED_SATS, "trade_buy")])
     forger.book("trading", [(mine, -WANTED_SATS, "transfer"), (MALLORY, WANTED_SATS, "transfer")])
-    assert verifier.refusal(till.order("mallory", WANTED_SATS)) == {"unexplained-transfer"}
-    assert {each.customer for each in verifier.audit().findings} == {"straw"}
+    assert verifier.refusal(till.order("mallory", WANTED_SATS)) == {"unexplained-transfer", "trade-not-asked"}
+    assert {each.customer for each in verifier.audit().findings} == {"", "mallory", "straw"}
+
+
+def test_a_trade_that_no_trading_core_has_signed(till: Till, verifier: Verifying, forger: Forger) -> None:
+    """Alice's money takes the form that trades have. The database can do that; the verifier asks who signed it."""
+    hers, mine = Place("alice", "trading"), Place("mallory", "trading")
+    forger.book("move", [(Place("alice", "available"), -BTC, "transfer"), (hers, BTC, "transfer")])
+    forger.book(f"trade:{uuid4()}:1:0", [(hers, -BTC, "trade_sell"), (mine, BTC, "trade_buy")])
+    forger.book("move", [(mine, -BTC, "transfer"), (MALLORY, BTC, "transfer")])
+    assert verifier.refusal(till.order("mallory", BTC // 2)) == {"trade-not-asked"}
+    found = {(each.kind, each.customer) for each in verifier.audit().findings}
+    assert found == {
+        ("trade-not-asked", "alice"),
+        ("trade-not-asked", "mallory"),
+        ("settlement-broken", ""),
+    }
 
 
 # ----------------------------------------------------------------------------------------- the online roles

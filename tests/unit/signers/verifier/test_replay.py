@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -18,7 +19,7 @@ from custody.ledger.model import AccountKey, AccountKind, TransferKind, availabl
 from custody.ledger.posting import TransferRecord
 from signers.verifier.model import Line, Replayed
 from signers.verifier.replay import replay
-from tests.fakes.ledger_rows import ASSETS, CUSTOMERS, WALLET, Books, Rows
+from tests.fakes.ledger_rows import ASSETS, CORE, CUSTOMERS, WALLET, Books, Rows
 
 MOST_FEE = 3
 LEAST_FRAUD = 1_000
@@ -48,6 +49,8 @@ def explained(books: Books, rows: Rows, customer: str, done: frozenset[str] = fr
             and books.orders[each.withdrawal][:3] == (each.payer, each.asset, each.units)
             for each in found.received
         )
+        and {each.id: Counter(each.legs) for each in found.trades}
+        == {id: legs for id, legs in books.trades.items() if any(leg.customer == customer for leg in legs)}
         and all(
             (each := found.held.get(order)) is not None and each.state != "voided" and each.payee is None
             for order in books.paid
@@ -107,7 +110,9 @@ def honest(draw: st.DrawFn) -> Books:
             case 8:
                 books.to_trading(customer, asset, units)
             case 9:
-                books.trade(customer, other, min(units, 5_000), units, fee)
+                books.trade(
+                    customer, other, min(units, 5_000), units + MOST_FEE, fee, draw(st.integers(0, fee))
+                )
             case 10 if books.deposits:
                 id = one_of(draw, list(books.deposits))
                 books.claw_back(id)
@@ -298,8 +303,9 @@ def test_an_invented_trade_takes_from_nobody_but_a_trading_account(books: Books)
         available("bob", "BTC"),
     ):
         rows = books.rows.copy()
-        write(rows, "batch:9", [(books.ids[source], -100, "trade_sell"), (trading, 100, "trade_buy")])
-        assert kinds(books, rows) == {"unexplained-transfer"}
+        for reference in ("batch:9", f"trade:{CORE}:9:0"):
+            write(rows, reference, [(books.ids[source], -100, "trade_sell"), (trading, 100, "trade_buy")])
+            assert kinds(books, rows) == {"unexplained-transfer"}
 
 
 def test_whoever_trades_with_one_whose_ledger_is_not_explained_has_a_partner_to_be_examined(
