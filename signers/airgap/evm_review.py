@@ -1,8 +1,9 @@
 """What a Safe request would do, in plain words, and every reason not to sign it. Pure.
 
 Two readers that share nothing decode the file and compute what would be signed; they must agree. Then the list of what
-is signed is closed: money of the chain without calldata, a registered token by `transfer`, or the empty cancellation of
-a nonce; by plain call, of a registered Safe, without refunds of gas. Everything else is refused, not warned about
+is signed is closed: money of the chain without calldata, a registered token by `transfer`, the empty cancellation of a
+nonce, or a change of whom deposits pay, to the active hot key; by plain call, of a registered Safe, without refunds of
+gas. Everything else is refused, not warned about
 (Bybit 2025: the screen showed one thing, the bytes did another).
 """
 
@@ -14,9 +15,11 @@ from typing import Final, NamedTuple
 from chains.errors import InvalidValue, PermanentError
 from chains.eth.address import ADDRESS_BYTES, checksummed
 from chains.eth.erc20 import decode_transfer
+from chains.eth.factory import TreasuryCall
 from chains.eth.named_calls import named_call
 from chains.eth.safe import CALL, SafeMessage, SafeTx
 from chains.eth.safe_files import SafeRequest, decode_request
+from signers.airgap.evm_factory import Change, change_lines, change_objections, change_of
 from signers.airgap.evm_second import SecondReading, second_reading
 from signers.airgap.evm_words import Money, date, head_lines, money_lines, other_lines, tail_lines
 from signers.airgap.registered import Registered, RegisteredNetwork, RegisteredToken
@@ -59,6 +62,8 @@ class SafeReview:
     """What is signed (32 bytes), as both readers have computed it."""
     money: Money | None
     """What leaves the Safe; None: nothing (a cancellation), or it cannot be said."""
+    change: Change | None
+    """What it does to a factory whose admin the Safe is; None: it calls none."""
     owner: str
     """For whom it was looked at."""
 
@@ -87,10 +92,17 @@ def review_request(raw: bytes, registered: Registered, owner: str, now: int) -> 
     network = registered.network(message.chain_id)
     safe = registered.safe(message.chain_id, checksummed(message.safe))
     objections = [*_place(message, registered, owner), *_envelope(tx), *_expiry(request.expires_at, now)]
-    money, effect = _effect(message, registered, network)
+    change, money = change_of(message, registered), None
+    if change is None:
+        money, effect = _effect(message, registered, network)
+    else:
+        effect = _changes(change, tx)
     objections += effect
     head = head_lines(message, safe, network)
-    body = money_lines(money, message.chain_id, registered) if money else other_lines(message)
+    if change is not None:
+        body = change_lines(change)
+    else:
+        body = money_lines(money, message.chain_id, registered) if money else other_lines(message)
     return SafeReview(
         lines=(*head, *body, *tail_lines(request, now)),
         warnings=tuple(_warnings(request, money, registered, now)),
@@ -98,6 +110,7 @@ def review_request(raw: bytes, registered: Registered, owner: str, now: int) -> 
         message=message,
         safe_tx_hash=message.signing_hash,
         money=money,
+        change=change,
         owner=owner,
     )
 
@@ -124,6 +137,10 @@ def _first_reading(request: SafeRequest) -> SecondReading:
         transfer = (called.to, called.units)
     except InvalidValue:
         transfer = None
+    try:
+        treasury = TreasuryCall.decode(tx.data)
+    except InvalidValue:
+        treasury = None
     fields = (tx.to, tx.value_wei, tx.data, tx.operation, tx.safe_tx_gas, tx.base_gas, tx.gas_price)
     return SecondReading(
         message.chain_id,
@@ -132,6 +149,7 @@ def _first_reading(request: SafeRequest) -> SecondReading:
         request.expires_at,
         message.signing_hash,
         transfer,
+        None if treasury is None else (treasury.step, treasury.treasury),
     )
 
 
@@ -217,6 +235,14 @@ def _effect(
     coin = (network.decimals, network.symbol) if network else (18, "of an unknown coin")
     money = Money(tx.value_wei, *coin, tx.to, None)
     return money, _recipient(money, message, registered)
+
+
+def _changes(change: Change, tx: SafeTx) -> list[Objection]:
+    """Objections to what a Safe does to its factory."""
+    found = [Objection(code, told) for code, told in change_objections(change, tx.value_wei)]
+    if change.call is None:
+        found.append(_refused(tx.data, "unknown-call", "no call by which whom deposits pay is changed"))
+    return found
 
 
 def _token_effect(

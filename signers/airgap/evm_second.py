@@ -51,6 +51,8 @@ class SecondReading(NamedTuple):
     """What would be signed, 32 bytes."""
     transfer: tuple[bytes, int] | None
     """Recipient and units, where the data are a token's `transfer` and nothing more."""
+    treasury: tuple[str, bytes | None] | None
+    """`propose`, `accept` or `cancel`, and whom it names, where the data are such a call and nothing more."""
 
 
 def second_reading(raw: bytes) -> SecondReading:
@@ -69,11 +71,11 @@ def second_reading(raw: bytes) -> SecondReading:
         values = tuple(_value(kind, file[_NAMES.get(name, name)]) for kind, name in _FIELDS)
         chain_id, safe = int(file["chain_id"]), _value("address", file["safe"])
         expires_at = int(file["expires_at"])
-        transfer = _transfer(values[2])
+        transfer, treasury = _transfer(values[2]), _treasury(values[2])
         digest = _safe_tx_hash(chain_id, safe, values)
     except (LookupError, TypeError, ValueError, EncodingError) as error:
         raise InvalidValue(f"a second reader cannot read the request: {error}") from None
-    return SecondReading(chain_id, safe, values, expires_at, digest, transfer)
+    return SecondReading(chain_id, safe, values, expires_at, digest, transfer, treasury)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -116,6 +118,25 @@ def _transfer(data: bytes) -> tuple[bytes, int] | None:
     if encode(["address", "uint256"], [to, units]) != data[4:]:
         return None
     return bytes.fromhex(to[2:]), units
+
+
+def _treasury(data: bytes) -> tuple[str, bytes | None] | None:
+    """Which step of a change of the treasury it is; None: another call, or not in eth-abi's own form."""
+    from eth_abi.abi import decode, encode
+    from eth_abi.exceptions import DecodingError
+
+    for step in ("accept", "cancel"):
+        if data == _keccak(f"{step}Treasury()".encode())[:4]:
+            return step, None
+    if data[:4] != _keccak(b"proposeTreasury(address)")[:4]:
+        return None
+    try:
+        (candidate,) = decode(["address"], data[4:])
+    except DecodingError:
+        return None
+    if encode(["address"], [candidate]) != data[4:] or int(candidate, 16) == 0:
+        return None
+    return "propose", bytes.fromhex(candidate[2:])
 
 
 def _keccak(data: bytes) -> bytes:

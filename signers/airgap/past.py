@@ -28,6 +28,8 @@ class Signed(Part, frozen=True):
     """Outpoints, or a Safe's nonce: of all requests that use one of them, one can happen."""
     pays: tuple[str, ...]
     """Amount and payee of each payment that leaves, as the screen says them."""
+    proposes: str = ""
+    """Of a proposal of a treasury: network, factory and whom it names."""
 
 
 def remembered(past: Sequence[Signed], request: Signed) -> tuple[Signed, ...]:

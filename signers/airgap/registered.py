@@ -111,6 +111,25 @@ class KnownAddress(Part, frozen=True):
     """As a person reads it: `warm-eth (warm Safe)`."""
 
 
+class RegisteredFactory(Part, frozen=True):
+    """Whom deposit addresses pay: a contract that one of the holder's Safes is the admin of."""
+
+    chain_id: ChainId
+    address: EvmAddress
+    admin: EvmAddress
+    """The Safe."""
+    keyset: Name
+    """Whose deposit addresses they are."""
+
+
+class RegisteredTreasury(Part, frozen=True):
+    """The one address of a network that deposits may flow to: the active hot key's."""
+
+    chain_id: ChainId
+    address: EvmAddress
+    keyset: Name
+
+
 class Source(Part, frozen=True):
     """The bundle that all of it was taken from."""
 
@@ -131,6 +150,8 @@ class Registered(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     networks: tuple[RegisteredNetwork, ...] = ()
     tokens: tuple[RegisteredToken, ...] = ()
     known: tuple[KnownAddress, ...] = ()
+    factories: tuple[RegisteredFactory, ...] = ()
+    treasuries: tuple[RegisteredTreasury, ...] = ()
 
     def safe(self, chain_id: int, address: str) -> RegisteredSafe | None:
         """The Safe of the holder's at an address of a network; None: not registered."""
@@ -143,6 +164,14 @@ class Registered(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     def token(self, chain_id: int, contract: str) -> RegisteredToken | None:
         """The token at a contract of a network; None: not registered."""
         return next((t for t in self.tokens if (t.chain_id, t.contract) == (chain_id, contract)), None)
+
+    def factory(self, chain_id: int, address: str) -> RegisteredFactory | None:
+        """The factory at an address of a network; None: not registered."""
+        return next((f for f in self.factories if (f.chain_id, f.address) == (chain_id, address)), None)
+
+    def treasury(self, chain_id: int) -> RegisteredTreasury | None:
+        """Where deposits on a network may flow; None: no active hot key is registered."""
+        return next((t for t in self.treasuries if t.chain_id == chain_id), None)
 
     def name_of(self, chain_id: int, address: str) -> str | None:
         """What the bundle calls an address of a network; None: it names no such address."""

@@ -26,11 +26,13 @@ from signers.airgap.registered import (
     KnownAddress,
     KnownVault,
     Registered,
+    RegisteredFactory,
     RegisteredMember,
     RegisteredNetwork,
     RegisteredOwner,
     RegisteredSafe,
     RegisteredToken,
+    RegisteredTreasury,
     RegisteredVault,
     Source,
 )
@@ -89,6 +91,14 @@ def of_bundle(bundle: Bundle, key: HolderKey) -> Registered:
             if asset.contract is not None and asset.chain in networks
         ),
         known=tuple(_known_addresses(bundle, networks)),
+        factories=tuple(_factories(bundle, networks, safes)),
+        treasuries=tuple(
+            RegisteredTreasury(
+                chain_id=networks[keyset.chain].chain_id, address=keyset.address, keyset=keyset.id
+            )
+            for keyset in bundle.keysets
+            if isinstance(keyset, EvmKeyset) and (keyset.tier, keyset.state) == ("hot", "active")
+        ),
     )
 
 
@@ -271,6 +281,21 @@ def _networks(bundle: Bundle, networks: Iterable[EvmNetwork]) -> Iterator[Regist
         yield RegisteredNetwork(
             chain=network.chain, chain_id=network.chain_id, symbol=native.id, decimals=native.decimals
         )
+
+
+def _factories(
+    bundle: Bundle, networks: dict[str, EvmNetwork], safes: Iterable[RegisteredSafe]
+) -> Iterator[RegisteredFactory]:
+    """Those that one of the holder's Safes is the admin of, whatever the state of their key-sets: deposits come for
+    years."""
+    mine = {(safe.chain, safe.id): safe for safe in safes}
+    for keyset in bundle.keysets:
+        safe = mine.get((keyset.chain, keyset.admin or "")) if isinstance(keyset, EvmKeyset) else None
+        if isinstance(keyset, EvmKeyset) and safe is not None:
+            chain_id = networks[keyset.chain].chain_id
+            yield RegisteredFactory(
+                chain_id=chain_id, address=keyset.factory, admin=safe.address, keyset=keyset.id
+            )
 
 
 def _known_addresses(bundle: Bundle, networks: dict[str, EvmNetwork]) -> Iterator[KnownAddress]:

@@ -37,6 +37,8 @@ class Looked:
     """How it is remembered once it is signed."""
     sign: Callable[[], bytes]
     """Gives the signed file."""
+    typed: str = ""
+    """What the holder must type instead of an amount; empty: nothing like it."""
 
 
 def show(home: Home, screen: Screen, *, paths: Sequence[Path], wanted: str | None) -> None:
@@ -133,24 +135,28 @@ def _payment(raw: bytes, key: Opened) -> Looked:
 def _safe(raw: bytes, key: Opened) -> Looked:
     from chains.eth.address import checksummed
     from signers.airgap import evm
+    from signers.airgap.evm_factory import acceptance_warnings
     from signers.airgap.evm_review import review_request
 
     now = int(time.time())
     found = review_request(raw, key.kept.registered, key.key.evm_address, now)
-    message, money = found.message, found.money
+    message, money, change = found.message, found.money, found.change
     request = Signed(
         at=now,
         content=found.safe_tx_hash.hex(),
         uses=(f"{message.chain_id}:{message.resource}",),
         pays=(f"{money.amount} {money.symbol} to {checksummed(money.to)}",) if money else (),
+        proposes=change.proposes if change else "",
     )
+    before = acceptance_warnings(change, key.kept.past) if change else []
     return Looked(
         found.lines,
-        (*found.warnings, *signed_before(key.kept.past, request)),
+        (*found.warnings, *signed_before(key.kept.past, request), *before),
         tuple(map(str, found.objections)),
         money.amount if money else "",
         request,
         lambda: evm.sign(found, key.key),
+        change.typed if change else "",
     )
 
 
@@ -165,6 +171,11 @@ def _tell(screen: Screen, looked: Looked) -> None:
 
 def _confirm(screen: Screen, looked: Looked) -> None:
     """What leaves must be typed from the screen, so that it was read; nothing leaves: `yes`."""
+    if looked.typed:
+        typed = screen.ask("To sign, type the last six characters of whom deposits will pay:")
+        if typed.replace(" ", "").lower() != looked.typed.lower():
+            raise Declined(f"not signed: {looked.typed} was expected")
+        return
     if not looked.amount:
         if screen.ask("Nothing is paid to anybody. Type  yes  to sign:") != "yes":
             raise Declined("not signed")

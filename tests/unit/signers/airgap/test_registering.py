@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from chains.errors import DerivationDisagreement, InvalidValue
-from policies.bundle import BitcoinVault, UntrustedBundle, read_bundle
+from policies.bundle import BitcoinVault, EvmKeyset, UntrustedBundle, read_bundle
 from policies.bundle.root import read_root, root_fingerprint
 from signers.airgap.btc_wallets import own_place, read_descriptor
 from signers.airgap.keys import HolderKey
@@ -174,3 +174,22 @@ def test_an_address_is_found_at_its_place_and_a_foreign_one_is_not() -> None:
     assert own_place(found, holders()[0], wallet.script(1, 7), 10) == ("btc-cold", 1, 7)
     assert own_place(found, holders()[0], wallet.script(1, 10), 10) is None
     assert own_place(found, holders()[0], multisig(holders(), 2).script(0, 0), 10) is None
+
+
+def test_factories_that_a_safe_of_the_holder_is_the_admin_of_are_registered_with_the_one_treasury() -> None:
+    plain = cold_bundle(holders())
+    assert of_bundle(plain, holders()[2]).factories == ()
+    active = next(each for each in plain.keysets if isinstance(each, EvmKeyset))
+    old = msgspec.structs.replace(
+        active, id="eth-hot-0", state="compromised", admin="eth-cold", factory=SAFE_ADDRESS[:-4] + "0000"
+    )
+    others = tuple(each for each in plain.keysets if each is not active)
+    ruled = msgspec.structs.replace(active, admin="eth-cold")
+    found = of_bundle(msgspec.structs.replace(plain, keysets=(*others, ruled, old)), holders()[2])
+    assert [(each.keyset, each.address, each.admin) for each in found.factories] == [
+        (ruled.id, ruled.factory, SAFE_ADDRESS),
+        (old.id, old.factory, SAFE_ADDRESS),
+    ]
+    assert [(each.keyset, each.address) for each in found.treasuries] == [(ruled.id, ruled.address)]
+    retired = msgspec.structs.replace(plain, keysets=(*others, old))
+    assert of_bundle(retired, holders()[2]).treasuries == ()
