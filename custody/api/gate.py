@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 from starlette.concurrency import run_in_threadpool
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from chains.errors import StrongroomError
 from custody.api import acting
@@ -22,13 +22,10 @@ from custody.api.metrics import ApiMetrics
 from custody.api.problems import describe
 from custody.api.services import ApiServices
 from custody.ids import new_id
-from custody.web.connections import MAX_HEAD_BYTES
+from custody.web.asgi import Answer, Gone, again, check_head, read_body
 from custody.web.errors import (
     AnswerTooLate,
-    BodyTooLarge,
-    HeadTooLarge,
     MalformedBody,
-    MalformedRequest,
     Overloaded,
     RequestTooSlow,
 )
@@ -46,8 +43,6 @@ MAX_REQUESTS_AT_ONCE: Final = 256
 """Requests that are let in and not answered yet. Those that still arrive do not count: they cost only a connection."""
 PREFIX: Final = "/v1/"
 ALWAYS_ANSWERED: Final = "/healthz"
-_ONCE: Final = frozenset({b"authorization", b"content-type", b"idempotency-key"})
-"""Headers that we read: if one is there twice, somebody in between may have read the other one."""
 
 _log = structlog.get_logger("strongroom.api")
 
@@ -69,19 +64,19 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        answer = _Answer(send, str(new_id()))
+        answer = Answer(send, str(new_id()))
         caller = None
         try:
-            _check_head(scope)
+            check_head(scope)
             if scope["path"].startswith(PREFIX):
                 call = await self._admit(scope, receive)
                 caller = call.caller.id
                 scope.setdefault("state", {})["call"] = call
-                receive = _again(call.request.body, receive)
+                receive = again(call.request.body, receive)
             elif scope["path"] != ALWAYS_ANSWERED:
                 self._strangers.take(peer(scope))
             await self._work(scope, receive, answer)
-        except _Gone:
+        except Gone:
             return
         except StrongroomError as error:
             await describe(error).response()(scope, receive, answer)
@@ -112,7 +107,7 @@ class Gate:
                 milliseconds=round(seconds * 1000, 1),
             )
 
-    async def _work(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+    async def _work(self, scope: Scope, receive: Receive, answer: Answer) -> None:
         """Have the application answer; or say in its place that it does not, and let it end unheard."""
         if len(self._working) >= MAX_REQUESTS_AT_ONCE:
             raise Overloaded(MAX_REQUESTS_AT_ONCE)
@@ -146,7 +141,7 @@ class Gate:
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 limit = LARGE_BODIES.get(scope["path"], MAX_BODY_BYTES)
-                body = await _read(receive, headers.get(b"content-length"), limit)
+                body = await read_body(receive, headers.get(b"content-length"), limit)
         except TimeoutError:
             raise RequestTooSlow(BODY_SECONDS) from None
         request = Request(
@@ -191,90 +186,3 @@ class Gate:
         if call.operator is not None and not among(call.origin, self._services.operator_networks):
             await run_in_threadpool(acting.keep_out, call)
         return call
-
-
-class _Answer:
-    """The way back to the client: adds what every answer has, and knows the status that was sent."""
-
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
-        self.request_id = request_id
-        self.status = 0
-
-    async def __call__(self, message: Message) -> None:
-        """Send one ASGI message."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [
-                *message.get("headers", ()),
-                (b"x-request-id", self.request_id.encode()),
-                (b"cache-control", b"no-store"),
-            ]
-        await self._send(message)
-
-    def part(self) -> _Part:
-        """A way to the client that can be closed."""
-        return _Part(self)
-
-
-class _Part:
-    """What the application answers through; nobody hears it once it is closed."""
-
-    def __init__(self, answer: _Answer) -> None:
-        self._answer: _Answer | None = answer
-
-    async def __call__(self, message: Message) -> None:
-        """Send one ASGI message."""
-        if self._answer is not None:
-            await self._answer(message)
-
-    def close(self) -> None:
-        """Another answer is given."""
-        self._answer = None
-
-
-class _Gone(Exception):
-    """The client left before its request was read."""
-
-
-def _check_head(scope: Scope) -> None:
-    """h11 bounds a head that comes in pieces only; and reads repeated headers as they are."""
-    size = len(scope["raw_path"]) + len(scope["query_string"])
-    seen = set()
-    for name, value in scope["headers"]:
-        size += len(name) + len(value)
-        if name in _ONCE:
-            if name in seen:
-                raise MalformedRequest(f"the header {name.decode()} is there twice")
-            seen.add(name)
-    if size > MAX_HEAD_BYTES:
-        raise HeadTooLarge(MAX_HEAD_BYTES)
-
-
-async def _read(receive: Receive, declared: str | None, limit: int) -> bytes:
-    if declared is not None and declared.isdigit() and int(declared[:12]) > limit:
-        raise BodyTooLarge(limit)
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise BodyTooLarge(limit)
-        if not message.get("more_body", False):
-            return bytes(body)
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read, then what comes after it."""
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay

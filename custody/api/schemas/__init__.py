@@ -10,19 +10,6 @@ from custody.api.schemas.approvals import (
     NewApproval,
     QuestionOut,
 )
-from custody.api.schemas.base import (
-    DecimalText,
-    Empty,
-    In,
-    Money,
-    NameText,
-    Out,
-    Page,
-    ProblemOut,
-    UnitsText,
-    UnixSeconds,
-    UuidText,
-)
 from custody.api.schemas.catalogue import (
     AssetOut,
     Assets,
@@ -98,6 +85,19 @@ from custody.api.schemas.withdrawals import (
     TravelRuleOut,
     VersionOut,
     WithdrawalOut,
+)
+from custody.web.schemas import (
+    DecimalText,
+    Empty,
+    In,
+    Money,
+    NameText,
+    Out,
+    Page,
+    ProblemOut,
+    UnitsText,
+    UnixSeconds,
+    UuidText,
 )
 
 __all__ = [

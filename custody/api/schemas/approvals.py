@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from custody.api.schemas.base import In, NameText, Out, UnixSeconds
+from custody.web.schemas import In, NameText, Out, UnixSeconds
 
 Hex32Text = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 _BASE64URL = r"^[A-Za-z0-9_-]+$"

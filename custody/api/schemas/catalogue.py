@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from custody.api.schemas.base import DecimalText, Money, Out
+from custody.web.schemas import DecimalText, Money, Out
 
 
 class ConfirmationsOut(Out):

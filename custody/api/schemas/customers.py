@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
-from custody.api.schemas.base import DecimalText, In, NameText, Out
+from custody.web.schemas import DecimalText, In, NameText, Out
 
 
 class NewCustomer(In):

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import Field
 
-from custody.api.schemas.base import DecimalText, Money, Out
 from custody.api.schemas.treasury import TierOut
+from custody.web.schemas import DecimalText, Money, Out
 
 
 class SweepOut(Out):

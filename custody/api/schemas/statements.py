@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from custody.api.schemas.base import In, Out
+from custody.web.schemas import In, Out
 
 
 class NewStatement(In):

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from custody.api.schemas.base import In, NameText, Out, UnitsText, UuidText
 from custody.trades.model import MAX_FILLS, MAX_SEQUENCE
+from custody.web.schemas import In, NameText, Out, UnitsText, UuidText
 
 SignedUnitsText = Annotated[str, StringConstraints(pattern=r"^(0|-?[1-9][0-9]{0,77})$", max_length=79)]
 Sequence = Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from custody.api.schemas.base import DecimalText, Out
+from custody.web.schemas import DecimalText, Out
 
 
 class HeldOut(Out):

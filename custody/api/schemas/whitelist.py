@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from custody.api.schemas.base import In, NameText, Out, UnixSeconds, UuidText
+from custody.web.schemas import In, NameText, Out, UnixSeconds, UuidText
 
 AddressText = Annotated[str, Field(min_length=1, max_length=128)]
 _Line = r"^[^\x00-\x1f\x7f-\x9f]+$"

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from custody.api.schemas.base import DecimalText, In, Money, NameText, Out, UnitsText, UnixSeconds, UuidText
+from custody.web.schemas import DecimalText, In, Money, NameText, Out, UnitsText, UnixSeconds, UuidText
 
 
 class ContextIn(In):

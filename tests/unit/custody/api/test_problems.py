@@ -34,6 +34,7 @@ NEVER_IN_A_REQUEST = {
     "policies.organisations": "proofs about a policy",
     # Of those who call.
     "custody.console": "the client",
+    "custody.trading": "the trading core, which has its own table of rules",
     "custody.web.client": "the client",
     "policies.keys": "private keys of callers and officers",
 }
