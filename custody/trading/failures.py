@@ -1,4 +1,5 @@
-"""What can go wrong in the trading core's service. The engine itself never raises on bad input: it answers `Rejected`.
+"""What can go wrong in the trading core's service. The engine itself never raises on bad input: it answers
+`Rejected`.
 
 ```
 PermanentError
@@ -94,7 +95,8 @@ class Busy(TransientError):
 
 
 class SettlementBehind(TransientError):
-    """`unsettled` fills wait for the ledger, the oldest for `seconds` s: until it answers, orders can only be cancelled."""
+    """`unsettled` fills wait for the ledger, the oldest for `seconds` s: until it answers, orders can only be
+    cancelled."""
 
     def __init__(self, unsettled: int, seconds: int) -> None:
         super().__init__(

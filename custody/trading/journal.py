@@ -1,7 +1,8 @@
 """The journal: every command, in order, on the disk before anybody is told that it was taken.
 
-A directory of segments, each named by the sequence number of its first record. A segment is a header and frames; a frame is
-one group commit: all commands that were waiting, written together and synced once. Numbers are little-endian.
+A directory of segments, each named by the sequence number of its first record. A segment is a header and frames;
+a frame is one group commit: all commands that were waiting, written together and synced once. Numbers are
+little-endian.
 
 ```
 segment   magic 8 | core id 16 | first sequence u64 | crc32 u32 of what stands before it
@@ -10,9 +11,10 @@ payload   records, a line feed between two of them (a record is JSON on one line
 crc32     of length, first sequence, records and payload
 ```
 
-A frame is begun only when the one before is on the disk. So after a crash at most one frame is not whole, the last one, and
-nobody was told of it: it is cut off. Anything else that is not as it was written is damage, and refused: a whole frame
-behind a broken one shows that the broken one had been whole. No payload contains a frame's magic: 0xFF is not UTF-8.
+A frame is begun only when the one before is on the disk. So after a crash at most one frame is not whole, the
+last one, and nobody was told of it: it is cut off. Anything else that is not as it was written is damage, and
+refused: a whole frame behind a broken one shows that the broken one had been whole. No payload contains a
+frame's magic: 0xFF is not UTF-8.
 """
 
 from __future__ import annotations
