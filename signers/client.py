@@ -34,6 +34,8 @@ from signers.ports import (
     Refused,
     Resolved,
     ResolveRequest,
+    Sealed,
+    SealRequest,
     SignedAttestation,
     SignerStatus,
     SignerUnavailable,
@@ -67,7 +69,8 @@ class TlsAddress:
 
 
 class SignerClient:
-    """A signer reached over its socket: `Signer`, `Announcing`, `OfficersDesk`, `Witness`, and its metrics.
+    """A signer reached over its socket: `Signer`, `Announcing`, `OfficersDesk`, `Witness`, `Sealing`, and its
+    metrics.
 
     Safe to use from many threads; connections are kept and reused.
 
@@ -139,6 +142,10 @@ class SignerClient:
     def log(self, request: LogRequest) -> LogPage:
         """The signer's log from a place on. Raises SignerUnavailable."""
         return self.ask("log", request, LogPage)
+
+    def seal(self, request: SealRequest) -> Sealed:
+        """A head of the ledger, signed. Raises Refused, SignerUnavailable."""
+        return self.ask("seal", request, Sealed)
 
     def close(self) -> None:
         """Close idle connections."""

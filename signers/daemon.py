@@ -84,6 +84,7 @@ from signers.process.tls import ends
 from signers.service import SignerService
 from signers.trust.clock import SteadyClock
 from signers.trust.desk import JournalDesk
+from signers.trust.sealing import JournalSealing
 from signers.trust.timekeeping import Timekeeper, TrialWall, last_note
 from signers.trust.trust import PinnedBundle
 from signers.trust.witness import JournalWitness
@@ -213,6 +214,7 @@ class Running:
             announcing=service,
             officers=JournalDesk(*parts, measured.status),
             witness=witness,
+            sealing=JournalSealing(opened.wallets, journal, clock),
             metrics=serving(instruments, standing(*parts), self._families),
         )
         self._server = Server(Desk(served, Gate(config.listen.rates), instruments), config.listen)

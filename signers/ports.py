@@ -312,6 +312,46 @@ class LogPage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     signature: Signature
 
 
+class LedgerHead(Document, frozen=True):
+    """Where the chains of all accounts of the ledger end at one moment. Each head continues the one before it."""
+
+    domain: ClassVar[str] = "ledger-head"
+
+    v: Literal[1]
+    number: Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]
+    """1, 2, 3 ... without gaps."""
+    previous: Hex32
+    """Digest of the head before; 64 zeros before the first."""
+    at: Seconds
+    day: Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}\Z")] | None
+    """The UTC day that it closes: the first head after its end. Null: one in between."""
+    accounts: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+    """So many accounts have lines since the head before."""
+    lines: Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+    """So many lines there are in all, up to here."""
+    root: Hex32
+    """SHA-256 over those accounts, by id: for each `ID SEQ HASH` of its last line, and a newline."""
+
+
+class SealRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Ask for the signature of the last of these heads; the others lead from what the signer has signed to it. With no
+    heads: ask only what it has signed last."""
+
+    v: Literal[1] = 1
+    keyset: Name
+    """Whose attestation key signs."""
+    heads: Annotated[tuple[LedgerHead, ...], msgspec.Meta(max_length=1000)] = ()
+
+
+class Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The last head that a signer has signed, and its signature if it was asked for one."""
+
+    number: int
+    """0: it has signed none."""
+    digest: Hex32
+    signature: Signature | None = None
+
+
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """No content: a call without arguments, or an answer that says only that it was done."""
 
@@ -341,6 +381,14 @@ class Announcing(Protocol):
 
     def announce(self, request: AnnounceRequest) -> Announced:
         """Remember genuine orders, entries, and their destinations. Raises Refused (not genuine), SignerUnavailable."""
+
+
+@runtime_checkable
+class Sealing(Protocol):
+    """A signer that signs heads of the ledger."""
+
+    def seal(self, request: SealRequest) -> Sealed:
+        """Sign a head that continues the last one, and remember it. Raises Refused (it does not), SignerUnavailable."""
 
 
 class OfficersDesk(Protocol):
@@ -392,6 +440,9 @@ for _kind in (
     LogPayment,
     LogRequest,
     LogPage,
+    LedgerHead,
+    SealRequest,
+    Sealed,
     Nothing,
     Metrics,
 ):

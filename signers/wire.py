@@ -44,6 +44,7 @@ CallName = Literal[
     "open",
     "resolve",
     "log",
+    "seal",
     "verdict",
     "audit",
 ]

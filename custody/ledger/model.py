@@ -61,6 +61,8 @@ class LineType(StrEnum):
     UNFREEZE = "unfreeze"
     CLAW_BACK = "claw_back"
     NETWORK_FEE = "network_fee"
+    ADJUSTMENT = "adjustment"
+    """By hand: two operators have approved it, and said why."""
 
 
 class TransferKind(StrEnum):

@@ -46,6 +46,8 @@ class Account(NamedTuple):
     id: int
     balance: int
     last_seq: int
+    hash: bytes = b""
+    """Of the last line, 32 bytes, as it was when the account was read; what is decided here does not change it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +258,7 @@ class _Working:
                     return self._insufficient(id, part.account, planned)
                 if abs(balance) > MAX_UNITS:
                     return Rejected(id, Code.OUT_OF_BALANCE, f"{part.account} would have more than 78 digits")
-                after = Account(before.id, balance, before.last_seq + 1)
+                after = Account(before.id, balance, before.last_seq + 1, before.hash)
                 lines.append(
                     Line(id, after.id, after.last_seq, part.type, part.amount, before.balance, balance)
                 )

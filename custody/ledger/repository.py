@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
 from uuid import UUID
 
+from custody.ledger.chain import Stamp, line_rows, transfer_rows, transfer_text
 from custody.ledger.lifecycle import HoldState
-from custody.ledger.model import AccountKey, AccountKind, Leg, Line, LineType, TransferKind
+from custody.ledger.model import AccountKey, AccountKind, Leg, LineType, TransferKind
 from custody.ledger.posting import Account, HoldRecord, Outcome, TransferRecord
 from custody.storage.db import Row, Tx, units
+
+COPY_LINES: Final = (
+    b"COPY ledger_lines (id, account_id, seq, transfer_id, leg, type, amount, balance_before, balance_after, at, hash)"
+    b" FROM STDIN"
+)
+"""For what `chain.line_rows` gives."""
 
 
 def ensure_accounts(tx: Tx, keys: Collection[AccountKey]) -> dict[AccountKey, int]:
@@ -63,8 +72,11 @@ def _key(row: Row) -> AccountKey:
 
 def lock_accounts(tx: Tx, ids: Mapping[AccountKey, int]) -> dict[AccountKey, Account]:
     """Lock the accounts until the transaction ends, in order of id, and read them as they are then."""
-    rows = tx.all("SELECT id, balance, last_seq FROM ledger_lock(%s)", [list(ids.values())])
-    by_id = {row["id"]: Account(row["id"], units(row["balance"]), row["last_seq"]) for row in rows}
+    rows = tx.all("SELECT id, balance, last_seq, hash FROM ledger_lock(%s)", [list(ids.values())])
+    by_id = {
+        row["id"]: Account(row["id"], units(row["balance"]), row["last_seq"], bytes(row["hash"]))
+        for row in rows
+    }
     return {key: by_id[id] for key, id in ids.items()}
 
 
@@ -99,7 +111,7 @@ def legs_of(tx: Tx, ids: Collection[UUID]) -> dict[UUID, tuple[Leg, ...]]:
     rows = tx.all(
         """SELECT l.transfer_id, l.type, l.amount, a.customer_id, a.kind, a.asset, a.wallet
            FROM ledger_lines l JOIN ledger_accounts a ON a.id = l.account_id
-           WHERE l.transfer_id = ANY (%s) ORDER BY l.id""",
+           WHERE l.transfer_id = ANY (%s) ORDER BY l.transfer_id, l.leg""",
         [list(ids)],
     )
     legs: dict[UUID, list[Leg]] = {}
@@ -151,16 +163,22 @@ def suspense_of(tx: Tx, reference: str, asset: str) -> int:
     return units(row["total"])
 
 
-def write(tx: Tx, outcome: Outcome) -> None:
-    """Write what was decided: the transfers, then their lines (which move the balances), then holds."""
+def write(tx: Tx, outcome: Outcome, accounts: Iterable[Account]) -> None:
+    """Write what was decided: the transfers, then their lines (which move the balances), then holds.
+
+    Args:
+        tx: the transaction that has locked the accounts.
+        outcome: what to write.
+        accounts: that the lines are of, as they were when they were locked.
+    """
     if not outcome.transfers:
         return
-    with_columns = b"COPY ledger_transfers (id, kind, content_hash, parent_id, reference) FROM STDIN"
-    tx.copy(
-        with_columns,
-        ((t.id, t.kind.value, t.content_hash, t.parent, t.reference) for t in outcome.transfers),
+    legs = Counter(line.transfer_id for line in outcome.lines)
+    tx.copy_text(
+        b"COPY ledger_transfers (id, kind, content_hash, parent_id, reference, legs) FROM STDIN",
+        transfer_rows(outcome.transfers, legs),
     )
-    _copy_lines(tx, outcome.lines)
+    _copy_lines(tx, outcome, legs, {account.id: account.hash for account in accounts})
     if outcome.new_holds:
         tx.copy(
             b"COPY ledger_holds (id, customer_id, asset, units, expires_at) FROM STDIN",
@@ -176,12 +194,14 @@ def write(tx: Tx, outcome: Outcome) -> None:
             raise AssertionError(f"{changed} of {len(outcome.hold_changes)} holds changed their state")
 
 
-def _copy_lines(tx: Tx, lines: Sequence[Line]) -> None:
-    tx.copy(
-        b"COPY ledger_lines (transfer_id, account_id, seq, type, amount, balance_before, balance_after)"
-        b" FROM STDIN",
-        (
-            (n.transfer_id, n.account_id, n.seq, n.type.value, n.amount, n.balance_before, n.balance_after)
-            for n in lines
-        ),
+def _copy_lines(tx: Tx, outcome: Outcome, legs: Mapping[UUID, int], last: Mapping[int, bytes]) -> None:
+    texts = {each.id: transfer_text(each, legs[each.id]) for each in outcome.transfers}
+    tx.copy_text(COPY_LINES, line_rows(outcome.lines, texts, last, _stamp(tx)))
+
+
+def _stamp(tx: Tx) -> Stamp:
+    row = tx.one(
+        """SELECT nextval('ledger_batches') AS batch, c.at::text AS at,
+                  (extract(epoch FROM c.at) * 1000000)::bigint AS micros FROM clock_timestamp() AS c (at)"""
     )
+    return Stamp(row["batch"], row["at"], row["micros"])

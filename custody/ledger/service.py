@@ -54,9 +54,10 @@ def post(tx: Tx, commands: Iterable[Command]) -> list[Result]:
         raise InvalidValue(f"{len(batch)} commands in one batch, at most {MAX_BATCH}")
     if not batch:
         return []
-    outcome = posting.post(_load(tx, batch), batch)
+    book = _load(tx, batch)
+    outcome = posting.post(book, batch)
     try:
-        repository.write(tx, outcome)
+        repository.write(tx, outcome, book.accounts.values())
     except psycopg.errors.UniqueViolation as error:
         raise Conflict(f"ledger: {error.diag.constraint_name}: posted by another at this moment") from error
     return outcome.results

@@ -146,6 +146,12 @@ class Tx:
             for row in rows:
                 sink.write_row(row)
 
+    def copy_text(self, query: Query, chunks: Iterable[bytes]) -> None:
+        """As `copy`, of rows that are in COPY's own text form already."""
+        with self._connection.cursor() as cursor, cursor.copy(query) as sink:
+            for chunk in chunks:
+                sink.write(chunk)
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what was done inside when an exception leaves it; the transaction goes on if it is caught."""

@@ -30,7 +30,7 @@ from signers.journal.counter import Counter
 from signers.journal.exposures import Exposures
 from signers.journal.logchain import FIRST_HEAD, next_head
 from signers.journal.unresolved import note_resolved, unresolved
-from signers.ports import LogEntry, OpenTransaction, Unresolved
+from signers.ports import LedgerHead, LogEntry, OpenTransaction, Unresolved
 from signers.trust.clock import ClockNote
 from signers.trust.officers import Officers, Waiting
 
@@ -307,6 +307,23 @@ class Book:
         self._sql.execute(
             "INSERT INTO attestations VALUES (?, ?, ?, ?, ?, ?)",
             (keyset, branch, index, customer, asset, now),
+        )
+
+    def sealed(self) -> tuple[int, str, str]:
+        """Number and digest of the last head of the ledger that was signed, and the last day that one has closed;
+        (0, "", "") before the first."""
+        row = self._sql.execute(
+            "SELECT number, digest, (SELECT coalesce(max(day), '') FROM ledger_heads) FROM ledger_heads"
+            " ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+        return (0, "", "") if row is None else (int(row[0]), str(row[1]), str(row[2]))
+
+    def record_seal(self, head: LedgerHead, *, now: int) -> None:
+        """Record that a head of the ledger is signed, for ever; its number and day are higher than any before."""
+        digest = head.digest_hex()
+        self._enter("ledger-head", head.number, digest, head.day, now=now)
+        self._sql.execute(
+            "INSERT INTO ledger_heads VALUES (?, ?, ?, ?)", (head.number, digest, head.day, now)
         )
 
     def record_sight(

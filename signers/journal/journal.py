@@ -35,7 +35,7 @@ CHECKPOINT_PAGES: Final = 8192
 """Pages of 4 KiB in the write-ahead log before they are copied into the file; a start after a crash reads them."""
 CACHE_KIB: Final = 16 * 1024
 """Of the file that is kept in memory."""
-FORMAT: Final = 5
+FORMAT: Final = 6
 """Of the tables; another one is not read."""
 NO_HEAD: Final = bytes(32)
 

@@ -81,6 +81,9 @@ CREATE TABLE attestations (
     customer TEXT, asset TEXT NOT NULL, at INTEGER NOT NULL,
     PRIMARY KEY (keyset, branch, number)
 ) WITHOUT ROWID;
+CREATE TABLE ledger_heads (               -- heads of the ledger that were signed
+    number INTEGER PRIMARY KEY, digest TEXT NOT NULL, day TEXT UNIQUE, at INTEGER NOT NULL
+);
 CREATE TABLE orders_seen (
     digest TEXT PRIMARY KEY, caller TEXT NOT NULL, expires_at INTEGER NOT NULL, at INTEGER NOT NULL
 ) WITHOUT ROWID;

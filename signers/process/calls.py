@@ -31,6 +31,8 @@ from signers.ports import (
     Reason,
     Refused,
     ResolveRequest,
+    Sealing,
+    SealRequest,
     Signer,
     SignerUnavailable,
     SignRequest,
@@ -64,6 +66,7 @@ def handlers(
     announcing: Announcing | None = None,
     officers: OfficersDesk | None = None,
     witness: Witness | None = None,
+    sealing: Sealing | None = None,
     metrics: Callable[[], Metrics] | None = None,
 ) -> Mapping[CallName, Handler]:
     """The calls that these parts answer."""
@@ -84,6 +87,8 @@ def handlers(
         found["open"] = _handler(OpenRequest, witness.open, SMALL_BYTES)
         found["resolve"] = _handler(ResolveRequest, witness.resolve, LIST_BYTES)
         found["log"] = _handler(LogRequest, witness.log, SMALL_BYTES)
+    if sealing is not None:
+        found["seal"] = _handler(SealRequest, sealing.seal, LIST_BYTES)
     if metrics is not None:
         found["metrics"] = _handler(Nothing, lambda _: metrics(), SMALL_BYTES)
     return found

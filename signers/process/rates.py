@@ -42,6 +42,7 @@ DEFAULT_RATES: Final[Mapping[str, Rate]] = {
     "open": Rate(per_second=50, burst=500),
     "resolve": Rate(per_second=50, burst=500),
     "log": Rate(per_second=50, burst=500),
+    "seal": Rate(per_second=5, burst=100),
     "verdict": Rate(per_second=20, burst=100),
     "audit": Rate(per_second=10, burst=50),
     MALFORMED: Rate(per_second=5, burst=50),

@@ -63,12 +63,12 @@ class Forger:
         made = id or uuid4()
         with self.session() as tx:
             tx.execute(
-                b"INSERT INTO ledger_transfers (id, kind, content_hash, parent_id, reference)"
-                b" VALUES (%s, %s, %s, %s, %s)",
-                [made, kind, bytes(32), parent, reference],
+                b"INSERT INTO ledger_transfers (id, kind, content_hash, parent_id, reference, legs)"
+                b" VALUES (%s, %s, %s, %s, %s, %s)",
+                [made, kind, bytes(32), parent, reference, len(legs)],
             )
-            for place, amount, type_ in legs:
-                self._line(tx, made, place, amount, type_)
+            for leg, (place, amount, type_) in enumerate(legs, start=1):
+                self._line(tx, made, leg, place, amount, type_)
         return made
 
     def credit(self, customer: str, units: int, *, wallet: str, reference: str, asset: str = "BTC") -> UUID:
@@ -107,7 +107,7 @@ class Forger:
                 self.recompute(tx, row["account_id"])
 
     def recompute(self, tx: Tx, account: int) -> None:
-        """Number and add up an account's lines anew."""
+        """Number, add up and chain an account's lines anew."""
         lines = tx.all(b"SELECT id, amount FROM ledger_lines WHERE account_id = %s ORDER BY seq", [account])
         tx.execute(b"UPDATE ledger_lines SET seq = seq + 1000000 WHERE account_id = %s", [account])
         balance = 0
@@ -121,26 +121,55 @@ class Forger:
             b"UPDATE ledger_accounts SET balance = %s, last_seq = %s WHERE id = %s",
             [balance, len(lines), account],
         )
+        self.chain(tx, account)
 
-    def _line(self, tx: Tx, transfer: UUID, place: Place, amount: int, type_: str) -> None:
-        key = [place.customer, place.kind, place.asset, place.wallet]
-        tx.execute(
-            b"INSERT INTO ledger_accounts (customer_id, kind, asset, wallet) VALUES (%s, %s, %s, %s)"
-            b" ON CONFLICT DO NOTHING",
-            key,
-        )
+    def chain(self, tx: Tx, account: int) -> None:
+        """Compute the hashes of an account's lines anew, as its rows are now."""
         row = tx.one(
-            b"SELECT id, balance, last_seq FROM ledger_accounts WHERE customer_id IS NOT DISTINCT FROM %s"
-            b" AND kind = %s AND asset = %s AND wallet = %s",
-            key,
+            b"SELECT ledger_genesis(a) AS hash, 0::bigint AS id FROM ledger_accounts a WHERE id = %s",
+            [account],
         )
+        for line in tx.all(b"SELECT id FROM ledger_lines WHERE account_id = %s ORDER BY seq", [account]):
+            row = tx.one(
+                b"UPDATE ledger_lines l SET hash = ledger_line_hash(%s, l, t) FROM ledger_transfers t"
+                b" WHERE l.id = %s AND t.id = l.transfer_id RETURNING l.hash, l.id",
+                [row["hash"], line["id"]],
+            )
+        tx.execute(
+            b"UPDATE ledger_accounts SET hash = %s, last_line = %s WHERE id = %s",
+            [row["hash"], row["id"], account],
+        )
+
+    def _line(self, tx: Tx, transfer: UUID, leg: int, place: Place, amount: int, type_: str) -> None:
+        key = [place.customer, place.kind, place.asset, place.wallet]
+        found = (
+            b"SELECT * FROM ledger_accounts WHERE customer_id IS NOT DISTINCT FROM %s"
+            b" AND kind = %s AND asset = %s AND wallet = %s"
+        )
+        if tx.optional(found, key) is None:
+            tx.execute(
+                b"INSERT INTO ledger_accounts (customer_id, kind, asset, wallet, hash) VALUES (%s, %s, %s, %s, %s)",
+                [*key, bytes(32)],
+            )
+            tx.execute(
+                b"UPDATE ledger_accounts a SET hash = ledger_genesis(a) WHERE id = %s",
+                [tx.one(found, key)["id"]],
+            )
+        row = tx.one(found, key)
         before = int(row["balance"])
-        tx.execute(
-            b"INSERT INTO ledger_lines (transfer_id, account_id, seq, type, amount, balance_before, balance_after)"
-            b" VALUES (%s, %s, %s, %s, %s, %s, %s)",
-            [transfer, row["id"], row["last_seq"] + 1, type_, amount, before, before + amount],
+        line = tx.one(
+            b"INSERT INTO ledger_lines (id, transfer_id, leg, account_id, seq, type, amount, balance_before,"
+            b" balance_after, at, hash) VALUES (nextval('ledger_batches') << 24, %s, %s, %s, %s, %s, %s, %s, %s, now(),"
+            b" '') RETURNING id",
+            [transfer, leg, row["id"], row["last_seq"] + 1, type_, amount, before, before + amount],
         )
         tx.execute(
-            b"UPDATE ledger_accounts SET balance = %s, last_seq = %s WHERE id = %s",
-            [before + amount, row["last_seq"] + 1, row["id"]],
+            b"UPDATE ledger_lines l SET hash = ledger_line_hash(%s, l, t) FROM ledger_transfers t"
+            b" WHERE l.id = %s AND t.id = l.transfer_id",
+            [row["hash"], line["id"]],
+        )
+        tx.execute(
+            b"UPDATE ledger_accounts a SET balance = %s, last_seq = %s, last_line = l.id, hash = l.hash"
+            b" FROM ledger_lines l WHERE l.id = %s AND a.id = %s",
+            [before + amount, row["last_seq"] + 1, line["id"], row["id"]],
         )

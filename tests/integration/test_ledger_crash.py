@@ -98,8 +98,8 @@ def test_row_37_database_dies_in_a_batch(
 
 
 def _dying_after(write: object, server: EmbeddedPostgres) -> object:
-    def dying(tx: object, lines: object) -> None:
-        write(tx, lines)  # type: ignore[operator]
+    def dying(*arguments: object) -> None:
+        write(*arguments)  # type: ignore[operator]
         server.kill()
 
     return dying

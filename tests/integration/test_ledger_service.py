@@ -334,7 +334,7 @@ def test_a_cancelled_withdrawal_is_released_by_the_api_itself(db: Database, data
             {Flaw.SUM_NOT_ZERO, Flaw.BALANCE_NOT_REPLAYED},
         ),
         (
-            "UPDATE ledger_lines SET amount = amount + 1, balance_after = balance_after + 1 WHERE id = 1",
+            "UPDATE ledger_lines SET amount = amount + 1, balance_after = balance_after + 1 WHERE id = 1 << 24",
             {Flaw.TRANSFER_OUT_OF_BALANCE, Flaw.BALANCE_NOT_REPLAYED},
         ),
         (
@@ -345,7 +345,8 @@ def test_a_cancelled_withdrawal_is_released_by_the_api_itself(db: Database, data
         ("UPDATE ledger_holds SET state = 'voided'", {Flaw.FROZEN_NOT_HELD}),
         ("DELETE FROM ledger_transfers WHERE kind = 'immediate'", {Flaw.TRANSFER_AND_LINES}),
         (
-            "INSERT INTO ledger_transfers (id, kind, content_hash) SELECT gen_random_uuid(), 'hold', sha256('')",
+            "INSERT INTO ledger_transfers (id, kind, content_hash, legs)"  # noqa: ISC004
+            " SELECT gen_random_uuid(), 'hold', sha256(''), 2",
             {Flaw.TRANSFER_AND_LINES},
         ),
         ("UPDATE ledger_holds SET customer_id = 'ben'", {Flaw.FROZEN_NOT_HELD}),

@@ -13,10 +13,11 @@ from psycopg import errors as pg
 from custody.ids import new_id
 from custody.ledger import service as ledger
 from custody.ledger.bookings import withdrawal_hold_id, withdrawal_reference
-from custody.ledger.model import Hold, VoidHold
+from custody.ledger.model import Hold, LineType, VoidHold
 from custody.storage.db import Tx
 from custody.withdrawals import repository, service
 from tests.fakes.till import Till
+from tests.support.ledger import write_lines
 
 
 @pytest.mark.parametrize("moment", ["requested", "queued", "broadcast"])
@@ -63,7 +64,7 @@ def _hold_in_words(tx: Tx, units: int, reference: str) -> UUID:
     """A hold for which nothing is frozen."""
     hold = uuid4()
     tx.execute(
-        "INSERT INTO ledger_transfers (id, kind, content_hash, reference) VALUES (%s, 'hold', %s, %s)",
+        "INSERT INTO ledger_transfers (id, kind, content_hash, reference, legs) VALUES (%s, 'hold', %s, %s, 2)",
         [hold, secrets.token_bytes(32), reference],
     )
     tx.execute(
@@ -89,7 +90,7 @@ def _unfreeze_by_hand(tx: Tx, units: int, *, parent: UUID | None) -> None:
     """Alice's frozen money goes back, with or without a hold as the excuse for it, pending or not."""
     transfer = uuid4()
     tx.execute(
-        "INSERT INTO ledger_transfers (id, kind, content_hash, parent_id) VALUES (%s, %s, %s, %s)",
+        "INSERT INTO ledger_transfers (id, kind, content_hash, parent_id, legs) VALUES (%s, %s, %s, %s, 2)",
         [transfer, "immediate" if parent is None else "void", secrets.token_bytes(32), parent],
     )
     rows = {
@@ -98,21 +99,12 @@ def _unfreeze_by_hand(tx: Tx, units: int, *, parent: UUID | None) -> None:
             "SELECT id, kind, balance, last_seq FROM ledger_accounts WHERE customer_id = 'alice'"
         )
     }
-    tx.execute(
-        "INSERT INTO ledger_lines (transfer_id, account_id, seq, type, amount, balance_before, balance_after)"
-        " VALUES (%(t)s, %(f)s, %(fs)s, 'unfreeze', -%(u)s, %(fb)s, %(fb)s - %(u)s),"
-        " (%(t)s, %(a)s, %(as)s, 'unfreeze', %(u)s, %(ab)s, %(ab)s + %(u)s)",
-        {
-            "t": transfer,
-            "u": units,
-            "f": rows["frozen"]["id"],
-            "fs": rows["frozen"]["last_seq"] + 1,
-            "fb": rows["frozen"]["balance"],
-            "a": rows["available"]["id"],
-            "as": rows["available"]["last_seq"] + 1,
-            "ab": rows["available"]["balance"],
-        },
-    )
+    legs = (("frozen", -units), ("available", units))
+    lines = [
+        (transfer, row["id"], row["last_seq"] + 1, LineType.UNFREEZE, amount, int(row["balance"]))
+        for row, amount in ((rows[kind], amount) for kind, amount in legs)
+    ]
+    write_lines(tx._connection, lines)
 
 
 @pytest.mark.parametrize("held", ["nothing", "too little", "another's money", "only in words"])

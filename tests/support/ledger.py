@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
 from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
 
-from custody.ledger.model import AccountKind, Command, Leg, LineType, Result, Transfer, available, house
+from custody.ledger.chain import Stamp, line_rows, transfer_text
+from custody.ledger.model import (
+    AccountKind,
+    Command,
+    Leg,
+    Line,
+    LineType,
+    Result,
+    Transfer,
+    TransferKind,
+    available,
+    house,
+)
+from custody.ledger.posting import TransferRecord
+from custody.ledger.repository import COPY_LINES
 from custody.ledger.service import post
 from custody.storage.db import Database
 from custody.storage.migrate import set_role_password
@@ -50,3 +68,39 @@ def move(source: str, target: str, units: int, *, asset: str = ASSET, id: UUID |
         Leg(available(target, asset), units, LineType.TRANSFER),
     )
     return Transfer(id or uuid4(), legs, "test")
+
+
+def write_lines(
+    connection: psycopg.Connection[Any],
+    lines: Sequence[tuple[UUID, int, int, LineType, int, int]],
+    *,
+    first_leg: int = 1,
+) -> None:
+    """Add lines (transfer, account, seq, type, amount, balance before) in one statement: without the ledger's code,
+    but numbered and chained as by it."""
+    made = [
+        Line(t, a, seq, kind, amount, before, before + amount) for t, a, seq, kind, amount, before in lines
+    ]
+    with connection.cursor(row_factory=dict_row) as cursor:
+        row = cursor.execute(
+            "SELECT nextval('ledger_batches') AS batch, c.at::text, (extract(epoch FROM c.at) * 1000000)::bigint AS us"
+            " FROM clock_timestamp() AS c (at)"
+        ).fetchone()
+        assert row is not None
+        stamp = Stamp(row["batch"], row["at"], row["us"])
+        cursor.execute(
+            "SELECT id, hash FROM public.ledger_accounts WHERE id = ANY (%s)", [[m.account_id for m in made]]
+        )
+        last = {m.account_id: bytes(32) for m in made} | {row["id"]: bytes(row["hash"]) for row in cursor}
+        cursor.execute(
+            "SELECT id, kind, content_hash, parent_id, reference, legs FROM ledger_transfers WHERE id = ANY (%s)",
+            [[m.transfer_id for m in made]],
+        )
+        texts = {m.transfer_id: "" for m in made}
+        for row in cursor:
+            kind, content = TransferKind(row["kind"]), bytes(row["content_hash"])
+            record = TransferRecord(row["id"], kind, content, row["parent_id"], row["reference"])
+            texts[row["id"]] = transfer_text(record, row["legs"])
+        with cursor.copy(COPY_LINES) as sink:
+            for chunk in line_rows(made, texts, last, stamp, first_leg=first_leg):
+                sink.write(chunk)

@@ -177,6 +177,8 @@ CREATE TABLE ledger_accounts (
     wallet      text NOT NULL DEFAULT '',                 -- key-set, for chain_assets and in_transit
     balance     numeric(78, 0) NOT NULL DEFAULT 0,
     last_seq    bigint NOT NULL DEFAULT 0,
+    last_line   bigint NOT NULL DEFAULT 0,
+    hash        bytea NOT NULL DEFAULT '' CHECK (length(hash) = 32),   -- of its last line; ledger_genesis before the first
     UNIQUE NULLS NOT DISTINCT (customer_id, kind, asset, wallet),
     CHECK ((customer_id IS NOT NULL) = (kind IN ('available', 'frozen', 'trading'))),
     CHECK (kind NOT IN ('available', 'frozen', 'trading', 'fees_earned') OR balance >= 0)
@@ -188,7 +190,7 @@ CREATE TABLE ledger_transfers (
     content_hash bytea NOT NULL CHECK (length(content_hash) = 32),
     parent_id    uuid REFERENCES ledger_transfers (id),   -- the hold of a post or void; what a reverse undoes
     reference    text NOT NULL DEFAULT '' CHECK (length(reference) <= 200),   -- e.g. withdrawal:ID, deposit:ID
-    at           timestamptz NOT NULL DEFAULT clock_timestamp(),
+    legs         integer NOT NULL CHECK (legs >= 2),      -- so many lines it has
     xid          xid8 NOT NULL DEFAULT pg_current_xact_id(),   -- its lines must come in the same transaction
     CHECK ((kind IN ('post', 'void', 'reverse')) = (parent_id IS NOT NULL))
 );
@@ -210,24 +212,30 @@ CREATE TRIGGER ledger_holds_lifecycle BEFORE UPDATE OF state ON ledger_holds
     FOR EACH ROW EXECUTE FUNCTION guard_lifecycle('hold');
 CREATE INDEX ON ledger_holds (customer_id, asset) WHERE state = 'pending';
 
+-- A line's id is (number of its batch) * 2^24 + its place there: drawn once the accounts are locked, so that an account's
+-- lines have rising ids, and known before the line is written, as its hash covers it.
+CREATE SEQUENCE ledger_batches;
+
 -- ledger_apply checks that transfer and account exist, for all lines of a statement at once; a foreign key would do
 -- so row by row, at half the speed. Neither can be deleted.
 CREATE TABLE ledger_lines (
-    id             bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id             bigint PRIMARY KEY,
     transfer_id    uuid NOT NULL,
+    leg            integer NOT NULL CHECK (leg > 0),      -- 1, 2, 3 ... within the transfer
     account_id     bigint NOT NULL,
     seq            bigint NOT NULL CHECK (seq > 0),       -- 1, 2, 3 ... within the account, no gaps
     type           text NOT NULL CHECK (type IN ('deposit', 'withdrawal', 'trade_buy', 'trade_sell', 'fee',
-                       'transfer', 'freeze', 'unfreeze', 'claw_back', 'network_fee')),
+                       'transfer', 'freeze', 'unfreeze', 'claw_back', 'network_fee', 'adjustment')),
     amount         numeric(78, 0) NOT NULL CHECK (amount <> 0),
     balance_before numeric(78, 0) NOT NULL,
     balance_after  numeric(78, 0) NOT NULL,
     -- Not now(): a transaction that waited for the account began before the line that precedes its own.
-    at             timestamptz NOT NULL DEFAULT clock_timestamp(),
+    at             timestamptz NOT NULL,
+    hash           bytea NOT NULL,                        -- ledger_line_hash: over this line, its transfer, and the line before
+    UNIQUE (transfer_id, leg),
     UNIQUE (account_id, seq),
     CHECK (balance_after = balance_before + amount)
 );
-CREATE INDEX ON ledger_lines (transfer_id);
 -- What was paid to customers: how fast that goes says when a tier runs dry.
 CREATE INDEX ON ledger_lines (at) WHERE type = 'withdrawal' AND amount > 0;
 CREATE TRIGGER ledger_lines_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_lines
@@ -241,6 +249,20 @@ LANGUAGE sql SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT * FROM ledger_accounts WHERE id = ANY (ids) ORDER BY id FOR UPDATE
 $$;
 
+-- The chain of an account's lines begins with whose account it is: 32 bytes, SHA-256.
+CREATE FUNCTION ledger_genesis(a ledger_accounts) RETURNS bytea LANGUAGE sql IMMUTABLE AS $$
+    SELECT sha256(convert_to(concat_ws(E'\t', 'strongroom:ledger-account:v1', a.id, coalesce(a.customer_id, ''), a.kind,
+        a.asset, a.wallet), 'UTF8'))
+$$;
+-- Then each line's hash covers the one before it, the line, and its transfer. custody/ledger/chain.py computes the same.
+-- Fields are parted by tabs: only the last of them, a text of the caller's, may have one itself.
+CREATE FUNCTION ledger_line_hash(previous bytea, l ledger_lines, t ledger_transfers) RETURNS bytea
+LANGUAGE sql STABLE AS $$
+    SELECT sha256(previous || convert_to(concat_ws(E'\t', l.id, l.account_id, l.seq, l.transfer_id, l.leg, l.type, l.amount,
+        l.balance_before, l.balance_after, (extract(epoch FROM l.at) * 1000000)::bigint, t.kind,
+        coalesce(t.parent_id::text, ''), encode(t.content_hash, 'hex'), t.legs, t.reference), 'UTF8'))
+$$;
+
 -- Applies a statement's lines to the balances, and refuses lines that do not add up. All lines of a transfer come in
 -- one statement, in the transaction that made the transfer: later it takes no more.
 -- A session keeps the plans, whatever number of rows they were first made for. So each query is written to go from the
@@ -251,16 +273,20 @@ DECLARE
     bad record;
     change record;
 BEGIN
-    SELECT n.transfer_id,
-           (SELECT t.xid FROM ledger_transfers t WHERE t.id = n.transfer_id)
-               IS DISTINCT FROM pg_current_xact_id() AS foreign_to_it INTO bad
-    FROM (SELECT transfer_id, count(*) AS lines FROM fresh GROUP BY transfer_id) n
-    WHERE (SELECT t.xid FROM ledger_transfers t WHERE t.id = n.transfer_id)
-              IS DISTINCT FROM pg_current_xact_id()
-       OR (SELECT count(*) FROM ledger_lines o WHERE o.transfer_id = n.transfer_id) <> n.lines LIMIT 1;
+    -- Numbers and times are the database's own.
+    SELECT min(id) >> 24 AS first, max(id) >> 24 AS last, min(at) AS earliest, max(at) AS latest INTO bad FROM fresh;
+    IF bad.first <> currval('ledger_batches') OR bad.last <> bad.first
+        OR bad.earliest < now() OR bad.latest > clock_timestamp() THEN
+        RAISE EXCEPTION 'lines have numbers of no batch of this session, or another time' USING ERRCODE = 'check_violation';
+    END IF;
+    -- Legs of one transfer are distinct: as many as the highest of them are 1, 2, 3 ... without gaps.
+    SELECT n.transfer_id, t.xid IS DISTINCT FROM pg_current_xact_id() AS foreign_to_it INTO bad
+    FROM (SELECT transfer_id, count(*) AS lines, max(leg) AS last FROM fresh GROUP BY transfer_id) n
+    LEFT JOIN LATERAL (SELECT x.xid, x.legs FROM ledger_transfers x WHERE x.id = n.transfer_id OFFSET 0) t ON true
+    WHERE t.xid IS DISTINCT FROM pg_current_xact_id() OR t.legs <> n.lines OR n.last <> n.lines LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'transfer % %', bad.transfer_id, CASE WHEN bad.foreign_to_it
-            THEN 'was not made in this transaction' ELSE 'already has its lines' END
+            THEN 'was not made in this transaction' ELSE 'has another number of lines' END
             USING ERRCODE = 'check_violation';
     END IF;
     SELECT n.transfer_id, a.asset, sum(n.amount) AS total INTO bad
@@ -273,16 +299,25 @@ BEGIN
     END IF;
     FOR change IN
         SELECT account_id, sum(amount) AS total, count(*) AS lines, min(seq) AS first_seq, max(seq) AS last_seq,
-               (array_agg(balance_before ORDER BY seq))[1] AS start, min(balance_after) AS lowest,
+               min(id) AS first_line, max(id) AS last_line, min(balance_after) AS lowest,
+               (array_agg(balance_before ORDER BY seq))[1] AS start, (array_agg(hash ORDER BY seq DESC))[1] AS hash,
                bool_and(continues) AS continues
-        FROM (SELECT *, balance_before = coalesce(lag(balance_after) OVER w, balance_before) AS continues
-              FROM fresh WINDOW w AS (PARTITION BY account_id ORDER BY seq)) n
+        FROM (SELECT f.id, f.account_id, f.seq, f.amount, f.balance_before, f.balance_after, f.hash,
+                     f.balance_before = lag(f.balance_after, 1, f.balance_before) OVER w
+                         AND f.id > lag(f.id, 1, 0::bigint) OVER w
+                         AND f.hash = ledger_line_hash(coalesce(lag(f.hash) OVER w,
+                             (SELECT x.hash FROM ledger_accounts x WHERE x.id = f.account_id)), f, t) AS continues
+              FROM fresh f
+              CROSS JOIN LATERAL (SELECT * FROM ledger_transfers x WHERE x.id = f.transfer_id OFFSET 0) t
+              WINDOW w AS (PARTITION BY f.account_id ORDER BY f.seq)) n
         GROUP BY account_id ORDER BY account_id
     LOOP
         -- Distinct numbers from the next one to the next plus their count have no gap.
-        UPDATE ledger_accounts a SET balance = a.balance + change.total, last_seq = change.last_seq
+        UPDATE ledger_accounts a SET balance = a.balance + change.total, last_seq = change.last_seq,
+            last_line = change.last_line, hash = change.hash
         WHERE a.id = change.account_id AND change.continues AND a.balance = change.start
           AND change.first_seq = a.last_seq + 1 AND change.last_seq = a.last_seq + change.lines
+          AND change.first_line > a.last_line
           AND (change.lowest >= 0 OR a.kind NOT IN ('available', 'frozen', 'trading', 'fees_earned'));
         IF NOT FOUND THEN
             RAISE EXCEPTION 'lines of account % do not continue its history, or take it below zero',
@@ -308,9 +343,10 @@ CREATE TRIGGER ledger_accounts_follow BEFORE UPDATE OR DELETE OR TRUNCATE ON led
 -- An account starts empty.
 CREATE FUNCTION ledger_account_starts_empty() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
 BEGIN
-    IF NEW.balance <> 0 OR NEW.last_seq <> 0 THEN
+    IF NEW.balance <> 0 OR NEW.last_seq <> 0 OR NEW.last_line <> 0 THEN
         RAISE EXCEPTION 'an account starts empty' USING ERRCODE = 'check_violation';
     END IF;
+    NEW.hash := ledger_genesis(NEW);
     RETURN NEW;
 END $$;
 CREATE TRIGGER ledger_accounts_start_empty BEFORE INSERT ON ledger_accounts
@@ -415,6 +451,42 @@ BEGIN
 END $$;
 CREATE TRIGGER ledger_lines_api AFTER INSERT ON ledger_lines
     REFERENCING NEW TABLE AS fresh FOR EACH STATEMENT EXECUTE FUNCTION ledger_lines_of_the_api();
+
+-- Where the chains of all accounts ended at one moment: each head continues the one before, and a signer signs it, which
+-- signs no other one of its number. It is recorded here first: signed is what is recorded.
+CREATE TABLE ledger_heads (
+    number    bigint PRIMARY KEY CHECK (number > 0),      -- 1, 2, 3 ... no gaps
+    at        timestamptz NOT NULL,
+    day       date UNIQUE,                                -- that it closes; null: a head in between
+    lines     bigint NOT NULL,                            -- in all, up to here
+    document  text NOT NULL,                              -- what is signed, canonical JSON (signers.ports.LedgerHead)
+    digest    text NOT NULL CHECK (digest ~ '^[0-9a-f]{64}$'),
+    keyset    text,                                       -- whose attestation key has signed
+    signature text,
+    CHECK ((keyset IS NULL) = (signature IS NULL))
+);
+CREATE TABLE ledger_head_accounts (                       -- the accounts that have lines since the head before
+    head       bigint NOT NULL REFERENCES ledger_heads (number),
+    account_id bigint NOT NULL,
+    seq        bigint NOT NULL,                           -- of its last line
+    hash       bytea NOT NULL CHECK (length(hash) = 32),
+    PRIMARY KEY (account_id, seq)
+);
+CREATE INDEX ON ledger_head_accounts (head);
+CREATE FUNCTION ledger_heads_stay() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF OLD.signature IS NOT NULL
+        OR (NEW.number, NEW.at, NEW.day, NEW.lines, NEW.document, NEW.digest)
+            IS DISTINCT FROM (OLD.number, OLD.at, OLD.day, OLD.lines, OLD.document, OLD.digest) THEN
+        RAISE EXCEPTION 'a head stays as it was recorded, and is signed once' USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER ledger_heads_stay BEFORE UPDATE ON ledger_heads FOR EACH ROW EXECUTE FUNCTION ledger_heads_stay();
+CREATE TRIGGER ledger_heads_append_only BEFORE DELETE OR TRUNCATE ON ledger_heads
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER ledger_head_accounts_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger_head_accounts
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 ----------------------------------------------------------------------------------------------- withdrawals
 CREATE TABLE transactions (                               -- one on-chain effect of ours, in all its versions
@@ -1409,15 +1481,18 @@ GRANT INSERT (process, instance, detail), UPDATE (detail, at), DELETE ON heartbe
     TO strongroom_monitor, strongroom_worker;
 GRANT INSERT (customer_id, kind, asset, wallet) ON ledger_accounts
     TO strongroom_api, strongroom_monitor, strongroom_worker;
-GRANT INSERT (id, kind, content_hash, parent_id, reference) ON ledger_transfers
+GRANT INSERT (id, kind, content_hash, parent_id, reference, legs) ON ledger_transfers
     TO strongroom_api, strongroom_monitor, strongroom_worker;
-GRANT INSERT (transfer_id, account_id, seq, type, amount, balance_before, balance_after) ON ledger_lines
+GRANT INSERT ON ledger_lines
     TO strongroom_api, strongroom_monitor, strongroom_worker;
 GRANT INSERT (id, customer_id, asset, units, expires_at) ON ledger_holds
     TO strongroom_api, strongroom_monitor, strongroom_worker;
 GRANT UPDATE (state, updated_at) ON ledger_holds TO strongroom_api, strongroom_monitor, strongroom_worker;
 REVOKE EXECUTE ON FUNCTION ledger_lock(bigint[]), ledger_apply() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger_lock(bigint[]) TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT ON ledger_heads, ledger_head_accounts TO strongroom_worker;
+GRANT UPDATE (keyset, signature) ON ledger_heads TO strongroom_worker;
+GRANT USAGE ON SEQUENCE ledger_batches TO strongroom_api, strongroom_monitor, strongroom_worker;
 
 -- What the policy and the workers decide (tier, decision, settlement, transaction) is not the API's to write.
 GRANT INSERT (id, caller, customer_id, chain, asset, destination, units, fee_units, order_json, order_signature,
