@@ -7,11 +7,12 @@ engine can never disagree on it: prices and sizes are decimal strings here, and 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
@@ -278,10 +279,14 @@ def terms(settings: TradingSettings, assets: Iterable[Asset]) -> Terms:
             return []
 
     fees = attempt("fees", lambda: settings.fees.schedule(known))
-    markets = [m for entry in settings.markets for m in attempt(entry.id, lambda e=entry: e.market(known))]  #
-    type: ignore[misc] for schedule in fees:
+    markets = [
+        market
+        for entry in settings.markets
+        for market in attempt(entry.id, functools.partial(entry.market, known))
+    ]
+    for schedule in fees:
         for market in markets:
-            attempt(market.id, lambda s=schedule, m=market: s.rates(m))  # type: ignore[misc]
+            attempt(market.id, functools.partial(schedule.rates, market))
     if problems:
         raise InvalidConfiguration(problems)
     return Terms(
@@ -303,7 +308,3 @@ def _units(asset: Asset, field: str, text: str) -> int:
         return Amount.parse(asset, text).units
     except InvalidValue as error:
         raise InvalidValue(f"{field}: {error}") from None
-
-
-Scope = Literal["trading:read", "trading:write", "trading:admin"]
-"""What a caller of the bundle may do here: read; place, cancel and move money; open and halt markets, kill switch."""

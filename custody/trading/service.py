@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 from uuid import UUID
@@ -158,7 +159,7 @@ class Trading:
             await asyncio.sleep(WRITE_SECONDS)
             await self._write_history()
             cursor = self.settlement.outbox.cursor
-            await self._in_thread(lambda cursor=cursor: write_cursor(self._places, cursor))  # type: ignore[misc]
+            await self._in_thread(partial(write_cursor, self._places, cursor))
 
     async def _write_history(self) -> None:
         async with self._written:

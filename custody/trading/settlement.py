@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -21,7 +22,7 @@ from custody.trading.events import Rejected
 from custody.trading.failures import CustodyRefused, CustodyUnavailable
 from custody.trading.outbox import Outbox
 from custody.trading.ports import Batch, Custody, Transfer
-from custody.trading.transferbook import Entry, TransferBook
+from custody.trading.transferbook import Entry, State, TransferBook
 
 BACK_OFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 IDLE_SECONDS: Final = 60.0
@@ -122,9 +123,8 @@ class Settlement:
                 due = await self._idle()
             if isinstance(due, Transfer):
                 # On the disk before the cursor can pass it: from now on the book remembers it, not the journal.
-                found = due
-                entry = await self._on_disk(lambda found=found: self._book.begin(found, self._core.now()))  #
-                type: ignore[misc] self.outbox.handed_over(due)
+                entry = await self._on_disk(partial(self._book.begin, due, self._core.now()))
+                self.outbox.handed_over(due)
                 self._take_up(entry)
             elif due is not None:
                 failures = 0 if await self._settled(due) else failures + 1
@@ -220,8 +220,8 @@ class Settlement:
                 code = error.code
                 entry = await self._on_disk(lambda: self._book.follow(moved, "refused", code))
             else:
-                state = "moved" if moved.to == "trading" else "done"
-                entry = await self._on_disk(lambda: self._book.follow(moved, state))  # type: ignore[arg-type]
+                state: State = "moved" if moved.to == "trading" else "done"
+                entry = await self._on_disk(partial(self._book.follow, moved, state))
         if _is_open(entry):
             # The ledger has moved it in, or has refused to move it out: the engine gets it (back), under the same id.
             applied = await self._core.submit(
@@ -232,8 +232,8 @@ class Settlement:
                 self.move_trouble = f"the engine does not take transfer {moved.id}: {rejected[0].code}"
                 _log.error("the engine does not take a transfer", id=moved.id, code=rejected[0].code)
                 return False
-            end = "done" if moved.to == "trading" else "returned"
-            entry = await self._on_disk(lambda: self._book.follow(moved, end))  # type: ignore[arg-type]
+            end: State = "done" if moved.to == "trading" else "returned"
+            entry = await self._on_disk(partial(self._book.follow, moved, end))
         self._take_up(entry)
         return True
 
