@@ -18,6 +18,7 @@ from custody.treasury import btc, evm, observing, repository, safe
 from custody.treasury.carrying import Unready
 from custody.treasury.lifecycle import RefillState
 from custody.treasury.model import Refill
+from custody.treasury.timing import why_later
 from policies.bundle import EvmKeyset, EvmVault
 
 _WAIT_SECONDS: Final = 30
@@ -27,7 +28,8 @@ _WAIT_SECONDS: Final = 30
 def carry_out(db: Database, site: Site, *, now: int) -> int:
     """Record what can be built of the approved refills out of a wallet; returns how many transactions.
 
-    Payments come first: coins and balances that they wait for are not moved, and what cannot be built says why.
+    Payments come first: coins and balances that they wait for are not moved. What can wait does so for low fees. What
+    is not built says why.
 
     Args:
         db: the database, as the worker's role.
@@ -41,6 +43,7 @@ def carry_out(db: Database, site: Site, *, now: int) -> int:
         waiting = repository.buildable(tx, site.wallet.id, now=now)
         if not waiting or site.halted(tx) is not None:
             return 0
+        states = {each.asset: each for each in observing.states(tx, site.bundle)}
         queued = {asset: observing.queued(tx, site.bundle, site.wallet.tier, asset)
                   for asset in {site.asset.id, *(each.asset for each in waiting)}}  # fmt: skip
     done = 0
@@ -50,6 +53,9 @@ def carry_out(db: Database, site: Site, *, now: int) -> int:
         try:
             if not _is_approved(db, site, refill, now):
                 continue
+            later = why_later(refill, states[refill.asset], now=now)
+            if later is not None:
+                raise Unready(later)
             _build(db, site, refill, queued, now)
             done += 1
         except Raced:

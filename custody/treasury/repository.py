@@ -20,18 +20,19 @@ _COLUMNS: Final = (
     " r.created_at, r.updated_at"
 )
 
+Way = tuple[str, str, str]
+"""Source, target and asset."""
 
-def insert(tx: Tx, refill: Refill) -> bool:
-    """Keep a new refill; False if one of the same way is open."""
+
+def insert(tx: Tx, refill: Refill, previous: UUID | None) -> bool:
+    """Keep a new refill after the newest one of its way; False if another one follows that already."""
     return bool(
         tx.execute(
             "INSERT INTO refills (id, chain, asset, source, tier, target, destination, place, units, why, about,"
-            " proposed_by, state, reason, decision, policy_version, not_before)"
-            " SELECT %(id)s, %(chain)s, %(asset)s, %(source)s, %(tier)s, %(target)s, %(destination)s, %(place)s,"
+            " proposed_by, state, reason, decision, policy_version, not_before, previous)"
+            " VALUES (%(id)s, %(chain)s, %(asset)s, %(source)s, %(tier)s, %(target)s, %(destination)s, %(place)s,"
             " %(units)s, %(why)s, %(about)s, %(proposed_by)s, %(state)s, %(reason)s, %(decision)s, %(policy_version)s,"
-            " %(not_before)s WHERE NOT EXISTS (SELECT 1 FROM refills WHERE source = %(source)s AND target = %(target)s"
-            "  AND asset = %(asset)s AND state = 'broadcast') ON CONFLICT (source, target, asset)"
-            " WHERE state IN ('proposed', 'approved', 'signing') DO NOTHING",
+            " %(not_before)s, %(previous)s) ON CONFLICT (source, target, asset, previous) DO NOTHING",
             {
                 "id": refill.id,
                 "chain": refill.chain,
@@ -50,19 +51,29 @@ def insert(tx: Tx, refill: Refill) -> bool:
                 "decision": Jsonb(refill.decision),
                 "policy_version": refill.policy_version,
                 "not_before": refill.not_before,
+                "previous": previous,
             },
         )
     )
 
 
-def is_open(tx: Tx, source: str, target: str, asset: str) -> bool:
-    """Whether money is on its way between two wallets."""
-    row = tx.one(
-        "SELECT EXISTS (SELECT 1 FROM refills WHERE source = %s AND target = %s AND asset = %s AND state = ANY (%s))"
-        " AS found",
+def newest(tx: Tx) -> Mapping[Way, UUID]:
+    """The newest refill of each way, whatever became of it."""
+    rows = tx.all(
+        "SELECT source, target, asset, id FROM refills r"
+        " WHERE NOT EXISTS (SELECT 1 FROM refills n WHERE n.previous = r.id)"
+    )
+    return {(row["source"], row["target"], row["asset"]): row["id"] for row in rows}
+
+
+def under_way(tx: Tx, source: str, target: str, asset: str) -> Sequence[Refill]:
+    """The open refills of one way, oldest first."""
+    rows = tx.all(
+        f"SELECT {_COLUMNS} FROM refills r WHERE source = %s AND target = %s AND asset = %s AND state = ANY (%s)"
+        " ORDER BY id",
         [source, target, asset, list(OPEN)],
     )
-    return bool(row["found"])
+    return [_refill(row) for row in rows]
 
 
 def said_no(tx: Tx, source: str, target: str, asset: str, *, seconds: int) -> bool:

@@ -12,11 +12,14 @@ from custody.deposits.outputs import outputs_of
 from custody.errors import NotFound
 from custody.ids import new_id
 from custody.signing.btc import change
+from custody.signing.cold import proofs
+from custody.signing.errors import Raced
 from custody.storage import alerts, halts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database, Tx
 from custody.treasury import observing, repository
 from custody.treasury.errors import RefillRefused
+from custody.treasury.joining import join
 from custody.treasury.lifecycle import RefillEvent, RefillState
 from custody.treasury.model import ASKED, Refill
 from custody.treasury.planner import Proposal, plan
@@ -40,6 +43,8 @@ change only so far beyond what they have signed: however many refills came, ther
 PAUSE_SECONDS: Final = 6 * 3600
 """After people have said no, nobody is asked about the same way again for so long, unless an operator does."""
 
+_IN_TRANSACTIONS: Final = (RefillState.SIGNING, RefillState.BROADCAST)
+
 
 def get(tx: Tx, refill_id: UUID) -> Refill:
     """A refill. Raises NotFound."""
@@ -50,7 +55,7 @@ def get(tx: Tx, refill_id: UUID) -> Refill:
 
 
 def propose_due(db: Database, bundle: Bundle, *, now: int) -> int:
-    """Propose what the plan says; returns how many refills. Again, with those open, nothing.
+    """Propose what the plan says, beside or instead of what is open; returns how many refills. Again, nothing.
 
     Args:
         db: the database, as the worker's role.
@@ -62,6 +67,7 @@ def propose_due(db: Database, bundle: Bundle, *, now: int) -> int:
     """
     with db.snapshot() as tx:
         found = plan(observing.states(tx, bundle), observing.payers(tx, bundle), bundle.told)
+        newest = repository.newest(tx)
     made = 0
     for proposal in found:
         way = f"{proposal.source}>{proposal.target}:{proposal.asset}"
@@ -71,8 +77,11 @@ def propose_due(db: Database, bundle: Bundle, *, now: int) -> int:
                     tx, proposal.source, proposal.target, proposal.asset, seconds=PAUSE_SECONDS
                 ):
                     continue
-                made += propose(tx, bundle, proposal, now=now) is not None
+                after = newest.get((proposal.source, proposal.target, proposal.asset))
+                made += propose(tx, bundle, proposal, after=after, now=now) is not None
                 alerts.resolve_alert(tx, DENIED, way)
+        except Raced:
+            continue
         except RefillRefused as refused:
             with db.transaction() as tx:
                 _tell_refused(tx, way, proposal, refused, bundle)
@@ -92,33 +101,47 @@ def ask(tx: Tx, bundle: Bundle, proposal: Proposal, *, by: str, now: int) -> Ref
     """Propose what an operator wants.
 
     Raises:
-        RefillRefused: the policy does not let it happen now, one of the same way is open, or it goes nowhere.
+        RefillRefused: the policy does not let it happen now, one of the same way waits to be built, or it goes nowhere.
+        Raced: another worker proposes the same.
     """
-    made = propose(tx, bundle, proposal, by=by, now=now)
-    if made is None:
+    way = (proposal.source, proposal.target, proposal.asset)
+    if any(each.state not in _IN_TRANSACTIONS for each in repository.under_way(tx, *way)):
         raise RefillRefused(
-            f"money is on its way from {proposal.source} to {proposal.target}: see `refill list`"
+            f"money is to go from {proposal.source} to {proposal.target} already: see `refill list`, or call that off"
         )
-    return made
+    return _keep(tx, bundle, proposal, repository.newest(tx).get(way), by=by, now=now)
 
 
-def propose(tx: Tx, bundle: Bundle, proposal: Proposal, *, by: str = HOUSE, now: int) -> Refill | None:
-    """Ask the policy about one move, and keep it if it is let through; None if one of the same way is open.
+def propose(tx: Tx, bundle: Bundle, proposal: Proposal, *, after: UUID | None, now: int) -> Refill | None:
+    """Ask the policy about what the plan says, and keep it if it is let through; None if it waits for what is open.
 
     Args:
         tx: in which it is decided and kept.
         bundle: the one in force.
-        proposal: what should move.
-        by: `house`, or the operator who wants it.
+        proposal: what should move beyond what open refills bring.
+        after: the newest refill of the same way that the plan knew of.
         now: UNIX seconds.
 
     Raises:
         RefillRefused: it is denied, or has to wait; nothing was changed.
-        Conflict: the policy's windows are counted for another bundle: try again.
+        Raced: another worker proposes the same.
+        Conflict: the policy's windows are counted for another bundle, or what it grows out of has just gone on.
     """
-    if repository.is_open(tx, proposal.source, proposal.target, proposal.asset):
+    joined = join(repository.under_way(tx, proposal.source, proposal.target, proposal.asset), proposal)
+    if joined is None:
         return None
+    if joined.instead is not None:
+        more = bundle.told(proposal.asset, joined.proposal.units)
+        reason = f"superseded: {more} is asked for instead, as {proposal.reason}"
+        repository.apply(tx, joined.instead, RefillEvent.DECLINE, reason=reason)
+    return _keep(tx, bundle, joined.proposal, after, by=HOUSE, now=now)
+
+
+def _keep(tx: Tx, bundle: Bundle, proposal: Proposal, after: UUID | None, *, by: str, now: int) -> Refill:
     source, target = _ends(bundle, proposal)
+    unproven = proofs.objection(tx, bundle, target, proposal.asset, proposal.units)
+    if unproven is not None:
+        raise RefillRefused(unproven)
     stopped = halts.halted(tx, source.chain, proposal.asset, tier=source.tier, wallet=source.id)
     if stopped is not None:
         raise RefillRefused(f"halted: {stopped}")
@@ -164,8 +187,8 @@ def propose(tx: Tx, bundle: Bundle, proposal: Proposal, *, by: str = HOUSE, now:
         created_at=moment,
         updated_at=moment,
     )
-    if not repository.insert(tx, refill):
-        return None
+    if not repository.insert(tx, refill, after):
+        raise Raced("another worker has just proposed the same")
     windows.count(tx, refill.id, routed.counts)
     repository.tell(tx, refill)
     if nobody_asked(routed.approvals):

@@ -263,6 +263,12 @@ def test_a_pruned_block_is_no_reorg(tmp_path: Path) -> None:
         assert header is not None
         with pytest.raises(NodeUnavailable, match="pruned"):
             adapter.observe_block(header.ref, set(), set())
+        # Who asks what a vault has paid must not be told that it did not.
+        with pytest.raises(NodeUnavailable, match="pruned"):
+            adapter.mined(TxId("ab" * 32), header.ref.hash)
+        tip = adapter.tip()
+        with pytest.raises(NodeRefused):
+            adapter.mined(TxId("ab" * 32), tip.hash)
         adapter.close()
 
 

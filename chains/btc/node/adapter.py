@@ -19,6 +19,7 @@ from chains.btc.node.transport import (
     ALREADY_IN_UTXO_SET,
     INVALID_ADDRESS_OR_KEY,
     INVALID_PARAMETER,
+    MISC_ERROR,
     VERIFY_ERROR,
     VERIFY_REJECTED,
     Transport,
@@ -281,9 +282,15 @@ class BitcoinNode:
 
         Raises:
             NodeRefused: it is not in this block, or spends nothing as it is a coinbase.
-            NodeUnavailable: the node has no undo data of the block (is it pruned?), or contradicts itself.
+            NodeUnavailable: the node has not kept the block or its undo data (is it pruned?), or contradicts itself.
         """
-        answer = self._transport.call("getrawtransaction", txid.hex, 2, block_hash)
+        try:
+            answer = self._transport.call("getrawtransaction", txid.hex, 2, block_hash)
+        except NodeRefused as error:
+            if error.code == MISC_ERROR:
+                told = f"node {self._chain} has only the header of block {block_hash}: is it pruned?"
+                raise NodeUnavailable(told) from error
+            raise
         try:
             tx = Transaction.parse(bytes.fromhex(answer["hex"]))
             if any("coinbase" in each for each in answer["vin"]):

@@ -20,6 +20,7 @@ from chains.btc.network import BtcNetwork
 from chains.errors import NodeRefused, NodeUnavailable, WrongNetwork
 
 # Codes of bitcoind's src/rpc/protocol.h, and those that python-bitcoinrpc makes up.
+MISC_ERROR: Final = -1
 INVALID_ADDRESS_OR_KEY: Final = -5
 INVALID_PARAMETER: Final = -8
 NOT_CONNECTED: Final = -9
