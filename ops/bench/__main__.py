@@ -18,6 +18,7 @@ ROWS: Final = {
     "eth-block-scan": "ops.bench.eth_blocks",
     "coin-choice": "ops.bench.coins",
     "ledger": "ops.bench.ledger",
+    "matching": "ops.bench.matching",
     "policy": "ops.bench.policy",
     "signing": "ops.bench.signing",
     "addresses": "ops.bench.addresses",
