@@ -56,8 +56,10 @@ from custody.config_tables import (
     NOT_SCREENED,
     Network,
     ScreeningSettings,
+    TradingCoreSettings,
     read_networks,
     read_screening,
+    read_trading,
 )
 from custody.errors import InvalidConfiguration
 
@@ -183,6 +185,8 @@ class Settings:
     demo_clock_path: Path | None
     """What a demonstration sets its clock forward by (`policies.democlock`), on test networks only; null: the clock is
     the machine's."""
+    trading: TradingCoreSettings | None
+    """The trading core that is reconciled with the ledger; null: there is none."""
     operator_networks: tuple[Network, ...]
     """From where operators may use the API: addresses of connections, or what a trusted proxy says of them."""
     trusted_proxies: tuple[Network, ...]
@@ -228,6 +232,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
         prices_valid_seconds=reader.value("prices_valid_seconds", reader.seconds, 300),
         gather_seconds=reader.value("gather_seconds", reader.seconds, None),
         demo_clock_path=reader.value("demo_clock_path", reader.file, None),
+        trading=reader.value("trading", reader.trading, None),
         operator_networks=reader.value("operator_networks", reader.networks, LOOPBACK),
         trusted_proxies=reader.value("trusted_proxies", reader.networks, ()),
         verifier_silent_seconds=reader.value("verifier_silent_seconds", reader.patience, None),
@@ -241,7 +246,7 @@ def load(process: Process, environment: Mapping[str, str] | None = None) -> Sett
 
 _FIELDS: Final = frozenset(Settings.__dataclass_fields__) - {"process"}
 _TABLES: Final = frozenset(
-    {"nodes", "signers", "verifiers", "screening", "operator_networks", "trusted_proxies"}
+    {"nodes", "signers", "verifiers", "screening", "trading", "operator_networks", "trusted_proxies"}
 )
 _NUMBERS: Final = frozenset(
     {
@@ -330,6 +335,9 @@ class _Reader:
 
     def networks(self, field: str, raw: Any) -> tuple[Network, ...] | None:
         return read_networks(field, raw, self.problem)
+
+    def trading(self, field: str, raw: Any) -> TradingCoreSettings | None:
+        return read_trading(field, raw, self.problem)
 
     def screening(self, field: str, raw: Any) -> ScreeningSettings | None:
         return read_screening(field, raw, self.problem)

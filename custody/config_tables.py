@@ -1,4 +1,4 @@
-"""Tables of the settings that are long: who screens, and how.
+"""Tables of the settings that are long: who screens, and how; where the trading core is.
 
 ```toml
 [screening]
@@ -14,6 +14,14 @@ hit_seconds = 300
 ```
 
 Or, for an installation where somebody else does it: `elsewhere = "the exchange's compliance gateway"`.
+
+```toml
+[trading]                         # of workers and `strongroom reconcile`: the trading core, if there is one
+url = "http://127.0.0.1:8090"
+audience = "trading"
+caller = "reconcile"              # in the bundle, with the scope trading:read
+key_path = "/etc/strongroom/reconcile.pem"
+```
 """
 
 from __future__ import annotations
@@ -68,6 +76,38 @@ class ScreeningSettings:
 
 NOT_SCREENED: Final = ScreeningSettings((), 0, {}, "")
 """Of a process that screens nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class TradingCoreSettings:
+    """Where the trading core answers, and as whom we ask it."""
+
+    url: str
+    audience: str
+    """Its own name."""
+    caller: str
+    """Our id in the bundle."""
+    key_path: Path
+
+
+def read_trading(field: str, raw: Any, problem: Problem) -> TradingCoreSettings | None:
+    """`[trading]` with url, audience, caller and key_path, or None after telling every `problem` of it."""
+    troubles: list[str] = []
+    known = ("url", "audience", "caller", "key_path")
+    if not isinstance(raw, dict) or set(raw) != set(known):
+        problem(f"{field}: write a table of {', '.join(known)}")
+        return None
+    if not _is_safe(raw["url"]):
+        troubles.append(f"{field}.url: write https://HOST, or http://127.0.0.1:PORT on this host")
+    for name in ("audience", "caller"):
+        if not isinstance(raw[name], str) or not _NAME.fullmatch(raw[name]):
+            troubles.append(f"{field}.{name}: write 1 to 64 of A-Za-z0-9._-")
+    path = _file(f"{field}.key_path", raw["key_path"], troubles)
+    for each in troubles:
+        problem(each)
+    if troubles or path is None:
+        return None
+    return TradingCoreSettings(raw["url"], raw["audience"], raw["caller"], path)
 
 
 def read_networks(field: str, raw: Any, problem: Problem) -> tuple[Network, ...] | None:

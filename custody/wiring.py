@@ -19,6 +19,7 @@ from custody.nodes import Node, open_node
 from custody.officers.standing import Standing
 from custody.ports import Clock, Wake, system_clock, wake_nobody
 from custody.pricing import PriceFile, Prices
+from custody.reconcile.trading import TradingCore, open_core
 from custody.screening.lists import FileLists
 from custody.screening.ports import Elsewhere, Provider, Screening
 from custody.signing.btc.site import btc_site
@@ -66,6 +67,8 @@ class Services:
     prices: Prices | None
     """Present ones; None: the bundle's bounds are all that is known."""
     wake: Wake
+    core: TradingCore | None = None
+    """The trading core; None where there is none."""
 
     @property
     def ends(self) -> Ends:
@@ -188,6 +191,7 @@ def wire(
         if settings.prices_path is None
         else PriceFile(settings.prices_path, clock, valid_seconds=settings.prices_valid_seconds),
         wake=CeleryBell(settings.redis_url) if settings.redis_url else wake_nobody,
+        core=None if settings.trading is None else open_core(settings.trading, clock),
     )
 
 

@@ -16,8 +16,10 @@ from custody.nodes import open_node
 from custody.officers.service import present
 from custody.reconcile.model import Report, Statement
 from custody.reconcile.service import reconcile
+from custody.reconcile.trading import TradingCore, open_core
 from custody.storage.db import Database
 from policies.bundle import TrustRoot, read_bundle
+from policies.democlock import DemoClock
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +59,14 @@ def _report(settings: Settings) -> Report:
             known = present(tx, root)
         bundle = known or read_bundle(settings.bundle_path.read_bytes(), root, now=int(time.time()))
         nodes = {chain: open_node(lambda: bundle, chain, entry) for chain, entry in settings.nodes.items()}
-        return reconcile(db, bundle, nodes)
+        return reconcile(db, bundle, nodes, _core(settings))
+
+
+def _core(settings: Settings) -> TradingCore | None:
+    if settings.trading is None:
+        return None
+    demo = settings.demo_clock_path
+    return open_core(settings.trading, time.time if demo is None else DemoClock(demo))
 
 
 def render(report: Report) -> str:

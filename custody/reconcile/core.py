@@ -81,7 +81,7 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
         statements.append(statement)
         if statement.difference_units:
             found[4].append(_identity(statement))
-    checks = tuple(Check(number, title, _bounded(found[number])) for number, title in RULES.items())
+    checks = tuple(Check(number, title, bounded(found[number])) for number, title in RULES.items())
     tips = {wallet.key.chain: facts.cursors[wallet.key.chain] for wallet in facts.wallets}
     return Report(tips, tuple(statements), checks, tuple(waiting), tuple(bookings), tuple(stale), short=short)
 
@@ -209,7 +209,7 @@ def _identity(statement: Statement) -> str:
     )
 
 
-def _bounded(differences: list[str]) -> tuple[str, ...]:
+def bounded(differences: list[str]) -> tuple[str, ...]:
     """The first ones, each once; a broken database has thousands, and an alert is for people."""
     differences = list(dict.fromkeys(differences))
     more = len(differences) - _SHOWN

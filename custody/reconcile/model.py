@@ -184,6 +184,7 @@ RULES: Mapping[int, str] = {
     5: "each deposit is booked once if credited, else not at all",
     6: "each settled withdrawal is paid by one transaction, each transaction spends what it pays",
     7: "coins and nonces are used by our transactions, or booked as lost; each receipt is a deposit or our change",
+    8: "what the trading core says that customers have is what the ledger has in trading",
 }
 
 
@@ -271,6 +272,9 @@ class Report:
     """Those differences, by asset, that only its token's contract can have made: it is whoever runs it who decides what
     balances are, so they say nothing about any other asset."""
 
+    trading: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Differences between ledger and trading core, by asset."""
+
     @property
     def ok(self) -> bool:
         """Whether every rule holds."""
@@ -280,10 +284,11 @@ class Report:
         """All differences, with the number of their rule."""
         return tuple(f"({check.number}) {each}" for check in self.checks for each in check.differences)
 
-    def beyond_tokens(self) -> bool:
-        """Whether anything differs that is not the doing of single tokens."""
-        by_tokens = {f"(3) {each}" for differences in self.short.values() for each in differences}
-        return not by_tokens.issuperset(self.differences())
+    def beyond_assets(self) -> bool:
+        """Whether anything differs that is not one asset's alone."""
+        alone = {f"(3) {each}" for differences in self.short.values() for each in differences}
+        alone |= {f"(8) {each}" for differences in self.trading.values() for each in differences}
+        return not alone.issuperset(self.differences())
 
     def to_object(self) -> dict[str, Any]:
         """As JSON values; amounts are decimal strings of base units."""

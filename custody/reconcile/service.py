@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Final
 
 from chains.errors import NodeUnavailable, Reorganised
-from custody.reconcile import repository
-from custody.reconcile.core import compare
+from custody.reconcile import repository, trading
+from custody.reconcile.core import bounded, compare
 from custody.reconcile.factories import factories
 from custody.reconcile.model import Facts, Report, Waiting
 from custody.reconcile.safes import differing
+from custody.reconcile.trading import TradingCore
 from custody.reconcile.variances import book, reverse
 from custody.reconcile.wallets import Compared, Node, NotComparable, wallets_of
 from custody.storage import halts
@@ -22,8 +23,10 @@ from policies.bundle import Bundle
 ALERT: Final = "reconcile.difference"
 
 
-def reconcile(db: Database, bundle: Bundle, nodes: Mapping[str, Node]) -> Report:
-    """Compare ledger, records and chains. Changes nothing; payments and sweeps may be in flight.
+def reconcile(
+    db: Database, bundle: Bundle, nodes: Mapping[str, Node], core: TradingCore | None = None
+) -> Report:
+    """Compare ledger, records, chains and the trading core. Changes nothing; payments and trades may be in flight.
 
     Each chain is compared at a moment of its own. One whose node or monitor does not answer keeps no other from being
     compared: the report names it as absent.
@@ -32,6 +35,7 @@ def reconcile(db: Database, bundle: Bundle, nodes: Mapping[str, Node]) -> Report
         db: any role that may read.
         bundle: names the wallets.
         nodes: by chain, of its family; the wallets of chains without one are not looked at.
+        core: None: there is none.
 
     Raises:
         NotComparable, NodeUnavailable: no chain could be compared.
@@ -60,16 +64,35 @@ def reconcile(db: Database, bundle: Bundle, nodes: Mapping[str, Node]) -> Report
         waiting=waiting,
     )
     answers = {key: answer for each in found.values() for key, answer in each.nodes.items()}
-    return replace(
+    report = replace(
         compare(facts, answers),
         absent={chain: str(error) for chain, error in absent.items()},
         diverted=tuple(diverted),
     )
+    return report if core is None else with_trading(db, report, core)
+
+
+def with_trading(db: Database, report: Report, core: TradingCore) -> Report:
+    """The report with what ledger and trading core differ in; a core that does not answer is absent in it."""
+    try:
+        found = trading.look(db, core)
+    except trading.CoreUnavailable as error:
+        return replace(report, absent={**report.absent, "trading": str(error)})
+    by_asset: dict[str, tuple[str, ...]] = {}
+    for each in found.differences:
+        by_asset[each.asset] = bounded([*by_asset.get(each.asset, ()), str(each)])
+    told = [found.ahead] if found.ahead else [each for told in by_asset.values() for each in told]
+    checks = tuple(
+        replace(check, differences=tuple(told)) if check.number == trading.RULE else check
+        for check in report.checks
+    )
+    return replace(report, checks=checks, trading=by_asset)
 
 
 def enforce(db: Database, report: Report) -> None:
-    """A difference raises a critical alert and halts all paying, or if only a token's contract can have made it, that
-    of its asset; what waits unseen gets an alert; what is final and explained by no block is booked.
+    """A difference raises a critical alert and halts all paying, or if only a token's contract can have made it, or it is
+    between ledger and trading core, that of its asset, and its settlements; what waits unseen gets an alert; what is
+    final and explained by no block is booked.
 
     Again changes nothing. Needs a role that may halt. An operator lifts the halt once the difference is explained.
     """
@@ -82,14 +105,13 @@ def enforce(db: Database, report: Report) -> None:
                 Severity.CRITICAL,
                 ALERT,
                 "all",
-                f"ledger and chain differ, paying is halted: {text}",
+                f"ledger, chain or trading core differ, paying is halted: {text}",
                 {"differences": list(differences[:20])},
             )
-            if report.beyond_tokens():
+            if report.beyond_assets():
                 halts.halt(tx, halts.ALL, f"reconciliation: {text}"[:500])
-            else:
-                for asset, lacks in report.short.items():
-                    halts.halt(tx, halts.of_asset(asset), f"reconciliation: {'; '.join(lacks)}"[:500])
+            for asset, lacks in (*report.short.items(), *report.trading.items()):
+                halts.halt(tx, halts.of_asset(asset), f"reconciliation: {'; '.join(lacks)}"[:500])
         elif not report.absent:
             resolve_alert(tx, ALERT, "all")
         for each in report.waiting:

@@ -192,7 +192,7 @@ def _treasury(services: Services) -> int:
 
 
 def _reconcile(services: Services) -> int:
-    report = reconcile(services.database, services.bundle(), services.nodes)
+    report = reconcile(services.database, services.bundle(), services.nodes, services.core)
     enforce(services.database, report)
     if report.absent:
         raise NotComparable("; ".join(f"{chain}: {why}" for chain, why in report.absent.items()))
