@@ -138,6 +138,9 @@ def propose(tx: Tx, bundle: Bundle, proposal: Proposal, *, after: UUID | None, n
 
 def _keep(tx: Tx, bundle: Bundle, proposal: Proposal, after: UUID | None, *, by: str, now: int) -> Refill:
     source, target = _ends(bundle, proposal)
+    stopped = halts.halted(tx, source.chain, proposal.asset, tier=source.tier, wallet=source.id)
+    if stopped is not None:
+        raise RefillRefused(f"halted: {stopped}")
     destination, place = _destination(tx, bundle, target)
     id = new_id()
     facts = Facts(
