@@ -36,6 +36,6 @@ node has at the same block (its balances, asked by the block's hash) is held aga
 
 Each such variance is found at a finalised block and counts while that is in the best chain.
 
-The trading core's balances are held against the ledger's `trading` accounts likewise (`trading`): a difference stops the
-paying and the settlements of its asset.
+The trading core's balances are held against the ledger's `trading` accounts likewise (`trading`): a difference stops
+the paying and the settlements of its asset.
 """

@@ -90,8 +90,8 @@ def with_trading(db: Database, report: Report, core: TradingCore) -> Report:
 
 
 def enforce(db: Database, report: Report) -> None:
-    """A difference raises a critical alert and halts all paying, or if only a token's contract can have made it, or it is
-    between ledger and trading core, that of its asset, and its settlements; what waits unseen gets an alert; what is
+    """A difference raises a critical alert and halts all paying, or if only a token's contract can have made it, or it
+    is between ledger and trading core, that of its asset, and its settlements; what waits unseen gets an alert; what is
     final and explained by no block is booked.
 
     Again changes nothing. Needs a role that may halt. An operator lifts the halt once the difference is explained.

@@ -233,7 +233,8 @@ def look(db: Database, core: TradingCore, *, pause: Callable[[float], None] = ti
         with db.snapshot() as tx:
             ledger = read(tx, settled)
         if not ledger.known:
-            ahead = f"core {settled.core} says that it is settled to {settled.sequence}, where no batch of the ledger ends"
+            place = f"settled to {settled.sequence}, where no batch of the ledger ends"
+            ahead = f"core {settled.core} says that it is {place}"
             continue
         found = compare(settled, ledger)
         standing = found if standing is None else standing & found
