@@ -12,7 +12,11 @@ import bdkpython as bdk
 import pytest
 
 from chains.btc.multisig import with_checksum
+from chains.btc.psbt import parse_psbt
+from chains.errors import InvalidValue
+from custody.signing.requests import read_request
 from ops.devnet.bitcoind import Bitcoind
+from signers.airgap.btc_file import read_payment
 from tests.fakes.cold_till import COLD, ColdTill
 from tests.fakes.teller import opened
 from tests.support.airgap import version_2
@@ -74,6 +78,26 @@ def test_bitcoind_bdk_and_embit_each_sign_one_request_and_finish_the_same_paymen
     till.settle_cold()
     assert till.withdrawal(paid.id).state == "settled"
     assert till.paid_to(paid.destination) == 55_000_000
+
+
+def test_a_request_has_what_signers_of_other_makes_ask_for_and_says_no_more_to_ours(till: ColdTill) -> None:
+    _, session = till.asked(55_000_000)
+    file = till.export(session, "ann")
+    asked = read_request(till.version(session).request).transaction
+    decoded = till.bitcoind.rpc("decodepsbt", till.as_text(file))
+    assert all(
+        {"witness_utxo", "non_witness_utxo", "witness_script"} <= each.keys() for each in decoded["inputs"]
+    )
+    keys = {(each["xpub"], each["master_fingerprint"], each["path"]) for each in decoded["global_xpubs"]}
+    path = "m/48h/1h/0h/2h"
+    assert keys == {(each.account, each.origin[:8], path) for each in till.holders.values()}
+    needed = till.bitcoind.rpc("analyzepsbt", till.as_text(file))
+    assert {each["next"] for each in needed["inputs"]} == {"signer"}
+    strict = parse_psbt(base64.b64decode(asked))
+    assert read_payment(file).psbt == strict
+    # Signers of ours are asked with the strict form only, and take no other.
+    with pytest.raises(InvalidValue, match="at most 34 allowed"):
+        parse_psbt(file)
 
 
 def test_what_bitcoind_has_combined_and_finished_is_taken_apart_again(till: ColdTill) -> None:

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from uuid import UUID
 
-from chains.btc.psbt import parse_psbt
+from chains.btc.multisig import parse_multisig
+from chains.btc.network import NETWORKS
+from chains.btc.portable import for_any_signer
 from chains.eth.safe import SafeMessage
 from chains.eth.safe_files import SafeRequest, encode_request
 from custody.ports import Clock, system_clock
 from custody.signing import repository as transactions
+from custody.signing.btc.site import BtcSite, cosigners_of
 from custody.signing.cold.asking import Asking, request
 from custody.signing.errors import NotAMember, NotHandedOut
 from custody.signing.requests import read_request
@@ -24,7 +27,7 @@ from custody.signing.sessions import repository
 from custody.signing.sessions.lifecycle import SessionState
 from custody.signing.sessions.model import Session, Source
 from custody.signing.site import Site
-from custody.signing.verdicts import Verifier, verdicts_on
+from custody.signing.verdicts import Verifier, check_covered
 from custody.storage.db import Database, Tx
 from custody.withdrawals import repository as withdrawals
 from policies.bundle import BitcoinVault, EvmVault, WalletEntry
@@ -83,7 +86,7 @@ def prepare(
         asking = request(tx, session_id)
         _check_open(tx, site, asking, now=clock())
     _check_holders(site, asking.session, holders, daemons)
-    verdicts_on(read_request(asking.version.request), verifiers)
+    check_covered(read_request(asking.version.request), verifiers)
     kind, file = _file_of(site, asking)
     return Ready(asking, tuple(dict.fromkeys(holders)), kind, file)
 
@@ -145,5 +148,7 @@ def _file_of(site: Site, asking: Asking) -> tuple[FileKind, bytes]:
         note = f"{asking.transaction.kind} of {asking.session.wallet}"
         expires_at = int(asking.session.expires_at.timestamp())
         return "json", encode_request(SafeRequest(message, expires_at, note))
-    parse_psbt(raw)
-    return "psbt", raw
+    assert isinstance(site, BtcSite)
+    members = [(each.origin, each.account) for each in cosigners_of(site.wallet)]
+    wallet = parse_multisig(asking.session.threshold, members, NETWORKS[site.network.network])
+    return "psbt", for_any_signer(raw, wallet.members)
