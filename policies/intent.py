@@ -6,6 +6,7 @@ be done for it. *Evidence* is what travels with intents to a signer: orders, app
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
@@ -22,6 +23,7 @@ from policies.canonical import (
     Uuid,
     Version,
     decoder_for,
+    domain_hash,
     verify_ed25519,
 )
 
@@ -182,16 +184,34 @@ class Approval(Document, frozen=True):
     """Why, for those who read the withdrawal's history."""
 
 
+class Carrier(Part, frozen=True):
+    """The one transaction that a verdict is about."""
+
+    content: Hex32
+    """BTC: its id; of a Safe the EIP-712 hash that owners sign."""
+    resources: Hex32
+    """`resources_digest` of all that it uses and only one transaction can."""
+
+
+def resources_digest(resources: Iterable[str]) -> str:
+    """Digest of a set of resources (64 hex digits), as `chains.ports.Consumption` names them."""
+    return domain_hash("resources", 1, msgspec.json.encode(sorted(set(resources)))).hex()
+
+
 class Verdict(Document, frozen=True):
-    """The verifier's word that a customer's ledger and deposits cover an order."""
+    """The verifier's word that a customer's ledger and deposits cover an order; and that of all transactions that it
+    has named for one intent no two can both confirm."""
 
     domain: ClassVar[str] = "verdict"
 
     v: Literal[1]
     intent: Hex32
     verifier: Name
-    outcome: Literal["covered", "not_covered"]
+    outcome: Literal["covered", "bound", "not_covered"]
+    """`bound`: a refill of the house's own money, which no ledger of a customer covers: only the second half of it."""
     expires_at: Seconds
+    carrier: Carrier | None = None
+    """Null: it says nothing of a transaction, and members of vaults do not take it."""
 
 
 class SignedOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

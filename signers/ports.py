@@ -249,12 +249,28 @@ class Resolved(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     accepted: int
 
 
+Resource = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
+"""What only one transaction can use, as `chains.ports.Consumption` names it."""
+
+
 class VerdictRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Ask a verifier whether a customer's ledger covers an order, for the intent that is to carry it out."""
+    """Ask a verifier whether a customer's ledger covers an order, for the intent that is to carry it out; and, of what
+    leaves a vault, to say so of one transaction only."""
 
     v: Literal[1] = 1
     intent: Intent
-    order: SignedOrder
+    order: SignedOrder | None
+    """Null for a refill, which must name its transaction."""
+    content: Hex32 | None = None
+    """The transaction's; null: the verdict is for people to look at, and no member of a vault takes it."""
+    resources: Annotated[tuple[Resource, ...], msgspec.Meta(max_length=2000)] = ()
+    """All that the transaction uses and only one can. Members compare them with what they read in its bytes."""
+
+    def __post_init__(self) -> None:
+        if (self.content is None) != (not self.resources):
+            raise ValueError("a transaction is named with the resources that it uses")
+        if self.order is None and self.content is None:
+            raise ValueError("a refill is asked about with its transaction")
 
 
 class LogPayment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -180,6 +180,7 @@ def _verifier(stack: Stack, trust: Trust, database_url: str) -> dict[str, Any]:
     return {
         "name": trust.verifier.id,
         "directory": str(private_directory(stack.directory / "verifier")),
+        "mark_path": str(private_directory(stack.directory / "verifier-mark") / "verdicts.mark"),
         "bundle_path": str(trust.bundle_path),
         "trust_root_path": str(trust.trust_root_path),
         "key_file": str(trust.verifier.key_file),

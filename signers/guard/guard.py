@@ -36,6 +36,7 @@ from signers.guard.orders import handover_reasons, intent_reasons, moved_reasons
 from signers.guard.policy import JUDGED, Count, judge
 from signers.guard.refills import reach_reasons, refill_reasons
 from signers.guard.states import Freezes, freeze_reasons, state_reasons, target_freezes, withheld
+from signers.guard.versions import beside
 from signers.ports import Reason, SignRequest
 
 
@@ -276,14 +277,10 @@ def _journal_reasons(examined: Examined[U], view: JournalView) -> list[Reason]:
         # A replacement carries the very intent that was signed before, so also its policy version.
         if before != examined.digests[intent.id]:
             reasons.append(Reason("intent-reused", f"intent {intent.id} was signed with another content"))
-        for content, resources in view.versions(intent.id):
-            if not resources & examined.unsigned.resources:
-                reasons.append(
-                    Reason(
-                        "conflicting-version",
-                        f"{content} for intent {intent.id} could confirm beside this one",
-                    )
-                )
+        reasons += [
+            Reason("conflicting-version", f"{content} for intent {intent.id} could confirm beside this one")
+            for content in beside(view.versions(intent.id), examined.unsigned.resources)
+        ]
     keyset, reach = examined.request.keyset, examined.reach
     furthest = view.high_water(keyset) + reach.ahead
     # A rescue may be signed by a journal that has seen nothing: keys that were restored after all else was lost.

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from policies.approvals import Given, lacking, objections
-from policies.bundle import Bundle, Tier
+from policies.bundle import BitcoinVault, Bundle, EvmVault, Tier
 from policies.deciding import engine_of
 from policies.decision import LimitKey
 from policies.engine import Demands, nobody_asked
 from policies.facts import GENUINE, Facts, Ownership
-from policies.intent import Kind, Order
+from policies.intent import Carrier, Kind, Order, resources_digest
 from policies.ordered import facts_of, facts_of_change, facts_of_refill
 from policies.rules import Approvals, Limit
 from policies.values import value_of
@@ -56,8 +56,9 @@ class Judged:
 def judge(examined: Examined[Any], view: JournalView, *, now: int) -> Judged:
     """Ask the policy about every payment or refill that is not in the journal yet.
 
-    A replacement carries intents that were signed before: what people and verifier said then still holds, as at most
-    one of all versions can pay. So only the windows are looked at again for it.
+    A replacement carries intents that were signed before: what people said then still holds, as at most one of all
+    versions can pay. So only the windows are looked at again for it; and for vaults the verdict, as another member may
+    have signed what this journal does not know.
 
     Args:
         examined: the request.
@@ -77,6 +78,8 @@ def judge(examined: Examined[Any], view: JournalView, *, now: int) -> Judged:
             continue
         if view.intent_digest(payment.intent.id) is None:
             reasons += _objections(payment, demands, examined, view, now)
+        elif _leaves_vault(payment, examined):
+            reasons += _verdict_objections(payment, examined, now, wanted="always")
         for key, limit, amount in demands.limits:
             windows[key, limit].append((payment.intent.id, amount))
             counts.append(Count(scope_of(key, limit), payment.intent.id, amount))
@@ -134,12 +137,9 @@ def _objections(
     if tier != "hot" and leaves and nobody_asked(demands.approvals):
         yield Reason("no-requirement", f"the policy asks nobody about {tier} {intent.asset}: none is paid")
     yield from _approval_objections(payment, demands.approvals, grounds.bundle, now)
-    yield from _verdict_objections(
-        payment,
-        grounds.bundle,
-        now,
-        wanted="always" if demands.verdict or (tier != "hot" and not refills) else "if any",
-    )
+    paid = tier != "hot" and intent.kind is Kind.PAYMENT
+    wanted = demands.verdict or paid or _leaves_vault(payment, examined)
+    yield from _verdict_objections(payment, examined, now, wanted="always" if wanted else "if any")
     if demands.delay_seconds and refills:
         told = f"{demands.delay_seconds} s are asked for, and no signer knows since when it is wanted"
         yield Reason("refill-delay", f"refill {intent.id}: {told}")
@@ -171,12 +171,29 @@ def _approval_objections(payment: Evidenced, asked: Approvals, bundle: Bundle, n
         yield Reason("approvals-missing", f"{told} have approved {payment.intent.id}")
 
 
+def _leaves_vault(payment: Evidenced, examined: Examined[Any]) -> bool:
+    """Whether money leaves a vault by it: then members want a verdict on each transaction, the same for all of them."""
+    vault = isinstance(examined.grounds.wallet, BitcoinVault | EvmVault)
+    return vault and payment.intent.kind in (Kind.PAYMENT, Kind.REFILL)
+
+
 def _verdict_objections(
-    payment: Evidenced, bundle: Bundle, now: int, *, wanted: Literal["always", "if any"]
+    payment: Evidenced, examined: Examined[Any], now: int, *, wanted: Literal["always", "if any"]
 ) -> Iterator[Reason]:
-    """A verdict that is there must be good; where one is wanted it must be there."""
+    """A verdict that is there must be good; where one is wanted it must be there.
+
+    Members of a vault know only what they have signed themselves. So of each transaction they want to hear, from more
+    than half of the verifiers that the bundle has, that no other one for its intents could confirm beside it: any two
+    such groups share one that remembers.
+    """
+    bundle, intent = examined.grounds.bundle, payment.intent
     verifiers = {entry.id: entry for entry in bundle.verifiers}
-    intent, covered = payment.intent, False
+    vault = _leaves_vault(payment, examined)
+    carrier = Carrier(
+        content=examined.unsigned.content, resources=resources_digest(examined.unsigned.resources)
+    )
+    outcome = "covered" if payment.order is not None else "bound"
+    good = 0
     for verdict in payment.verdicts:
         who, verifier = f"the verdict of {verdict.verifier}", verifiers.get(verdict.verifier)
         left = verdict.expires_at - now
@@ -184,16 +201,20 @@ def _verdict_objections(
             yield Reason("verdict-unknown", f"the bundle has no verifier {verdict.verifier!r}")
         elif now >= verifier.not_after:
             yield Reason("verdict-ended", f"verifier {verifier.id} ended at {verifier.not_after}")
-        elif verdict.outcome != "covered":
-            yield Reason("verdict-outcome", f"{verifier.id} has found {intent.id} not covered")
+        elif verdict.outcome != outcome:
+            yield Reason("verdict-outcome", f"{verifier.id} has found {intent.id} not {outcome}")
         elif left <= 0:
             yield Reason("verdict-expired", f"{who} expired at {verdict.expires_at}")
         elif left > MAX_VERDICT_SECONDS:
             yield Reason("verdict-too-long", f"{who} expires in {left} s: at most {MAX_VERDICT_SECONDS}")
+        elif vault and verdict.carrier != carrier:
+            yield Reason("verdict-elsewhere", f"{who} on {intent.id} is about another transaction, or none")
         else:
-            covered = True
-    if wanted == "always" and not covered:
-        yield Reason("no-verdict", f"no verifier has found {intent.id} covered")
+            good += 1
+    needed = len(verifiers) // 2 + 1 if vault else 1
+    if wanted == "always" and good < needed:
+        told = f"{good} of {needed} verifiers have found {intent.id} {outcome}"
+        yield Reason("no-verdict", told if needed > 1 else f"no verifier has found {intent.id} {outcome}")
 
 
 def _windows(

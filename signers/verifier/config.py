@@ -2,6 +2,7 @@
 
 name = "verifier"                                   # as the bundle calls it
 directory = "/var/lib/strongroom/verifier"          # state.sqlite, heartbeat.json
+mark_path = "/var/lib/strongroom-marks/verdicts.mark" # in another directory, which is never restored with that one
 bundle_path = "/etc/strongroom/bundle.json"         # a mailbox: what was adopted is kept in the state
 trust_root_path = "/etc/strongroom/trust-root.json" # pinned at the first start
 key_file = "/etc/strongroom/verifier.pem"           # Ed25519, PKCS#8 PEM, 0600
@@ -85,6 +86,8 @@ class VerifierConfig(_Section, frozen=True):
 
     name: Name
     directory: str
+    mark_path: str
+    """The mark of the verdicts that were given; made at the first start."""
     bundle_path: str
     trust_root_path: str
     key_file: str
@@ -106,4 +109,7 @@ def read_config(path: Path) -> VerifierConfig:
     Raises:
         BadConfiguration: says what to write where.
     """
-    return read_toml(path, VerifierConfig, "configuration", readers="owner")
+    config = read_toml(path, VerifierConfig, "configuration", readers="owner")
+    if Path(config.mark_path).resolve().is_relative_to(Path(config.directory).resolve()):
+        raise BadConfiguration("mark_path: name a file outside of directory, or both are restored together")
+    return config

@@ -230,6 +230,23 @@ class MemberLogs:
         innocent = {name for name in self._signers(vault) if (self._keeper.read_at(name) or 0) > since}
         return _members(vault) - len(innocent - {row[0] for row in rows}) < vault.threshold
 
+    def all_told(self, vault: Vault) -> bool:
+        """Whether the logs of all its members were just read."""
+        return len([n for n in self._signers(vault) if self._keeper.read_at(n) is not None]) == _members(
+            vault
+        )
+
+    def configured_told(self) -> bool:
+        """Whether the logs of all members that there are were just read."""
+        return all(self._keeper.read_at(name) is not None for name in self._member_of)
+
+    def nobody(self, vault: Vault, chain: str, content: str, since: int) -> bool:
+        """Whether no member at all has signed a transaction, by logs that were read since a time, UNIX seconds, after
+        which none of them signs it. Those who lie are fewer than it takes."""
+        told = self._state.row("SELECT 1 FROM payments WHERE chain = ? AND content = ?", chain, content)
+        read = [name for name in self._signers(vault) if (self._keeper.read_at(name) or 0) > since]
+        return told is None and len(read) == _members(vault)
+
     def _signers(self, vault: Vault) -> list[str]:
         return [name for name, vaults in self._member_of.items() if vault.id in vaults]
 

@@ -14,6 +14,7 @@ from policies.keys import SigningKey
 from signers.errors import BadConfiguration
 from signers.ports import Metrics, Witness
 from signers.verifier.audit import Auditor
+from signers.verifier.bound import Binding, Record
 from signers.verifier.bundles import Bundles
 from signers.verifier.chains import OwnChain, open_chain
 from signers.verifier.config import VerifierConfig
@@ -55,6 +56,10 @@ class Verifier:
         now: tells the time, UNIX seconds.
         log_keys: see `LogKeeper`.
         member_of: see `signers.verifier.logs.untold`.
+        mark_path: see `signers.verifier.bound.Record`.
+
+    Raises:
+        BadConfiguration: the state is an older copy than its mark.
     """
 
     def __init__(
@@ -69,6 +74,8 @@ class Verifier:
         now: Callable[[], int] = wall_clock,
         log_keys: Mapping[str, str] | None = None,
         member_of: Mapping[str, Collection[str]] | None = None,
+        *,
+        mark_path: Path,
     ) -> None:
         self.name, self._state, self.bundles = name, state, bundles
         self.signers = dict(signers)
@@ -80,8 +87,19 @@ class Verifier:
         self.examiner = Examiner(state, bundles, self.followers, self.payouts, members)
         moves = Moves(state, bundles, self.payouts)
         self.auditor = Auditor(state, bundles, ledger, self.examiner, moves, self.logs, signers, now)
+        binding = self._binding = Binding(state, Record(state, mark_path), self.resolver, members)
         self.verdicts = Verdicts(
-            name, key, state, bundles, ledger, self.examiner, self.logs, signers, now, member_of or {}
+            name,
+            key,
+            state,
+            bundles,
+            ledger,
+            self.examiner,
+            self.logs,
+            signers,
+            now,
+            member_of or {},
+            binding,
         )
         self._now = now
         self._troubles: dict[str, str] = {}
@@ -114,10 +132,12 @@ class Verifier:
         member_of = {name: each.member_of for name, each in config.signers.items() if each.member_of}
         parts = (state, bundles, ledger, chains, signers)
         now = wall_clock if config.demo_clock is None else _trial_clock(Path(config.demo_clock), bundles)
-        return cls(config.name, key, *parts, now, log_keys=log_keys, member_of=member_of)
+        mark_path = Path(config.mark_path)
+        return cls(config.name, key, *parts, now, log_keys=log_keys, member_of=member_of, mark_path=mark_path)
 
     def close(self) -> None:
-        """Closes the state's file."""
+        """Closes the state's file and its mark."""
+        self._binding.close()
         self._state.close()
 
     # ------------------------------------------------------------------------------ what is done again and again

@@ -108,7 +108,7 @@ def _handlers(verifier: Verifier) -> dict[CallName, Handler]:
     for kind in (VerdictRequest, AuditRequest, Nothing):
         decoder_for(kind)
     return {
-        "verdict": Handler(VerdictRequest, verifier.verdicts.verdict, SMALL_BYTES),
+        "verdict": Handler(VerdictRequest, verifier.verdicts.verdict, LIST_BYTES),
         "audit": Handler(AuditRequest, verifier.audit, LIST_BYTES),
         "status": Handler(Nothing, lambda _: verifier.status(), SMALL_BYTES),
         "metrics": Handler(Nothing, lambda _: verifier.metrics(), SMALL_BYTES),

@@ -75,6 +75,17 @@ class Resolver:
             raise failure
         return accepted
 
+    def fate(self, each: OpenTransaction) -> Outcome | None:
+        """What is decided about a transaction that perhaps nobody has signed; None: nothing yet, it is watched.
+
+        Raises:
+            NodeUnavailable, Reorganised: the node cannot tell now.
+        """
+        decided = self._decide(each)
+        if decided is None and each.chain in self._followers:
+            self._followers[each.chain].watch(each.resources, partial(self._logs.signed_at, each.chain))
+        return None if decided is None else decided.outcome
+
     def outcome(self, chain: str, content: str) -> Outcome | None:
         """What this verifier has said of a transaction; None if nothing yet."""
         row = self._state.row(
@@ -94,7 +105,7 @@ class Resolver:
         if kept is None:
             with self._state.change():
                 self._state.write(
-                    "INSERT INTO resolutions VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO resolutions VALUES (?, ?, ?, ?, ?, ?)",
                     each.chain,
                     each.content,
                     resource,

@@ -12,7 +12,7 @@ from typing import Any, Final
 from signers.errors import BadConfiguration
 
 STATE_FILE: Final = "state.sqlite"
-FORMAT: Final = 2
+FORMAT: Final = 3
 """What the file's `user_version` says. Another format is not read: everything in it can be learnt again."""
 
 _SCHEMA: Final = """
@@ -69,6 +69,17 @@ CREATE TABLE IF NOT EXISTS resolutions (
 CREATE TABLE IF NOT EXISTS verdicts (
     intent TEXT PRIMARY KEY, withdrawal TEXT NOT NULL, customer TEXT NOT NULL, asset TEXT NOT NULL,
     units TEXT NOT NULL, expires_at INTEGER NOT NULL);
+
+-- Which transactions verdicts were given for, a row each time; marked elsewhere (`bound.py`). began: since when all of
+-- it is known, 0: from the first day, null: nobody has asked yet; verifiers: whose verdicts those are.
+CREATE TABLE IF NOT EXISTS memory (
+    one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, began INTEGER, verifiers TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS bound (
+    number INTEGER PRIMARY KEY, intent TEXT NOT NULL, chain TEXT NOT NULL, wallet TEXT NOT NULL,
+    content TEXT NOT NULL, expires_at INTEGER NOT NULL, head TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS bound_intent ON bound (intent);
+CREATE TABLE IF NOT EXISTS bound_resources (
+    chain TEXT NOT NULL, content TEXT NOT NULL, resource TEXT NOT NULL, PRIMARY KEY (chain, content, resource));
 
 CREATE TABLE IF NOT EXISTS findings (
     number INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, state TEXT NOT NULL, finding BLOB NOT NULL);

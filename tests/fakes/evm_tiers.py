@@ -23,7 +23,7 @@ from tests.fakes.safe_signing import (
     SafeDraft,
     SafeWorld,
 )
-from tests.fakes.signing import own_intent
+from tests.fakes.signing import carrier_of, own_intent
 
 COLD_VAULT = "eth-cold"
 COLD_SAFE = named_address("the cold tier's safe")
@@ -96,7 +96,9 @@ class SafeTiersWorld(SafeWorld):
         """The request to an owner, with these people's approvals."""
         request = self.safe_request(draft)
         approvals = tuple(self.approval(intent, name) for intent in request.intents for name in names)
-        evidence = msgspec.structs.replace(request.evidence, approvals=approvals)
+        carrier = carrier_of(request)
+        verdicts = tuple(self.verdict(intent, carrier=carrier) for intent in request.intents)
+        evidence = msgspec.structs.replace(request.evidence, approvals=approvals, verdicts=verdicts)
         return msgspec.structs.replace(request, evidence=evidence)
 
 

@@ -13,9 +13,11 @@ import msgspec
 from chains.btc.address import parse_address
 from chains.btc.hd import AccountKey, Origin
 from chains.btc.network import NETWORKS
-from chains.btc.psbt import PsbtInput, build_psbt
+from chains.btc.psbt import PsbtInput, build_psbt, parse_psbt
 from chains.btc.script import KeyScript, p2wpkh_script_from_hash
 from chains.btc.tx import RBF_SEQUENCE, Outpoint, Transaction, TxIn, TxOut
+from chains.errors import InvalidValue
+from chains.eth.safe import SafeMessage
 from chains.types import TxId
 from policies.bundle import (
     Approver,
@@ -37,6 +39,7 @@ from policies.bundle import (
 )
 from policies.intent import (
     Approval,
+    Carrier,
     Evidence,
     Intent,
     Kind,
@@ -44,6 +47,7 @@ from policies.intent import (
     SignedApproval,
     SignedVerdict,
     Verdict,
+    resources_digest,
 )
 from policies.keys import SigningKey, sign_approval, sign_bundle, sign_order, sign_verdict
 from policies.rules import Rule
@@ -66,6 +70,21 @@ APPROVERS = {"ada": "north", "ben": "south", "cem": "south"}
 ROLE = "treasurer"
 """What all of them are."""
 VERIFIER = "vera"
+
+
+def carrier_of(request: SignRequest) -> Carrier | None:
+    """The transaction that a request is about, as verdicts name it; None if it cannot be read."""
+    raw = base64.b64decode(request.transaction)
+    try:
+        message = SafeMessage.decode(raw)
+        return Carrier(content=message.content, resources=resources_digest([message.resource]))
+    except InvalidValue:
+        pass
+    try:
+        tx = parse_psbt(raw).tx
+    except InvalidValue:
+        return None
+    return Carrier(content=tx.txid.hex, resources=resources_digest(tx.resources))
 
 
 @dataclass
@@ -266,7 +285,7 @@ class House:
             "v": 1,
             "intent": intent.digest_hex(),
             "verifier": VERIFIER,
-            "outcome": "covered",
+            "outcome": "bound" if intent.kind is Kind.REFILL else "covered",
             "expires_at": self.now + 300,
         }
         return sign_verdict(Verdict(**(fields | changes)), key or self.verifier)
@@ -276,9 +295,10 @@ class House:
     ) -> SignRequest:
         """The request with these people's approvals and a verdict for each payment, or what `changes` name."""
         payments = [intent for intent in request.intents if intent.kind is Kind.PAYMENT]
+        carrier = carrier_of(request)
         fields: dict[str, Any] = {
             "approvals": tuple(self.approval(intent, name) for intent in payments for name in names),
-            "verdicts": tuple(self.verdict(intent) for intent in payments),
+            "verdicts": tuple(self.verdict(intent, carrier=carrier) for intent in payments),
         }
         evidence = msgspec.structs.replace(request.evidence, **(fields | changes))
         return msgspec.structs.replace(request, evidence=evidence)

@@ -25,6 +25,7 @@ from tests.fakes.signing import (
     Coin,
     Draft,
     SoftKeys,
+    carrier_of,
     coin_of,
     own_intent,
     transaction_of,
@@ -154,13 +155,17 @@ class TiersWorld(VaultWorld):
         given: dict[str, Any] = {
             "approvals": tuple(self.approval(intent, name) for intent in intents for name in draft.names)
         }
-        return SignRequest(
+        request = SignRequest(
             chain=CHAIN,
             keyset=self.name_of(draft.source),
             intents=intents,
-            evidence=Evidence(**(given | evidence)),
+            evidence=Evidence(),
             transaction=base64.b64encode(self.refill_psbt(draft)).decode(),
         )
+        if draft.source != "hot":
+            carrier = carrier_of(request)
+            given["verdicts"] = tuple(self.verdict(intent, carrier=carrier) for intent in intents)
+        return msgspec.structs.replace(request, evidence=Evidence(**(given | evidence)))
 
     def refill_psbt(self, draft: RefillDraft) -> bytes:
         """The PSBT: the target's output, others, and change."""

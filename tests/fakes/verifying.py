@@ -63,6 +63,7 @@ class Verifying:
         for name, member in (members or {}).items():
             self._add(name, member)
         self.clock: Callable[[], int] = lambda: int(time.time())
+        self.mark_path = directory.with_name(f"{directory.name}.mark")
         directory.mkdir(exist_ok=True)
         (directory / "root.json").write_bytes(msgspec.json.encode(till.house.root))
         self.open()
@@ -90,15 +91,16 @@ class Verifying:
             lambda: self.clock(),
             self.log_keys,
             self.member_of,
+            mark_path=self.mark_path,
         )
 
     def restart(self) -> None:
         """As after a kill: what is not in the file is gone."""
-        self.state.close()
+        self.close()
         self.open()
 
     def close(self) -> None:
-        self.state.close()
+        self.verifier.close()
 
     def follow(self) -> None:
         self.verifier.followers[self.chain.name].catch_up()

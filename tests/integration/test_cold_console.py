@@ -2,69 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import pytest
 from embit.psbt import PSBT
-from typer.testing import CliRunner, Result
 
 from chains.bbqr import FileType
 from chains.pictures import read_series
 from custody.console import cold
-from custody.console.app import app
 from custody.console.codes import film, fitting_version, frames, write_pictures
 from custody.signing.cold import handing
 from ops.devnet.bitcoind import Bitcoind
-from policies.bundle import Operator
-from policies.keys import SigningKey
-from tests.fakes.api import as_role
+from tests.fakes.cold_desk import Desk
 from tests.fakes.cold_till import COLD, ColdTill
-from tests.fakes.operators import client_file
-from tests.fakes.signing import CHAIN, DAY
 from tests.fakes.teller import opened
 
 VERBS = cold.cold_app
 """The app has its verbs because this is imported."""
-
-
-class Desk:
-    """An operator's shell."""
-
-    def __init__(self, till: ColdTill) -> None:
-        self.till, self.key, folder = till, SigningKey.generate(), till.directory
-        otto = Operator(
-            id="otto",
-            key=self.key.public_hex,
-            organisation="house",
-            roles=("treasury",),
-            not_after=till.world.now + DAY,
-        )
-        till.adopt(2, operators=(otto,))
-        client_file(folder, "otto", self.key)
-        (folder / "root.json").write_bytes(msgspec.json.encode(till.world.root))
-        node = {"rpc_url": till.bitcoind.rpc_url, "rest_url": till.bitcoind.rest_url}
-        self.settings = {
-            "STRONGROOM_OPERATOR": str(folder / "otto.toml"),
-            "STRONGROOM_DATABASE_URL": as_role(till.dsn, "strongroom_worker"),
-            "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
-            "STRONGROOM_BUNDLE_PATH": str(till.bundle_path),
-            "STRONGROOM_TRUST_ROOT_PATH": str(folder / "root.json"),
-            "STRONGROOM_NODES": json.dumps({CHAIN: node}),
-            "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
-            "STRONGROOM_SIGNERS": json.dumps({"btc-hot": {"socket": str(folder / "signer.sock")}}),
-        }
-
-    def run(self, *arguments: str) -> Result:
-        return CliRunner().invoke(app, ["cold", *arguments], env=self.settings)
-
-    def json(self, *arguments: str, code: int = 0) -> Any:
-        result = self.run(*arguments, "--json")
-        assert result.exit_code == code, result.output
-        return json.loads(result.stdout)
 
 
 @pytest.fixture

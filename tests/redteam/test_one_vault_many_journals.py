@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from policies.intent import Order
 from signers.ports import Refused, SignRequest
 from signers.wallets import BitcoinVaultWallet, BitcoinWallet, Wallet
-from tests.fakes.signing import DAY, Draft, SoftKeys
+from tests.fakes.signing import DAY, Draft, SoftKeys, carrier_of
 from tests.fakes.vault_signing import THRESHOLD, VAULT, SoftCosigner, VaultBench
 
 SIGNERS = 3
@@ -99,12 +99,14 @@ def test_two_of_five_do_not_know_what_the_other_three_have_paid_before_a_vault_o
     def asked(wanted: Order) -> SignRequest:
         intents = [world.vault_intent(wanted, policy_version=3)]
         draft = Draft([world.vault_coin(30_000_000)], [wanted], intents=intents)
+        request = world.vault_request(draft)
+        verdict = world.verdict(intents[0], expires_at=signer.time + 60, carrier=carrier_of(request))
         return world.evidence(
-            world.vault_request(draft),
+            request,
             approvals=tuple(
                 world.approval(intents[0], n, expires_at=signer.time + 60) for n in ("ada", "ben")
             ),
-            verdicts=(world.verdict(intents[0], expires_at=signer.time + 60),),
+            verdicts=(verdict,),
         )
 
     assert signer.codes(asked(order)) == {"order-too-old"}

@@ -29,7 +29,7 @@ from custody.signing.sessions import repository
 from custody.signing.sessions.lifecycle import SessionEvent, SessionState
 from custody.signing.sessions.model import Session, Source
 from custody.signing.site import Site
-from custody.signing.verdicts import Verifier, verdicts_on
+from custody.signing.verdicts import Verifier, majority, verdicts_on
 from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database
@@ -194,7 +194,7 @@ def _request(
     request = shown(db, site, version, now)
     subject = str(version.transaction_id)
     try:
-        verdicts = verdicts_on(request, verifiers)
+        verdicts = verdicts_on(version, request, verifiers, majority(site.bundle))
     except Refused as refusal:
         trouble(
             db, site, version, Severity.CRITICAL, NOT_COVERED, subject, f"the verifier refuses: {refusal}"

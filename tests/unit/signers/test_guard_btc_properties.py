@@ -219,7 +219,8 @@ def asked(
     else:
         draft = Draft([world.vault_coin(10**6)], [order])
     request = side.request(draft)
-    return msgspec.structs.replace(request, transaction=base64.b64encode(raw).decode()), tx
+    changed = msgspec.structs.replace(request, transaction=base64.b64encode(raw).decode())
+    return (changed if isinstance(side, KeysetSide) else world.evidence(changed)), tx
 
 
 @settings(max_examples=400)

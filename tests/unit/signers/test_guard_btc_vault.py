@@ -252,7 +252,7 @@ def test_change_to_another_vault_is_refused(bench: VaultBench) -> None:
     psbt = build_psbt(tx, inputs, {}, bytes(4), {1: swapped.behind(1, 0)})
     request = world.vault_request(draft)
     changed = msgspec.structs.replace(request, transaction=base64.b64encode(psbt).decode())
-    assert bench.codes(changed) == {"foreign-change"}
+    assert bench.codes(world.evidence(changed)) == {"foreign-change"}
 
 
 def test_change_on_the_deposit_branch_is_refused(bench: VaultBench) -> None:
@@ -266,7 +266,7 @@ def test_change_on_the_deposit_branch_is_refused(bench: VaultBench) -> None:
     ]
     psbt = build_psbt(tx, inputs, {}, bytes(4), {1: wallet.behind(0, 9)})
     changed = msgspec.structs.replace(world.vault_request(draft), transaction=base64.b64encode(psbt).decode())
-    assert bench.codes(changed) == {"foreign-change"}
+    assert bench.codes(world.evidence(changed)) == {"foreign-change"}
 
 
 def test_change_beyond_reach_is_refused_and_reach_grows_with_what_was_signed(bench: VaultBench) -> None:
@@ -349,7 +349,7 @@ def test_fault_44_another_destination_than_approved_is_refused(bench: VaultBench
     moved = replace(draft, outputs=[TxOut(20_000_000, p2wpkh_script_from_hash(b"\x66" * 20))])
     stolen = msgspec.structs.replace(request, transaction=bench.world.vault_request(moved).transaction)
     assert {"unknown-output", "unpaid-intent"} <= bench.codes(stolen)
-    assert bench.codes(changed) == {"conflicting-version"}
+    assert bench.codes(bench.world.evidence(changed)) == {"conflicting-version"}
 
 
 def test_coins_that_do_not_exist_yet_are_no_different(bench: VaultBench) -> None:

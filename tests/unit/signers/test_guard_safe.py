@@ -35,6 +35,7 @@ from tests.fakes.evm_signing import (
     named_address,
 )
 from tests.fakes.safe_signing import SAFE, VAULT, OwnerBench, SafeDraft
+from tests.fakes.signing import carrier_of
 
 NEW_SAFE = named_address("the safe that follows")
 
@@ -138,7 +139,8 @@ def test_without_approval_or_verdict_nothing_is_signed(bench: OwnerBench) -> Non
     assert bench.codes(world.evidence(request, ())) == {"approvals-missing"}
     assert bench.codes(world.evidence(request, ("ada",), verdicts=())) == {"no-verdict"}
     stranger = SigningKey.generate()
-    forged = tuple(world.verdict(intent, key=stranger) for intent in request.intents)
+    carrier = carrier_of(request)
+    forged = tuple(world.verdict(intent, key=stranger, carrier=carrier) for intent in request.intents)
     assert bench.codes(world.evidence(request, ("ada",), verdicts=forged)) == {"verdict-signature"}
 
 

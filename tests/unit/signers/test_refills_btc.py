@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +20,7 @@ from policies.rules import Limit, Operation, Rule, When
 from signers.errors import Withheld
 from signers.guard.refills import MAX_TARGET_AHEAD
 from signers.ports import SignRequest
-from tests.fakes.signing import CHAIN, DESTINATION, Draft, SoftKeys
+from tests.fakes.signing import CHAIN, DESTINATION, Draft, SoftKeys, carrier_of
 from tests.fakes.tiers import COLD, UNITS, RefillDraft, Tier, TierBench
 from tests.fakes.vault_signing import VAULT, SoftCosigner
 
@@ -351,20 +352,33 @@ def test_downwards_too_the_policys_approvals_are_asked_for(made: Made) -> None:
     assert refused(bench, bench.draft("cold", names=("ada",))) == {"approvals-missing"}
 
 
-def test_a_refill_needs_no_verdict_unless_rules_ask_for_one(made: Made) -> None:
+@pytest.mark.parametrize("target", ["hot", "cold"])
+def test_a_refill_out_of_a_vault_needs_a_verdict_on_its_very_transaction(made: Made, target: Tier) -> None:
+    """Its members know what they have signed themselves only: one word binds them all."""
     bench = made("warm")
     world = bench.world
-    bench.adopt(2, requirements=(world.requirement(),))
-    draft = bench.draft("hot")
-    assert bench.codes(bench.under(2, draft)) == {"no-verdict"}
-    (intent,) = draft.intents
-    bench.signatures(world.refill_request(draft, verdicts=(world.verdict(intent),)))
+    draft = bench.draft(target)
+    draft.intents = [intent] = [world.refill_intent(draft)]
+    request = world.refill_request(draft)
+    for verdicts, codes in (
+        ((), {"no-verdict"}),
+        ((world.verdict(intent),), {"verdict-elsewhere", "no-verdict"}),
+        (
+            (world.verdict(intent, carrier=carrier_of(request), outcome="covered"),),
+            {"verdict-outcome", "no-verdict"},
+        ),
+    ):
+        assert bench.codes(world.refill_request(draft, verdicts=verdicts)) == codes
+    bench.signatures(request)
+    dearer = replace(draft, fee_sats=draft.fee_sats + 1_000)
+    assert bench.codes(world.refill_request(dearer, verdicts=())) == {"no-verdict"}
+    bench.signatures(world.refill_request(dearer))
 
 
 def test_a_bad_verdict_is_refused_where_none_is_needed(made: Made) -> None:
-    bench = made("warm")
+    bench = made("hot")
     world = bench.world
-    draft = bench.draft("hot")
+    draft = bench.draft("cold")
     draft.intents = [intent] = [world.refill_intent(draft)]
     for verdict, code in (
         (world.verdict(intent, outcome="not_covered"), "verdict-outcome"),

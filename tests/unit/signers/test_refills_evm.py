@@ -326,7 +326,9 @@ def test_a_safes_refill_needs_its_own_approvals(warm: WarmBench) -> None:
     draft = world.safe_refill(world.record.address)
     assert warm.codes(world.approved(draft, ())) == {"approvals-missing"}
     other = world.approved(world.safe_refill(world.record.address))
-    replayed = msgspec.structs.replace(world.approved(draft), evidence=other.evidence)
+    approved = world.approved(draft)
+    evidence = msgspec.structs.replace(approved.evidence, approvals=other.evidence.approvals)
+    replayed = msgspec.structs.replace(approved, evidence=evidence)
     assert warm.codes(replayed) == {"stray-approval", "approvals-missing"}
     payment = world.safe_request(world.safe_draft())
     approvals = msgspec.structs.replace(payment.evidence, orders=(), verdicts=())
