@@ -205,7 +205,7 @@ class Terms:
     opens: Mapping[str, MarketState]
     """By market: its state when it is new."""
     assets: Mapping[str, Asset]
-    """All assets that markets name."""
+    """All of the bundle, by id."""
 
 
 def load(environment: Mapping[str, str] | None = None) -> TradingSettings:
@@ -293,7 +293,7 @@ def terms(settings: TradingSettings, assets: Iterable[Asset]) -> Terms:
         tuple(markets),
         fees[0],
         {entry.id: entry.opens for entry in settings.markets},
-        {name: known[name] for market in markets for name in (market.base, market.quote)},
+        known,
     )
 
 

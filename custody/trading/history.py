@@ -16,6 +16,8 @@ import msgspec
 
 from custody.trading.candles import INTERVALS, Candle, Candles
 from custody.trading.commands import OrderType, Side, TimeInForce
+from custody.trading.core import Applied
+from custody.trading.events import Filled
 
 Status = str
 """Of an order: `open`, `waiting` (for its stop price), `filled`, or why it ended."""
@@ -66,6 +68,23 @@ class FillRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
     taker_order: int
     taker_client_order_id: str
     taker_fee: int
+
+
+def fill_record(event: Filled, one: Applied, number: int) -> FillRecord:
+    """The record of a fill: event `number` of what a command gave."""
+    return FillRecord(
+        *(
+            one.sequence,
+            number,
+            one.command.at,
+            event.market,
+            event.price,
+            event.base_units,
+            event.quote_units,
+        ),
+        *(event.taker_side, event.maker, event.maker_order, event.maker_client_order_id, event.maker_fee),
+        *(event.taker, event.taker_order, event.taker_client_order_id, event.taker_fee),
+    )
 
 
 class OrderRecord(msgspec.Struct, array_like=True):

@@ -15,7 +15,7 @@ from custody.trading.candles import INTERVALS, Candle
 from custody.trading.core import Applied
 from custody.trading.engine import Engine
 from custody.trading.events import Cancelled, Configured, Filled, MarketStateChanged, Replaced, Rested
-from custody.trading.history import FillRecord
+from custody.trading.history import FillRecord, fill_record
 from custody.trading.market import MarketState
 
 RECENT_TRADES: Final = 500
@@ -215,11 +215,4 @@ class MarketData:
             view.change(side, price, -event.base_units)
             if left == 0:
                 del self._resting[order]
-        self.markets[event.market].trade(
-            FillRecord(
-                *(one.sequence, number, one.command.at, event.market, event.price, event.base_units),
-                *(event.quote_units, event.taker_side, event.maker, event.maker_order),
-                *(event.maker_client_order_id, event.maker_fee, event.taker, event.taker_order),
-                *(event.taker_client_order_id, event.taker_fee),
-            )
-        )
+        self.markets[event.market].trade(fill_record(event, one, number))

@@ -11,7 +11,7 @@ from custody.trading.commands import Place
 from custody.trading.core import Applied
 from custody.trading.engine import Engine
 from custody.trading.events import Accepted, Cancelled, Filled, Replaced, Triggered
-from custody.trading.history import Chapter, FillRecord, OrderRecord
+from custody.trading.history import Chapter, OrderRecord, fill_record
 
 CLOSED_KEPT: Final = 100_000
 """So many closed orders can be looked up without the history, which has only those with fills."""
@@ -71,7 +71,7 @@ class Records:
             if kind is Accepted:
                 self._accepted(event, one)  # type: ignore[arg-type]
             elif kind is Filled:
-                self._filled(event, one.sequence, number, at)  # type: ignore[arg-type]
+                self._filled(event, one, number)  # type: ignore[arg-type]
             elif kind is Cancelled:
                 record = self._open.get(event.order)  # type: ignore[attr-defined]
                 if record is not None:
@@ -96,17 +96,9 @@ class Records:
         self._chapter = Chapter(chapter.until, at=chapter.at)
         return chapter
 
-    def pending_fills(self) -> list[FillRecord]:
-        """Fills that the history does not have yet."""
-        return self._chapter.fills
-
     def order(self, customer: str, client_order_id: str) -> OrderRecord | None:
         """An open order, or one of the last closed ones."""
         return self._by_client_id.get((customer, client_order_id))
-
-    def by_id(self, order: int) -> OrderRecord | None:
-        """An open order."""
-        return self._open.get(order)
 
     def open_orders(self, customer: str, market: str | None) -> Iterator[OrderRecord]:
         """A customer's open orders, oldest first."""
@@ -136,20 +128,9 @@ class Records:
         self._open[event.order] = record
         self._by_client_id[event.customer, event.client_order_id] = record
 
-    def _filled(self, event: Filled, sequence: int, number: int, at: int) -> None:
-        self._chapter.fills.append(
-            FillRecord(
-                *(sequence, number, at, event.market, event.price, event.base_units, event.quote_units),
-                *(
-                    event.taker_side,
-                    event.maker,
-                    event.maker_order,
-                    event.maker_client_order_id,
-                    event.maker_fee,
-                ),
-                *(event.taker, event.taker_order, event.taker_client_order_id, event.taker_fee),
-            )
-        )
+    def _filled(self, event: Filled, one: Applied, number: int) -> None:
+        at = one.command.at
+        self._chapter.fills.append(fill_record(event, one, number))
         self.candles.trade(event.market, at, event.price, event.base_units, event.quote_units)
         for order, fee, left in (
             (event.maker_order, event.maker_fee, event.maker_left),

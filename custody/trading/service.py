@@ -41,6 +41,7 @@ from custody.trading.ports import Cursor, Custody, Transfer
 from custody.trading.settlement import Settlement
 from custody.trading.starting import Places, Started, write_cursor
 from custody.trading.transferbook import Entry, TransferBook
+from custody.trading.views import Views
 
 TICK_SECONDS: Final = 1.0
 WRITE_SECONDS: Final = 1.0
@@ -90,6 +91,9 @@ class Trading:
         )
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="history")
         self._written = asyncio.Lock()
+        self.ready = asyncio.Event()
+        """Set when the markets are as configured: from then on faces may ask."""
+        self.views = Views(self.assets, {})
         self._segments = len(segments(self._places.journal))
         listeners: tuple[Listener, ...] = (self.settlement, self.records, self.market_data)
         for listener in listeners:
@@ -108,6 +112,8 @@ class Trading:
         try:
             await self.configure()
             await self._load_market_data()
+            self.views = Views(self.assets, {name: book.market for name, book in self.engine.books.items()})
+            self.ready.set()
             beside = [
                 asyncio.create_task(work(), name=work.__name__)
                 for work in (self.settlement.run, self._tick, self._keep_history, self._keep_snapshots)

@@ -21,7 +21,7 @@ from custody.trading.core import Applied, Core
 from custody.trading.events import Rejected
 from custody.trading.failures import CustodyRefused, CustodyUnavailable
 from custody.trading.outbox import Outbox
-from custody.trading.ports import Batch, Custody, Transfer
+from custody.trading.ports import Batch, Custody, Target, Transfer
 from custody.trading.transferbook import Entry, State, TransferBook
 
 BACK_OFF_SECONDS: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
@@ -92,10 +92,14 @@ class Settlement:
         """Wait for a transfer's end, at most `timeout` seconds. Returns how far it is; None if it is not known
         yet."""
         key = (transfer.id, transfer.to)
-        if key in self._moves or await self._find(transfer) is None:
+        if key in self._moves or await self.find(transfer.id, transfer.to) is None:
             end = self._ends.setdefault(key, asyncio.get_running_loop().create_future())
             await asyncio.wait([end], timeout=timeout)
-        return await self._find(transfer)
+        return await self.find(transfer.id, transfer.to)
+
+    async def find(self, id: str, to: Target) -> Entry | None:
+        """A transfer by id and direction."""
+        return await self._on_disk(lambda: self._book.find(id, to))
 
     async def page(self, customer: str, *, after: int, limit: int) -> list[Entry]:
         """A customer's transfers, oldest first."""
@@ -236,9 +240,6 @@ class Settlement:
             entry = await self._on_disk(partial(self._book.follow, moved, end))
         self._take_up(entry)
         return True
-
-    async def _find(self, transfer: Transfer) -> Entry | None:
-        return await self._on_disk(lambda: self._book.find(transfer.id, transfer.to))
 
     async def _on_disk(self, call: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, call)

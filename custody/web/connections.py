@@ -168,7 +168,10 @@ def make_room(connections: Collection[Any], newcomer: Connection, most: int) -> 
     """End the connection that is most likely to be missed by nobody. False if all are at work."""
     now = time.monotonic()
     # Those that are ending are still in the collection until the loop has seen to it.
-    staying = [other for other in connections if other.phase is not Phase.ENDED]
+    # What has become a WebSocket is none of ours any more, and bounded by whoever serves it.
+    staying = [
+        other for other in connections if isinstance(other, Connection) and other.phase is not Phase.ENDED
+    ]
     if len(staying) <= most:
         return True
     idle = [other for other in staying if other is not newcomer and other.waits_for_client]

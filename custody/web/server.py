@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from typing import Final
+from typing import Final, Literal
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,15 +14,18 @@ MAX_CONNECTIONS: Final = 1024
 _OTHER_FILES: Final = 256
 """Open files that are no connections of clients: the database's, the signers', and some to spare."""
 SHUTDOWN_SECONDS: Final = 10
+MAX_MESSAGE_BYTES: Final = 16 * 1024
+"""Of one message of a WebSocket's client."""
 
 
-def make_server(app: FastAPI, *, host: str, port: int) -> Server:
+def make_server(app: FastAPI, *, host: str, port: int, websockets: Literal["on", "off"] = "off") -> Server:
     """A server that is not running yet; `run()` serves until SIGTERM or SIGINT.
 
     Args:
         app: made by `create_app`.
         host: loopback unless a TLS proxy stands in front: tokens are worth what the transport is worth.
         port: 0 takes a free one.
+        websockets: whether connections may become WebSockets.
     """
     return Server(
         uvicorn.Config(
@@ -30,7 +33,9 @@ def make_server(app: FastAPI, *, host: str, port: int) -> Server:
             host=host,
             port=port,
             http=Connection,
-            ws="none",
+            ws="websockets-sansio" if websockets == "on" else "none",
+            ws_max_size=MAX_MESSAGE_BYTES,
+            ws_per_message_deflate=False,
             access_log=False,
             log_level="warning",
             server_header=False,
