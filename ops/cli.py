@@ -97,6 +97,7 @@ def main() -> None:
     from custody.console.audit import audit_app  # noqa: F401
     from custody.console.case import case_app  # noqa: F401
     from custody.console.cold import cold_app  # noqa: F401
+    from custody.console.factory import factory_app  # noqa: F401
     from custody.console.officers import publish  # noqa: F401
     from custody.console.operator import operator  # noqa: F401
     from custody.console.policy import policy_app  # noqa: F401

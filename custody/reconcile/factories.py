@@ -7,7 +7,7 @@ told of at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Final, Protocol, runtime_checkable
 
@@ -25,6 +25,8 @@ from chains.eth.factory import (
     read_proposal,
 )
 from custody.reconcile.model import Waiting
+from custody.storage.alerts import Severity, resolve_alert
+from custody.storage.db import Tx
 from policies.bundle import Bundle, EvmKeyset, EvmVault
 
 CHANGED: Final = "factory.pays_another"
@@ -37,6 +39,13 @@ ADMIN_DIFFERS: Final = "factory.admin_differs"
 """Alert: somebody else than the Safe of the bundle may change whom forwarders pay."""
 STALE: Final = "factory.pays_retired_key"
 """Alert: forwarders pay a hot key that is not active any more, and their admin is a Safe of ours."""
+SEVERITY: Final[Mapping[str, Severity]] = {
+    CHANGED: Severity.CRITICAL,
+    PROPOSED: Severity.CRITICAL,
+    ADMIN_DIFFERS: Severity.CRITICAL,
+    UNDER_WAY: Severity.WARNING,
+    STALE: Severity.WARNING,
+}
 _NOBODY: Final = bytes(20)
 _ALLOWED: Final = frozenset({"active", "deactivated"})
 
@@ -79,13 +88,13 @@ def active_hot_key(bundle: Bundle, chain: str) -> EvmKeyset | None:
 
 
 def keyset_paid(bundle: Bundle, chain: str, treasury: bytes) -> EvmKeyset | None:
-    """The hot key-set whose key is at an address (20 bytes) that forwarders of a chain pay; None: it is none of ours, or
-    somebody else may have its key."""
+    """The hot key-set whose key is at an address (20 bytes) that forwarders of a chain pay; None: no key of ours is, or
+    one that somebody else may have."""
     for keyset in bundle.keysets:
-        ours = isinstance(keyset, EvmKeyset) and (keyset.chain, keyset.tier) == (chain, "hot")
-        if isinstance(keyset, EvmKeyset) and ours and keyset.state in _ALLOWED:
-            if raw_address(keyset.address) == treasury:
-                return keyset
+        if not isinstance(keyset, EvmKeyset) or keyset.state not in _ALLOWED:
+            continue
+        if (keyset.chain, keyset.tier, raw_address(keyset.address)) == (chain, "hot", treasury):
+            return keyset
     return None
 
 
@@ -115,6 +124,17 @@ def factories(bundle: Bundle, chain: str, node: object) -> tuple[Waiting, ...]:
     )
 
 
+def resolve_others(tx: Tx, standing: Collection[Waiting]) -> None:
+    """Close the alerts about factories whose reason is gone: what a complete look has not found any more."""
+    found = {(each.type, each.subject) for each in standing}
+    rows = tx.all(
+        "SELECT type, subject FROM alerts WHERE resolved_at IS NULL AND type = ANY (%s)", [list(SEVERITY)]
+    )
+    for row in rows:
+        if (row["type"], row["subject"]) not in found:
+            resolve_alert(tx, row["type"], row["subject"])
+
+
 def _of(bundle: Bundle, keyset: EvmKeyset, found: FactoryState | None) -> Iterator[Waiting]:
     place = f"{keyset.id}'s factory {keyset.factory}"
     if found is None:
@@ -140,12 +160,9 @@ def _treasury(bundle: Bundle, keyset: EvmKeyset, found: FactoryState) -> Iterato
         yield Waiting(
             CHANGED, keyset.id, f"{place}, no hot key of ours: stop showing addresses, nothing is swept"
         )
-    elif active is not None and paid != active.address and keyset.admin is not None:
-        if found.proposed_treasury is None:
-            told = (
-                f"{place}, and the active hot key is {active.address}: strongroom factory propose {keyset.id}"
-            )
-            yield Waiting(STALE, keyset.id, told)
+    elif active is not None and paid != active.address and keyset.admin and not found.proposed_treasury:
+        told = f"{place}, and the active hot key is {active.address}: strongroom factory propose {keyset.id}"
+        yield Waiting(STALE, keyset.id, told)
 
 
 def _admin(bundle: Bundle, keyset: EvmKeyset, found: FactoryState) -> Iterator[Waiting]:

@@ -9,7 +9,8 @@ from typing import Final
 from chains.errors import NodeUnavailable, Reorganised
 from custody.reconcile import repository, trading
 from custody.reconcile.core import bounded, compare
-from custody.reconcile.factories import factories
+from custody.reconcile.factories import SEVERITY as FACTORY_SEVERITY
+from custody.reconcile.factories import factories, resolve_others
 from custody.reconcile.model import Facts, Report, Waiting
 from custody.reconcile.safes import differing
 from custody.reconcile.trading import TradingCore
@@ -117,7 +118,10 @@ def enforce(db: Database, report: Report) -> None:
         for each in report.waiting:
             raise_alert(tx, Severity.WARNING, each.type, each.subject, each.detail, {})
         for each in report.diverted:
-            raise_alert(tx, Severity.CRITICAL, each.type, each.subject, each.detail, {})
+            severity = FACTORY_SEVERITY.get(each.type, Severity.CRITICAL)
+            raise_alert(tx, severity, each.type, each.subject, each.detail, {})
+        if not report.absent:
+            resolve_others(tx, report.diverted)
     for stale in report.stale:
         reverse(db, stale)
     for booking in report.bookings:

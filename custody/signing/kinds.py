@@ -20,6 +20,7 @@ _EFFECTS: Final[Mapping[str, Effects]] = {
     Kind.REFILL: RefillEffects(),
     Kind.NONCE_FILL: NoEffects(),
     Kind.CANCELLATION: NoEffects(),
+    Kind.ADMINISTRATION: NoEffects(),
     Kind.EXECUTION: ExecutionEffects(),
 }
 

@@ -21,6 +21,7 @@ from chains.eth.gas import FeeOffer, GasPrice
 from chains.types import BlockRef
 from custody.deposits.lifecycle import DepositEvent
 from custody.ids import new_id
+from custody.reconcile.factories import diverting
 from custody.signing import repository as transactions
 from custody.signing.errors import Raced
 from custody.signing.evm import funds, nonces
@@ -48,6 +49,7 @@ from policies.intent import Kind
 NO_GAS: Final = "sweep.no_gas"
 WOULD_REVERT: Final = "sweep.would_revert"
 LEFT_BEHIND: Final = "sweep.left_behind"
+DIVERTED: Final = "sweep.diverted"
 MAX_LOOKED_AT: Final = 20
 """So many batches are tried in one go; each takes a few questions to the node."""
 
@@ -147,7 +149,7 @@ def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID
     wei = max(price.now_wei, site.network.feerate_floor)
     market, terms = Market(wei, pace.long_term_wei_per_gas), _terms(site)
     found = _find(db, site, pace, least_units(terms, market, site.asset.id))
-    if found is None:
+    if found is None or _diverted(db, site):
         return None
     available = funds.available(site, found.committed, ())[site.asset.id]
     batches = plan(
@@ -176,6 +178,18 @@ def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID
                     with db.transaction() as tx:
                         tell(tx, site, Operation.SWEEP, denied)
     return None
+
+
+def _diverted(db: Database, site: EvmSite) -> bool:
+    """Whether a factory of the chain pays no hot key of ours: then nothing is flushed at all, and somebody is told."""
+    told = diverting(site.bundle, site.chain, site.node)
+    with db.transaction() as tx:
+        if not told:
+            alerts.resolve_alert(tx, DIVERTED, site.chain)
+        else:
+            message = f"nothing is swept on {site.chain}: {'; '.join(told)}"[:1000]
+            alerts.raise_alert(tx, Severity.CRITICAL, DIVERTED, site.chain, message, {})
+    return bool(told)
 
 
 def _find(db: Database, site: EvmSite, pace: SweepPace, least: Mapping[str, int]) -> _Found | None:

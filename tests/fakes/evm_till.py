@@ -201,7 +201,7 @@ class EvmTill(Teller):
         self.outside, self.anvil = outside, outside.node
         house = House()
         record = self._make_record(house)
-        admin = self.anvil.accounts()[9]
+        admin = self._factory_admin()
         self.factory = deploy(self.anvil, outside.payer, artifact("ForwarderFactory"), record.address, admin)
         payout = deploy(self.anvil, outside.payer, artifact("BatchPayout"))
         self.world = self._make_world(
@@ -220,6 +220,9 @@ class EvmTill(Teller):
         self.node = PricedNode(adapter)
         quick = Options(start_height=self.anvil.height(), held_again_seconds=0, heartbeat_seconds=0)
         super().__init__(dsn, directory, adapter, self.world, self.world.bundle(**changes), quick)
+
+    def _factory_admin(self) -> str:
+        return self.anvil.accounts()[9]
 
     def _make_record(self, house: House) -> EvmKeysetRecord:
         self.keys = SoftEvmKeys.make(EVM_KEYSET, self.anvil.chain_id)
