@@ -55,6 +55,12 @@ def settled(tx: Tx, batch: Batch) -> bool:
     return found is not None
 
 
+def other_cores(tx: Tx, core: UUID) -> bool:
+    """Whether any other core has settled something."""
+    found = tx.optional("SELECT 1 AS found FROM trading_settlements WHERE core <> %s LIMIT 1", [core])
+    return found is not None
+
+
 def insert_settlement(tx: Tx, batch: Batch, after: Cursor, evidence: Evidence) -> None:
     """Record a batch as the core's next one; what the ledger books of it must follow in this transaction."""
     tx.execute(

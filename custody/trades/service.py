@@ -11,18 +11,24 @@ trading.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
 
 from custody.customers import repository as customers
 from custody.errors import Conflict, Halted, InsufficientFunds, LedgerRejected, UnknownCustomer
 from custody.ledger import service as ledger
 from custody.ledger.model import Code
 from custody.storage import halts
+from custody.storage.alerts import Severity, raise_alert, resolve_alert
 from custody.storage.db import Tx
 from custody.trades import repository
 from custody.trades.errors import CustomerFrozen, SettlementOutOfOrder, TransferExists
 from custody.trades.model import Batch, Evidence, Move
 from custody.trades.repository import Moved
 from policies.bundle import Bundle
+
+REFUSED: Final = "trading.settlement_refused"
+NEW_CORE: Final = "trading.new_core"
 
 
 def settle(tx: Tx, bundle: Bundle, batch: Batch, evidence: Evidence) -> bool:
@@ -48,9 +54,20 @@ def settle(tx: Tx, bundle: Bundle, batch: Batch, evidence: Evidence) -> bool:
     if batch.first != cursor.expected or again:
         raise SettlementOutOfOrder(batch.core, cursor.expected, batch.first, batch.last)
     _check_running(tx, batch.assets)
+    if not cursor.batches and repository.other_cores(tx, batch.core):
+        told = (
+            f"core {batch.core} of caller {evidence.caller} settles trades for the first time: is it yours?"
+        )
+        raise_alert(tx, Severity.CRITICAL, NEW_CORE, str(batch.core), told, {"caller": evidence.caller})
     repository.insert_settlement(tx, batch, batch.after(cursor), evidence)
     ledger.post_all(tx, [fill.transfer(batch.core) for fill in batch.fills])
+    resolve_alert(tx, REFUSED, str(batch.core))
     return True
+
+
+def note_refusal(tx: Tx, core: UUID, why: str) -> None:
+    """Alert people that a core and the ledger do not agree; the next batch that is settled resolves it."""
+    raise_alert(tx, Severity.CRITICAL, REFUSED, str(core), f"a batch of trades was refused: {why}"[:1000], {})
 
 
 def move(tx: Tx, bundle: Bundle, wanted: Move, evidence: Evidence) -> Moved:

@@ -94,7 +94,10 @@ def test_one_fill_that_the_ledger_refuses_undoes_its_batch_and_the_cursor_stays(
     (rejected,) = answer.json()["rejected"]
     assert rejected["code"] == "insufficient_funds"
     assert desk.balances() == before
+    alerts = "SELECT type, severity, subject FROM alerts WHERE resolved_at IS NULL"
+    assert desk.api.query(alerts) == [("trading.settlement_refused", "critical", str(desk.core))]
     assert desk.settle(fill()).status_code == 201
+    assert desk.api.query(alerts) == []
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ customer.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 from uuid import UUID
 
@@ -49,7 +50,12 @@ def settle(call: Core, body: schemas.NewSettlement) -> Response:
             settled="now" if now else "before",
         )
 
-    return call.write(201, effect)
+    answer = call.write(201, effect)
+    if answer.status_code == 409:
+        # Whatever was begun is undone by now: the alert is a transaction of its own.
+        with call.services.database.transaction() as tx:
+            service.note_refusal(tx, batch.core, json.loads(bytes(answer.body))["detail"])
+    return answer
 
 
 def _fill(fill: schemas.FillIn) -> Fill:
