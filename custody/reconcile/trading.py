@@ -152,7 +152,7 @@ def read(tx: Tx, settled: Settled) -> Ledger:
             settled.sequence,
             settled.complete,
             settled.fill_sequence,
-            max(settled.fill_index, 0),  # before the first fill there is none
+            settled.fill_index,
         ],
     )
     number = 0 if start is None else int(start["number"])
@@ -245,6 +245,30 @@ def look(db: Database, core: TradingCore, *, pause: Callable[[float], None] = ti
     return Outcome(tuple(sorted(standing)))
 
 
+class _Place(msgspec.Struct, frozen=True):
+    last: int
+    complete: bool
+    fill_sequence: int
+    fill_index: int
+
+
+class _Transfer(msgspec.Struct, frozen=True):
+    id: UUID
+    customer: str
+    asset: str
+    units: _Digits
+    to: Literal["trading", "funding"]
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """The answer of the trading core."""
+
+    core: UUID
+    settled: _Place
+    balances: tuple[CoreBalance, ...]
+    transfers: tuple[_Transfer, ...]
+
+
 class RestCore:
     """The trading core over HTTP.
 
@@ -258,9 +282,18 @@ class RestCore:
     def settled(self) -> Settled:
         """See `TradingCore`."""
         try:
-            return msgspec.convert(self._caller.get("/v1/balances/settled"), Settled)
+            found = msgspec.convert(self._caller.get("/v1/reconciliation"), _Told)
         except (StrongroomError, msgspec.ValidationError) as error:
             raise CoreUnavailable(f"the trading core: {error}") from None
+        at = found.settled
+        moves = tuple(
+            # What it tells as of its place has left out every transfer that is not at its end.
+            CoreMove(each.id, each.customer, each.asset, each.units, each.to, applied=False)
+            for each in found.transfers
+        )
+        return Settled(
+            found.core, at.last, at.complete, at.fill_sequence, at.fill_index, found.balances, moves
+        )
 
 
 def open_core(settings: TradingCoreSettings, clock: Callable[[], float]) -> RestCore:

@@ -17,6 +17,7 @@ from custody.trading import orderentry, schemas
 from custody.trading.access import Scope, Visitor
 from custody.trading.answers import Answers
 from custody.trading.candles import INTERVALS
+from custody.trading.config import EVERYBODY
 from custody.trading.ports import Transfer
 from custody.trading.service import Trading
 from custody.web import paging
@@ -297,9 +298,10 @@ async def show_status(ask: Reader) -> Response:
 
 
 @router.get("/reconciliation", tags=["operations"])
-async def show_ledger_balances(ask: Admin) -> Response:
+async def show_ledger_balances(ask: Reader) -> Response:
     """What the ledger's trading accounts must hold at `settled`, in base units, if ledger and engine agree; transfers
-    under way into trading may have reached the ledger or not."""
+    under way into trading may have reached the ledger or not. For who acts for everybody: `strongroom reconcile`."""
+    ask.visitor.need_customer(EVERYBODY)
     return _json(orderentry.reconciliation(ask.trading))
 
 
