@@ -364,8 +364,9 @@ class _Board:
         need, (want, reason) = self._tiers["hot"].need_units, self._wanted_hot()
         if source == "cold" and self._both is not None:
             want = min(want, max(0, self._both.most_units - self._held("hot", "warm")))
-        if need >= want:
-            want, reason = need, f"payments and gas need {self._say(need)} more than hot has"
+        if need:
+            short = f"payments and gas need {self._say(need)} more than hot has"
+            want, reason = (need, short) if need >= want else (want, f"{short}, and {reason}")
         if want < 1 or source not in self._tiers:
             return 0, 0, ""
         units = min(want, self._free(source))
@@ -413,8 +414,9 @@ class _Board:
             want = min(want, max(0, self._both.target_units - self._held("hot", "warm")))
         if self._warm is not None:
             want = min(want, max(0, self._warm.target_units - self._held("warm")))
-        if need >= want:
-            want, reason = need, f"payments need {self._say(need)} more than warm can give"
+        if need:
+            short = f"payments need {self._say(need)} more than warm can give"
+            want, reason = (need, short) if need >= want else (want, f"{short}, and {reason}")
         units = min(want, self._free("cold"))
         if self._worth(units, need, most):
             self._move("cold", "warm", units, Why.NEED if need else Why.LOW, reason)
