@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from custody.deposits.model import MOST_UNITS
 from custody.reconcile.model import (
@@ -42,6 +42,17 @@ class Unexplained:
     units: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """What flushes have moved into a wallet from forwarders of others (negative: out of its own ones), and no block that
+    we have read explains."""
+
+    now_units: int = 0
+    """At the tip."""
+    final_units: int = 0
+    """At the anchor."""
+
+
 def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
     """Hold everything against everything.
 
@@ -60,6 +71,7 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
     found: dict[int, list[str]] = {number: [] for number in RULES}
     for offence in facts.offences:
         found[offence.rule].append(offence.detail)
+    moved = flushed(facts, nodes)
     for wallet in facts.wallets:
         node = nodes[wallet.key]
         if node.tip != facts.cursors[wallet.key.chain]:
@@ -69,7 +81,7 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
             found[3] += _coins(wallet, node)
         else:
             assert wallet.records is not None, "balances are compared with records"
-            judged = unexplained(wallet.key, wallet.records, node)
+            judged = unexplained(wallet.key, wallet.records, node, moved.get(wallet.key, Flushed()))
             found[3] += judged.differences
             if judged.differences and _by_its_token_alone(wallet.records):
                 short[wallet.key.asset] = (*short.get(wallet.key.asset, ()), *judged.differences)
@@ -83,6 +95,8 @@ def compare(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Report:
             found[4].append(_identity(statement))
     checks = tuple(Check(number, title, bounded(found[number])) for number, title in RULES.items())
     tips = {wallet.key.chain: facts.cursors[wallet.key.chain] for wallet in facts.wallets}
+    # What one wallet lost to another is booked before what that one gained: half of it explains the other half.
+    bookings.sort(key=lambda booking: (booking.kind is not VarianceKind.FLUSHED, booking.units))
     return Report(tips, tuple(statements), checks, tuple(waiting), tuple(bookings), tuple(stale), short=short)
 
 
@@ -108,20 +122,57 @@ def state(wallet: WalletFacts, node: Node, pending_units: int = 0) -> Statement:
     )
 
 
-def unexplained(key: WalletKey, records: Records, node: NodeBalance) -> Unexplained:
+def flushed(facts: Facts, nodes: Mapping[WalletKey, Node]) -> Mapping[WalletKey, Flushed]:
+    """What left forwarders of one wallet for the key of another: what the first lacks, as far as the second has it.
+
+    Anybody may flush, whenever he likes, so no transaction of ours tells. What does not arrive is missing all the same.
+    """
+    found: dict[WalletKey, Flushed] = {}
+    there = {
+        wallet.key: _beyond(wallet.records, nodes[wallet.key]) for wallet in facts.wallets if wallet.records
+    }
+    for source in there:
+        target = replace(source, wallet=facts.flushes.get(source.wallet, source.wallet))
+        if target == source or target not in there:
+            continue
+        now, final = (
+            min(max(-lacks, 0), max(has, 0)) for lacks, has in zip(there[source], there[target], strict=True)
+        )
+        there[target] = (there[target][0] - now, there[target][1] - final)
+        for key, sign in ((source, -1), (target, 1)):
+            before = found.get(key, Flushed())
+            found[key] = Flushed(before.now_units + sign * now, before.final_units + sign * final)
+    return found
+
+
+def _beyond(records: Records, node: Node) -> tuple[int, int]:
+    """What a node has beyond our records, at its tip and at the anchor."""
+    assert isinstance(node, NodeBalance), "records are of wallets with balances"
+    final = 0 if node.final_units is None else node.final_units - records.final_units
+    return node.units - records.units, final
+
+
+def unexplained(
+    key: WalletKey, records: Records, node: NodeBalance, moved: Flushed | None = None
+) -> Unexplained:
     """Judge what the node has beyond (+) or below (-) our records of an EVM wallet.
 
     Anybody can send money in ways that leave no trace in what we read, so more than we know never stops paying: once it
     is final it is booked to suspense. Less than we know is missing, and stops it, unless a token is known to keep fees,
-    or a key that is known to be compromised was used by somebody else: that is booked likewise.
+    or a key that is known to be compromised was used by somebody else: that is booked likewise. What was flushed into
+    another wallet, or from there, is no difference, and is booked first.
     """
-    now = node.units - records.units
-    final = 0 if node.final_units is None else node.final_units - records.final_units
+    moved = moved or Flushed()
+    beyond, beyond_final = _beyond(records, node)
+    now, final = beyond - moved.now_units, beyond_final - moved.final_units
     stolen = records.compromised and any(use.height > records.explained_to for use in records.foreign)
     differences: tuple[str, ...] = ()
     if now < 0 and not records.keeps_fees and not stolen:
         differences = (_short(key, "at its tip", node.units, records.units),)
-    pending = now if records.keeps_fees or stolen else max(now, 0)
+    pending = (now if records.keeps_fees or stolen else max(now, 0)) + moved.now_units
+    if moved.final_units and records.anchor is not None:
+        # What is missing beside it is judged again once this is booked; at the tip it is told of at once.
+        return Unexplained(differences, pending, VarianceKind.FLUSHED, moved.final_units)
     if final == 0 or records.anchor is None:
         return Unexplained(differences, pending)
     if final > 0:

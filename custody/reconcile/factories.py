@@ -98,6 +98,24 @@ def keyset_paid(bundle: Bundle, chain: str, treasury: bytes) -> EvmKeyset | None
     return None
 
 
+def flushing(bundle: Bundle, chain: str, node: object) -> Mapping[str, str]:
+    """Key-sets of a chain whose forwarders pay the key of another one, and which, by what the chain says now.
+
+    Raises:
+        NodeUnavailable: no answer.
+    """
+    if not isinstance(node, CallSource):
+        return {}
+    found = {}
+    for keyset in bundle.keysets:
+        if isinstance(keyset, EvmKeyset) and keyset.chain == chain:
+            state = read_factory(raw_address(keyset.factory), node)
+            target = None if state is None else keyset_paid(bundle, chain, state.treasury)
+            if target is not None and target.id != keyset.id:
+                found[keyset.id] = target.id
+    return found
+
+
 def diverting(bundle: Bundle, chain: str, node: CallSource) -> tuple[str, ...]:
     """Why no forwarder of a chain may be flushed now, a sentence for each factory; none: each pays a hot key of ours.
 

@@ -71,6 +71,9 @@ class VarianceKind(StrEnum):
     """What a fee-on-transfer token kept while we moved it between our own addresses. The house's network fees."""
     LOSS = "loss"
     """What a final transaction of a stranger moved with our key. Suspense."""
+    FLUSHED = "flushed"
+    """What left forwarders of one wallet for the key of another, which their factory pays since its treasury changed.
+    Suspense, from one wallet into the other, so that nothing of it stays there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,8 @@ class Facts:
     wallets: tuple[WalletFacts, ...]
     offences: tuple[Offence, ...]
     waiting: tuple[Waiting, ...]
+    flushes: Mapping[str, str] = field(default_factory=dict)
+    """EVM wallets whose forwarders pay the key of another wallet, and which."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from chains.errors import NodeUnavailable, Reorganised
 from custody.reconcile import repository, trading
 from custody.reconcile.core import bounded, compare
 from custody.reconcile.factories import SEVERITY as FACTORY_SEVERITY
-from custody.reconcile.factories import factories, resolve_others
+from custody.reconcile.factories import factories, flushing, resolve_others
 from custody.reconcile.model import Facts, Report, Waiting
 from custody.reconcile.safes import differing
 from custody.reconcile.trading import TradingCore
@@ -22,6 +22,9 @@ from custody.storage.db import Database
 from policies.bundle import Bundle
 
 ALERT: Final = "reconcile.difference"
+TRADING: Final = "trading"
+"""The trading core among what is absent; no chain is called so."""
+UNAVAILABLE: Final = "trading.unavailable"
 
 
 def reconcile(
@@ -45,9 +48,11 @@ def reconcile(
     found: dict[str, Compared] = {}
     absent: dict[str, NotComparable | NodeUnavailable | Reorganised] = {}
     diverted: list[Waiting] = []
+    flushes: dict[str, str] = {}
     for chain, node in nodes.items():
         try:
             diverted += (*factories(bundle, chain, node), *differing(bundle, chain, node))
+            flushes |= flushing(bundle, chain, node)
             compared = wallets_of(db, bundle, chain, node)
         except (NotComparable, NodeUnavailable, Reorganised) as error:
             absent[chain] = error
@@ -63,6 +68,7 @@ def reconcile(
         wallets=tuple(wallet for each in found.values() for wallet in each.wallets),
         offences=(*offences, *(offence for each in found.values() for offence in each.offences)),
         waiting=waiting,
+        flushes=flushes,
     )
     answers = {key: answer for each in found.values() for key, answer in each.nodes.items()}
     report = replace(
@@ -78,7 +84,7 @@ def with_trading(db: Database, report: Report, core: TradingCore) -> Report:
     try:
         found = trading.look(db, core)
     except trading.CoreUnavailable as error:
-        return replace(report, absent={**report.absent, "trading": str(error)})
+        return replace(report, absent={**report.absent, TRADING: str(error)})
     by_asset: dict[str, tuple[str, ...]] = {}
     for each in found.differences:
         by_asset[each.asset] = bounded([*by_asset.get(each.asset, ()), str(each)])
@@ -115,6 +121,11 @@ def enforce(db: Database, report: Report) -> None:
                 halts.halt(tx, halts.of_asset(asset), f"reconciliation: {'; '.join(lacks)}"[:500])
         elif not report.absent:
             resolve_alert(tx, ALERT, "all")
+        if TRADING in report.absent:
+            told = f"what customers have in trading cannot be compared: {report.absent[TRADING]}"
+            raise_alert(tx, Severity.WARNING, UNAVAILABLE, TRADING, told, {})
+        else:
+            resolve_alert(tx, UNAVAILABLE, TRADING)
         for each in report.waiting:
             raise_alert(tx, Severity.WARNING, each.type, each.subject, each.detail, {})
         for each in report.diverted:

@@ -23,16 +23,19 @@ _ACCOUNT: Final[Mapping[VarianceKind, AccountKind]] = {
     VarianceKind.SURPLUS: AccountKind.SUSPENSE,
     VarianceKind.TOKEN_FEE: AccountKind.NETWORK_FEES,
     VarianceKind.LOSS: AccountKind.SUSPENSE,
+    VarianceKind.FLUSHED: AccountKind.SUSPENSE,
 }
 _SEVERITY: Final[Mapping[VarianceKind, Severity]] = {
     VarianceKind.SURPLUS: Severity.INFO,
     VarianceKind.TOKEN_FEE: Severity.WARNING,
     VarianceKind.LOSS: Severity.CRITICAL,
+    VarianceKind.FLUSHED: Severity.INFO,
 }
 _SAYS: Final[Mapping[VarianceKind, str]] = {
     VarianceKind.SURPLUS: "came by no way that we watch, and are in suspense",
     VarianceKind.TOKEN_FEE: "were kept by the token while it was swept, and are the house's network fees",
     VarianceKind.LOSS: "left by a transaction that is not ours and is final: the loss is in suspense",
+    VarianceKind.FLUSHED: "moved between wallets of ours: forwarders of one pay the key of the other",
 }
 
 

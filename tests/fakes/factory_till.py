@@ -178,3 +178,8 @@ class FactoryTill(SafeTill):
     @property
     def treasury(self) -> str:
         return checksummed(self.factory_state.treasury)
+
+    def suspense(self, asset: str) -> int:
+        """Base units that the house's suspense account has."""
+        rows = self.query("SELECT balance FROM ledger_accounts WHERE kind = 'suspense' AND asset = %s", asset)
+        return sum(int(row["balance"]) for row in rows)

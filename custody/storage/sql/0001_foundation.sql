@@ -677,14 +677,14 @@ CREATE TABLE variances (
     chain      text NOT NULL,
     keyset     text NOT NULL,
     asset      text NOT NULL,
-    kind       text NOT NULL CHECK (kind IN ('surplus', 'token_fee', 'loss')),
+    kind       text NOT NULL CHECK (kind IN ('surplus', 'token_fee', 'loss', 'flushed')),
     units      numeric(78, 0) NOT NULL CHECK (units <> 0),
     height     integer NOT NULL,                          -- of the finalised block at which it was found
     block_hash text NOT NULL,
     state      text NOT NULL DEFAULT 'booked' CHECK (state IN ('booked', 'undone')),   -- undone: that block is gone
     at         timestamptz NOT NULL DEFAULT now(),
     updated_at timestamptz NOT NULL DEFAULT now(),
-    CHECK ((kind = 'surplus') = (units > 0))
+    CHECK (kind = 'flushed' OR (kind = 'surplus') = (units > 0))
 );
 CREATE INDEX ON variances (chain, keyset, asset);
 

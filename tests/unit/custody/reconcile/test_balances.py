@@ -149,3 +149,73 @@ def test_what_is_missing_and_not_a_tokens_fee_is_never_silent(
     after = unexplained(KEY, again, NodeBalance(TIP, 1_000 + now, 700 + final))
     if judged.kind is not None:
         assert after.kind is None
+
+
+NEXT = replace(KEY, wallet="eth-hot-2")
+
+
+def two(
+    lacks: tuple[int, int], has: tuple[int, int], *, flushes: bool = True, **old: object
+) -> tuple[Report, dict[str, list[tuple[VarianceKind, int]]]]:
+    """A report on two wallets, what the node has beyond our records of each (at its tip, at the anchor); and what is
+    booked."""
+    records = replace(RECORDS, **old)  # type: ignore[arg-type]
+    wallets = tuple(
+        WalletFacts(key, each.units, {}, (), (), (), each) for key, each in ((KEY, records), (NEXT, RECORDS))
+    )
+    nodes = {
+        KEY: NodeBalance(TIP, 1_000 + lacks[0], 700 + lacks[1]),
+        NEXT: NodeBalance(TIP, 1_000 + has[0], 700 + has[1]),
+    }
+    paying = {KEY.wallet: NEXT.wallet} if flushes else {}
+    found = compare(Facts({"ethereum": TIP}, wallets, (), (), paying), nodes)
+    booked: dict[str, list[tuple[VarianceKind, int]]] = {}
+    for each in found.bookings:
+        booked.setdefault(each.key.wallet, []).append((each.kind, each.units))
+    return found, booked
+
+
+def test_what_forwarders_paid_into_another_wallet_is_no_difference_and_is_booked_there_when_final() -> None:
+    found, booked = two((-100, 0), (100, 0))
+    assert found.ok
+    assert [each.pending_units for each in found.statements] == [-100, 100]
+    assert booked == {}
+    found, booked = two((-100, -100), (100, 100))
+    assert found.ok
+    flushed = VarianceKind.FLUSHED
+    assert booked == {"eth-hot": [(flushed, -100)], "eth-hot-2": [(flushed, 100)]}
+    assert [each.units for each in found.bookings] == [-100, 100], "what was lost first"
+
+
+def test_what_did_not_arrive_or_flows_elsewhere_is_missing() -> None:
+    found, booked = two((-100, -100), (99, 99))
+    assert broken(found) == {3}
+    flushed = VarianceKind.FLUSHED
+    assert booked == {"eth-hot": [(flushed, -99)], "eth-hot-2": [(flushed, 99)]}, (
+        "one wei is missing, not all"
+    )
+    found, booked = two((-100, -100), (100, 100), flushes=False)
+    assert broken(found) == {3}
+    assert booked == {"eth-hot-2": [(VarianceKind.SURPLUS, 100)]}
+    found, _ = two((100, 100), (-100, -100))
+    assert broken(found) == {3}, "nothing flows back"
+
+
+def test_what_the_next_wallet_has_beyond_that_is_a_surplus_as_ever() -> None:
+    found, booked = two((-100, -100), (130, 130))
+    assert found.ok
+    assert booked["eth-hot-2"] == [(VarianceKind.FLUSHED, 100)], "the rest next time"
+    assert found.statements[1].pending_units == 130
+
+
+def test_a_token_that_keeps_a_part_of_what_is_flushed_is_booked_in_two_steps() -> None:
+    found, booked = two((-100, -100), (99, 99), keeps_fees=True)
+    assert found.ok
+    assert booked["eth-hot"] == [(VarianceKind.FLUSHED, -99)], "and what it kept next time"
+    assert found.statements[0].pending_units == -100
+
+
+@given(st.integers(-200, 200), st.integers(-200, 200))
+def test_flushes_make_nothing_of_nothing(lacks: int, has: int) -> None:
+    found, _ = two((lacks, lacks), (has, has))
+    assert found.ok is (has >= 0 and (lacks >= 0 or has >= -lacks))

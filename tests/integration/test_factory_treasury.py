@@ -1,0 +1,109 @@
+"""The cold Safe changes whom forwarders pay, from an operator's request to money at the new key: a real Safe and
+factory on anvil, holders who sign files offline, the gas payer's real guard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from chains.eth.address import raw_address
+from chains.eth.network import NativeMode
+from chains.eth.safe_files import decode_request
+from custody.reconcile.factories import CHANGED, PROPOSED, STALE, UNDER_WAY
+from custody.signing.evm.administer import NotChanged
+from ops.devnet.anvil import Anvil
+from tests.fakes.evm_desk import ETHER
+from tests.fakes.factory_till import NEW, FactoryTill
+from tests.fakes.safe_till import SafeOutside
+from tests.fakes.teller import opened
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SafeOutside]:
+    with Anvil(tmp_path_factory.mktemp("factory")) as node:
+        yield SafeOutside(node, NativeMode.TRACE)
+
+
+@pytest.fixture
+def till(database: str, outside: SafeOutside, tmp_path: Path) -> Iterator[FactoryTill]:
+    with opened(FactoryTill(database, outside, tmp_path)) as till:
+        till.fund_safe()
+        yield till
+
+
+def test_after_a_compromise_holders_turn_the_deposits_to_the_new_key(till: FactoryTill) -> None:
+    till.customer("alice", ETH=3 * ETHER)
+    with pytest.raises(NotChanged, match="already"):
+        till.ask("propose")
+    till.retire(3, "compromised")
+    till.enforce()
+    assert STALE in till.alerts()
+    with pytest.raises(NotChanged, match="nobody is proposed"):
+        till.ask("accept")
+
+    till.through("propose")
+    assert till.factory_state.proposed_treasury is not None
+    assert till.factory_state.proposed_treasury.candidate == raw_address(till.new_keys.record.address)
+    till.enforce()
+    assert UNDER_WAY in till.alerts()
+    assert not {PROPOSED, STALE, CHANGED} & till.alerts()
+    for step in ("propose", "accept"):
+        with pytest.raises(NotChanged, match=r"(it|can be accepted) from"):
+            till.ask(step)
+
+    till.wait_two_days()
+    till.through("accept")
+    assert till.treasury == till.new_keys.record.address
+    till.enforce()
+    assert not {PROPOSED, STALE, CHANGED, UNDER_WAY} & till.alerts()
+
+    before = till.has(till.new_keys.record.address)
+    till.factory.do(till.outside.payer, "flush", [bytes(32)], [])
+    assert till.has(till.new_keys.record.address) == before + 3 * ETHER, "anybody may flush"
+
+
+def test_a_proposal_is_taken_back_and_one_change_is_under_way_at_a_time(till: FactoryTill) -> None:
+    till.retire(3, "deactivated")
+    first = till.ask("propose")
+    with pytest.raises(NotChanged, match="under way"):
+        till.ask("propose")
+    file = till.export(first, "ann", "bob", "cem")
+    assert decode_request(file).message.tx.to == raw_address(till.world.factory)
+    for holder in ("ann", "bob", "cem"):
+        till.bring_file(till.signed_by_hand(file, holder))
+    till.carry_out(first)
+    till.through("cancel")
+    assert till.factory_state.proposed_treasury is None
+    with pytest.raises(NotChanged, match="nothing to cancel"):
+        till.ask("cancel")
+
+
+def test_what_strangers_flush_into_the_next_key_is_booked_from_one_wallet_into_the_other(
+    till: FactoryTill,
+) -> None:
+    till.customer("alice", ETH=3 * ETHER, USDX=500 * 10**6)
+    till.retire(3, "compromised")
+    till.through("propose")
+    till.wait_two_days()
+    till.through("accept")
+    old = till.world.record.id
+    assert (till.in_wallet(old), till.in_wallet(old, "USDX")) == (3 * ETHER, 500 * 10**6)
+    usdx = till.outside.listed()["USDX"].address
+    indexes = [row["index"] for row in till.query("SELECT index FROM addresses WHERE branch = 0")]
+    till.factory.do(till.outside.payer, "flush", [n.to_bytes(32, "big") for n in indexes], [usdx])
+    till.check()
+    till.finalize()
+    till.enforce()
+    till.check()
+    assert (till.in_wallet(old), till.in_wallet(old, "USDX")) == (0, 0)
+    assert (till.in_wallet(NEW), till.in_wallet(NEW, "USDX")) == (3 * ETHER, 500 * 10**6)
+    assert till.suspense("USDX") == 0
+    before = till.contents()
+    till.enforce()
+    assert till.contents() == before, "again changes nothing"
+    withdrawal = till.request("alice", 100 * 10**6, asset="USDX")
+    till.send()
+    till.settle()
+    assert till.withdrawal(withdrawal.id).state == "settled"
