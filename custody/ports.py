@@ -36,6 +36,8 @@ class Step(StrEnum):
     """Money that should be in another tier is proposed, and what is approved is built."""
     RECONCILE = "reconcile"
     WATCH_SIGNERS = "watch_signers"
+    SEAL = "seal"
+    """Where the ledger's chains end is signed, so that its past stays as it is."""
     TELL_OTHERS = "tell_others"
     """Travel-rule data goes to the services whose customers are paid."""
 

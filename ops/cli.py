@@ -98,6 +98,7 @@ def main() -> None:
     from custody.console.case import case_app  # noqa: F401
     from custody.console.cold import cold_app  # noqa: F401
     from custody.console.factory import factory_app  # noqa: F401
+    from custody.console.ledger import verify_ledger  # noqa: F401
     from custody.console.officers import publish  # noqa: F401
     from custody.console.operator import operator  # noqa: F401
     from custody.console.policy import policy_app  # noqa: F401

@@ -152,6 +152,12 @@ class Tx:
             for chunk in chunks:
                 sink.write(chunk)
 
+    def copy_out(self, query: Query) -> Iterator[bytes]:
+        """The rows of `COPY (query) TO STDOUT`, one by one, in COPY's text form, each with its newline. Nothing else
+        may be asked until all of them are read."""
+        with self._connection.cursor() as cursor, cursor.copy(query) as source:
+            yield from map(bytes, source)
+
     @contextmanager
     def savepoint(self) -> Iterator[None]:
         """Undo what was done inside when an exception leaves it; the transaction goes on if it is caught."""

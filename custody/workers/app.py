@@ -37,6 +37,7 @@ BEAT_SECONDS: Final[Mapping[Step, float]] = {  # seconds of a timer, no money
     Step.TREASURY: 10.0,
     Step.RECONCILE: 15.0,
     Step.WATCH_SIGNERS: 15.0,
+    Step.SEAL: 60.0,
     Step.TELL_OTHERS: 5.0,
 }
 """How often each step is rung for."""

@@ -10,6 +10,7 @@ import structlog
 from chains.errors import StrongroomError
 from custody.approvals import refills
 from custody.approvals.counting import count, end_with_approvers, lapse, reconsider
+from custody.ledger.heads import keep_sealed
 from custody.ports import Step
 from custody.reconcile.service import enforce, reconcile
 from custody.reconcile.wallets import NotComparable
@@ -205,6 +206,10 @@ def _watch_signers(services: Services) -> int:
     return 0
 
 
+def _seal(services: Services) -> int:
+    return keep_sealed(services.database, services.bundle(), services.signers, now=services.clock())
+
+
 def _tell_others(services: Services) -> int:
     if services.exchange is None or services.sealing is None:
         return 0
@@ -226,6 +231,7 @@ _STEPS: Final[Mapping[Step, Callable[[Services], int]]] = {
     Step.TREASURY: _treasury,
     Step.RECONCILE: _reconcile,
     Step.WATCH_SIGNERS: _watch_signers,
+    Step.SEAL: _seal,
     Step.TELL_OTHERS: _tell_others,
 }
 
