@@ -28,6 +28,7 @@ ABOUT_SENDING: Final = (
     "transaction.input_vanished",
     "transaction.bump_capped",
     "rotation.capped",
+    "execution.waits",
 )
 """Alerts that are over once a transaction is no longer sent."""
 

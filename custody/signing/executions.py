@@ -116,6 +116,18 @@ def failed(tx: Tx, serves: UUID) -> int:
     return int(row["n"])
 
 
+def failing(tx: Tx, serves: UUID, *, seconds: int) -> int:
+    """How many executions of a Safe's transaction are final and did nothing; 0 unless the first was recorded so many
+    seconds ago."""
+    row = tx.one(
+        "SELECT count(*) FILTER (WHERE x.state = 'dead') AS n,"
+        " coalesce(min(x.created_at) <= now() - make_interval(secs => %s), false) AS long"
+        " FROM executions e JOIN transactions x ON x.id = e.transaction_id WHERE e.serves = %s",
+        [seconds, serves],
+    )
+    return int(row["n"]) if row["long"] else 0
+
+
 class ExecutionEffects(NoEffects):
     """What the Safe's own transaction needs is done when its nonce is used. Here, only the next attempt is timed."""
 

@@ -62,6 +62,9 @@ class Pace:
     """EVM: how long after a batch that reverted each payment has a transaction of its own."""
     session_seconds: int = 3 * 86_400
     """How long members of a vault may take to sign what no order gives a time for."""
+    stuck_seconds: int = 3600
+    """EVM: how long what owners of a Safe have signed may fail to be carried out, before somebody must look, and a warm
+    Safe gives it up."""
     fill_after_seconds: int = 30
     """EVM: how long a nonce may stay unused below one that is broadcast, before a transaction to nobody fills it."""
 

@@ -70,6 +70,28 @@ def resolve_alert(tx: Tx, type: str, subject: str) -> bool:
     return closed > 0
 
 
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An open alert."""
+
+    severity: Severity
+    seconds: int
+    """How long there has been one."""
+    data: Mapping[str, Any]
+
+
+def open_for(tx: Tx, type: str, subject: str) -> Standing | None:
+    """The open alert of this type for this subject; None: none is open. One that took the place of a milder one says in
+    its data since when there has been one (`since`, UNIX seconds)."""
+    row = tx.optional(
+        """SELECT severity, data, extract(epoch FROM now())::bigint
+             - coalesce((data->>'since')::bigint, extract(epoch FROM at)::bigint) AS seconds
+           FROM alerts WHERE type = %s AND subject = %s AND resolved_at IS NULL""",
+        [type, subject],
+    )
+    return None if row is None else Standing(Severity(row["severity"]), int(row["seconds"]), row["data"])
+
+
 def open_alerts(tx: Tx) -> list[Alert]:
     """All open alerts, oldest first."""
     rows = tx.all("SELECT * FROM alerts WHERE resolved_at IS NULL ORDER BY id")

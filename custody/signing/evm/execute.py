@@ -7,7 +7,9 @@ another. What confirms the Safe's transaction is the use of the Safe's nonce, by
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from chains.eth import gas
@@ -18,11 +20,12 @@ from chains.eth.safe import safe_resource
 from custody.ids import new_id
 from custody.signing import executions, repository
 from custody.signing.errors import Raced
-from custody.signing.evm import funds, nonces
+from custody.signing.evm import funds, nonces, stuck
 from custody.signing.evm.assemble import Draft, assemble
 from custody.signing.evm.funds import Committed
 from custody.signing.evm.plan import offer_for
 from custody.signing.evm.site import GasPayerSite
+from custody.signing.evm.stuck import WAITS
 from custody.signing.lifecycle import TransactionState
 from custody.signing.model import OurTransaction
 from custody.signing.recording import record_first
@@ -34,8 +37,8 @@ from policies.bundle import EvmVault
 from policies.decision import Reason
 from policies.intent import Kind
 
-WAITS = "execution.waits"
-"""Alert: a Safe's complete transaction cannot be carried out now. Its subject is that transaction."""
+FAILED_AT_MOST = 3
+"""Executions of one transaction that were mined and did nothing, before it counts as stuck."""
 _CARRIED_OUT = frozenset({"active", "deactivated", "compromised"})
 """States of a Safe whose transactions are sent: its owners have judged each, by the rules of the state."""
 
@@ -77,11 +80,17 @@ def _build(db: Database, site: GasPayerSite, vault: EvmVault) -> UUID | None:
     if serves is None or seen is None or in_flight >= site.pace.unconfirmed_at_most:
         return None
     if stopped is not None:
-        _wait(db, site, serves, Reason("halted", stopped))
+        _wait(db, site, vault, serves, Reason("halted", stopped))
         return None
+    with db.snapshot() as tx:
+        failed = executions.failing(tx, serves.id, seconds=site.pace.stuck_seconds)
     planned = _plan(site, vault, serves, safe_nonce, seen)
+    if failed >= FAILED_AT_MOST:
+        planned = Reason("would-revert", f"{failed} executions were mined and did nothing")
     if isinstance(planned, Reason):
-        _wait(db, site, serves, planned)
+        seconds = _wait(db, site, vault, serves, planned)
+        if failed >= FAILED_AT_MOST or seconds >= site.pace.stuck_seconds:
+            stuck.give_up(db, site, vault, serves, planned)
         return None
     try:
         return _record(db, site, planned, seen, used)
@@ -123,17 +132,25 @@ def _plan(
     return _Planned(vault, serves, safe_nonce, draft, limit, found)
 
 
-def _wait(db: Database, site: GasPayerSite, serves: OurTransaction, reason: Reason) -> None:
+def _wait(db: Database, site: GasPayerSite, vault: EvmVault, serves: OurTransaction, reason: Reason) -> int:
+    """Says so, louder after a while; returns for how many seconds it has waited."""
+    told = f"owners of {serves.keyset} have signed it, and it is not carried out now: {reason}"
+    data: dict[str, Any] = {"chain": site.chain, "vault": serves.keyset, "by": stuck.kept_by(reason)}
     with db.transaction() as tx:
+        before = alerts.open_for(tx, WAITS, str(serves.id))
+        if before is not None and before.data.get("by") != data["by"]:
+            alerts.resolve_alert(tx, WAITS, str(serves.id))
         repository.schedule_broadcast(tx, serves.id, site.pace.wait_seconds, str(reason))
-        alerts.raise_alert(
-            tx,
-            Severity.WARNING,
-            WAITS,
-            str(serves.id),
-            f"owners of {serves.keyset} have signed it, and it is not carried out now: {reason}",
-            {"chain": site.chain, "vault": serves.keyset},
-        )
+        alerts.raise_alert(tx, Severity.WARNING, WAITS, str(serves.id), told, data)
+        now = alerts.open_for(tx, WAITS, str(serves.id))
+        seconds = 0 if now is None else now.seconds
+        if now is None or now.severity is Severity.CRITICAL or seconds < site.pace.stuck_seconds:
+            return seconds
+        alerts.resolve_alert(tx, WAITS, str(serves.id))
+        told += f". It holds up all that {vault.id} is to pay{stuck.what_to_do(tx, vault, serves, reason)}"
+        since = {"since": int(time.time()) - seconds}
+        alerts.raise_alert(tx, Severity.CRITICAL, WAITS, str(serves.id), told, data | since)
+        return seconds
 
 
 def _record(db: Database, site: GasPayerSite, planned: _Planned, seen: Committed, used: int) -> UUID:

@@ -40,6 +40,8 @@ EXPIRED: Final = "session.expired"
 STILL_OUT: Final = "its signing request is over and may still be signed, so its money stays held"
 """How the reason of what waits begins."""
 SIGNED_AFTER_ALL: Final = "session.signed_after_all"
+_WAITS: Final = frozenset({"order-bound", "memory-young"})
+"""Of a verifier's reasons, those that go by themselves."""
 _LIVE: Final = (SessionState.OPEN, SessionState.COLLECTING)
 _COLLECTS: Final = (*_LIVE, SessionState.EXPIRED)
 
@@ -196,9 +198,10 @@ def _request(
     try:
         verdicts = verdicts_on(version, request, verifiers, majority(site.bundle))
     except Refused as refusal:
-        trouble(
-            db, site, version, Severity.CRITICAL, NOT_COVERED, subject, f"the verifier refuses: {refusal}"
-        )
+        # What was asked for before is over soon, or dead some time: this one waits for that.
+        waits = {reason.code for reason in refusal.reasons} <= _WAITS
+        severity = Severity.WARNING if waits else Severity.CRITICAL
+        trouble(db, site, version, severity, NOT_COVERED, subject, f"the verifier refuses: {refusal}")
         return None
     with db.transaction() as tx:
         alerts.resolve_alert(tx, NOT_COVERED, subject)
