@@ -103,6 +103,7 @@ def main() -> None:
     from custody.console.operator import operator  # noqa: F401
     from custody.console.policy import policy_app  # noqa: F401
     from custody.console.policy_proofs import prove_app  # noqa: F401
+    from custody.console.proving import prove  # noqa: F401
     from custody.console.recovery import recovery_app  # noqa: F401
     from custody.console.refill import propose  # noqa: F401
     from custody.console.safes import safe_app  # noqa: F401

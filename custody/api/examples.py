@@ -219,6 +219,7 @@ _TIER: Final = {
     "free": "12.25000000",
     "outflow_per_hour": "0.40000000",
     "dry_in_seconds": 110250,
+    "proven": None,
     "history": [{"day": "2026-11-20", "holds": "12.40000000"}],
 }
 _REFILL: Final = {
@@ -301,6 +302,31 @@ _STATUS: Final = {
 }
 
 
+_SESSION: Final = {
+    "id": "0192f0c1-a1b2-7c33-8e5f-7a8b9c0d1e31",
+    "wallet": "btc-cold",
+    "chain": "bitcoin-regtest",
+    "transaction": _TRANSACTION,
+    "version": 1,
+    "kind": "payment",
+    "transaction_state": "built",
+    "state": "collecting",
+    "does": [{"kind": "payment", "asset": "BTC", "amount": "12.00000000", "destination": _OUTSIDE}],
+    "fee": "0.00012400",
+    "threshold": 3,
+    "members": 5,
+    "signed": ["ines"],
+    "missing": 2,
+    "asked": [
+        {"member": "ines", "asked_by": "file", "asked_at": _AT, "signed": True, "refused": ""},
+        {"member": "kira", "asked_by": "file", "asked_at": _AT, "signed": False, "refused": ""},
+    ],
+    "may_confirm": True,
+    "expires_at": "2026-03-02T22:15:00.000000Z",
+    "created_at": _AT,
+}
+
+
 ANSWERS: Final[dict[str, dict[str, Any]]] = {
     "CustomerOut": _CUSTOMER,
     "Page_CustomerOut_": _page(_CUSTOMER),
@@ -339,6 +365,8 @@ ANSWERS: Final[dict[str, dict[str, Any]]] = {
         "refills": [_REFILL],
     },
     "Page_RefillOut_": _page(_REFILL),
+    "SessionOut": _SESSION,
+    "Page_SessionOut_": _page(_SESSION),
     "RefillDetail": {
         **_REFILL,
         "history": [{"event": "approve", "state": "approved", "detail": {"reason": "approved"}, "at": _AT}],

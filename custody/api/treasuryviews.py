@@ -61,6 +61,7 @@ def tier(bundle: Bundle, holding: Holding) -> schemas.TierOut:
         free=told(holding.free_units),
         outflow_per_hour=None if ahead is None else told(ahead.per_hour_units),
         dry_in_seconds=None if ahead is None else ahead.seconds_left,
+        proven=holding.proven,
         history=[schemas.HeldOut(day=day, holds=told(units)) for day, units in holding.history],
     )
 

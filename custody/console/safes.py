@@ -51,7 +51,7 @@ def check(
     with outcome(shown):
         settings = worker_settings()
         bundle = pinned_bundle(settings.bundle_path, settings.trust_root_path, now=system_clock())
-        found = [_told(each, *_read(settings, bundle, each)) for each in wanted(bundle, vault)]
+        found = [_told(each, *read_safe(settings, bundle, each)) for each in wanted(bundle, vault)]
     shown.many(found, _SHOWN, none="The bundle has no Safe.")
     if not all(each["ok"] for each in found):
         raise typer.Exit(int(Exit.REFUSED))
@@ -69,7 +69,8 @@ def wanted(bundle: Bundle, vault: str | None) -> list[EvmVault]:
     return found
 
 
-def _read(settings: Settings, bundle: Bundle, vault: EvmVault) -> tuple[SafeReport, BlockRef]:
+def read_safe(settings: Settings, bundle: Bundle, vault: EvmVault) -> tuple[SafeReport, BlockRef]:
+    """What a Safe's chain says of it, and at which block. Raises InvalidValue, NodeUnavailable."""
     if vault.chain not in settings.nodes:
         raise InvalidValue(f"no node is configured for {vault.chain}: add it to the settings' nodes")
     node = open_node(lambda: bundle, vault.chain, settings.nodes[vault.chain])

@@ -47,6 +47,7 @@ def show_tiers(
                 "waited for",
                 "free",
                 "dry in",
+                "proven",
             ),
             none="The bundle has neither caps nor vaults: nothing may be paid.",
         )
@@ -91,6 +92,7 @@ def _tier(each: Json) -> Json:
         "waited for": each["waited_for"],
         "free": each["free"],
         "dry in": _dry(each["dry_in_seconds"]),
+        "proven": {None: "", True: "yes", False: "NOT PROVEN: see `strongroom cold prove`"}[each["proven"]],
     }
 
 

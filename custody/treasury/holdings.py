@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
+from custody.signing.cold import proofs
 from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Tx, units
@@ -44,6 +45,8 @@ class Holding:
     """What could be moved now: not what is on its way out, waited for, or kept for gas."""
     forecast: Forecast | None
     """Of hot, if customers go on as they did lately."""
+    proven: bool | None
+    """Whether a cold vault was tried out, in and out, before real money; None: it need not be."""
     history: tuple[tuple[date, int], ...]
     """What it held at the end of each of the last days, and holds today, oldest first (UTC)."""
 
@@ -77,11 +80,16 @@ def holdings(tx: Tx, bundle: Bundle) -> tuple[Holding, ...]:
     """What every tier holds of every asset of which it has a wallet or a cap: by asset, from hot to cold."""
     ledger, past = _held(tx), _past(tx)
     caps = {(cap.tier, cap.asset) for cap in bundle.caps}
+    proven = {
+        vault.id: proofs.find(tx, vault) is not None
+        for vault in map(proofs.cold_vault, bundle.vaults)
+        if vault is not None
+    }
     found = []
     for state in observing.states(tx, bundle):
         for tier in _TIERS:
             if tier in state.tiers or (tier, state.asset) in caps:
-                found.append(_holding(state, tier, ledger, past))
+                found.append(_holding(state, tier, ledger, past, proven))
     return tuple(found)
 
 
@@ -90,6 +98,7 @@ def _holding(
     tier: Tier,
     ledger: Mapping[tuple[str, str], int],
     past: Mapping[tuple[str, str], list[tuple[date, int]]],
+    proven: Mapping[str, bool],
 ) -> Holding:
     here = state.tiers.get(tier)
     key = ("" if here is None else here.wallet, state.asset)
@@ -105,6 +114,7 @@ def _holding(
         coming_units=0 if here is None else here.incoming_units,
         free_units=0 if here is None else here.free_units,
         forecast=forecast(level, state.outflow) if tier == "hot" and here is not None else None,
+        proven=proven.get(key[0]),
         history=tuple(past.get(key, ())),
     )
 

@@ -12,6 +12,7 @@ from custody.deposits.outputs import outputs_of
 from custody.errors import NotFound
 from custody.ids import new_id
 from custody.signing.btc import change
+from custody.signing.cold import proofs
 from custody.signing.errors import Raced
 from custody.storage import alerts, halts
 from custody.storage.alerts import Severity
@@ -138,6 +139,9 @@ def propose(tx: Tx, bundle: Bundle, proposal: Proposal, *, after: UUID | None, n
 
 def _keep(tx: Tx, bundle: Bundle, proposal: Proposal, after: UUID | None, *, by: str, now: int) -> Refill:
     source, target = _ends(bundle, proposal)
+    unproven = proofs.objection(tx, bundle, target, proposal.asset, proposal.units)
+    if unproven is not None:
+        raise RefillRefused(unproven)
     stopped = halts.halted(tx, source.chain, proposal.asset, tier=source.tier, wallet=source.id)
     if stopped is not None:
         raise RefillRefused(f"halted: {stopped}")

@@ -19,7 +19,7 @@ from ops.demo.world import CONFIRMATIONS, World
 from ops.stack.holders import holders_of
 from ops.stack.keys import private_directory
 from ops.stack.listing import ASSET, BTC_SATS, ETH_WEI
-from ops.stack.names import BTC_COLD, BTC_KEYSET, COLD_THRESHOLD
+from ops.stack.names import BTC_COLD, BTC_KEYSET, BTC_WARM, COLD_THRESHOLD
 from policies.bundle import BitcoinVault, TrustRoot
 from policies.bundle.root import root_fingerprint
 from signers.airgap.registering import COMPARED_LETTERS
@@ -33,6 +33,9 @@ LARGE_SATS: Final = 12 * BTC_SATS
 EVA_WEI: Final = 210 * ETH_WEI
 LARGE_WEI: Final = 205 * ETH_WEI
 SAFE_BEGINS_WEI: Final = 300 * ETH_WEI
+TRIED_IN: Final = "0.00100000"
+"""What may go to a cold vault that nobody has tried out."""
+TRIED_OUT: Final = "0.00050000"
 TREASURERS: Final = ("ada", "ben", "cleo")
 PRESENT: Final = ("ines", "kira", "mona")
 """Three of the five holders; the others sleep."""
@@ -78,6 +81,28 @@ def register(world: World) -> dict[str, Any]:
         )
     expect(all("Registered." in each for each in shown), "what was compared is registered", shown=shown)
     return {"holders": list(PRESENT), "quorum": quorum, "vault": vault.descriptor, "safe": safe.address}
+
+
+def prove(world: World) -> dict[str, Any]:
+    """Before real money goes to the cold vault: a little goes in, and three holders sign a part of it out."""
+    readings = [
+        word
+        for name in PRESENT
+        for word in ("--read", f"{name}={_address(_vault(world))[-COMPARED_LETTERS:]}")
+    ]
+    before = world.terminal.run("cold", "prove", BTC_COLD)
+    expect(before.returncode == 1, "nothing is proven yet", said=before.stdout)
+    came = refills.ask(world, BTC_KEYSET, BTC_COLD, TRIED_IN)
+    refills.approve(world, came, warm.TREASURERS)
+    came = refills.confirm(world, came)
+    went = refills.ask(world, BTC_COLD, BTC_WARM, TRIED_OUT)
+    refills.approve(world, went, TREASURERS)
+    signed = sign_request(world, await_request(world, BTC_COLD), "psbt", amount=TRIED_OUT)
+    went = refills.confirm(world, went)
+    proven = world.terminal.json("cold", "prove", BTC_COLD, *readings)
+    for step in proven["steps"]:
+        world.note(f"{step['step']}: {step['told']}")
+    return {"in": came, "out": went, "signed": signed, "proven": proven}
 
 
 def bitcoin(world: World) -> dict[str, Any]:

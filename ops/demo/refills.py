@@ -25,6 +25,14 @@ def proposed(world: World, source: str, target: str, asset: str) -> dict[str, An
     return entry
 
 
+def ask(world: World, source: str, target: str, amount: str) -> dict[str, Any]:
+    """An operator wants something moved, and that is on its way to the people who approve it."""
+    wanted = ("--from", source, "--to", target, "--amount", amount, "--reason", "to try it out")
+    made = world.terminal.json("refill", "propose", *wanted)
+    world.note(f"an operator: {made['amount']} from {source} to {target}")
+    return dict(world.operator.get(f"/v1/refills/{made['id']}"))
+
+
 def approve(world: World, refill: dict[str, Any], approvers: Sequence[str]) -> None:
     """Treasurers agree to a refill."""
     with ThreadPoolExecutor() as together:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from bitcoinrpc.authproxy import JSONRPCException
 
 from chains.errors import StrongroomError
-from ops.demo import arrivals, chain, cold, ethereum, evm_payments, payments, policy, warm
+from ops.demo import arrivals, chain, cold, ethereum, evm_payments, payments, policy, trading, warm
 from ops.demo.record import Record, StepFailed, StepRecord
 from ops.demo.show import Show
 from ops.demo.world import World
@@ -81,6 +81,16 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
         evm_payments.second_network,
     ),
     (
+        "trading",
+        "Trading: deposits go in, two asks, a market order takes both, fees",
+        trading.trade,
+    ),
+    (
+        "trading-proceeds",
+        "What was traded for goes back, and leaves on chain",
+        trading.proceeds,
+    ),
+    (
         "policy-new-destination",
         "A large payment to a new destination: refused until it is known for a day",
         policy.new_destination,
@@ -107,14 +117,19 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
         warm.safe,
     ),
     (
-        "cold-funds",
-        "More than hot and warm may hold: straight to cold, two agree",
-        cold.funds,
-    ),
-    (
         "cold-register",
         "Cold: holders offline take in the bundle, and compare addresses",
         cold.register,
+    ),
+    (
+        "cold-prove",
+        "Cold: a little in and out before real money, then it is proven",
+        cold.prove,
+    ),
+    (
+        "cold-funds",
+        "More than hot and warm may hold: straight to cold, two agree",
+        cold.funds,
     ),
     (
         "cold-bitcoin",

@@ -41,6 +41,8 @@ RULES: Final = {
     "GET /v1/tiers": Scope.CUSTOMERS_READ,
     "GET /v1/refills": Scope.CUSTOMERS_READ,
     "GET /v1/refills/{refill}": Scope.CUSTOMERS_READ,
+    "GET /v1/sessions": Scope.CUSTOMERS_READ,
+    "GET /v1/sessions/{session}": Scope.CUSTOMERS_READ,
     "POST /v1/refills/{refill}/approvals": Scope.APPROVALS_GIVE,
     "POST /v1/customers/{customer}/addresses": Scope.ADDRESSES_WRITE,
     "GET /v1/customers/{customer}/addresses": Scope.CUSTOMERS_READ,

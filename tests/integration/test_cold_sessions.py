@@ -5,11 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from custody.api import sessionviews
+from custody.signing.cold import asking
+from custody.signing.sessions.lifecycle import SessionState
+from custody.storage.db import Database
 from ops.devnet.bitcoind import Bitcoind
-from tests.fakes.cold_till import LARGE_SATS, ColdTill, together
+from tests.fakes.api import as_role
+from tests.fakes.cold_till import COLD, LARGE_SATS, ColdTill, together
 from tests.fakes.teller import opened
 
 
@@ -101,3 +107,34 @@ def test_whoever_was_asked_for_a_version_that_cannot_confirm_any_more_is_asked_n
     till.mine(6)
     till.track()
     assert till.session_states() == ["complete", "expired"], "the first version is in the chain"
+
+
+def test_callers_of_the_api_read_who_has_signed_and_who_is_missing(till: ColdTill) -> None:
+    paid, session = till.asked()
+    files = till.signed_by(session, "ann", "bob", "cem")
+    till.bring(files[1])
+
+    def read(**wanted: Any) -> list[dict[str, Any]]:
+        given = {"wallet": None, "state": None, "after": None, "limit": 10} | wanted
+        with Database(as_role(till.dsn, "strongroom_api"), application="test") as db, db.snapshot() as tx:
+            return [
+                sessionviews.session(till.bundle, each).model_dump(mode="json")
+                for each in asking.page(tx, **given)
+            ]
+
+    [found] = read(wallet=COLD, state=SessionState.COLLECTING)
+    assert (found["signed"], found["missing"], found["threshold"], found["members"]) == (["bob"], 2, 3, 5)
+    assert {each["member"]: each["signed"] for each in found["asked"]} == {
+        "ann": False,
+        "bob": True,
+        "cem": False,
+    }
+    assert found["does"] == [
+        {"kind": "payment", "asset": "BTC", "amount": "0.10000000", "destination": paid.destination}
+    ]
+    assert found["expires_at"] > found["created_at"]
+    assert (read(wallet="other"), read(state=SessionState.COMPLETE), read(after=session.id)) == ([], [], [])
+    for file in files:
+        till.bring(file)
+    assert [(each["state"], each["missing"]) for each in read()] == [("complete", 0)]
+    till.settle_cold()

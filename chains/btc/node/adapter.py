@@ -307,6 +307,18 @@ class BitcoinNode:
 
     # What follows concerns fees and the UTXO set.
 
+    def derive_addresses(self, descriptor: str, count: int) -> tuple[str, ...]:
+        """The first addresses of one branch, as the node's own code derives them: a second opinion on ours.
+
+        Args:
+            descriptor: with its checksum, of one branch (BIP380).
+            count: how many.
+
+        Raises:
+            NodeRefused: it cannot read the descriptor.
+        """
+        return tuple(map(str, self._transport.call("deriveaddresses", descriptor, [0, count - 1])))
+
     def fee_estimate(self, target_blocks: int) -> FeeRate | None:
         """Feerate at which a transaction is expected to confirm within `target_blocks`; None without data."""
         feerate = self._transport.call("estimatesmartfee", target_blocks).get("feerate")

@@ -47,6 +47,7 @@ from custody.api.schemas.operations import (
     VerdictOut,
     WaitingOut,
 )
+from custody.api.schemas.sessions import SessionDoesOut, SessionMemberOut, SessionOut
 from custody.api.schemas.statements import NewStatement, StatementOut
 from custody.api.schemas.trading import (
     FillIn,
@@ -160,6 +161,9 @@ __all__ = [
     "RefillEventOut",
     "RefillOut",
     "ScreeningOut",
+    "SessionDoesOut",
+    "SessionMemberOut",
+    "SessionOut",
     "SettledOut",
     "SettlementOut",
     "StatementOut",

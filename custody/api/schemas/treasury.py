@@ -45,6 +45,10 @@ class TierOut(Out):
     dry_in_seconds: int | None = Field(
         description="Hot: when it is empty if that goes on; null: it does not flow."
     )
+    proven: bool | None = Field(
+        description="Cold: whether its vault was tried out, in and out (strongroom cold prove): until then only small"
+        " amounts go to it. Null: it need not be."
+    )
     history: list[HeldOut] = Field(description="At the end of each of the last days, oldest first.")
 
 

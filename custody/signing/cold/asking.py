@@ -11,6 +11,7 @@ from custody.signing import repository as transactions
 from custody.signing.model import OurTransaction, Version
 from custody.signing.requests import read_request
 from custody.signing.sessions import repository
+from custody.signing.sessions.lifecycle import SessionState
 from custody.signing.sessions.model import Session
 from custody.storage.db import Tx
 from policies.intent import Intent
@@ -31,6 +32,16 @@ class Asking:
 def open_requests(tx: Tx) -> Sequence[Asking]:
     """What waits for signatures, and what ended without and may confirm all the same; oldest first."""
     return [_asking(tx, session) for session in repository.unsettled(tx)]
+
+
+def page(
+    tx: Tx, *, wallet: str | None, state: SessionState | None, after: UUID | None, limit: int
+) -> Sequence[Asking]:
+    """All that was ever asked of members of vaults, by age: at most `limit`, beginning after `after`."""
+    return [
+        _asking(tx, session)
+        for session in repository.page(tx, wallet=wallet, state=state, after=after, limit=limit)
+    ]
 
 
 def request(tx: Tx, session_id: UUID) -> Asking:

@@ -101,14 +101,21 @@ def of_transaction(tx: Tx, transaction_id: UUID) -> Sequence[Session]:
     return [_session(tx, row) for row in rows]
 
 
-def in_states(
-    tx: Tx, wallet: str | None, states: Sequence[SessionState], *, limit: int = 500
+def page(
+    tx: Tx,
+    *,
+    wallet: str | None = None,
+    state: SessionState | None = None,
+    after: UUID | None = None,
+    limit: int,
 ) -> Sequence[Session]:
-    """Sessions of a wallet (None: of all) in some states, oldest first."""
+    """Sessions of a wallet (None: of all) in a state (None: any) by id, which is by age: at most `limit`, beginning
+    after `after`."""
     rows = tx.all(
-        "SELECT * FROM signing_sessions WHERE (%s::text IS NULL OR wallet = %s) AND state = ANY (%s)"
-        " ORDER BY created_at, id LIMIT %s",
-        [wallet, wallet, list(states), limit],
+        "SELECT * FROM signing_sessions WHERE (%(wallet)s::text IS NULL OR wallet = %(wallet)s)"
+        " AND (%(state)s::text IS NULL OR state = %(state)s) AND (%(after)s::uuid IS NULL OR id > %(after)s)"
+        " ORDER BY id LIMIT %(limit)s",
+        {"wallet": wallet, "state": state, "after": after, "limit": limit},
     )
     return [_session(tx, row) for row in rows]
 

@@ -592,6 +592,19 @@ END $$;
 CREATE TRIGGER session_members_stay BEFORE UPDATE ON session_members
     FOR EACH ROW EXECUTE FUNCTION member_signatures_stay();
 
+-- That a cold vault was tried out before real money went to it: `strongroom cold prove`. Of another form of the vault (other
+-- keys, threshold or address) nothing is proven.
+CREATE TABLE vault_proofs (
+    wallet         text NOT NULL,
+    digest         text NOT NULL,                         -- of what the bundle says of its keys, threshold and address
+    transaction_id uuid NOT NULL REFERENCES transactions (id),   -- a payment out that its holders signed offline
+    told           jsonb NOT NULL,                        -- each step, and what was found
+    proven_at      timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (wallet, digest)
+);
+CREATE TRIGGER vault_proofs_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON vault_proofs
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
 CREATE TABLE reservations (                               -- one resource, one transaction: the database refuses a second
     chain          text NOT NULL,
     resource       text NOT NULL,
@@ -1457,6 +1470,8 @@ CREATE CONSTRAINT TRIGGER customers_unfrozen AFTER UPDATE ON customers DEFERRABL
 CREATE CONSTRAINT TRIGGER cases_released AFTER UPDATE ON cases DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW WHEN (OLD.state <> 'released' AND NEW.state = 'released')
     EXECUTE FUNCTION done_by_an_operator('release-case');
+CREATE CONSTRAINT TRIGGER vaults_proven AFTER INSERT ON vault_proofs DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION done_by_an_operator('cold-prove');
 CREATE TRIGGER operator_actions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON operator_actions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
@@ -1536,7 +1551,7 @@ GRANT INSERT (withdrawal_id, data, fingerprint, fingerprint_key, attached_by, st
 GRANT UPDATE (data, state, attempts, next_attempt_at, last_error, reference, delivered_at) ON travel_rule
     TO strongroom_worker;
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
-GRANT INSERT ON signing_sessions, session_members TO strongroom_worker;
+GRANT INSERT ON signing_sessions, session_members, vault_proofs TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON signing_sessions TO strongroom_worker;
 GRANT UPDATE (asked_at, response, answered_at, refused) ON session_members TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
