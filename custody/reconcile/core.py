@@ -44,8 +44,8 @@ class Unexplained:
 
 @dataclass(frozen=True, slots=True)
 class Flushed:
-    """What flushes have moved into a wallet from forwarders of others (negative: out of its own ones), and no block that
-    we have read explains."""
+    """What flushes have moved into a wallet from forwarders of others (negative: out of its own ones), and no block
+    that we have read explains."""
 
     now_units: int = 0
     """At the tip."""
