@@ -55,8 +55,9 @@ def check_shape(command: Place, book: Book) -> None:
     if not 0 < len(command.client_order_id) <= MAX_ID:
         raise Refused("bad_client_order_id")
     stop = command.type == "stop_limit" or command.type == "stop_market"
-    if (command.stop_price > 0) != stop or command.stop_price % market.tick or command.stop_price > MAX_UNITS:
-        raise Refused("bad_stop_price", stop_price=command.stop_price, tick=market.tick)
+    stop_price = command.stop_price
+    if (stop_price != 0) != stop or not 0 <= stop_price <= MAX_UNITS or stop_price % market.tick:
+        raise Refused("bad_stop_price", stop_price=stop_price, tick=market.tick)
     if command.type == "limit" or command.type == "stop_limit":
         if command.slippage_bps:
             raise Refused("bad_slippage", slippage_bps=command.slippage_bps)

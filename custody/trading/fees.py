@@ -1,8 +1,8 @@
 """Fees: tiers by the volume of thirty days, a discount for API callers, rebates for makers; integers throughout.
 
-All fees are in the quote asset. A rate is a numerator over `RATE_SCALE`. An order's charges are rounded up once
-over all its fills (the sum so far, rounded up, less what was charged before), so splitting an order never costs more; rebates
-are rounded down at each fill. As no rebate is above the lowest taker rate, the house never gives in a trade.
+All fees are in the quote asset. A rate is a numerator over `RATE_SCALE`. An order's charges are rounded up once over
+all its fills (the sum so far, rounded up, less what was charged before), so splitting an order never costs more;
+rebates are rounded down at each fill. No rebate is above the lowest taker rate: the house never gives in a trade.
 """
 
 from __future__ import annotations

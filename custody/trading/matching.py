@@ -36,10 +36,10 @@ def cancel(order: Order, where: Where, reason: CancelReason, events: list[Event]
 def fillable(taker: Order) -> bool:
     """Whether all of an order could be filled at once, within its price and the band."""
     book = taker.book
-    worst = _floor(taker)
+    worst, best = _reach(taker)
     left = taker.left
     for maker in book.against(taker).orders():
-        if maker.rank < worst:
+        if not worst <= maker.rank <= best:
             return False
         if maker.customer is taker.customer:
             if taker.self_trade != "cancel_oldest":
@@ -59,10 +59,10 @@ def match(taker: Order, events: list[Event]) -> Stop:
     book = taker.book
     ladder = book.against(taker)
     ranks = ladder.ranks
-    worst = _floor(taker)
+    worst, best = _reach(taker)
     while ranks:
         rank = ranks[-1]
-        if rank < worst:
+        if rank < worst or rank > best:
             return "price_band" if rank >= -taker.rank else "unfilled"
         level = ladder.levels[rank]
         while level.live:
@@ -98,10 +98,12 @@ def match(taker: Order, events: list[Event]) -> Stop:
     return "unfilled"
 
 
-def _floor(taker: Order) -> int:
-    """The worst rank of the other side that an order may trade with: its own limit, or the band's edge."""
+def _reach(taker: Order) -> tuple[int, int]:
+    """The worst and the best rank of the other side that an order may trade with: its limit, and the band's edges."""
     guard = taker.book.guard
-    return max(-taker.rank, -guard.high if taker.side == "buy" else guard.low)
+    if taker.side == "buy":
+        return max(-taker.rank, -guard.high), -guard.low
+    return max(-taker.rank, guard.low), guard.high
 
 
 def _affordable(taker: Order, price: int) -> int:
