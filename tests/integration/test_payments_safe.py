@@ -6,16 +6,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from chains.eth.network import NativeMode
 from chains.eth.safe import join_signatures
 from custody.errors import Conflict, DatabaseUnavailable
 from custody.signing.errors import BumpRefused, NotAMember, Raced, WrongSignature
+from custody.signing.sessions.service import bring, collect
 from custody.storage import halts
 from custody.storage.db import Database
 from ops.devnet.anvil import Anvil
@@ -23,7 +26,7 @@ from tests.fakes.api import as_role
 from tests.fakes.approving import Desk
 from tests.fakes.evm_desk import ETHER, GWEI
 from tests.fakes.evm_signing import EVM_CHAIN
-from tests.fakes.safe_till import GAS_PAYER, LARGE, VAULT, SafeOutside, SafeTill
+from tests.fakes.safe_till import GAS_PAYER, LARGE, OWNERS, VAULT, SafeOutside, SafeTill
 from tests.fakes.teller import opened
 
 USDX = 10**6
@@ -130,6 +133,20 @@ def test_owners_sign_offline_in_any_order_and_what_is_not_theirs_is_kept_nowhere
     till.send_execution()
     till.settle()
     assert till.withdrawal(paid.id).state == "settled"
+
+
+def test_what_an_owner_signed_before_the_bundle_dropped_him_is_not_used(till: SafeTill) -> None:
+    _, transaction = built(till)
+    till.bring(transaction, OWNERS[0])
+    vault = till.safe_site.wallet
+    fewer = replace(till.safe_site, wallet=msgspec.structs.replace(vault, owners=vault.owners[1:]))
+    version = till.transaction(transaction).versions[0]
+    bring(till.db, fewer, version, OWNERS[1], till.by_hand(transaction, OWNERS[1]))
+    assert till.transaction(transaction).state == "built", "one of both counts no more"
+    higher = replace(till.safe_site, wallet=msgspec.structs.replace(vault, threshold=3))
+    assert collect(till.db, higher, {}, [till.verifier]) == []
+    bring(till.db, fewer, version, OWNERS[2], till.by_hand(transaction, OWNERS[2]))
+    assert till.transaction(transaction).state == "broadcast"
 
 
 def test_a_payment_that_would_fail_is_not_asked_for_and_waits_with_its_reason(till: SafeTill) -> None:

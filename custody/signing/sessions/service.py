@@ -33,6 +33,7 @@ from custody.signing.verdicts import Verifier, majority, verdicts_on
 from custody.storage import alerts
 from custody.storage.alerts import Severity
 from custody.storage.db import Database
+from policies.bundle import BitcoinVault, EvmVault
 from signers.ports import Reason, Refused, Signer, SignerUnavailable, SignRequest, SignResponse
 
 NOT_COVERED: Final = "session.not_covered"
@@ -159,7 +160,7 @@ def _ask(
     waiting = _to_ask(session, members, signed_last, site, clock())
     request = _request(db, site, version, verifiers, clock()) if waiting else None
     for member in waiting:
-        if request is None or len(session.signed) >= session.threshold:
+        if request is None or len(_good(site, version, session)) >= _needed(site, session):
             break
         try:
             session = _ask_one(db, site, version, session, member, members[member], request)
@@ -272,9 +273,9 @@ def _ask_one(
 
 def _complete(db: Database, site: Site, version: Version, session: Session) -> bool:
     """Put the signatures together, verify the whole, record it. False while there are too few."""
-    if len(session.signed) < session.threshold:
+    chosen = _good(site, version, session)
+    if len(chosen) < _needed(site, session):
         return False
-    chosen = [session.signed[member] for member in sorted(session.signed)[: session.threshold]]
     together = SignResponse(signatures=tuple(each for response in chosen for each in response.signatures))
     try:
         signed, txid = site.finish(version, together)
@@ -289,6 +290,26 @@ def _complete(db: Database, site: Site, version: Version, session: Session) -> b
             repository.apply(tx, session, SessionEvent.COMPLETE)
         alerts.resolve_alert(tx, EXPIRED, str(version.transaction_id))
     return True
+
+
+def _good(site: Site, version: Version, session: Session) -> list[SignResponse]:
+    """As many signatures as it takes, or fewer, of those who are members now, by the keys that the bundle has now: what
+    somebody signed before he was removed is never used."""
+    good: list[SignResponse] = []
+    for member in sorted(session.signed):
+        try:
+            site.check_member(version, member, session.signed[member])
+        except PermanentError:
+            continue
+        good.append(session.signed[member])
+    return good[: _needed(site, session)]
+
+
+def _needed(site: Site, session: Session) -> int:
+    """How many signatures it takes by now."""
+    wallet = site.wallet
+    present = wallet.threshold if isinstance(wallet, BitcoinVault | EvmVault) else 0
+    return max(session.threshold, present)
 
 
 def _give_up(db: Database, site: Site, version: Version, session: Session) -> None:
