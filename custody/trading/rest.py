@@ -20,6 +20,7 @@ from custody.trading.candles import INTERVALS
 from custody.trading.config import EVERYBODY
 from custody.trading.ports import Transfer
 from custody.trading.service import Trading
+from custody.trading.streams import Streams
 from custody.web import paging
 from custody.web.errors import FieldError, InvalidCursor, InvalidRequest
 from custody.web.schemas import NameText, UuidText
@@ -37,6 +38,7 @@ class Ask:
     def __init__(self, request: Request) -> None:
         self.visitor: Visitor = request.state.visitor
         self.trading: Trading = request.app.state.trading
+        self.streams: Streams = request.app.state.streams
         self._answers: Answers = request.app.state.answers
         self._request = request
 
@@ -294,7 +296,16 @@ async def turn_kill_switch(ask: Admin, customer: NameText, body: schemas.NewSwit
 @router.get("/status", tags=["operations"])
 async def show_status(ask: Reader) -> Response:
     """How the core is: its journal's end, what waits, how far custody has settled, and what stands still."""
-    return _json(orderentry.status(ask.trading))
+    return _json({**orderentry.status(ask.trading), "readers": len(ask.streams.all)})
+
+
+@router.get("/digest", tags=["operations"])
+async def show_digest(ask: Admin) -> Response:
+    """SHA-256 of the engine's whole state after command `sequence`: what every replay of the journal until there
+    must give."""
+    engine = ask.trading.engine
+    digest = engine.digest().hex()
+    return _json({"core": str(ask.trading.id), "sequence": engine.sequence, "digest": digest})
 
 
 @router.get("/reconciliation", tags=["operations"])

@@ -10,7 +10,7 @@ when its command is on the disk and applied.
 {"op": "place", "id": "3", "customer": "alice", "order": {...}}              the body of REST's POST
 {"op": "cancel", "id": "4", "customer": "alice", "client_order_id": "a-1"}
 {"op": "cancel_all", "id": "5", "customer": "alice", "market": null}
-{"op": "replace", "id": "6", "customer": "alice", "client_order_id": "a-1", "order": {"price": "...", "base_amount": "..."}}
+{"op": "replace", "id": "6", "customer": "alice", "client_order_id": "a-1", "order": {...}}   price, base_amount
 {"op": "ping", "id": "7"}
 ```
 """
