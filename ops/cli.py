@@ -18,6 +18,7 @@ PROCESSES: Final = {
     "api": ("custody.api.__main__", "Serve the REST API (one process, for production)."),
     "monitor": ("custody.monitor.process", "Follow the chains and credit deposits (one process)."),
     "worker": ("custody.workers.main", "Decide, build, sign, broadcast, settle (one process)."),
+    "trading": ("custody.trading.__main__", "Match orders and settle them in the ledger (one process)."),
     "beat": ("custody.workers.main", "Ring for the workers' steps (one process)."),
     "signer": ("signers.daemon", "Sign what its guard allows (one process)."),
     "verifier": ("signers.verifier.process", "Examine ledgers on own nodes, give verdicts (one process)."),

@@ -24,7 +24,7 @@ from ops.stack.command import end_on_sigterm, show_hints
 from ops.stack.stack import PROCESSES, Stack
 from ops.stack.supervise import Supervisor
 
-_START: Final = "Starting PostgreSQL, Redis, three nodes, four HSM tokens, and nine processes"
+_START: Final = "Starting PostgreSQL, Redis, three nodes, four HSM tokens, and ten processes"
 
 
 class After(enum.Enum):

@@ -9,7 +9,7 @@ from typing import Any, Final
 from bitcoinrpc.authproxy import JSONRPCException
 
 from chains.errors import StrongroomError
-from ops.demo import arrivals, chain, cold, ethereum, evm_payments, payments, policy, warm
+from ops.demo import arrivals, chain, cold, ethereum, evm_payments, payments, policy, trading, warm
 from ops.demo.record import Record, StepFailed, StepRecord
 from ops.demo.show import Show
 from ops.demo.world import World
@@ -79,6 +79,16 @@ STEPS: Final[tuple[tuple[str, str, Step], ...]] = (
         "second-network",
         "A second EVM network beside the first: a deposit, a payment",
         evm_payments.second_network,
+    ),
+    (
+        "trading",
+        "Trading: deposits go in, two asks, a market order takes both, fees",
+        trading.trade,
+    ),
+    (
+        "trading-proceeds",
+        "What was traded for goes back, and leaves on chain",
+        trading.proceeds,
     ),
     (
         "policy-new-destination",

@@ -16,7 +16,7 @@ import msgspec
 
 from chains.types import Amount, Asset
 from custody.console.client import ApiClient
-from custody.web.client import ApiUnavailable
+from custody.web.client import ApiUnavailable, RestCaller
 from ops.demo.evm import EvmSide
 from ops.demo.record import StepFailed, expect
 from ops.demo.terminal import Terminal
@@ -87,6 +87,8 @@ class World:
     api: ApiClient
     """The exchange's trading core: the caller of nearly everything."""
     operator: ApiClient
+    trader: RestCaller
+    """The exchange again, as a caller of the trading core: for orders, and money that goes in and out of trading."""
     exchange: Person
     bundle: Bundle
     reconcile: Callable[[], dict[str, Any]]
@@ -129,6 +131,7 @@ class World:
         with (
             stack.client("exchange") as api,
             stack.client("operator") as operator_client,
+            stack.trader() as trader,
             closing(stack.verifier()) as verifier,
         ):
             yield cls(
@@ -139,6 +142,7 @@ class World:
                 },
                 api=api,
                 operator=operator_client,
+                trader=trader,
                 exchange=stack.trust.callers["exchange"],
                 bundle=stack.bundle,
                 reconcile=stack.reconcile,

@@ -117,6 +117,7 @@ def show_hints(stack: Stack, console: Console, *, title: str) -> None:
     console.rule(title, style="cyan")
     lines = f"""\
   API    {stack.api_url}   (/openapi.json, /readyz, /metrics)
+  trading core {stack.trading_url}   (/openapi.json, /readyz)
   data   {stack.directory}   (logs in {stack.directory}/logs)
 
 In another terminal:

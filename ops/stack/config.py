@@ -21,6 +21,7 @@ from ops.stack.keys import private_directory
 from ops.stack.keyset import mark_directory, signer_directory
 from ops.stack.listing import CHAIN
 from ops.stack.members import MEMBERS, Member
+from ops.stack.trading import RECONCILER, TRADING_AUDIENCE, trading_core
 from policies.bundle import BitcoinKeyset, BitcoinVault, Bundle, Vault, WalletEntry
 
 if TYPE_CHECKING:
@@ -37,7 +38,17 @@ ROLES: Final = {
 }
 """Database role of each process that has one."""
 MEMBER_SIGNERS: Final = tuple(f"signer-{name}" for name, _ in MEMBERS)
-NAMES: Final = ("signer", *MEMBER_SIGNERS, "api", "monitor", "worker", "beat", "reconcile", "verifier")
+NAMES: Final = (
+    "signer",
+    *MEMBER_SIGNERS,
+    "api",
+    "monitor",
+    "worker",
+    "trading",
+    "beat",
+    "reconcile",
+    "verifier",
+)
 
 __all__ = ["AUDIENCE", "FILE_VARIABLE", "NAMES", "client_file", "commands", "files", "write"]
 
@@ -55,7 +66,7 @@ def client_file(directory: Path, caller: str) -> Path:
 def commands(paths: Mapping[str, Path]) -> dict[str, list[str]]:
     """How each process is started."""
     strongroom = [sys.executable, "-m", "ops.cli"]
-    found = {name: [*strongroom, name] for name in ("api", "monitor", "worker", "beat")}
+    found = {name: [*strongroom, name] for name in ("api", "monitor", "worker", "trading", "beat")}
     modules = dict.fromkeys(("signer", *MEMBER_SIGNERS), "signers.daemon")
     for name, module in (*modules.items(), ("verifier", "signers.verifier.process")):
         found[name] = [sys.executable, "-m", module, "--config", str(paths[name])]
@@ -69,6 +80,7 @@ def write(stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str,
     private_directory(stack.directory / "clients")
     contents = {"signer": _signer(stack, trust)}
     contents |= {member.process: _member(member, stack, trust) for member in stack.members}
+    contents["trading"] = trading_core(stack, trust, audience=AUDIENCE)
     for name in NAMES:
         content = contents.get(name) or _process(name, stack, trust, passwords)
         if name == "verifier":
@@ -103,6 +115,14 @@ def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]
         urls = {"rpc_url": node.rpc_url, "rest_url": node.rest_url, "zmq_url": node.zmq_url}
         evm = {network.chain: {"rpc_url": anvil.rpc_url} for network, anvil in stack.chains.items()}
         found["nodes"] = {CHAIN: urls, **evm}
+    if name in ("worker", "reconcile"):
+        reconciler = trust.callers[RECONCILER]
+        found["trading"] = {
+            "url": stack.trading_url,
+            "audience": TRADING_AUDIENCE,
+            "caller": reconciler.id,
+            "key_path": str(reconciler.key_file),
+        }
     if name in ("api", "worker"):
         found["sealing_keys_path"] = str(_sealing_keys(stack.directory))
     if name == "worker":

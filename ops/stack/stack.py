@@ -19,6 +19,7 @@ import httpx
 
 from custody.console.client import ApiClient
 from custody.console.clock import VARIABLE as CLOCK_VARIABLE
+from custody.web.client import RestCaller
 from ops.devnet.anvil import Anvil
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.errors import DevnetError
@@ -40,6 +41,7 @@ from ops.stack.places import (
     short_directory,
     try_port,
 )
+from ops.stack.trading import TRADING_AUDIENCE
 from policies.bundle import Bundle
 from policies.democlock import DemoClock
 from signers.client import SignerClient, UnixAddress
@@ -47,7 +49,7 @@ from signers.verifier.client import VerifierClient
 
 SIGNERS: Final = ("signer", *(f"signer-{name}" for name, _ in MEMBERS))
 """That of the hot keys, and one of each member of the warm vaults."""
-PROCESSES: Final = (*SIGNERS, "verifier", "api", "monitor", "worker", "beat")
+PROCESSES: Final = (*SIGNERS, "verifier", "api", "trading", "monitor", "worker", "beat")
 """The product's own processes, in the order of their start."""
 _READY_SECONDS: Final = 90
 _RETRIES: Final = 20
@@ -73,7 +75,7 @@ class OwnPort(enum.IntEnum):
 
 
 class Stack:
-    """PostgreSQL, Redis, bitcoind, anvils, SoftHSM and the nine processes of Strongroom, below one directory.
+    """PostgreSQL, Redis, bitcoind, anvils, SoftHSM and the ten processes of Strongroom, below one directory.
 
     Starting again in the same directory continues where it was; only ports change.
     """
@@ -104,6 +106,7 @@ class Stack:
         self.tell = tell
         self._own_port = api_port == OwnPort.FREE
         self.api_port = free_port() if self._own_port else api_port
+        self.trading_port = free_port()
         self.postgres = postgres_for(self.directory / "postgres", database_url, durability)
         self.redis = RedisServer(self.directory / "redis")
         self.node = Bitcoind(self.directory / "bitcoind")
@@ -198,6 +201,7 @@ class Stack:
             list(together.map(lambda process: process.stop(timeout=10), self.processes.values()))
             servers = (self.node, *self.chains.values(), self.redis, self.postgres)
             list(together.map(lambda part: part.close(), servers))
+        release_port(self.trading_port)
         if self._own_port:
             release_port(self.api_port)
         if self._run.parent != self.directory:
@@ -276,7 +280,7 @@ class Stack:
         self.await_ready()
 
     def await_ready(self) -> None:
-        """Waits until `/readyz` says that every part is there.
+        """Waits until `/readyz` says that every part is there, and the trading core that it takes orders.
 
         Raises:
             DevnetError: a process ended meanwhile, or the time was up; says which part is missing.
@@ -285,13 +289,16 @@ class Stack:
 
         def ready() -> bool:
             nonlocal last
-            try:
-                answer = httpx.get(f"{self.api_url}/readyz", timeout=5, trust_env=False)
-            except httpx.HTTPError as error:
-                last = type(error).__name__
-                return False
-            last = answer.text
-            return answer.status_code == 200
+            for url in (self.api_url, self.trading_url):
+                try:
+                    answer = httpx.get(f"{url}/readyz", timeout=5, trust_env=False)
+                except httpx.HTTPError as error:
+                    last = type(error).__name__
+                    return False
+                last = answer.text
+                if answer.status_code != 200:
+                    return False
+            return True
 
         try:
             wait_until(ready, timeout=_READY_SECONDS, what="the service", stop_waiting=self._ended)
@@ -310,6 +317,16 @@ class Stack:
     def api_url(self) -> str:
         """Address of the REST API."""
         return f"http://127.0.0.1:{self.api_port}"
+
+    @property
+    def trading_url(self) -> str:
+        """Address of the trading core."""
+        return f"http://127.0.0.1:{self.trading_port}"
+
+    @property
+    def clock_file(self) -> Path:
+        """By how much the trial's clock is ahead."""
+        return config.clock_file(self.directory)
 
     @property
     def trust(self) -> trust.Trust:
@@ -337,7 +354,13 @@ class Stack:
     @property
     def clock(self) -> DemoClock:
         """The trial's clock, which a demonstration may set forward."""
-        return DemoClock(config.clock_file(self.directory))
+        return DemoClock(self.clock_file)
+
+    def trader(self) -> RestCaller:
+        """A client of the trading core for the exchange."""
+        person = self.trust.callers["exchange"]
+        own = (self.trading_url, TRADING_AUDIENCE, person.id, person.key)
+        return RestCaller(*own, clock=self.clock, retries=_RETRIES)
 
     def pass_time(self, seconds: int) -> None:
         """Set the trial's clock forward. Signers take that for a jump, so an officer confirms the time to each."""
@@ -412,7 +435,7 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
             "PYTHONFAULTHANDLER": "1",
             config.FILE_VARIABLE: str(files[name]),
-            CLOCK_VARIABLE: str(config.clock_file(self.directory)),
+            CLOCK_VARIABLE: str(self.clock_file),
         }
         tokens = {"signer": self.token, **{each.process: each.token for each in self.members}}
         return found | tokens[name].env if name in tokens else found

@@ -22,6 +22,7 @@ from ops.stack.listing import Listing, bitcoin
 from ops.stack.members import Member, MemberKeys, make_member
 from ops.stack.networks import TrialNetwork
 from ops.stack.quorum import CallerGrant, Quorum, make_bundle, make_quorum, publish
+from ops.stack.trading import RECONCILER, TRADING_CORE
 from ops.stack.vaults import bitcoin_vaults, holding_owners, owners_of
 from policies.bundle import Bundle, EvmKeyset, EvmNetwork, EvmVault, TrustRoot, read_bundle
 from signers.airgap.records import KeyRecord
@@ -47,8 +48,12 @@ _CALLERS: Final = {
             "withdrawals:sign",
             "whitelist:read",
             "whitelist:write",
+            "trading:read",
+            "trading:write",
         ),
     ),
+    TRADING_CORE: ("trading", ("trading",)),
+    RECONCILER: ("operations", ("trading:read",)),
     "dora": ("treasury", (*_READS, *_APPROVALS, "withdrawals:write", "withdrawals:sign")),
 }
 _OPERATOR: Final = "operator"

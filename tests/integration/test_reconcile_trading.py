@@ -135,6 +135,10 @@ def test_a_core_that_does_not_answer_is_absent_and_halts_nothing(desk: TradingDe
     assert report.absent == {"trading": "no answer"}
     enforce(db, report)
     assert desk.api.query("SELECT scope FROM halts") == []
+    open_ones = "SELECT type FROM alerts WHERE resolved_at IS NULL"
+    assert desk.api.query(open_ones) == [("trading.unavailable",)]
+    enforce(db, report_of(db, Core(desk)))
+    assert desk.api.query(open_ones) == []
 
 
 def test_trading_money_that_sql_has_invented_is_found(desk: TradingDesk, db: Database) -> None:
