@@ -39,6 +39,8 @@ class Action:
     """Who has one of them may do it."""
     effect: Effect
     about: str
+    others: int = 0
+    """So many others approve it, whatever the policy asks for beside them."""
 
     def open_to(self, operator: Operator) -> bool:
         """Whether one of the operator's roles may do it."""
@@ -57,6 +59,7 @@ ACTIONS: Final = {
         Action("sweep", (TREASURY,), Effect.CHANGES, "plan sweeps now"),
         Action("propose-refill", (TREASURY,), Effect.CHANGES, "propose that money moves between tiers"),
         Action("decline-refill", (TREASURY,), Effect.CHANGES, "call off what should move between tiers"),
+        Action("adjust", (TREASURY,), Effect.CHANGES, "correct what a customer has", others=2),
         Action("bump", (TREASURY,), Effect.CHANGES, "ask for a replacement with a higher fee"),
         Action(
             "cold-export", (TREASURY,), Effect.CHANGES, "hand a signing request to holders of a vault's keys"

@@ -29,7 +29,9 @@ VALID_SECONDS: Final = 24 * 3600
 
 def needed(permission: Permission) -> bool:
     """Whether it has to be asked for first."""
-    return not nobody_asked(permission.approvals) or permission.delay_seconds > 0
+    return (
+        not nobody_asked(permission.approvals) or permission.delay_seconds > 0 or permission.action.others > 0
+    )
 
 
 def lacking_of(tx: Tx, asked: Record | None, permission: Permission, bundle: Bundle, *, now: int) -> str:
@@ -42,6 +44,9 @@ def lacking_of(tx: Tx, asked: Record | None, permission: Permission, bundle: Bun
     believed = asked is not None and _believed(asked)
     given = [] if asked is None or not believed else given_for(tx, asked, bundle, now=now)
     missing = [counting.lacking(permission.approvals, given)]
+    persons = {person.id for person, _ in given}
+    if len(persons) < permission.action.others:
+        missing.append(f"{permission.action.others - len(persons)} of {permission.action.others} others")
     since = now if asked is None or not believed else int(asked.at.timestamp())
     left = since + permission.delay_seconds - now
     if left > 0:

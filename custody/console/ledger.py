@@ -1,19 +1,23 @@
-"""The verbs of `strongroom ledger` at the host: the whole ledger recomputed, and its heads."""
+"""The verbs of `strongroom ledger` at the host: the whole ledger recomputed, its heads, corrections by hand."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import Annotated, Final
 
 import typer
 
 from chains.errors import InvalidValue
+from chains.types import Amount
 from custody.console.acting import worker_settings
+from custody.console.operator import acting, utc_text, workers_database
 from custody.console.outcome import Exit, outcome, output
-from custody.console.root import AsJson, ledger
+from custody.console.root import AsJson, CustomerArgument, ledger
 from custody.ledger import heads
+from custody.ledger.adjustments import ACTION, Adjustment, Made, adjust, page
 from custody.ledger.verify import Known, Verified, verify
 from custody.wiring import Services, wire
 from signers.ports import Refused, Sealing, SealRequest, SignerUnavailable
@@ -124,3 +128,52 @@ def seal_now(*, as_json: AsJson = False) -> None:
         {"number": done.number, "digest": done.digest, "keyset": done.keyset, "new": done.is_new},
         f"{'sealed' if done.is_new else 'nothing new since'}: head {done.number}:{done.digest}, by {done.keyset}",
     )
+
+
+_ADJUSTMENT: Final = ("id", "customer", "asset", "units", "reason", "operator", "at")
+
+
+@ledger.command("adjust")
+def adjust_balance(
+    customer: CustomerArgument,
+    amount: Annotated[
+        str,
+        typer.Option(
+            "--amount", help="Decimal number; with a minus (--amount=-1) it is taken from the customer."
+        ),
+    ],
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept for ever.", prompt="Reason")],
+    asset: Annotated[str, typer.Option("--asset", help="Asset id.")] = "BTC",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Correct what a customer has, against suspense. Two other operators approve it; then repeat the same command."""
+    shown = output(as_json=as_json)
+    with acting(shown) as at:
+        if at.bundle is None:
+            raise InvalidValue("no bundle can be believed: nothing can be adjusted")
+        sign, text = (-1, amount[1:]) if amount.startswith("-") else (1, amount)
+        units = sign * Amount.parse(at.bundle.asset(asset).asset(), text).units
+        wanted = Adjustment(customer=customer, asset=asset, units=units, reason=reason)
+        at.do(ACTION, wanted.parameters(), lambda tx: adjust(tx, wanted, by=at.person.id))
+    shown.line(
+        {**wanted.parameters(), "adjusted": True},
+        f"{customer} has {amount} {asset} more: adjustment {wanted.id}",
+    )
+
+
+@ledger.command("adjustments")
+def list_adjustments(
+    customer: Annotated[str | None, typer.Option(help="Only this one's.")] = None, *, as_json: AsJson = False
+) -> None:
+    """List what was corrected by hand."""
+    shown = output(as_json=as_json)
+    found: list[Made] = []
+    with workers_database(shown) as tx:
+        while more := page(tx, after=found[-1].id if found else None, limit=500, customer=customer):
+            found += more
+    rows = [
+        {**asdict(each), "id": str(each.id), "units": str(each.units), "at": utc_text(each.at)}
+        for each in found
+    ]
+    shown.many(rows, _ADJUSTMENT, none="Nothing was adjusted.")

@@ -323,6 +323,27 @@ def unbook_variance(variance_id: UUID) -> Reverse:
     return Reverse(derived_id("unbook-variance", variance_id), variance_id, variance_reference(variance_id))
 
 
+def adjustment_reference(adjustment_id: UUID) -> str:
+    """What the booking of an adjustment has as reference."""
+    return f"adjustment:{adjustment_id}"
+
+
+def book_adjustment(adjustment_id: UUID, *, customer: str, asset: str, units: int) -> Transfer:
+    """Operators give a customer `units` (positive) or take them (negative); the other side is suspense.
+
+    Raises:
+        InvalidValue: no units.
+    """
+    return Transfer(
+        adjustment_id,
+        (
+            Leg(house(AccountKind.SUSPENSE, asset), -units, LineType.ADJUSTMENT),
+            Leg(available(customer, asset), units, LineType.ADJUSTMENT),
+        ),
+        adjustment_reference(adjustment_id),
+    )
+
+
 def _settle(
     withdrawal_id: UUID, n: int, customer: str, asset: str, units: int, fee_units: int, paid: Leg
 ) -> PostHold:

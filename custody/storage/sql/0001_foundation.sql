@@ -297,6 +297,22 @@ BEGIN
         RAISE EXCEPTION 'transfer % is out of balance by % %', bad.transfer_id, bad.total,
             coalesce(bad.asset, 'of an account that does not exist') USING ERRCODE = 'check_violation';
     END IF;
+    -- By hand only what operators have recorded, between a customer and suspense.
+    IF EXISTS (SELECT 1 FROM fresh WHERE type = 'adjustment') THEN
+        SELECT n.transfer_id INTO bad FROM fresh n
+        LEFT JOIN LATERAL (SELECT * FROM ledger_accounts x WHERE x.id = n.account_id OFFSET 0) a ON true
+        LEFT JOIN LATERAL (SELECT * FROM adjustments x WHERE x.id = n.transfer_id OFFSET 0) j ON true
+        GROUP BY n.transfer_id, j.id, j.xid, j.customer_id, j.asset, j.units
+        HAVING bool_or(n.type = 'adjustment') AND (
+            j.xid IS DISTINCT FROM pg_current_xact_id() OR count(*) <> 2
+            OR NOT bool_and(n.type = 'adjustment' AND a.asset = j.asset AND (
+                a.kind = 'available' AND a.customer_id = j.customer_id AND n.amount = j.units
+                OR a.kind = 'suspense' AND n.amount = -j.units))) LIMIT 1;
+        IF FOUND THEN
+            RAISE EXCEPTION 'adjustment % is not what operators have recorded', bad.transfer_id
+                USING ERRCODE = 'insufficient_privilege';
+        END IF;
+    END IF;
     FOR change IN
         SELECT account_id, sum(amount) AS total, count(*) AS lines, min(seq) AS first_seq, max(seq) AS last_seq,
                min(id) AS first_line, max(id) AS last_line, min(balance_after) AS lowest,
@@ -1472,6 +1488,39 @@ CREATE CONSTRAINT TRIGGER cases_released AFTER UPDATE ON cases DEFERRABLE INITIA
     EXECUTE FUNCTION done_by_an_operator('release-case');
 CREATE CONSTRAINT TRIGGER vaults_proven AFTER INSERT ON vault_proofs DEFERRABLE INITIALLY DEFERRED
     FOR EACH ROW EXECUTE FUNCTION done_by_an_operator('cold-prove');
+-- What operators have corrected in customers' balances. A line of type `adjustment` is of one of these, which says the same
+-- and was made in its transaction; and with that commits who asked for it and what two others have approved.
+CREATE TABLE adjustments (
+    id          uuid PRIMARY KEY,                         -- of the ledger transfer, too
+    customer_id text NOT NULL REFERENCES customers (id),
+    asset       text NOT NULL,
+    units       numeric(78, 0) NOT NULL CHECK (units <> 0),
+    reason      text NOT NULL CHECK (length(reason) BETWEEN 1 AND 500),
+    operator    text NOT NULL,
+    at          timestamptz NOT NULL DEFAULT now(),
+    xid         xid8 NOT NULL DEFAULT pg_current_xact_id()
+);
+CREATE INDEX ON adjustments (customer_id, id);
+CREATE TRIGGER adjustments_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON adjustments
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+CREATE FUNCTION adjustment_is_approved() RETURNS trigger LANGUAGE plpgsql SET search_path = public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT 1 FROM operator_actions d JOIN operator_actions q ON q.number = d.asked_in
+        WHERE d.xid = pg_current_xact_id() AND d.action = 'adjust' AND d.outcome = 'done'
+          AND d.parameters::jsonb ->> 'id' = NEW.id::text AND q.parameters = d.parameters AND q.outcome = 'asked'
+          AND (SELECT count(DISTINCT a.key) FROM operator_actions a
+               WHERE a.asked_in = q.number AND a.action = 'approve' AND a.outcome = 'done' AND a.key <> q.key) >= 2
+    ) THEN
+        RAISE EXCEPTION 'adjustment % has not been approved by two others', NEW.id USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    IF NOT EXISTS (SELECT 1 FROM ledger_transfers WHERE id = NEW.id AND xid = NEW.xid) THEN
+        RAISE EXCEPTION 'adjustment % is not in the ledger', NEW.id USING ERRCODE = 'check_violation';
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE CONSTRAINT TRIGGER adjustments_approved AFTER INSERT ON adjustments DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION adjustment_is_approved();
 CREATE TRIGGER operator_actions_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON operator_actions
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
@@ -1505,6 +1554,7 @@ GRANT INSERT (id, customer_id, asset, units, expires_at) ON ledger_holds
 GRANT UPDATE (state, updated_at) ON ledger_holds TO strongroom_api, strongroom_monitor, strongroom_worker;
 REVOKE EXECUTE ON FUNCTION ledger_lock(bigint[]), ledger_apply() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger_lock(bigint[]) TO strongroom_api, strongroom_monitor, strongroom_worker;
+GRANT INSERT (id, customer_id, asset, units, reason, operator) ON adjustments TO strongroom_worker;
 GRANT INSERT ON ledger_heads, ledger_head_accounts TO strongroom_worker;
 GRANT UPDATE (keyset, signature) ON ledger_heads TO strongroom_worker;
 GRANT USAGE ON SEQUENCE ledger_batches TO strongroom_api, strongroom_monitor, strongroom_worker;
