@@ -11,6 +11,7 @@ import ast
 import base64
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,9 @@ LOCK: Final = ROOT / "signers/airgap/requirements.lock"
 LISTED: Final = ROOT / "signers/airgap/requirements.in"
 SOURCES: Final = ("embit",)
 """Packages that come as source only: their wheels are built here."""
+_MANYLINUX: Final = re.compile(r"manylinux_2_(\d+)_(\w+)")
+_OLDEST_GLIBC: Final = 17
+"""Minor version that `manylinux2014` names."""
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The time of every file in the wheel: the earliest that ZIP knows."""
 
@@ -126,7 +130,7 @@ def lay_out(folder: Path, python: str | None = None, platform: str | None = None
     others = "".join(text for name, text in locked.items() if name not in SOURCES)
     where = [
         *(["--python-version", python] if python else []),
-        *(["--platform", platform] if platform else []),
+        *(word for each in platforms(platform) for word in ("--platform", each)),
     ]
     _pip("wheel", built, wheels, ["--no-build-isolation", "--wheel-dir", str(wheels)])
     _pip("download", others, wheels, ["--only-binary=:all:", "--dest", str(wheels), *where])
@@ -140,6 +144,23 @@ def lay_out(folder: Path, python: str | None = None, platform: str | None = None
         if path.is_file()
     ]
     (folder / "SHA256SUMS").write_text("".join(sums))
+
+
+def platforms(wanted: str | None) -> tuple[str, ...]:
+    """The tags of wheels that run where one of a platform does: pip takes those that it is told only, and many are
+    built for an older C library (PEP 600, PEP 599).
+
+    Args:
+        wanted: such as `manylinux_2_28_x86_64`; None: this machine's, which pip knows itself.
+    """
+    if wanted is None:
+        return ()
+    found = _MANYLINUX.fullmatch(wanted)
+    if found is None:
+        return (wanted,)
+    newest, machine = int(found[1]), found[2]
+    older = tuple(f"manylinux_2_{minor}_{machine}" for minor in range(newest, _OLDEST_GLIBC - 1, -1))
+    return older + ((f"manylinux2014_{machine}",) if newest >= _OLDEST_GLIBC else ())
 
 
 def _locked() -> dict[str, str]:
@@ -193,7 +214,13 @@ def main() -> None:
     parser.add_argument("--python", help="version of the offline machine's Python, such as 3.13")
     parser.add_argument("--platform", help="of its wheels, such as manylinux_2_28_x86_64")
     given = parser.parse_args()
-    lay_out(given.folder, given.python, given.platform)
+    if given.folder.exists():
+        sys.exit(f"{given.folder} is there already: name a new folder")
+    try:
+        lay_out(given.folder, given.python, given.platform)
+    except subprocess.CalledProcessError:
+        shutil.rmtree(given.folder)
+        sys.exit("a package can't be had, as pip says above; nothing was laid out")
     print(f"{given.folder}: carry it to the offline machine, and run  sh install.sh  there.")
     print(f"Read this over the telephone to whoever installs it: {_sha256(given.folder / 'SHA256SUMS')}")
 

@@ -148,7 +148,7 @@ def wallets_to_confirm(registered: Registered, before: Registered, key: HolderKe
         yield Wallet(
             vault.id,
             tuple(_vault_lines(vault, wallet, key)),
-            "The last twelve letters of address 0/0, as another holder reads them:",
+            "Last twelve letters of address 0/0, as another holder reads them:",
             wallet.address(0, 0)[-COMPARED_LETTERS:],
         )
     for safe in registered.safes:
@@ -156,7 +156,7 @@ def wallets_to_confirm(registered: Registered, before: Registered, key: HolderKe
             yield Wallet(
                 safe.id,
                 tuple(_safe_lines(safe, key)),
-                "The last twelve letters of its address, as another holder reads them:",
+                "Last twelve letters of its address, as another holder reads them:",
                 safe.address[-COMPARED_LETTERS:],
             )
 

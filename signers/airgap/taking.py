@@ -17,6 +17,7 @@ from signers.airgap.errors import Declined
 from signers.airgap.opening import Opened, opened
 from signers.airgap.registered import Registered
 from signers.airgap.registering import (
+    Wallet,
     of_bundle,
     of_descriptor,
     wallet_names,
@@ -27,6 +28,8 @@ from signers.airgap.terminal import Screen
 
 REACH: Final = 1_000
 """Places of each branch that `verify-address` looks at, unless told otherwise."""
+TRIES: Final = 3
+"""To type the end of an address as another holder has read it."""
 
 
 def register(
@@ -134,8 +137,7 @@ def _root(path: Path | None, pinned: TrustRoot | None, screen: Screen) -> TrustR
 def _confirm(registered: Registered, before: Registered, key: Opened, screen: Screen) -> None:
     for wallet in wallets_to_confirm(registered, before, key.key):
         screen.show(["", *wallet.lines, ""])
-        if screen.ask(wallet.question).replace(" ", "").lower() != wallet.answer.lower():
-            raise Declined(f"{wallet.id}: that is not what is written here. Nothing was registered")
+        _compare(wallet, screen)
     for gone in sorted(wallet_names(before) - wallet_names(registered)):
         screen.show([f"! {gone} is not in this bundle any more: nothing of it will be signed"])
     for token in registered.tokens:
@@ -143,6 +145,16 @@ def _confirm(registered: Registered, before: Registered, key: Opened, screen: Sc
             screen.show(
                 [f"token {token.symbol}: {token.contract}, {token.decimals} decimals, chain {token.chain_id}"]
             )
+
+
+def _compare(wallet: Wallet, screen: Screen) -> None:
+    """Who mistypes is asked again, as it was a long way here. Raises Declined: it is another wallet elsewhere."""
+    for left in reversed(range(TRIES)):
+        if screen.ask(wallet.question).replace(" ", "").lower() == wallet.answer.lower():
+            return
+        if left:
+            screen.show(["That is not what is written above. If it is what you were told, stop (Ctrl-C)."])
+    raise Declined(f"{wallet.id}: that is not what is written here. Nothing was registered")
 
 
 def _evm_words(text: str, registered: Registered, key: Opened) -> str | None:
