@@ -32,6 +32,8 @@ from custody.signing.cold import asking, bringing, handing
 from custody.signing.cold.asking import Asking
 from custody.signing.cold.bringing import Taken
 from custody.signing.errors import BumpRefused
+from custody.signing.evm import safe_cancel
+from custody.signing.evm.safe_site import SafeSite
 from custody.signing.sessions.model import Asked, Source
 from custody.signing.site import Site
 from custody.storage.db import Tx
@@ -232,14 +234,18 @@ def rebuild(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask anew for what was not signed in time: the same payments out of the same coins, so only one can confirm."""
+    """Ask anew for what was not signed in time: the same coins, or the same nonce, so that only one can confirm."""
     shown = output(as_json=as_json)
     with _at_work(shown) as (at, services):
         asked, site = _find(at, services, request)
-        if not isinstance(site, BtcSite):
-            raise BumpRefused("a Safe's payment is built anew by itself, with the same nonce: abandon it")
+        if isinstance(site, SafeSite) and feerate is not None:
+            raise BumpRefused("a Safe's transaction pays no fee: leave --feerate out")
         _record(at, "cold-rebuild", asked, reason)
-        number = bump.rebuild(at.database, site, asked.transaction.id, feerate, now=services.clock())
+        number, now = asked.version.version, services.clock()
+        if isinstance(site, BtcSite):
+            number = bump.rebuild(at.database, site, asked.transaction.id, feerate, now=now)
+        elif isinstance(site, SafeSite):
+            safe_cancel.ask_again(at.database, site, asked.transaction.id, now=now)
         services.wake(Step.SIGN)
     shown.line(
         {"transaction": str(asked.transaction.id), "version": number},

@@ -17,7 +17,8 @@ from chains.eth.safe_files import SafeSignature, decode_request, encode_signatur
 from custody.signing import cancelling
 from custody.signing.cold import bringing, handing
 from custody.signing.cold.bringing import Taken
-from custody.signing.errors import NotAMember, NotOurs
+from custody.signing.errors import BumpRefused, NotAMember, NotOurs
+from custody.signing.evm import safe_cancel
 from custody.signing.sessions import repository as sessions
 from custody.signing.sessions.model import Session
 from ops.devnet.anvil import Anvil
@@ -181,3 +182,64 @@ def test_a_cancellation_is_signed_offline_too_and_frees_the_money_when_it_is_fin
     till.settle()
     assert till.withdrawal(paid.id).state == "failed"
     assert till.has(till.safe) == 40 * ETHER
+
+
+def over(till: SafeTill, transaction: UUID) -> None:
+    """The time of a request is over."""
+    till.execute(
+        "UPDATE signing_sessions SET expires_at = now() - interval '1 second' WHERE transaction_id = %s",
+        transaction,
+    )
+    till.collect([])
+
+
+def again(till: SafeTill, transaction: UUID, *, later: int = 0) -> UUID:
+    return safe_cancel.ask_again(till.db, till.safe_site, transaction, now=int(time.time()) + later)
+
+
+def test_a_request_that_is_over_is_asked_anew_with_its_nonce_and_what_was_signed_counts(
+    till: SafeTill,
+) -> None:
+    paid, session = asked(till)
+    export(till, session, "warm-a", "warm-b", "warm-c")
+    instead = cancelling.cancel(till.db, till.safe_site, session.transaction_id, "not wanted")
+    first = export(till, session_of(till, instead), "warm-a")
+    bring(till, signed(till, first, "warm-a"))
+    with pytest.raises(BumpRefused, match="open"):
+        again(till, instead)
+    over(till, instead)
+    assert session_of(till, instead).state == "expired"
+    with pytest.raises(BumpRefused, match="ask for it anew"):
+        cancelling.cancel(till.db, till.safe_site, instead, "another one of it would be the same")
+    request = again(till, instead)
+    reopened = session_of(till, instead)
+    assert (reopened.id, reopened.state) == (request, "collecting")
+    assert reopened.expires_at.timestamp() > time.time()
+    with pytest.raises(BumpRefused, match="open"):
+        again(till, instead)
+    second = export(till, reopened, "warm-c")
+    assert decode_request(second).message == decode_request(first).message, "it can be carried out once"
+    bring(till, signed(till, second, "warm-c"))
+    till.send_execution()
+    till.settle()
+    assert till.withdrawal(paid.id).state == "failed"
+    with pytest.raises(BumpRefused):
+        again(till, instead)
+
+
+def test_what_nobody_has_signed_is_open_again_and_an_order_that_is_over_is_not_asked_for(
+    till: SafeTill,
+) -> None:
+    paid, session = asked(till)
+    export(till, session, "warm-a")
+    over(till, session.transaction_id)
+    with pytest.raises(BumpRefused, match="expired"):
+        again(till, session.transaction_id, later=paid.signed_order.order.expires_at)
+    again(till, session.transaction_id)
+    assert session_of(till, session.transaction_id).state == "open"
+    file = export(till, session_of(till, session.transaction_id), "warm-a", "warm-b")
+    for owner in ("warm-a", "warm-b"):
+        bring(till, signed(till, file, owner))
+    till.send_execution()
+    till.settle()
+    assert till.withdrawal(paid.id).state == "settled"

@@ -16,9 +16,12 @@ from custody.signing.evm.safe_site import SafeSite
 from custody.signing.lifecycle import TransactionState
 from custody.signing.model import OurTransaction
 from custody.signing.recording import record_first
-from custody.signing.requests import house_intent
+from custody.signing.replacing import rebuildable
+from custody.signing.requests import house_intent, read_request
 from custody.signing.sessions import repository as sessions
 from custody.signing.sessions.lifecycle import SessionEvent, SessionState
+from custody.signing.sessions.model import EXPIRED
+from custody.storage import alerts
 from custody.storage.db import Database, Tx
 from policies.intent import Kind
 
@@ -58,11 +61,47 @@ def cancel(db: Database, site: SafeSite, transaction_id: UUID, reason: str) -> U
     """
     with db.transaction() as tx:
         found = repository.find(tx, transaction_id)
+        if found is not None and found.kind == Kind.CANCELLATION:
+            raise BumpRefused("it is a cancellation: ask for it anew instead")
         if found is not None and found.state is TransactionState.CONTESTED:
             transaction = _given_up(tx, site, transaction_id)
         else:
             transaction = _abandon(tx, site, transaction_id, reason)
         return _record_nothing(tx, site, _nonce(transaction))
+
+
+def ask_again(db: Database, site: SafeSite, transaction_id: UUID, *, now: int) -> UUID:
+    """Ask owners anew for what they have not signed in time: the same transaction with the same nonce, so what some of
+    them have signed counts, and nothing of it can be carried out twice.
+
+    Args:
+        db: as the workers' role.
+        site: the Safe.
+        transaction_id: of the Safe, neither complete nor given up.
+        now: UNIX seconds.
+
+    Returns:
+        Id of the request.
+
+    Raises:
+        BumpRefused: see `custody.signing.replacing.rebuildable`; or a block has used its nonce.
+        DatabaseUnavailable, Conflict: nothing was done.
+    """
+    with db.transaction() as tx:
+        transaction = _locked(tx, site, transaction_id)
+        if transaction.state is TransactionState.CONTESTED:
+            raise BumpRefused("it was given up, and its nonce is for the next: cancel it")
+        rebuildable(tx, site, transaction_id, now=now)
+        if repository.consumptions(tx, site.chain, sorted(transaction.versions[0].resources)):
+            raise BumpRefused("a block has used its nonce: nothing is left to ask for")
+        session = sessions.lock(tx, sessions.of_transaction(tx, transaction_id)[-1].id)
+        if session.state is not SessionState.EXPIRED:
+            raise BumpRefused(f"its request is {session.state}: only one that is over is asked anew")
+        orders = read_request(transaction.versions[0].request).evidence.orders
+        left = min((signed.order.expires_at - now for signed in orders), default=site.pace.session_seconds)
+        sessions.reopen(tx, session, seconds=min(left, site.pace.session_seconds))
+        alerts.resolve_alert(tx, EXPIRED, str(transaction_id))
+        return session.id
 
 
 def fill(db: Database, site: SafeSite) -> UUID | None:

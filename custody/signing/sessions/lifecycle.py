@@ -31,6 +31,8 @@ class SessionEvent(StrEnum):
     COMPLETE = "complete"
     EXPIRE = "expire"
     REFUSE = "refuse"
+    REOPEN = "reopen"
+    """Members are asked anew for the very same; what they have signed is still there."""
 
 
 S, E = SessionState, SessionEvent
@@ -48,5 +50,6 @@ SIGNING: Final[Lifecycle[SessionState, SessionEvent]] = Lifecycle(
         # What a holder signed in time may arrive late.
         (S.EXPIRED, E.COLLECT): S.EXPIRED,
         (S.EXPIRED, E.COMPLETE): S.COMPLETE,
+        (S.EXPIRED, E.REOPEN): S.OPEN,
     },
 )

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from custody.signing.sessions.lifecycle import SessionState
 from signers.ports import SignResponse
+
+EXPIRED: Final = "session.expired"
+"""Alert: a request is over, and may be signed all the same. Its subject is the transaction."""
 
 
 class Source(StrEnum):

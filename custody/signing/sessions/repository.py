@@ -160,6 +160,22 @@ def keep(tx: Tx, session: Session, member: str, response: SignResponse) -> bool:
     )
 
 
+def reopen(tx: Tx, session: Session, *, seconds: int) -> None:
+    """Ask anew for what was not signed in time, for so many seconds from now; the caller has locked the session.
+
+    Raises:
+        ImpossibleTransition: it is not over.
+        Conflict: it has left the state that the caller saw.
+    """
+    apply(tx, session, SessionEvent.REOPEN)
+    tx.execute(
+        "UPDATE signing_sessions SET expires_at = now() + make_interval(secs => %s) WHERE id = %s",
+        [seconds, session.id],
+    )
+    if session.signed:
+        apply(tx, get(tx, session.id), SessionEvent.COLLECT)
+
+
 def apply(tx: Tx, session: Session, event: SessionEvent) -> SessionState:
     """Move it by `event`.
 

@@ -27,7 +27,7 @@ from custody.signing.model import Version
 from custody.signing.recorded import record_signed, refuse, show, shown, trouble
 from custody.signing.sessions import repository
 from custody.signing.sessions.lifecycle import SessionEvent, SessionState
-from custody.signing.sessions.model import Session, Source
+from custody.signing.sessions.model import EXPIRED, Session, Source
 from custody.signing.site import Site
 from custody.signing.verdicts import Verifier, majority, verdicts_on
 from custody.storage import alerts
@@ -37,7 +37,6 @@ from policies.bundle import BitcoinVault, EvmVault
 from signers.ports import Reason, Refused, Signer, SignerUnavailable, SignRequest, SignResponse
 
 NOT_COVERED: Final = "session.not_covered"
-EXPIRED: Final = "session.expired"
 STILL_OUT: Final = "its signing request is over and may still be signed, so its money stays held"
 """How the reason of what waits begins."""
 SIGNED_AFTER_ALL: Final = "session.signed_after_all"

@@ -1602,7 +1602,7 @@ GRANT UPDATE (data, state, attempts, next_attempt_at, last_error, reference, del
     TO strongroom_worker;
 GRANT INSERT, UPDATE ON transactions, transaction_versions TO strongroom_worker;
 GRANT INSERT ON signing_sessions, session_members, vault_proofs TO strongroom_worker;
-GRANT UPDATE (state, updated_at) ON signing_sessions TO strongroom_worker;
+GRANT UPDATE (state, expires_at, updated_at) ON signing_sessions TO strongroom_worker;
 GRANT UPDATE (asked_at, response, answered_at, refused) ON session_members TO strongroom_worker;
 GRANT UPDATE (state, updated_at) ON deposits TO strongroom_worker;
 GRANT INSERT ON withdrawal_events, deposit_events, halts, policy_counts TO strongroom_worker;
