@@ -19,6 +19,7 @@ ROWS: Final = {
     "coin-choice": "ops.bench.coins",
     "ledger": "ops.bench.ledger",
     "matching": "ops.bench.matching",
+    "trading-ws": "ops.bench.trading_ws",
     "policy": "ops.bench.policy",
     "signing": "ops.bench.signing",
     "addresses": "ops.bench.addresses",
