@@ -103,7 +103,7 @@ def _serve(
             f"custody does not say how far it is settled, going on from what it said last: {error}",
             file=sys.stderr,
         )
-    started = start(places, id, cursor, segment_bytes=settings.segment_megabytes * 1024 * 1024)
+    started = start(places, id, cursor, segment_bytes=settings.segment_kilobytes * 1024)
     trading = Trading(started, settings, found, custody, micros)
     failed: list[BaseException] = []
 

@@ -186,7 +186,7 @@ class TradingSettings(_Table, frozen=True):
     port: _Port = 8090
     queue: _Positive = 10_000
     """Commands that may wait; beyond them callers hear `busy`."""
-    segment_megabytes: _Positive = 16
+    segment_kilobytes: _Positive = 16 * 1024
     """From which size on a segment of the journal is closed, and a snapshot made."""
     demo_clock_path: str | None = None
     """What a demonstration sets its clock forward by, on test networks only."""
