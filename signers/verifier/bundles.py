@@ -92,6 +92,12 @@ class Bundles:
             if each.id == caller and scope in each.scopes
         )
 
+    def operator_keys(self, operator: str) -> frozenset[str]:
+        """Keys with which an operator signs what he does by hand, or once did."""
+        return frozenset(
+            each.key for bundle in tuple(self._past) for each in bundle.operators if each.id == operator
+        )
+
     def wallets(self, wallet: str) -> tuple[WalletEntry, ...]:
         """All that this name has meant, the newest first; none, if no bundle ever had it."""
         return tuple(

@@ -13,6 +13,7 @@ from chains.types import BlockRef
 from policies.bundle import AssetEntry, BitcoinNetwork
 from policies.canonical import BadSignature
 from policies.intent import Order, SignedOrder
+from signers.verifier.adjusted import unapproved
 from signers.verifier.attested import Proven, prove
 from signers.verifier.bundles import Bundles
 from signers.verifier.chains import script_of
@@ -179,6 +180,10 @@ class _Case:
             replayed.trades, self.history.settlements, self.customer, self.bundles.caller_keys
         ):
             self._find("trade-not-asked", subject, detail)
+        for adjustment in replayed.adjustments:
+            why = unapproved(adjustment, self.history.actions, self.bundles.operator_keys)
+            if why:
+                self._find("adjustment-not-approved", adjustment.id, why)
         self.paid.run(replayed.held, orders)
         findings, unknowns = (*self.findings, *self.paid.findings), (*self.unknowns, *self.paid.unknowns)
         return Examination(replayed, findings, unknowns)

@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 _NAMESPACE: Final = UUID("6d1f2c1e-8a3b-5c57-9b0e-7d4d0f5a9e21")
 _REFERENCE: Final = re.compile(
-    r"(deposit|withdrawal|refill|rotation):([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+    r"(deposit|withdrawal|refill|rotation|adjustment):([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
 )
 
 

@@ -40,6 +40,7 @@ FindingKind = Literal[
     "payment-repeated",
     "move-unproven",
     "trade-not-asked",
+    "adjustment-not-approved",
     "settlement-broken",
     "overdrawn",
     "rolled-back",
@@ -253,6 +254,31 @@ class History:
     withdrawals: Mapping[UUID, Withdrawal]
     settlements: Sequence[Settlement] = ()
     """The batches that its trades are said to be of."""
+    actions: Sequence[OperatorAction] = ()
+    """What operators have recorded about its adjustments."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAction:
+    """A row of `operator_actions`."""
+
+    number: int
+    at_micros: int
+    writer: str
+    operator: str
+    key: str
+    via: str
+    origin: str
+    action: str
+    parameters: str
+    outcome: str
+    reason: str
+    decision: str | None
+    bundle_version: int | None
+    asked_in: int | None
+    document: str
+    signature: str
+    previous: str
 
 
 class Plain(NamedTuple):
@@ -335,6 +361,16 @@ class Received:
 
 
 @dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A correction by hand: base units that a customer got (positive) or lost, against suspense."""
+
+    id: UUID
+    customer: str
+    asset: str
+    units: int
+
+
+@dataclass(frozen=True, slots=True)
 class Replayed:
     """What the replay of a history found out, and what is still to be proven elsewhere."""
 
@@ -351,6 +387,8 @@ class Replayed:
     """Still to be found among what a trading core has signed."""
     shortfalls: Mapping[str, int] = field(default_factory=dict)
     """Base units by asset that the house bears for deposits that a reorg took back after they were spent."""
+    adjustments: tuple[Adjustment, ...] = ()
+    """Still to be found among what operators have signed."""
 
     def balance(self, kind: str, asset: str) -> int:
         """Replayed base units of one account; 0 if it never had any."""

@@ -19,6 +19,7 @@ from signers.verifier.model import (
     CUSTOMER_KINDS,
     NEVER_NEGATIVE,
     Account,
+    Adjustment,
     Credit,
     Finding,
     FindingKind,
@@ -75,6 +76,7 @@ class _Replay:
         self.trades: list[Trade] = []
         self.partners: set[str] = set()
         self.shortfalls: Counter[str] = Counter()
+        self.adjustments: list[Adjustment] = []
 
     def run(self) -> Replayed:
         balances = self._accounts()
@@ -102,6 +104,7 @@ class _Replay:
             frozenset(self.partners),
             tuple(self.trades),
             dict(self.shortfalls),
+            tuple(self.adjustments),
         )
 
     def _find(self, kind: FindingKind, subject: str, detail: str) -> None:
@@ -158,6 +161,8 @@ class _Replay:
                 self._deposit(deposit, transfers)
             elif (withdrawal := referred(reference, "withdrawal")) is not None:
                 self._withdrawal(withdrawal, transfers)
+            elif (adjustment := referred(reference, "adjustment")) is not None:
+                self._adjustment(adjustment, transfers)
             elif (place := traded(reference)) is not None:
                 self._trade(place, transfers)
             else:
@@ -282,6 +287,24 @@ class _Replay:
             ):
                 found = "nothing" if withdrawal is None else states.get(withdrawal, "nothing")
                 self._find("hold-broken", str(hold.id), f"its row says {hold.state}, its lines {found}")
+
+    # -------------------------------------------------------------------------------------------- adjustments
+
+    def _adjustment(self, adjustment: UUID, transfers: list[Transfer]) -> None:
+        """One transfer between the customer's available money and suspense, of the id that operators have signed."""
+        first = transfers[0]
+        legs = self.legs[first.id]
+        own = [leg for leg in legs if leg.account.kind == "available"]
+        if (
+            len(transfers) != 1
+            or (first.id, first.kind, first.parent) != (adjustment, "immediate", None)
+            or sorted(leg.account.kind for leg in legs) != ["available", "suspense"]
+            or any(leg.type != "adjustment" for leg in legs)
+            or len({leg.account.asset for leg in legs}) != 1
+            or own[0].account.customer != self.customer
+        ):
+            raise _Unexplained("unexplained-transfer", f"{first.id} is no adjustment of a balance")
+        self.adjustments.append(Adjustment(adjustment, self.customer, own[0].account.asset, own[0].amount))
 
     # ------------------------------------------------------------------------------------------ other movements
 

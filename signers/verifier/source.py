@@ -22,6 +22,7 @@ from signers.verifier.model import (
     Hold,
     Line,
     Move,
+    OperatorAction,
     Refill,
     Settlement,
     Transfer,
@@ -166,7 +167,25 @@ class Snapshot:
             {each.id: each for each in addresses},
             withdrawals,
             self._settlements(transfers.values()),
+            self._actions(_named(transfers.values(), "adjustment")),
         )
+
+    def _actions(self, adjustments: Sequence[UUID]) -> list[OperatorAction]:
+        """What operators have asked for and approved about these adjustments."""
+        if not adjustments:
+            return []
+        rows = self._rows(
+            "WITH asked AS (SELECT number FROM operator_actions WHERE action = 'adjust' AND outcome = 'asked'"
+            "  AND parameters LIKE ANY (%s))"
+            " SELECT number, (extract(epoch FROM at) * 1000000)::bigint, writer, operator, key, via, origin, action,"
+            " parameters, outcome, reason, decision, bundle_version, asked_in, document, signature, previous"
+            " FROM operator_actions WHERE number IN (SELECT number FROM asked)"
+            " OR action = 'approve' AND outcome = 'done' AND asked_in IN (SELECT number FROM asked)"
+            " ORDER BY number LIMIT %s",
+            [f'%"id":"{each}"%' for each in adjustments],
+            MAX_LINES,
+        )
+        return [OperatorAction(*row) for row in rows]
 
     def _settlements(self, transfers: Iterable[Transfer]) -> list[Settlement]:
         """The batches that trades are said to be of."""

@@ -20,6 +20,10 @@ from custody.ledger.statements import balance, statement
 from custody.storage.db import Database
 from policies.bundle import Bundle, Operator
 from policies.keys import SigningKey
+from signers.verifier.adjusted import unapproved
+from signers.verifier.replay import replay
+from signers.verifier.source import Ledger
+from tests.fakes.api import as_role
 from tests.fakes.operators import Office, client_file
 from tests.fakes.signing import APPROVERS, DAY, ROLE
 from tests.support.ledger import booked, credit, login
@@ -90,6 +94,34 @@ def test_it_is_booked_once_when_two_others_have_approved_it(desk: Desk) -> None:
     (row,) = json.loads(desk.run("ledger", "adjustments", "--json").stdout)
     assert (row["customer"], row["units"], row["reason"], row["operator"]) == ("alice", "-40", WHY, "tess")
     assert desk.verified()["findings"] == []
+
+
+def test_the_verifier_believes_the_operators_signatures_and_nothing_else(desk: Desk) -> None:
+    desk.run(*VERB, by="tess")
+    desk.approve(1, "ada", "ben")
+    assert desk.run(*VERB, by="tess").exit_code == 0
+
+    def why(*damage: str) -> str:
+        with psycopg.connect(desk.database) as connection:
+            connection.execute("SET session_replication_role = replica")
+            for statement in damage:
+                assert connection.execute(statement.encode()).rowcount > 0
+        with Ledger(as_role(desk.database, "strongroom_read")).snapshot() as snapshot:
+            history = snapshot.history("alice")
+            replayed = replay(history)
+        assert {each.kind for each in replayed.findings} <= {"deposit-unproven", "unexplained-transfer"}
+        (adjustment,) = replayed.adjustments
+        return unapproved(adjustment, history.actions, lambda name: frozenset({desk.keys[name].public_hex}))
+
+    assert why() == ""
+    change = "UPDATE operator_actions SET parameters = replace(parameters, '-40', '-90')"
+    assert "says something else" in why(change + " WHERE action = 'adjust'")
+    why("UPDATE operator_actions SET parameters = replace(parameters, '-90', '-40') WHERE action = 'adjust'")
+    assert why() == ""
+    assert "1 others have approved row 1" in why("DELETE FROM operator_actions WHERE operator = 'ben'")
+    why("UPDATE operator_actions SET reason = 'another' WHERE number = 1")
+    assert "0 others have approved" in why(), "what was approved is another row"
+    assert why("DELETE FROM operator_actions WHERE number < 9") == "no operator has asked for it"
 
 
 def test_nobody_approves_his_own_and_more_than_there_is_is_not_taken(desk: Desk) -> None:
