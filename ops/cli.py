@@ -109,6 +109,7 @@ def main() -> None:
     from custody.console.refill import propose  # noqa: F401
     from custody.console.safes import safe_app  # noqa: F401
     from custody.console.sealed import sealing_key  # noqa: F401
+    from custody.console.token import token  # noqa: F401
     from custody.console.whitelist import whitelist_app  # noqa: F401
 
     for command in (up, demo, rehearse, bench):

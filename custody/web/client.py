@@ -51,6 +51,31 @@ class ApiUnavailable(TransientError):
         self.problem = problem or {}
 
 
+def authorization(key: SigningKey, caller: str, audience: str, request: Request, *, now: int) -> str:
+    """The `Authorization` header of one request: a fresh token, good for half a minute.
+
+    Args:
+        key: of the caller.
+        caller: its id in the bundle.
+        audience: the name of the service that is asked.
+        request: exactly as it is sent.
+        now: UNIX seconds.
+    """
+    token = Token(
+        v=1,
+        caller=caller,
+        audience=audience,
+        issued_at=now,
+        expires_at=now + TOKEN_SECONDS,
+        nonce=secrets.token_hex(16),
+        method=request.method,
+        path=request.path,
+        query=request.query,
+        body_sha256=request.body_sha256,
+    )
+    return header(token, key)
+
+
 class RestCaller:
     """One caller of one API. May be shared by threads.
 
@@ -165,20 +190,7 @@ class RestCaller:
             raise ApiUnavailable(f"{self._http.base_url}: {type(error).__name__}: {error}") from None
 
     def _authorization(self, request: Request) -> str:
-        now = int(self._clock())
-        token = Token(
-            v=1,
-            caller=self.caller_id,
-            audience=self._audience,
-            issued_at=now,
-            expires_at=now + TOKEN_SECONDS,
-            nonce=secrets.token_hex(16),
-            method=request.method,
-            path=request.path,
-            query=request.query,
-            body_sha256=request.body_sha256,
-        )
-        return header(token, self._key)
+        return authorization(self._key, self.caller_id, self._audience, request, now=int(self._clock()))
 
     def _repeat(
         self, method: str, path: str, query: Mapping[str, object] | None, body: Json | None, key: str | None

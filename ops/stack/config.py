@@ -261,6 +261,8 @@ def variables(stack: Stack) -> dict[str, str]:
         "STRONGROOM_BUNDLE_PATH": f"{stack.directory}/bundle.json",
         "STRONGROOM_TRUST_ROOT_PATH": f"{stack.directory}/trust-root.json",
         CLOCK_VARIABLE: str(clock_file(stack.directory)),
+        "STRONGROOM_TRADING": stack.trading_url,
+        "STRONGROOM_TRADING_AUDIENCE": TRADING_AUDIENCE,
         **stack.token.env,
     }
 
