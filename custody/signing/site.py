@@ -16,7 +16,7 @@ from custody.storage import halts
 from custody.storage.db import Tx
 from policies.bundle import AssetEntry, BitcoinVault, Bundle, EvmVault, KeyState, NetworkEntry, WalletEntry
 from policies.intent import Kind
-from signers.ports import SignResponse
+from signers.ports import Refused, Signer, SignResponse
 
 _SIGNED_STILL: Final[Mapping[KeyState, frozenset[Kind]]] = {
     "deactivated": frozenset({Kind.ROTATION, Kind.SWEEP, Kind.CONSOLIDATION, Kind.NONCE_FILL}),
@@ -144,6 +144,11 @@ class Site(ABC):
             NotAMember: there is no such member, or this is no vault.
         """
         raise NotAMember(f"{self.wallet.id} is no vault, so {member} cannot sign a part of it")
+
+    def catch_up(self, signer: Signer, refusal: Refused) -> bool:
+        """Whether a member's signer that has refused because it was away for long may be asked again now: it was
+        brought up to what the chain shows. Raises SignerUnavailable, NodeUnavailable, Refused."""
+        return False
 
     def objection(self, signed: bytes) -> str | None:
         """What speaks against sending bytes that are recorded, by the node's word, before it is given them; None if

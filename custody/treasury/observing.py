@@ -55,7 +55,7 @@ def states(tx: Tx, bundle: Bundle) -> tuple[AssetState, ...]:
                 queued_units=waiting[tier, asset.id],
                 reserve_units=_reserve(bundle, asset, prices)
                 if tier == "hot"
-                else _fee_room(bundle, asset, prices),
+                else fee_room(bundle, asset, prices),
             )
         found.append(
             AssetState(
@@ -183,7 +183,7 @@ def _reserve(bundle: Bundle, asset: AssetEntry, prices: Mapping[str, Observation
     return RESERVE_PAYMENTS * min(TOKEN_GAS * price, int(network.fee_cap))
 
 
-def _fee_room(bundle: Bundle, asset: AssetEntry, prices: Mapping[str, Observation]) -> int:
+def fee_room(bundle: Bundle, asset: AssetEntry, prices: Mapping[str, Observation]) -> int:
     """What a Bitcoin vault keeps for the fee of a refill: one that asked for its last satoshi could never be built."""
     network = bundle.network(asset.chain)
     if not isinstance(network, BitcoinNetwork):

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import msgspec
 
-from chains.errors import PermanentError
+from chains.errors import NodeUnavailable, PermanentError, Reorganised
 from custody.ports import Clock, system_clock
 from custody.signing import repository as transactions
 from custody.signing.kinds import effects_of
@@ -249,7 +249,7 @@ def _ask_one(
             return session
         repository.note_asked(tx, session, member, Source.DAEMON)
     try:
-        response = signer.sign(request)
+        response = _sign(site, signer, request)
         site.check_member(version, member, response)
     except Refused as refusal:
         with db.transaction() as tx:
@@ -268,6 +268,19 @@ def _ask_one(
                 repository.apply(tx, current, SessionEvent.COLLECT)
             alerts.resolve_alert(tx, "signer.unavailable", f"{site.wallet.id}/{member}")
     return _known(_session(db, version), version)
+
+
+def _sign(site: Site, signer: Signer, request: SignRequest) -> SignResponse:
+    """What a member's signer answers; one that was away for long catches up first. Raises like `Signer.sign`."""
+    try:
+        return signer.sign(request)
+    except Refused as refusal:
+        try:
+            if not site.catch_up(signer, refusal):
+                raise
+        except (NodeUnavailable, Reorganised):
+            raise refusal from None
+        return signer.sign(request)
 
 
 def _complete(db: Database, site: Site, version: Version, session: Session) -> bool:
