@@ -54,16 +54,25 @@ def check_shape(command: Place, book: Book) -> None:
     market = book.market
     if not 0 < len(command.client_order_id) <= MAX_ID:
         raise Refused("bad_client_order_id")
-    stop = command.type == "stop_limit" or command.type == "stop_market"
     stop_price = command.stop_price
-    if (stop_price != 0) != stop or not 0 <= stop_price <= MAX_UNITS or stop_price % market.tick:
-        raise Refused("bad_stop_price", stop_price=stop_price, tick=market.tick)
-    if command.type == "limit" or command.type == "stop_limit":
+    if command.type == "limit":
+        # By far the most frequent, and done with at once.
+        if stop_price:
+            raise Refused("bad_stop_price", stop_price=stop_price)
         if command.slippage_bps:
             raise Refused("bad_slippage", slippage_bps=command.slippage_bps)
         if command.quote_units:
             raise Refused("bad_size", quote_units=command.quote_units)
-        if stop and command.tif == "post_only":
+        return
+    stop = command.type != "market"
+    if (stop_price != 0) != stop or not 0 <= stop_price <= MAX_UNITS or stop_price % market.tick:
+        raise Refused("bad_stop_price", stop_price=stop_price, tick=market.tick)
+    if command.type == "stop_limit":
+        if command.slippage_bps:
+            raise Refused("bad_slippage", slippage_bps=command.slippage_bps)
+        if command.quote_units:
+            raise Refused("bad_size", quote_units=command.quote_units)
+        if command.tif == "post_only":
             raise Refused("bad_tif")
         return
     if command.tif != "ioc":

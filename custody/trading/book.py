@@ -151,11 +151,6 @@ class Book:
         """The ladder that an order trades with."""
         return self.asks if order.side == "buy" else self.bids
 
-    def crosses(self, order: Order) -> bool:
-        """Whether an order could trade at once."""
-        ranks = self.against(order).ranks
-        return bool(ranks) and ranks[-1] >= -order.rank
-
     def best(self, side: Side) -> int:
         """Best price of buyers or sellers; 0: none."""
         ranks = self.bids.ranks if side == "buy" else self.asks.ranks

@@ -31,43 +31,47 @@ def place(command: Place, customer: Customer, book: Book, events: list[Event]) -
     Raises:
         Refused: it may not enter; nothing is changed.
     """
-    client_id = command.client_order_id
+    client_id, clock, market = command.client_order_id, book.clock, book.market
     if client_id in customer.orders:
         raise Refused("duplicate_client_order_id")
     if customer.killed:
         raise Refused("killed")
     check_open(book)
     check_shape(command, book)
-    market = book.market
     if len(customer.orders) - len(customer.closed) >= market.open_orders:
         raise Refused("too_many_orders", most=market.open_orders)
-    if customer.day != book.clock.day:
+    if customer.day != clock.day:
         roll(customer, book, events)
-    price = _price(command, book)
-    side = command.side
+    side, type_, base_units, stop_price = command.side, command.type, command.base_units, command.stop_price
+    if type_ == "limit":
+        price = command.price
+        check_limit(book, side, price, base_units)
+    else:
+        price = _price(command, book)
     maker_rate, taker_rate = book.rates[command.channel][customer.tier]
-    sequence = book.clock.sequence
+    sequence, balances = clock.sequence, customer.balances
     order = Order(
-        sequence, customer, client_id, book, customer.balance(market.base), customer.balance(market.quote), side,
-        command.type, command.tif, price, price if side == "buy" else -price, command.base_units, maker_rate,
-        taker_rate, command.self_trade, sequence, command.stop_price,
+        sequence, customer, client_id, book, balances.get(market.base) or customer.balance(market.base),
+        balances.get(market.quote) or customer.balance(market.quote), side, type_, command.tif, price,
+        price if side == "buy" else -price, base_units, maker_rate, taker_rate, command.self_trade, sequence,
+        stop_price,
     )  # fmt: skip
     crossing = _check_entry(order)
     need = _check_money(order, command.quote_units)
     customer.orders[client_id] = order
     events.append(
         Accepted(
-            sequence, customer.id, client_id, market.id, side, command.type, command.price, command.base_units,
-            command.quote_units, command.stop_price,
+            sequence, customer.id, client_id, market.id, side, type_, command.price, base_units,
+            command.quote_units, stop_price,
         )
     )  # fmt: skip
-    if order.stop_price:
+    if stop_price:
         order.set_hold(need)
         book.stops.add(order)
     elif crossing:
         execute(order, events)
         trigger_stops(book, events)
-    elif order.type == "limit" and order.tif != "ioc":
+    elif type_ == "limit" and order.tif != "ioc":
         _rest(order, need, events)
     else:
         cancel(order, "incoming", "unfilled", events)
@@ -164,12 +168,12 @@ def halt(book: Book, reason: StateReason, events: list[Event]) -> None:
 
 
 def _price(command: Place, book: Book) -> int:
-    """The worst price an order may trade at.
+    """The worst price that a market order or a stop may trade at.
 
     Raises:
         Refused: price, size or value is not what the market takes.
     """
-    if command.type == "limit" or command.type == "stop_limit":
+    if command.type == "stop_limit":
         check_limit(book, command.side, command.price, command.base_units)
         price = command.price
     else:
@@ -195,19 +199,20 @@ def _check_entry(order: Order) -> bool:
     Raises:
         Refused: an auction cannot take it, or it may not trade, or not all of it can be filled.
     """
-    book = order.book
     if order.stop_price:
         return False
-    crossing = book.crosses(order)
+    book, tif = order.book, order.tif
+    ranks = book.asks.ranks if order.side == "buy" else book.bids.ranks
+    crossing = bool(ranks) and ranks[-1] >= -order.rank
     if book.state == "auction":
-        if order.type == "market" or order.tif != "gtc":
+        if order.type == "market" or tif != "gtc":
             raise Refused("not_in_auction")
         if crossing and _meets_itself(order):
             raise Refused("self_trade_in_auction")
         return False
-    if crossing and order.tif == "post_only":
+    if tif == "post_only" and crossing:
         raise Refused("post_only_would_take", price=order.price)
-    if order.tif == "fok" and not fillable(order):
+    if tif == "fok" and not fillable(order):
         raise Refused("not_fillable")
     return crossing
 
@@ -227,7 +232,7 @@ def _check_money(order: Order, quote_units: int) -> int:
     Raises:
         Refused: the customer has less free.
     """
-    funds = order.funds()
+    funds = order.quote if order.side == "buy" else order.base
     if quote_units:
         order.by_quote, order.budget = True, quote_units
         if order.side == "buy":
@@ -239,7 +244,7 @@ def _check_money(order: Order, quote_units: int) -> int:
             need = lot
     else:
         need = order.need(order.price, order.left)
-        if order.type == "market" and order.side == "buy" and need > funds.free:
+        if need > funds.free and order.type == "market" and order.side == "buy":
             # It may not get as far as its bound: then the free money is what bounds it.
             order.budget = funds.free
             need = order.need(order.book.best("sell"), order.book.market.lot)
@@ -261,13 +266,12 @@ def _may_rest(order: Order) -> bool:
 
 
 def _rest(order: Order, need: int, events: list[Event]) -> None:
+    book, side = order.book, order.side
     order.set_hold(need)
-    order.book.side(order).add(order)
+    (book.bids if side == "buy" else book.asks).add(order)
     events.append(
-        Rested(
-            order.id, order.customer.id, order.client_id, order.book.market.id, order.side, order.price, order.left
-        )
-    )  # fmt: skip
+        Rested(order.id, order.customer.id, order.client_id, book.market.id, side, order.price, order.left)
+    )
 
 
 def _reason(order: Order, stop: Stop) -> CancelReason:

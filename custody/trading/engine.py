@@ -142,7 +142,12 @@ class Engine:
         return known
 
     def _place(self, command: c.Place, events: list[e.Event]) -> None:
-        place(command, self.customer(command.customer), self.book(command.market), events)
+        customer, book = self.customers.get(command.customer), self.books.get(command.market)
+        if customer is None:
+            raise Refused("unknown_customer")
+        if book is None:
+            raise Refused("unknown_market")
+        place(command, customer, book, events)
 
     def _cancel(self, command: c.Cancel, events: list[e.Event]) -> None:
         order = self._order(command.customer, command.client_order_id)
@@ -212,7 +217,10 @@ class Engine:
         """Time has passed already."""
 
     def _order(self, customer: str, client_order_id: str) -> Order:
-        order = self.customer(customer).orders.get(client_order_id)
+        known = self.customers.get(customer)
+        if known is None:
+            raise Refused("unknown_customer")
+        order = known.orders.get(client_order_id)
         if order is None:
             raise Refused("unknown_order")
         return order

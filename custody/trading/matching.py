@@ -17,17 +17,17 @@ Stop = Literal["filled", "unfilled", "self_trade", "price_band", "spent"]
 
 def cancel(order: Order, where: Where, reason: CancelReason, events: list[Event]) -> None:
     """Takes an order out of wherever it is, gives back what it holds, and says so."""
-    book, left = order.book, order.left
+    book, left, side, customer = order.book, order.left, order.side, order.customer
     if where == "book":
-        book.side(order).remove(order)
+        (book.bids if side == "buy" else book.asks).remove(order)
     elif where == "stops":
         book.stops.remove(order)
     order.set_hold(0)
     order.left = 0
-    order.customer.close(order)
+    customer.close(order)
     events.append(
         Cancelled(
-            order.id, order.customer.id, order.client_id, book.market.id, order.side, order.price,
+            order.id, customer.id, order.client_id, book.market.id, side, order.price,
             0 if order.by_quote else left, where, reason,
         )
     )  # fmt: skip
