@@ -78,6 +78,14 @@ def read_factory(factory: bytes, node: CallSource) -> FactoryState | None:
         return None
 
 
+def _treasury_at(factory: bytes, node: CallSource) -> bytes | None:
+    answer = node.simulate(Call(_NOBODY, factory, 0, TREASURY))
+    try:
+        return None if isinstance(answer, Reverted) else read_address(answer)
+    except InvalidValue:
+        return None
+
+
 def active_hot_key(bundle: Bundle, chain: str) -> EvmKeyset | None:
     """The key-set whose key forwarders of a chain are to pay; None: there is none now."""
     place = (chain, "hot", "active")
@@ -109,8 +117,8 @@ def flushing(bundle: Bundle, chain: str, node: object) -> Mapping[str, str]:
     found = {}
     for keyset in bundle.keysets:
         if isinstance(keyset, EvmKeyset) and keyset.chain == chain:
-            state = read_factory(raw_address(keyset.factory), node)
-            target = None if state is None else keyset_paid(bundle, chain, state.treasury)
+            treasury = _treasury_at(raw_address(keyset.factory), node)
+            target = None if treasury is None else keyset_paid(bundle, chain, treasury)
             if target is not None and target.id != keyset.id:
                 found[keyset.id] = target.id
     return found

@@ -21,7 +21,7 @@ from chains.eth.gas import FeeOffer, GasPrice
 from chains.types import BlockRef
 from custody.deposits.lifecycle import DepositEvent
 from custody.ids import new_id
-from custody.reconcile.factories import diverting
+from custody.reconcile.factories import diverting, flushing
 from custody.signing import repository as transactions
 from custody.signing.errors import Raced
 from custody.signing.evm import funds, nonces
@@ -41,7 +41,7 @@ from custody.sweeps.permission import DEPOSITS, NotPermitted, moved_by, permitte
 from custody.sweeps.planner import Market, apart, least_units, plan, singly
 from custody.sweeps.settling import gone
 from custody.withdrawals import windows
-from policies.bundle import Bundle
+from policies.bundle import Bundle, EvmKeyset
 from policies.decision import Reason
 from policies.facts import Operation
 from policies.intent import Kind
@@ -77,6 +77,9 @@ class _Fitted:
 def flush(db: Database, site: EvmSite, pace: SweepPace, now: int) -> int:
     """Look at what final flushes left, then record what is due; returns how many of both.
 
+    Whom a factory pays flushes its forwarders, and has the gas for it: the active key also those of key-sets before it,
+    once their deposits were turned to it; then those leave them alone.
+
     Args:
         db: the database, as the worker's role.
         site: the hot wallet.
@@ -89,13 +92,25 @@ def flush(db: Database, site: EvmSite, pace: SweepPace, now: int) -> int:
     done = 0
     try:
         done += look_back(db, site)
-        for _ in range(pace.max_open):
-            if _record_next(db, site, pace, now) is None:
-                break
-            done += 1
+        for keyset in _paying(site):
+            for _ in range(pace.max_open):
+                if _record_next(db, site, keyset, pace, now) is None:
+                    break
+                done += 1
     except (Raced, Reorganised):
         pass  # another worker was quicker, or the chain moves: the next call looks again
     return done
+
+
+def _paying(site: EvmSite) -> Sequence[EvmKeyset]:
+    """Key-sets whose forwarders pay this key, by the chain's word; its own first."""
+    chain, own = site.chain, site.wallet.id
+    flows = flushing(site.bundle, chain, site.node)
+    keysets = [each for each in site.bundle.keysets if isinstance(each, EvmKeyset) and each.chain == chain]
+    found = [each for each in keysets if flows.get(each.id, each.id) == own]
+    if site.wallet.state != "active":
+        return [each for each in found if each.id == own]
+    return sorted(found, key=lambda each: (each.id != own, each.id))
 
 
 def look_back(db: Database, site: EvmSite) -> int:
@@ -141,14 +156,14 @@ def _tell_of_what_stayed(
     )
 
 
-def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID | None:
+def _record_next(db: Database, site: EvmSite, of: EvmKeyset, pace: SweepPace, now: int) -> UUID | None:
     """Record the most urgent flush that is due and can be made; None if there is none."""
     price = site.node.gas_price()
     if too_high(site, price) is not None:
         return None
     wei = max(price.now_wei, site.network.feerate_floor)
     market, terms = Market(wei, pace.long_term_wei_per_gas), _terms(site)
-    found = _find(db, site, pace, least_units(terms, market, site.asset.id))
+    found = _find(db, site, of, pace, least_units(terms, market, site.asset.id))
     if found is None or _diverted(db, site):
         return None
     available = funds.available(site, found.committed, ())[site.asset.id]
@@ -165,7 +180,7 @@ def _record_next(db: Database, site: EvmSite, pace: SweepPace, now: int) -> UUID
     )
     for batch in batches[:MAX_LOOKED_AT]:
         there = _still_there(db, site, batch, found.anchor)
-        for fitted in _fit(db, site, there, price, market) if there is not None else ():
+        for fitted in _fit(db, site, of, there, price, market) if there is not None else ():
             cost = fitted.gas_limit * fitted.offer.max_fee_wei
             if cost > available:
                 # A flush that its sender cannot pay for would wait in front of every payment.
@@ -192,7 +207,9 @@ def _diverted(db: Database, site: EvmSite) -> bool:
     return bool(told)
 
 
-def _find(db: Database, site: EvmSite, pace: SweepPace, least: Mapping[str, int]) -> _Found | None:
+def _find(
+    db: Database, site: EvmSite, of: EvmKeyset, pace: SweepPace, least: Mapping[str, int]
+) -> _Found | None:
     with db.snapshot() as tx:
         chain, keyset = site.chain, site.wallet.id
         if site.halted(tx) is not None:
@@ -204,7 +221,7 @@ def _find(db: Database, site: EvmSite, pace: SweepPace, least: Mapping[str, int]
         committed, anchor = funds.committed(tx, site), _anchor(tx, site)
         if committed is None or anchor is None:
             return None
-        candidates = repository.candidates(tx, chain, keyset, anchor.height, least, native=site.asset.id)
+        candidates = repository.candidates(tx, chain, of.id, anchor.height, least, native=site.asset.id)
         if not candidates:
             return None
         needed = repository.needed(tx, chain)
@@ -293,9 +310,11 @@ def _still_there(db: Database, site: EvmSite, batch: Batch, anchor: BlockRef) ->
     return replace(batch, candidates=kept) if kept else None
 
 
-def _fit(db: Database, site: EvmSite, batch: Batch, price: GasPrice, market: Market) -> Iterator[_Fitted]:
+def _fit(
+    db: Database, site: EvmSite, of: EvmKeyset, batch: Batch, price: GasPrice, market: Market
+) -> Iterator[_Fitted]:
     """The batch with its gas limit and price; in parts where it would fail as a whole, without those that always do."""
-    draft = _draft(site, batch)
+    draft = _draft(site, of, batch)
     estimate = site.node.estimate_gas(draft.call(site.sender))
     # What a token refuses is left behind, so a flush may seem to succeed with too little gas for its tokens.
     limit = None if isinstance(estimate, Reverted) else gas.gas_limit(max(estimate, batch.gas), draft.gas_cap)
@@ -304,7 +323,7 @@ def _fit(db: Database, site: EvmSite, batch: Batch, price: GasPrice, market: Mar
         # A token that fails even where there is nothing of it must not keep the others, nor where there is some.
         smaller = by_tokens if len(by_tokens) > 1 else singly(batch, market, site.asset.id)
         for part in smaller:
-            yield from _fit(db, site, part, price, market)
+            yield from _fit(db, site, of, part, price, market)
         if len(by_tokens) > 1 or len(batch.tokens) > 1:
             return
         if len(batch.candidates) == 1:
@@ -313,18 +332,19 @@ def _fit(db: Database, site: EvmSite, batch: Batch, price: GasPrice, market: Mar
             return
         half = len(batch.candidates) // 2
         for half_of in (batch.candidates[:half], batch.candidates[half:]):
-            yield from _fit(db, site, replace(batch, candidates=half_of, gas=batch.gas // 2), price, market)
+            part = replace(batch, candidates=half_of, gas=batch.gas // 2)
+            yield from _fit(db, site, of, part, price, market)
         return
     offer = offer_for(site, price, limit, int(site.network.fee_cap))
     if not isinstance(offer, Reason):
         yield _Fitted(batch, draft, limit, offer)
 
 
-def _draft(site: EvmSite, batch: Batch) -> Draft:
+def _draft(site: EvmSite, of: EvmKeyset, batch: Batch) -> Draft:
     contracts = [site.bundle.asset(asset).contract for asset in batch.tokens]
     tokens = [raw_address(contract) for contract in contracts if contract is not None]
     calldata = flush_calldata([salt_of(candidate.index) for candidate in batch.candidates], tokens)
-    return Draft(raw_address(site.wallet.factory), 0, calldata, site.network.gas_caps.sweep)
+    return Draft(raw_address(of.factory), 0, calldata, site.network.gas_caps.sweep)
 
 
 def _brings_more_than_it_costs(site: EvmSite, fitted: _Fitted, wei_per_gas: int) -> bool:

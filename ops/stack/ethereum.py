@@ -117,6 +117,7 @@ def prepare(
     """
     deployer = node.accounts()[0]
     admin = admin if safes is None else safes.cold.address
+    ruler = None if safes is None else safes.cold.id
     factory = deploy(node, deployer, "ForwarderFactory", (record.address, admin))
     payout = deploy(node, deployer, "BatchPayout")
     tokens = {
@@ -134,6 +135,7 @@ def prepare(
         factory=factory,
         forwarder=bytes(ask(node, factory, "initcodeHash()", "bytes32")).hex(),
         payout=payout,
+        admin=ruler,
     )
     node.finalize()
     check(node, keyset, admin=admin)

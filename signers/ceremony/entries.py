@@ -46,6 +46,8 @@ class Contracts:
     forwarder: str
     """keccak256 of the forwarders' init code, 64 hex digits."""
     payout: str | None
+    admin: str | None = None
+    """Id of the Safe that is the factory's admin."""
 
 
 def wallet_entry(
@@ -99,6 +101,7 @@ def wallet_entry(
         factory=contracts.factory,
         forwarder=contracts.forwarder,
         payout=contracts.payout,
+        admin=contracts.admin,
     )
 
 

@@ -68,7 +68,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
             command.add_argument("--chain", help="of a wallet or gas payer: its chain in the bundle")
             command.add_argument("--holding-cap", help="of a gas payer, in base units of the native asset")
             command.add_argument("--tier", choices=("hot", "warm", "cold"), default="hot")
-            for contract in ("factory", "forwarder", "payout"):
+            for contract in ("factory", "forwarder", "payout", "admin"):
                 command.add_argument(f"--{contract}", help="of an EVM key, as the bundle has it")
     vault = commands.add_parser("vault", help="a vault of several members as the bundle lists it (JSON)")
     vault.add_argument("keyset", help="the vault's id")
@@ -143,7 +143,7 @@ def _entry(given: argparse.Namespace) -> int:
             raise BadConfiguration("a wallet's entry needs --chain")
         contracts = None
         if given.factory is not None and given.forwarder is not None:
-            contracts = Contracts(given.factory, given.forwarder, given.payout)
+            contracts = Contracts(given.factory, given.forwarder, given.payout, given.admin)
         entry = wallet_entry(signed, proven, chain=given.chain, tier=given.tier, contracts=contracts)
     else:
         entry = member_entry(signed)

@@ -53,6 +53,8 @@ class _Call:
     transfers: tuple[Transfer, ...] = ()
     """To others: each must be a payment that an intent asks for."""
     deposits: frozenset[int] = frozenset()
+    depositor: str | None = None
+    """Key-set whose forwarders those are."""
     reasons: tuple[Reason, ...] = ()
 
 
@@ -95,6 +97,7 @@ class EvmRules:
         wanted, objections = wanted_transfers(request, ours, grounds.bundle, tokens)
         reasons += objections
         deposits: frozenset[int] = frozenset()
+        depositor: str | None = None
         target, objections = refill_of(request, grounds)
         reasons += objections
         wanted += wanted_refills(request, grounds.bundle)
@@ -103,11 +106,11 @@ class EvmRules:
         except Unreadable as unknown:
             reasons.append(unknown.reason)
         else:
-            deposits = call.deposits
+            deposits, depositor = call.deposits, call.depositor
             reasons += call.reasons
             reasons += gas_reasons(tx, call.gas_cap)
             reasons += transfer_reasons(Counter(call.transfers), wanted)
-        return Findings(nonce_reach(tx), deposits, reasons, target)
+        return Findings(nonce_reach(tx), deposits, reasons, target, depositor)
 
     def _call(
         self, request: SignRequest, unsigned: EvmUnsigned, grounds: Grounds, tokens: Collection[bytes]
@@ -132,7 +135,7 @@ class EvmRules:
         if any(intent.destination != keyset.address for intent in request.intents):
             raise Unreadable("bad-destination", f"the house's own go to {keyset.address}")
         if kinds == {Kind.SWEEP}:
-            return _sweep(tx, keyset, gas, tokens)
+            return _sweep(tx, grounds, gas, tokens)
         raise refusal(tx.data, "unknown-call", f"not what {', '.join(sorted(kinds))} does")
 
 
@@ -150,10 +153,12 @@ def _payment(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: Collection
     return _Call(gas.payout, tuple(Transfer(None, payout.to, payout.units) for payout in batch))
 
 
-def _sweep(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: Collection[bytes]) -> _Call:
-    """A flush of forwarders by the key-set's own factory. Raises Unreadable."""
-    if tx.to != listed(keyset.factory):
-        told = f"{checksummed(tx.to)} is not the factory {keyset.factory}"
+def _sweep(tx: UnsignedTx, grounds: Grounds, gas: GasCaps, tokens: Collection[bytes]) -> _Call:
+    """A flush of forwarders by the key-set's own factory, or by that of one before it, which pays whom the quorum's
+    cold Safe has said. Raises Unreadable."""
+    keyset = _flushed(grounds, tx.to)
+    if keyset is None:
+        told = f"{checksummed(tx.to)} is no factory of {grounds.wallet.id}, nor of a key-set before it"
         raise refusal(tx.data, "unlisted-contract", told)
     try:
         flush = decode_flush(tx.data)
@@ -170,4 +175,16 @@ def _sweep(tx: UnsignedTx, keyset: EvmKeyset, gas: GasCaps, tokens: Collection[b
         deposits = frozenset(index_of(salt) for salt in flush.salts)
     except InvalidValue as error:
         raise Unreadable("foreign-forwarder", str(error)) from None
-    return _Call(gas.sweep, deposits=deposits)
+    return _Call(gas.sweep, deposits=deposits, depositor=keyset.id)
+
+
+def _flushed(grounds: Grounds, factory: bytes) -> EvmKeyset | None:
+    """Whose factory it is: the wallet's, or of an active one that of a key-set of its chain and tier before it."""
+    wallet = grounds.wallet
+    for keyset in grounds.bundle.keysets:
+        if not isinstance(keyset, EvmKeyset) or (keyset.chain, keyset.tier) != (wallet.chain, wallet.tier):
+            continue
+        before = wallet.state == "active" and keyset.state in ("deactivated", "compromised")
+        if listed(keyset.factory) == factory and (keyset.id == wallet.id or before):
+            return keyset
+    return None

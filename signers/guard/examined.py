@@ -169,6 +169,8 @@ class Findings:
     reasons: list[Reason]
     target: Target | None = None
     """Of a refill; None where it goes to none."""
+    depositor: str | None = None
+    """Key-set whose those deposit addresses are; None: the one that signs."""
 
 
 class FamilyRules(Protocol[U]):
@@ -209,6 +211,8 @@ class Examined(Generic[U]):
     """Of each payment, as far as its order is there, and of a refill."""
     target: Target | None = None
     """Of a refill."""
+    depositor: str | None = None
+    """Key-set whose `deposits` are, where it is not the one that signs."""
 
     @property
     def breaker(self) -> Breaker | None:

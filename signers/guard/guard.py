@@ -116,6 +116,7 @@ def examine(
         value=value,
         evidence=evidence,
         target=findings.target,
+        depositor=findings.depositor,
     )
     return Examination(examined, tuple(reasons))
 
@@ -287,7 +288,7 @@ def _journal_reasons(examined: Examined[U], view: JournalView) -> list[Reason]:
     if reach.number > furthest and Kind.ROTATION not in examined.grounds.kinds:
         reasons.append(Reason(reach.code, f"number {reach.number}: at most {furthest} now"))
     for index in sorted(examined.deposits):
-        if view.attested(keyset, 0, index) is None:
+        if view.attested(examined.depositor or keyset, 0, index) is None:
             reasons.append(
                 Reason("foreign-forwarder", f"salt {index} is of no address that this signer attested")
             )

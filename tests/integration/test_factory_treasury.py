@@ -12,7 +12,9 @@ from chains.eth.address import raw_address
 from chains.eth.network import NativeMode
 from chains.eth.safe_files import decode_request
 from custody.reconcile.factories import CHANGED, PROPOSED, STALE, UNDER_WAY
+from custody.signing.broadcast import broadcast
 from custody.signing.evm.administer import NotChanged
+from custody.signing.sign import sign
 from ops.devnet.anvil import Anvil
 from tests.fakes.evm_desk import ETHER
 from tests.fakes.factory_till import NEW, FactoryTill
@@ -107,3 +109,28 @@ def test_what_strangers_flush_into_the_next_key_is_booked_from_one_wallet_into_t
     till.send()
     till.settle()
     assert till.withdrawal(withdrawal.id).state == "settled"
+
+
+def test_the_new_key_flushes_forwarders_of_the_old_one_and_pays_out_of_what_comes(till: FactoryTill) -> None:
+    till.customer("alice", ETH=3 * ETHER)
+    till.retire(3, "compromised")
+    till.outside.send("ETH", till.new_keys.record.address, ETHER)
+    till.finalize()
+    till.enforce()
+    assert till.sweep_of(NEW) == 0, "they pay the old key still"
+    till.through("propose")
+    till.wait_two_days()
+    till.through("accept")
+    assert till.sweep_of(till.world.record.id) == 0
+    assert till.sweep_of(NEW) == 1
+    site = till.site_of(NEW)
+    assert sign(till.db, site, till.signer), till.query("SELECT last_error FROM transactions")
+    assert broadcast(till.db, site) == 1
+    till.settle()
+    till.enforce()
+    till.check()
+    assert till.sweep_of(NEW) == 1, "it looks at what was left"
+    assert {row["state"] for row in till.query("SELECT state FROM deposits WHERE asset = 'ETH'")} >= {"swept"}
+    assert till.in_wallet(till.world.record.id) == 0
+    assert 3 * ETHER < till.in_wallet(NEW) < 4 * ETHER, "the deposit, and what is left of the ether for gas"
+    assert till.sweep_of(NEW) == 0, "again changes nothing"

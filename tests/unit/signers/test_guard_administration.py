@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from policies.bundle.checks import check_consistent
 from policies.intent import Intent, Kind, TreasuryChange
 from policies.rules import Need, Operation, Rule, When
 from signers.ports import SignRequest
+from signers.wallets import EvmWallet, Wallet
 from tests.fakes.evm_signing import (
+    EVM_CHAIN,
     EVM_DESTINATION,
     FACTORY,
     USDX,
@@ -26,7 +29,8 @@ from tests.fakes.evm_signing import (
     named_address,
 )
 from tests.fakes.safe_signing import SAFE, VAULT, ExecutorBench, OwnerBench, SafeDraft, SafeWorld
-from tests.fakes.signing import ROLE
+from tests.fakes.signer import EvmBench
+from tests.fakes.signing import ROLE, own_intent
 
 RETIRED_FACTORY = named_address("the factory of the retired key")
 MALLORY = named_address("mallory")
@@ -266,10 +270,67 @@ def test_each_call_has_one_form() -> None:
         {"step": "propose", "treasury": bytes(20)},
     ):
         with pytest.raises(InvalidValue):
-            TreasuryCall(**bad)  # type: ignore[arg-type]
+            TreasuryCall(**bad)
 
 
 def test_an_intent_of_another_kind_has_the_digest_it_had() -> None:
     plain = AdminWorld.make().safe_house_intent(Kind.ROTATION, SAFE)
     assert b"change" not in plain.canonical()
     assert Intent.from_canonical(plain.canonical()) == plain
+
+
+class SuccessorBench(EvmBench):
+    """A signer that holds a hot key and the one that follows it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.new = SoftEvmKeys.make("eth-hot-2")
+        super().__init__(directory)
+
+    def wallets(self) -> Mapping[str, Wallet[Any]]:
+        return {**super().wallets(), "eth-hot-2": EvmWallet(self.new)}
+
+    def retire(self, state: str) -> None:
+        """The first key gets a state, and the other one is active, with a factory of its own."""
+        world = self.world
+        old = world.keyset_entry(world.record, state=state)
+        new = world.keyset_entry(self.new.record, factory=RETIRED_FACTORY, payout=None)
+        self.adopt(2, keysets=(old, new))
+
+    def sweep(self, index: int, to: str = FACTORY) -> SignRequest:
+        """The active key flushes a forwarder of a factory."""
+        world = self.world
+        intent = own_intent(
+            self.new.record.id,
+            Kind.SWEEP,
+            chain=EVM_CHAIN,
+            asset="ETH",
+            destination=self.new.record.address,
+            policy_version=2,
+        )
+        draft = world.sweep([index], to=raw_address(to), keyset=self.new.record.id)
+        return world.request(replace(draft, intents=[intent]))
+
+
+@pytest.fixture
+def successor(tmp_path: Path) -> Iterator[SuccessorBench]:
+    made = SuccessorBench(tmp_path)
+    made.service.attest(made.world.attestation(0))
+    yield made
+    made.journal.close()
+
+
+@pytest.mark.parametrize("state", ["deactivated", "compromised"])
+def test_the_active_key_flushes_forwarders_of_the_one_before_it_that_were_attested_for_that_one(
+    successor: SuccessorBench, state: str
+) -> None:
+    successor.retire(state)
+    assert successor.signatures(successor.sweep(0))
+    assert successor.codes(successor.sweep(1)) == {"foreign-forwarder"}
+    assert successor.codes(successor.sweep(0, RETIRED_FACTORY)) == {"foreign-forwarder"}, "not the new one's"
+    assert successor.codes(successor.sweep(0, MALLORY)) == {"unlisted-contract"}
+
+
+@pytest.mark.parametrize("state", ["suspended", "destroyed", "pre-active"])
+def test_forwarders_of_a_key_in_another_state_are_left_alone(successor: SuccessorBench, state: str) -> None:
+    successor.retire(state)
+    assert successor.codes(successor.sweep(0)) == {"unlisted-contract"}
