@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 import typer
+from msgspec import UnsetType
 
 from chains.bbqr import FileType
 from chains.errors import InvalidValue
@@ -346,6 +347,9 @@ def _told(asked: Asking, bundle: Bundle) -> Mapping[str, Any]:
 def _does(intent: Intent, bundle: Bundle) -> str:
     if intent.kind in (Kind.PAYMENT, Kind.REFILL):
         return f"{bundle.told(intent.asset, intent.units)} to {intent.destination}"
+    if not isinstance(intent.change, UnsetType):
+        treasury = intent.change.treasury or "nobody else"
+        return f"{intent.change.step} {treasury} as whom forwarders of {intent.destination} pay"
     return f"{intent.kind} to {intent.destination}"
 
 
