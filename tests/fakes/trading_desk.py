@@ -11,6 +11,7 @@ import httpx
 import msgspec
 
 from custody.ids import new_id
+from ops.devnet.postgres import EmbeddedPostgres
 from policies.bundle import AssetEntry, Bundle, Confirmations
 from tests.fakes.api import RunningApi, running_api
 
@@ -116,6 +117,20 @@ def trading_desk(database: str, **changes: Any) -> Iterator[TradingDesk]:
         api.fund("alice", 100_000 * DOLLAR, asset="USDX")
         api.fund("bob", 200_000_000)
         yield TradingDesk(api)
+
+
+@contextmanager
+def shared_desk(postgres: EmbeddedPostgres, template: str) -> Iterator[TradingDesk]:
+    """A desk for many tests that change nothing: both customers have money on both sides, the house has fees."""
+    name = f"desk_{uuid4().hex}"
+    postgres.create_database(name, template=template)
+    with trading_desk(postgres.superuser_dsn(name)) as desk:
+        funded(desk)
+        assert desk.settle(fill()).status_code == 201
+        for customer, asset in (("alice", "USDX"), ("bob", "BTC")):
+            assert desk.move(customer, asset, 10, "funding").status_code == 201
+        yield desk
+    postgres.drop_database(name)
 
 
 def funded(desk: TradingDesk) -> TradingDesk:

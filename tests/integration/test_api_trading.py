@@ -12,8 +12,16 @@ from uuid import UUID, uuid4
 import psycopg
 import pytest
 
+from ops.devnet.postgres import EmbeddedPostgres
 from tests.fakes.api import kind
-from tests.fakes.trading_desk import DOLLAR, TradingDesk, fill, funded, trading_desk
+from tests.fakes.trading_desk import DOLLAR, TradingDesk, fill, funded, shared_desk, trading_desk
+
+
+@pytest.fixture(scope="module")
+def still(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[TradingDesk]:
+    """For what changes nothing."""
+    with shared_desk(postgres, migrated_template) as made:
+        yield made
 
 
 @pytest.fixture
@@ -76,15 +84,14 @@ def test_the_same_batch_from_many_at_once_is_settled_once(desk: TradingDesk) -> 
     ],
 )
 def test_a_batch_that_does_not_follow_the_one_before_it_is_refused(
-    desk: TradingDesk, what: str, changes: dict[str, Any]
+    still: TradingDesk, what: str, changes: dict[str, Any]
 ) -> None:
-    desk.settle(fill())
-    before = desk.balances()
+    before = still.balances()
     last = changes["last"]
-    answer = desk.settle(**changes, fills=[{**fill(base_units="1"), "sequence": last, "index": 0}])
+    answer = still.settle(**changes, fills=[{**fill(base_units="1"), "sequence": last, "index": 0}])
     assert (answer.status_code, kind(answer)) == (409, "settlement-out-of-order"), what
     assert (answer.json()["expected"], answer.json()["first"]) == (2, changes["first"])
-    assert desk.balances() == before
+    assert still.balances() == before
 
 
 def test_one_fill_that_the_ledger_refuses_undoes_its_batch_and_the_cursor_stays(desk: TradingDesk) -> None:
@@ -113,20 +120,20 @@ def test_one_fill_that_the_ledger_refuses_undoes_its_batch_and_the_cursor_stays(
         {"base": "DOGE"},
         {"buyer": "house"},
         {"buyer": "nobody"},
-        {"sequence": 2},
+        {"sequence": 9},
         {"account": "available"},
     ],
 )
 def test_a_fill_that_is_none_is_refused_and_nothing_is_settled(
-    desk: TradingDesk, wrong: dict[str, Any]
+    still: TradingDesk, wrong: dict[str, Any]
 ) -> None:
-    before = desk.api.contents()
-    body = desk.batch(fill())
+    before = still.api.contents()
+    body = still.batch(fill())
     body["fills"][0].update(wrong)
-    answer = desk.post("/v1/trading/settlements", body)
+    answer = still.post("/v1/trading/settlements", body)
     assert 400 <= answer.status_code < 500
     kind(answer)
-    after = desk.api.contents()
+    after = still.api.contents()
     for table in ("ledger_lines", "ledger_accounts", "trading_settlements", "ledger_transfers"):
         assert after[table] == before[table]
 

@@ -19,11 +19,19 @@ from custody.ledger import service as ledger
 from custody.ledger.model import AccountKind, Leg, LineType, Transfer, available, house, trading
 from custody.storage.db import Tx
 from custody.trades import repository
-from custody.trades.model import Batch, Cursor, Evidence, Move
+from custody.trades.model import Batch, Evidence, Move
+from ops.devnet.postgres import EmbeddedPostgres
 from tests.fakes.api import kind
-from tests.fakes.trading_desk import CORE, DOLLAR, TradingDesk, fill, funded, trading_desk
+from tests.fakes.trading_desk import CORE, DOLLAR, TradingDesk, fill, funded, shared_desk, trading_desk
 
 FORGED = Evidence("trading", "{}", "{}", "nobody's")
+
+
+@pytest.fixture(scope="module")
+def still(postgres: EmbeddedPostgres, migrated_template: str) -> Iterator[TradingDesk]:
+    """For attacks that change nothing."""
+    with shared_desk(postgres, migrated_template) as made:
+        yield made
 
 
 @pytest.fixture
@@ -35,9 +43,9 @@ def desk(database: str) -> Iterator[TradingDesk]:
 # ------------------------------------------------------------------------------------------------- the key alone
 
 
-def test_it_opens_no_door_but_the_trading_cores(desk: TradingDesk) -> None:
+def test_it_opens_no_door_but_the_trading_cores(still: TradingDesk) -> None:
     """No withdrawal, no customer, no address, nobody's statement, no approval."""
-    before = desk.balances()
+    before = still.balances()
     asked = 0
     for router in ROUTERS:
         for route in router.routes:
@@ -49,18 +57,18 @@ def test_it_opens_no_door_but_the_trading_cores(desk: TradingDesk) -> None:
                 path = path.replace("{" + name + "}", "alice" if name == "customer" else str(uuid4()))
             for method in route.methods or ():
                 key = str(new_id()) if method == "POST" else None
-                answer = desk.client.send(method, path, None, {} if key else None, idempotency_key=key)
+                answer = still.client.send(method, path, None, {} if key else None, idempotency_key=key)
                 assert (answer.status_code, kind(answer)) in {
                     (403, "missing-scope"),
                     (403, "operators-only"),
                 }, (method, path, answer.text)
                 asked += 1
     assert asked > 25
-    order = desk.api.order(caller="trading")
-    signed = desk.api.signed(order, by="trading")
-    answer = desk.api.client().send("POST", "/v1/withdrawals", None, signed, idempotency_key="k")
+    order = still.api.order(caller="trading")
+    signed = still.api.signed(order, by="trading")
+    answer = still.api.client().send("POST", "/v1/withdrawals", None, signed, idempotency_key="k")
     assert answer.status_code >= 400
-    assert desk.balances() == before
+    assert still.balances() == before
 
 
 def test_who_moved_nothing_into_trading_loses_nothing(desk: TradingDesk) -> None:
@@ -125,19 +133,20 @@ def theft(units: int = 1) -> tuple[Leg, Leg]:
 
 def recorded(tx: Tx) -> None:
     """A settlement as the thief writes it; no key has signed it, which the database cannot tell."""
-    batch = Batch(CORE, 1, 1, True, ())
-    repository.insert_settlement(tx, batch, batch.after(Cursor()), FORGED)
+    cursor = repository.cursor(tx, CORE)
+    batch = Batch(CORE, cursor.expected, cursor.expected, True, ())
+    repository.insert_settlement(tx, batch, batch.after(cursor), FORGED)
 
 
-def test_it_books_no_trade_that_it_has_not_recorded(desk: TradingDesk) -> None:
-    before = desk.balances()
-    with pytest.raises(pg.InsufficientPrivilege), desk.api.database.transaction() as tx:
+def test_it_books_no_trade_that_it_has_not_recorded(still: TradingDesk) -> None:
+    before = still.balances()
+    with pytest.raises(pg.InsufficientPrivilege), still.api.database.transaction() as tx:
         lines(tx, *theft())
-    with desk.api.database.transaction() as tx:
+    with still.api.database.transaction() as tx:
         recorded(tx)
-    with pytest.raises(pg.InsufficientPrivilege), desk.api.database.transaction() as tx:
+    with pytest.raises(pg.InsufficientPrivilege), still.api.database.transaction() as tx:
         lines(tx, *theft())
-    assert desk.balances() == before
+    assert still.balances() == before
 
 
 @pytest.mark.parametrize(
@@ -166,21 +175,18 @@ def test_it_books_no_trade_that_it_has_not_recorded(desk: TradingDesk) -> None:
     ],
 )
 def test_even_with_a_record_it_books_nothing_but_the_form_of_a_trade(
-    desk: TradingDesk, legs: tuple[Leg, ...]
+    still: TradingDesk, legs: tuple[Leg, ...]
 ) -> None:
-    desk.settle(fill())  # so that the house has fees
-    desk.move("alice", "USDX", 10, "funding")
-    before = desk.balances()
+    before = still.balances()
 
     def book() -> None:
-        with desk.api.database.transaction() as tx:
-            batch = Batch(CORE, 2, 2, True, ())
-            repository.insert_settlement(tx, batch, batch.after(repository.cursor(tx, CORE)), FORGED)
+        with still.api.database.transaction() as tx:
+            recorded(tx)
             lines(tx, *legs)
 
     with pytest.raises(pg.InsufficientPrivilege):
         book()
-    assert desk.balances() == before
+    assert still.balances() == before
 
 
 @pytest.mark.parametrize(
@@ -192,13 +198,12 @@ def test_even_with_a_record_it_books_nothing_but_the_form_of_a_trade(
         (trading("bob", "BTC"), available("bob", "BTC"), 5),
     ],
 )
-def test_a_recorded_move_allows_that_move_only(desk: TradingDesk, moved: tuple[Any, Any, int]) -> None:
-    desk.move("alice", "USDX", 10, "funding")
-    before = desk.balances()
+def test_a_recorded_move_allows_that_move_only(still: TradingDesk, moved: tuple[Any, Any, int]) -> None:
+    before = still.balances()
     source, target, units = moved
 
     def book() -> None:
-        with desk.api.database.transaction() as tx:
+        with still.api.database.transaction() as tx:
             move = Move(uuid4(), "alice", "USDX", 5, "funding")
             assert repository.insert_move(tx, move, FORGED) is not None
             legs = (Leg(source, -units, LineType.TRANSFER), Leg(target, units, LineType.TRANSFER))
@@ -206,14 +211,14 @@ def test_a_recorded_move_allows_that_move_only(desk: TradingDesk, moved: tuple[A
 
     with pytest.raises(psycopg.Error):
         book()
-    assert desk.balances() == before
+    assert still.balances() == before
 
 
-def test_no_trading_account_goes_below_zero_whoever_writes_the_lines(desk: TradingDesk) -> None:
+def test_no_trading_account_goes_below_zero_whoever_writes_the_lines(still: TradingDesk) -> None:
     """Raw SQL that skips our own check: the database's own."""
 
     def overdraw() -> None:
-        with desk.api.database.transaction() as tx:
+        with still.api.database.transaction() as tx:
             recorded(tx)
             transfer = uuid4()
             tx.execute(
@@ -242,17 +247,16 @@ def test_no_trading_account_goes_below_zero_whoever_writes_the_lines(desk: Tradi
                     ],
                 )
 
-    before = desk.balances()
+    before = still.balances()
     with pytest.raises(psycopg.Error):
         overdraw()
-    assert desk.balances() == before
+    assert still.balances() == before
 
 
-def test_what_was_asked_for_is_never_changed_or_taken_away(desk: TradingDesk) -> None:
-    desk.settle(fill())
+def test_what_was_asked_for_is_never_changed_or_taken_away(still: TradingDesk) -> None:
     for table in ("trading_settlements", "trading_transfers"):
         for statement in (f"UPDATE {table} SET caller = 'x'", f"DELETE FROM {table}", f"TRUNCATE {table}"):
-            with pytest.raises(pg.InsufficientPrivilege), desk.api.database.transaction() as tx:
+            with pytest.raises(pg.InsufficientPrivilege), still.api.database.transaction() as tx:
                 tx.execute(statement.encode())
-            with pytest.raises(pg.InsufficientPrivilege), psycopg.connect(desk.api.superuser_dsn) as owner:
+            with pytest.raises(pg.InsufficientPrivilege), psycopg.connect(still.api.superuser_dsn) as owner:
                 owner.execute(statement.encode())
