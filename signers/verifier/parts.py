@@ -133,6 +133,7 @@ class Verifier:
         parts = (state, bundles, ledger, chains, signers)
         now = wall_clock if config.demo_clock is None else _trial_clock(Path(config.demo_clock), bundles)
         mark_path = Path(config.mark_path)
+        mark_path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         return cls(config.name, key, *parts, now, log_keys=log_keys, member_of=member_of, mark_path=mark_path)
 
     def close(self) -> None:

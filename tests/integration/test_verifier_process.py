@@ -58,6 +58,7 @@ def configured(till: Till, place: Path, **changes: Any) -> Path:
         "bundle_path": str(till.bundle_path),
         "trust_root_path": str(place / "root.json"),
         "key_file": str(key),
+        "mark_path": str(place / "marks" / "verdicts.mark"),
         "database_url": as_role(till.dsn, "strongroom_read"),
         "poll_seconds": 1,
         "round_seconds": 1,

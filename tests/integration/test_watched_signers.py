@@ -257,6 +257,7 @@ def verifier_process(plant: Plant) -> ManagedProcess:
                 "bundle_path": str(plant.bundle_path),
                 "trust_root_path": str(plant.root_path),
                 "key_file": str(directory / "verifier.pem"),
+                "mark_path": str(directory / "marks" / "verdicts.mark"),
                 "database_url": as_role(plant.dsn, "strongroom_read"),
                 "poll_seconds": 1,
                 "nodes": {CHAIN: {"rpc_url": plant.bitcoind.rpc_url, "rest_url": plant.bitcoind.rest_url}},
