@@ -89,9 +89,9 @@ class FactoryTill(SafeTill):
         warm = self.world.bundle().vaults
         return {"keysets": (old,) if state == "active" else (old, new), "vaults": (*warm, cold)}
 
-    def retire(self, version: int, state: KeyState) -> None:
+    def retire(self, version: int, state: KeyState, **changes: Any) -> None:
         """The first key gets a state, and the second one is active."""
-        self.adopt(version, **self._entries(state))
+        self.adopt(version, **self._entries(state), **changes)
         self.catch_up()
 
     @property

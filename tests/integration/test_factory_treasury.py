@@ -3,23 +3,40 @@ factory on anvil, holders who sign files offline, the gas payer's real guard."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
+import msgspec
 import pytest
+from typer.testing import CliRunner, Result
 
 from chains.eth.address import raw_address
 from chains.eth.network import NativeMode
 from chains.eth.safe_files import decode_request
+from custody.console.app import app
+from custody.console.factory import factory_app
 from custody.reconcile.factories import CHANGED, PROPOSED, STALE, UNDER_WAY
 from custody.signing.broadcast import broadcast
 from custody.signing.evm.administer import NotChanged
 from custody.signing.sign import sign
 from ops.devnet.anvil import Anvil
+from policies.bundle import Operator
+from policies.bundle.people import OperatorRole
+from policies.keys import SigningKey
+from tests.fakes.api import as_role
 from tests.fakes.evm_desk import ETHER
-from tests.fakes.factory_till import NEW, FactoryTill
+from tests.fakes.evm_signing import EVM_CHAIN
+from tests.fakes.factory_till import COLD, NEW, FactoryTill
+from tests.fakes.operators import client_file
 from tests.fakes.safe_till import SafeOutside
+from tests.fakes.signing import DAY
 from tests.fakes.teller import opened
+
+_PEOPLE: Final[dict[str, OperatorRole]] = {"otto": "treasury", "sue": "support"}
+VERBS = factory_app
+"""The app has its verbs because this is imported."""
 
 
 @pytest.fixture(scope="module")
@@ -134,3 +151,48 @@ def test_the_new_key_flushes_forwarders_of_the_old_one_and_pays_out_of_what_come
     assert till.in_wallet(till.world.record.id) == 0
     assert 3 * ETHER < till.in_wallet(NEW) < 4 * ETHER, "the deposit, and what is left of the ether for gas"
     assert till.sweep_of(NEW) == 0, "again changes nothing"
+
+
+def test_an_operator_reads_the_factory_and_asks_for_a_change(till: FactoryTill) -> None:
+    key, folder = SigningKey.generate(), till.directory
+    people = {
+        name: Operator(
+            id=name, key=key.public_hex, organisation="house", roles=(role,), not_after=till.world.now + DAY
+        )
+        for name, role in _PEOPLE.items()
+    }
+    (folder / "root.json").write_bytes(msgspec.json.encode(till.world.root))
+
+    def run(who: str, *arguments: str) -> Result:
+        till.retire(till.bundle.version + 1, "compromised", operators=(people[who],))
+        client_file(folder, who, key)
+        settings = {
+            "STRONGROOM_OPERATOR": str(folder / f"{who}.toml"),
+            "STRONGROOM_DATABASE_URL": as_role(till.dsn, "strongroom_worker"),
+            "STRONGROOM_REDIS_URL": "redis://:unused@127.0.0.1:1/0",
+            "STRONGROOM_BUNDLE_PATH": str(till.bundle_path),
+            "STRONGROOM_TRUST_ROOT_PATH": str(folder / "root.json"),
+            "STRONGROOM_NODES": json.dumps({EVM_CHAIN: {"rpc_url": till.anvil.rpc_url}}),
+            "STRONGROOM_SCREENING": json.dumps({"elsewhere": "tests"}),
+            "STRONGROOM_SIGNERS": json.dumps({"eth-hot": {"socket": str(folder / "signer.sock")}}),
+        }
+        return CliRunner().invoke(app, ["factory", *arguments, "--json"], env=settings)
+
+    old = till.world.record.id
+    seen = run("otto", "show", old)
+    assert seen.exit_code == 1, seen.output
+    [row] = json.loads(seen.stdout)
+    assert (row["treasury"], row["active"], row["admin"]) == (till.world.record.address, NEW, till.cold_safe)
+    refused = run("sue", "propose", old, "--reason", "a new key")
+    assert refused.exit_code != 0
+    assert till.query("SELECT 1 FROM transactions WHERE kind = 'administration'") == []
+    asked = run("otto", "propose", old, "--reason", "a new key")
+    assert asked.exit_code == 0, asked.output
+    told = json.loads(asked.stdout)
+    assert (told["step"], told["treasury"], told["vault"]) == ("propose", till.new_keys.record.address, COLD)
+    [action] = till.query(
+        "SELECT action, outcome FROM operator_actions WHERE action = 'propose-treasury' AND outcome = 'done'"
+    )
+    assert action["action"] == "propose-treasury"
+    again = run("otto", "propose", old, "--reason", "a new key")
+    assert (again.exit_code, "under way" in again.output) == (1, True)
