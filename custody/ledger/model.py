@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -21,6 +22,8 @@ from chains.types import MAX_UNITS
 MAX_LEGS: Final = 1000
 MAX_REFERENCE: Final = 200
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+_text: Final = json.encoder.encode_basestring_ascii
+_DOMAIN: Final = b"strongroom:ledger-command:v1\n"
 
 
 class AccountKind(StrEnum):
@@ -90,6 +93,7 @@ class AccountKey:
     asset: str
     wallet: str = ""
     """Key-set, for `chain_assets` and `in_transit` only."""
+    _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if (self.kind in CUSTOMER_KINDS) != (self.customer is not None) or self.customer == "":
@@ -98,10 +102,11 @@ class AccountKey:
             raise InvalidValue(f"account {self.kind} with wallet {self.wallet!r}")
         if not self.asset:
             raise InvalidValue("account without an asset")
+        # Once, and without the kind, for an enum's hash is computed in Python: a batch looks accounts up very often.
+        object.__setattr__(self, "_hash", hash((self.customer, self.asset, self.wallet)))
 
     def __hash__(self) -> int:
-        # Without the kind: an enum's hash is computed in Python each time, a text's only once.
-        return hash((self.customer, self.asset, self.wallet))
+        return self._hash
 
     def __str__(self) -> str:
         return ":".join(filter(None, (self.customer or "house", self.kind.value, self.wallet, self.asset)))
@@ -166,16 +171,23 @@ def _checked_legs(legs: tuple[Leg, ...]) -> None:
 def _hash(kind: str, id: UUID, *content: object) -> bytes:
     # Nested lists of strings and nulls have one JSON form only, so this needs no canonicaliser.
     text = _encode([kind, str(id), *content])
-    return hashlib.sha256(b"strongroom:ledger-command:v1\n" + text.encode()).digest()
+    return hashlib.sha256(_DOMAIN + text.encode()).digest()
 
 
-def _key_content(key: AccountKey) -> list[str | None]:
-    return [key.customer, key.kind.value, key.asset, key.wallet]
+@lru_cache(maxsize=10_000)
+def _key_content(key: AccountKey) -> str:
+    return _encode([key.customer, key.kind.value, key.asset, key.wallet])
 
 
-def _leg_content(leg: Leg) -> list[object]:
-    rest = None if leg.overflow is None else _key_content(leg.overflow)
-    return [_key_content(leg.account), str(leg.amount), leg.type.value, rest]
+def _legs_content(legs: tuple[Leg, ...]) -> str:
+    """JSON of what legs do, in the one form that a list of strings and nulls has."""
+    return ",".join(
+        [
+            f'[{_key_content(leg.account)},"{leg.amount}","{leg.type.value}",'
+            f"{'null' if leg.overflow is None else _key_content(leg.overflow)}]"
+            for leg in legs
+        ]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +212,8 @@ class Transfer:
 
     def content_hash(self) -> bytes:
         """32 bytes that are equal for equal content."""
-        return _hash("immediate", self.id, [_leg_content(leg) for leg in self.legs], self.reference)
+        text = f'["immediate","{self.id}",[{_legs_content(self.legs)}],{_text(self.reference)}]'
+        return hashlib.sha256(_DOMAIN + text.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +272,9 @@ class PostHold:
 
     def content_hash(self) -> bytes:
         """32 bytes that are equal for equal content."""
-        legs = [_leg_content(leg) for leg in self.legs]
-        return _hash("post", self.id, str(self.hold_id), legs, self.reference)
+        legs = _legs_content(self.legs)
+        text = f'["post","{self.id}","{self.hold_id}",[{legs}],{_text(self.reference)}]'
+        return hashlib.sha256(_DOMAIN + text.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)

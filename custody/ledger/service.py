@@ -124,8 +124,10 @@ def _touched(
     for command in batch:
         match command:
             case Transfer() | PostHold():
-                keys.update(leg.account for leg in command.legs)
-                keys.update(leg.overflow for leg in command.legs if leg.overflow is not None)
+                for leg in command.legs:
+                    keys.add(leg.account)
+                    if leg.overflow is not None:
+                        keys.add(leg.overflow)
             case Hold():
                 keys |= _customers(command.customer, command.asset)
             case Reverse() if command.transfer_id in legs:
