@@ -313,11 +313,15 @@ class Trading:
         return None if book is None else book.market
 
     def balances(self, customer: str) -> dict[str, tuple[int, int]]:
-        """A customer's balances by asset: free and held, base units."""
+        """A customer's balances by asset: free and held, base units; what is empty is left out."""
         known = self.engine.customers.get(customer)
         if known is None:
             return {}
-        return {asset: (balance.free, balance.held) for asset, balance in sorted(known.balances.items())}
+        return {
+            asset: (balance.free, balance.held)
+            for asset, balance in sorted(known.balances.items())
+            if balance.free or balance.held
+        }
 
     def ledger_balances(self) -> dict[tuple[str, str], int]:
         """By customer and asset, base units: what the ledger's trading accounts hold if it agrees with us, at

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import pytest
 from custody.web.client import ApiRefused
 from ops.devnet.process import wait_until
 from tests.fakes.trading_core import (
+    AUDIENCE,
     BTC,
     FakeCustody,
     TradingProcess,
@@ -21,6 +26,8 @@ from tests.fakes.trading_core import (
     trading_process,
 )
 from tests.fakes.trading_desk import DOLLAR
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -157,3 +164,47 @@ def test_a_post_again_gets_the_same_answer_and_with_another_body_409(core: Tradi
     with pytest.raises(ApiRefused) as refused:
         client.post("/v1/customers/alice/orders", {**body, "price": "1"})
     assert refused.value.problem["code"] == "duplicate_client_order_id"
+
+
+def test_what_the_readme_says_to_type_works(core: TradingProcess, custody: FakeCustody) -> None:
+    custody.fund("dave", "USDX", 250 * DOLLAR)
+    section = (ROOT / "README.md").read_text().split("### Trading core\n")[1].split("\n### ")[0]
+    shell, program = (block.split("```")[0] for block in re.split(r"```(?:sh|python)\n", section)[1:])
+    key = core.directory / "exchange.pem"
+    core.keys["exchange"].save(key)
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "STRONGROOM_API_URL": core.url,
+        "STRONGROOM_AUDIENCE": "custody's own",
+        "STRONGROOM_CALLER": "exchange",
+        "STRONGROOM_CALLER_KEY": str(key),
+        "STRONGROOM_TRADING": core.url,
+        "STRONGROOM_TRADING_AUDIENCE": AUDIENCE,
+    }
+    # All but the line that reads a trial's own environment.
+    typed = shell.split("\n", 1)[1]
+    said = subprocess.run(
+        ["bash", "-euc", typed],
+        cwd=core.directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    markets, moved, placed, depth, balances, cancelled, status = map(json.loads, said.splitlines())
+    assert [market["id"] for market in markets["items"]] == ["BTC-USDX"]
+    assert moved["state"] == "done"
+    assert (placed["status"], cancelled["status"]) == ("open", "cancelled")
+    assert depth["bids"] == [["59000.000000", "0.00200000"]]
+    assert balances["balances"] == [{"asset": "USDX", "free": "81.882000", "held": "118.118000"}]
+    assert status["alarms"] == []
+    heard = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=core.directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert [json.loads(line)["type"] for line in heard.splitlines()].count("answer") == 3
