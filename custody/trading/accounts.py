@@ -62,11 +62,6 @@ class Customer(msgspec.Struct, eq=False):
             self.volume -= self.days.pop(old)
         self.find_tier(fees)
 
-    def traded(self, value: int) -> None:
-        """Counts a trade of today; `find_tier` is due when `volume` reaches `next_tier`."""
-        self.volume += value
-        self.days[self.day] = self.days.get(self.day, 0) + value
-
     def find_tier(self, fees: FeeSchedule) -> None:
         """Sets the tier by the present volume."""
         self.tier = fees.tier_of(self.volume)

@@ -184,9 +184,11 @@ def buy_held(order: Order, units: int, cost: int) -> None:
 def count_volume(order: Order, value: int, events: list[Event]) -> None:
     """Counts a fill towards the customer's thirty days, and says when that changes the tier."""
     customer, book = order.customer, order.book
-    if customer.day != book.clock.day:
+    day = book.clock.day
+    if customer.day != day:
         roll(customer, book, events)
-    customer.traded(value)
+    customer.volume += value
+    customer.days[day] = customer.days.get(day, 0) + value
     if 0 < customer.next_tier <= customer.volume:
         customer.find_tier(book.fees)
         events.append(TierChanged(customer.id, customer.tier))
