@@ -11,7 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from custody.web.client import ApiRefused
 from ops.devnet.process import wait_until
@@ -143,6 +146,13 @@ def test_who_may_not_is_told_why(core: TradingProcess) -> None:
     with pytest.raises(ApiRefused) as refused:
         core.client().post("/v1/markets/BTC-USDX/state", {"state": "halted"})
     assert refused.value.kind == "missing-scope"
+    with httpx.Client(base_url=core.url, trust_env=False) as stranger:
+        assert stranger.get("/readyz").json() == {"ready": True, "alarms": []}
+        assert "/v1/customers/{customer}/orders" in stranger.get("/openapi.json").json()["paths"]
+        missing = stranger.get("/v1/markets")
+        assert (missing.status_code, missing.json()["type"]) == (401, "urn:strongroom:problem:missing-token")
+    with pytest.raises(InvalidStatus), connect(core.url.replace("http", "ws") + "/v1/stream"):
+        pass
     halted = core.client("otto").post("/v1/markets/BTC-USDX/state", {"state": "halted"})
     assert halted["state"] == "halted"
 
