@@ -254,14 +254,11 @@ class Binding:
         self, order: SignedOrder | None, wallet: Vault, bundle: Bundle, now: int
     ) -> Iterator[Reason]:
         """Objections where verdicts may have been given that nobody here knows of."""
-        began = self._record.began(bundle)
+        began = self.learn(bundle, now=now)
         if began is None:
-            if self._record.is_new and not self._members.configured_told():
-                told = "this verifier's memory is new: it gives verdicts once it has read the logs of all signers"
-                yield Reason("signer-silent", told)
-                return
-            began = 0 if self._record.is_new and not self._any_signed(bundle) else now
-            self._record.begin(bundle, began)
+            told = "this verifier's memory is new: it gives verdicts once it has read the logs of all signers"
+            yield Reason("signer-silent", told)
+            return
         if not began:
             return
         if now < began + FORGOTTEN_SECONDS:
@@ -273,6 +270,15 @@ class Binding:
         if not young and not self._members.all_told(wallet):
             told = f"the logs of all members of {wallet.id} tell what was forgotten, and some cannot be read"
             yield Reason("signer-silent", told)
+
+    def learn(self, bundle: Bundle, *, now: int) -> int | None:
+        """Since when all verdicts are known here (see `Record.began`), noted as soon as it can be said: once the logs
+        of all members were read. A member that is away later stops nothing."""
+        began = self._record.began(bundle)
+        if began is None and (not self._record.is_new or self._members.configured_told()):
+            began = 0 if self._record.is_new and not self._any_signed(bundle) else now
+            self._record.begin(bundle, began)
+        return began
 
     def _any_signed(self, bundle: Bundle) -> bool:
         """Whether any vault has ever signed anything, by the logs."""

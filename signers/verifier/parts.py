@@ -160,6 +160,7 @@ class Verifier:
         """Read a signer's log and resolve what is open there. Its troubles are noted, and its node's."""
         try:
             self.logs.read(signer, self.signers[signer], self.bundles.present())
+            self._binding.learn(self.bundles.present(), now=self._now())
             self.resolver.serve(self.signers[signer])
         except StrongroomError as error:
             self._note(f"signer:{signer}", f"{type(error).__name__}: {error}")
