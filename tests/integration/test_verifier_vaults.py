@@ -12,10 +12,11 @@ import pytest
 from custody.ledger import bookings
 from custody.ledger.service import post
 from ops.devnet.bitcoind import Bitcoind
+from signers.ports import SignerUnavailable
 from signers.service import SignerService
 from tests.fakes.approving import Desk
 from tests.fakes.forger import Forger
-from tests.fakes.vault_till import LARGE_SATS, VAULT, VaultTill
+from tests.fakes.vault_till import LARGE_SATS, MEMBERS, VAULT, VaultTill
 from tests.fakes.verifying import Verifying, verifying
 
 HOURS = 3_600
@@ -148,3 +149,25 @@ def test_what_enough_members_have_signed_stays_open_until_the_chain_decides(
     late = verifier.clock() + 2 * HOURS
     verifier.clock = lambda: late
     assert [each.code for each in verifier.audit().unknowns] == ["open-transaction"]
+
+
+def test_a_member_that_is_away_when_the_first_verdict_is_asked_for_stops_nothing(
+    till: VaultTill, verifier: Verifying
+) -> None:
+    for name in verifier.signers:
+        verifier.verifier.attend(name)
+    verdicts = verifier.verifier.verdicts
+    verdicts._signers = dict(verdicts._signers) | {MEMBERS[2]: Away()}
+    assert MEMBERS[2] in verifier.signers
+    withdrawal = built(till, verifier)
+    assert till.collect(MEMBERS[:2]) != []
+    assert till.withdrawal(withdrawal.id).state == "broadcast"
+
+
+class Away:
+    """A member's signer that does not answer."""
+
+    def open(self, request: object) -> Any:
+        raise SignerUnavailable("away")
+
+    resolve = log = open
