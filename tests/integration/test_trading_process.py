@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from custody.web.client import ApiRefused
@@ -134,6 +135,13 @@ def test_the_stream_takes_orders_and_tells_of_depth_trades_and_own_orders(core: 
         assert hear(bot, "problem")["problem"]["type"].endswith("not-your-customer")
         say(bot, op="cancel", id="4", customer="bot", client_order_id="o-1")
         assert hear(bot, "answer")["order"]["status"] == "cancelled"
+        before = client.get("/v1/customers/alice/orders/o-1")
+        core.kill(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed):
+            hear(stream, "nothing more")
+    core.start()
+    assert client.get("/v1/customers/alice/orders/o-1") == before
+    assert client.get("/v1/status")["sequence"] == client.get("/v1/markets/BTC-USDX/depth")["sequence"]
 
 
 def test_who_may_not_is_told_why(core: TradingProcess) -> None:
