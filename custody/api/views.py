@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -16,7 +18,7 @@ from custody.approvals.model import Question
 from custody.audit.model import Record
 from custody.customers.repository import Customer
 from custody.deposits.model import AddressRow, Deposit
-from custody.ledger.statements import Balances, StatementPage
+from custody.ledger.statements import Balances, PeriodStatement, StatementLine, StatementPage
 from custody.screening.cases import Case
 from custody.screening.verdicts import Screened
 from custody.storage.alerts import Alert
@@ -409,26 +411,72 @@ def balances(bundle: Bundle, customer_id: str, found: Sequence[Balances]) -> sch
     )
 
 
+def _line(bundle: Bundle, asset: str, line: StatementLine) -> schemas.LineOut:
+    return schemas.LineOut(
+        seq=line.seq,
+        account=line.account.value,
+        type=line.type.value,
+        asset=asset,
+        amount=decimal(bundle, asset, line.amount),
+        balance_before=decimal(bundle, asset, line.balance_before),
+        balance_after=decimal(bundle, asset, line.balance_after),
+        reference=line.reference,
+        transfer=line.transfer_id,
+        at=line.at,
+    )
+
+
 def statement(bundle: Bundle, asset: str, found: StatementPage) -> schemas.Page[schemas.LineOut]:
     """A page of a statement."""
     return schemas.Page[schemas.LineOut](
-        items=[
-            schemas.LineOut(
-                seq=line.seq,
-                account=line.account.value,
-                type=line.type.value,
-                asset=asset,
-                amount=decimal(bundle, asset, line.amount),
-                balance_before=decimal(bundle, asset, line.balance_before),
-                balance_after=decimal(bundle, asset, line.balance_after),
-                reference=line.reference,
-                transfer=line.transfer_id,
-                at=line.at,
-            )
-            for line in found.lines
-        ],
+        items=[_line(bundle, asset, line) for line in found.lines],
         next=paging.encode("statement", found.cursor) if found.more else None,
     )
+
+
+def period(
+    bundle: Bundle, customer: str, found: PeriodStatement, since: datetime, until: datetime
+) -> schemas.PeriodOut:
+    """A statement over a period."""
+    asset = found.opening.asset
+    opening, closing = balances(bundle, customer, [found.opening, found.closing]).balances
+    return schemas.PeriodOut(
+        customer=customer,
+        asset=asset,
+        since=since,
+        until=until,
+        opening=opening,
+        closing=closing,
+        lines=[_line(bundle, asset, line) for line in found.lines],
+    )
+
+
+def period_csv(shown: schemas.PeriodOut) -> str:
+    """The same as CSV (RFC 4180): a row for each account's opening balance, the lines, and the closing balances."""
+    text = io.StringIO()
+    rows = csv.writer(text)
+    rows.writerow(schemas.LineOut.model_fields)
+    for name, at, ends in (("opening", shown.since, shown.opening), ("closing", shown.until, shown.closing)):
+        if name == "closing":
+            for line in shown.lines:
+                rows.writerow([_cell(value) for value in line.model_dump(mode="json").values()])
+        for kind in ("available", "frozen", "trading"):
+            balance = getattr(ends, kind)
+            told = {
+                "account": kind,
+                "type": name,
+                "asset": shown.asset,
+                "balance_after": balance,
+                "at": f"{at}",
+            }
+            rows.writerow([told.get(field, "") for field in schemas.LineOut.model_fields])
+    return text.getvalue()
+
+
+def _cell(value: object) -> str:
+    """A cell that no spreadsheet takes for a formula: only the reference is a text of somebody else's choice."""
+    text = str(value)
+    return f"'{text}" if text[:1] in ("=", "@", "+", "\t", "\r") else text
 
 
 def event_data(bundle: Bundle, data: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 import time
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -40,6 +42,7 @@ __all__ = ["app"]
 
 _DEPOSIT = ("id", "customer", "asset", "amount", "state", "confirmations", "confirmations_needed", "resource")
 _SWEEP = ("id", "chain", "kind", "state", "reason", "addresses", "amounts", "network_fee", "txid")
+_PERIOD = ("at", "account", "type", "amount", "balance_before", "balance_after", "reference", "transfer")
 _LINE = ("seq", "account", "type", "asset", "amount", "balance_before", "balance_after", "reference", "at")
 
 
@@ -110,6 +113,33 @@ def statement(customer: CustomerArgument, asset: AssetOption = "BTC", *, as_json
     shown = output(as_json=as_json)
     with connected(shown) as client:
         shown.many(client.statement(customer, asset), _LINE, none="Nothing has happened yet.")
+
+
+@accounts.command("period")
+def period(
+    customer: CustomerArgument,
+    since: Annotated[str, typer.Option("--since", help="First moment, e.g. 2026-11-01T00:00:00Z.")],
+    until: Annotated[str, typer.Option("--until", help="First moment that is no more in it.")],
+    asset: AssetOption = "BTC",
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Print a statement over a period as CSV: opening balances, every line, closing balances. Or as JSON."""
+    shown = output(as_json=as_json)
+    with connected(shown) as client:
+        path = f"/v1/customers/{quote(customer, safe='')}/statement/period"
+        query = {"asset": asset, "since": since, "until": until}
+        found = client.get(path, query)
+    if shown.form is Form.PROGRAMS:
+        shown.one(found, ())
+        return
+    rows = csv.writer(sys.stdout)
+    rows.writerow(_PERIOD)
+    kinds = ("available", "frozen", "trading")
+    for name, at in (("opening", since), ("closing", until)):
+        if name == "closing":
+            rows.writerows([[line[field] for field in _PERIOD] for line in found["lines"]])
+        rows.writerows([[at, kind, name, "", "", found[name][kind], "", ""] for kind in kinds])
 
 
 @ledger.command("statement")

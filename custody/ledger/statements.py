@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -13,6 +14,7 @@ from custody.ledger.model import AccountKind, LineType
 from custody.storage.db import Row, Tx, units
 
 MAX_PAGE: Final = 1000
+MAX_PERIOD_LINES: Final = 50_000
 _KINDS: Final = (AccountKind.AVAILABLE, AccountKind.FROZEN, AccountKind.TRADING)
 _CURSOR: Final = re.compile(r"(0|[1-9][0-9]{0,17})-(0|[1-9][0-9]{0,17})-(0|[1-9][0-9]{0,17})")
 
@@ -115,6 +117,57 @@ def statement(
     for line in lines:
         seen[line.account] = line.seq
     return StatementPage(lines, "-".join(str(seen[kind]) for kind in _KINDS), more=len(rows) > limit)
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodStatement:
+    """A customer's lines of one asset in a period. `closing` is `opening` plus the lines, account by account."""
+
+    opening: Balances
+    closing: Balances
+    lines: tuple[StatementLine, ...]
+
+
+def period(tx: Tx, customer: str, asset: str, *, since: datetime, until: datetime) -> PeriodStatement:
+    """All of a customer's lines of one asset with `since` <= time < `until`, and the balances at both ends.
+
+    Args:
+        tx: a transaction.
+        customer: customer id.
+        asset: asset id.
+        since, until: with time zones.
+
+    Raises:
+        InvalidValue: more than 50,000 lines, an empty period, or a time without a zone.
+    """
+    if since.tzinfo is None or until.tzinfo is None or since >= until:
+        raise InvalidValue(f"the period {since} to {until}: expected two times with zones, the earlier first")
+    rows = tx.all(
+        """SELECT l.*, a.kind, t.reference FROM ledger_accounts a
+           JOIN ledger_lines l ON l.account_id = a.id AND l.at >= %(since)s AND l.at < %(until)s
+           JOIN ledger_transfers t ON t.id = l.transfer_id
+           WHERE a.customer_id = %(customer)s AND a.asset = %(asset)s ORDER BY l.id LIMIT %(limit)s""",
+        {"since": since, "until": until, "customer": customer, "asset": asset, "limit": MAX_PERIOD_LINES + 1},
+    )
+    if len(rows) > MAX_PERIOD_LINES:
+        raise InvalidValue(f"the period has more than {MAX_PERIOD_LINES} lines: ask for a shorter one")
+    before = {
+        AccountKind(row["kind"]): units(row["balance"])
+        for row in tx.all(
+            """SELECT a.kind, coalesce((SELECT l.balance_after FROM ledger_lines l
+                                        WHERE l.account_id = a.id AND l.at < %(since)s
+                                        ORDER BY l.seq DESC LIMIT 1), 0) AS balance
+               FROM ledger_accounts a WHERE a.customer_id = %(customer)s AND a.asset = %(asset)s""",
+            {"since": since, "customer": customer, "asset": asset},
+        )
+    }
+    lines = tuple(_line(row) for row in rows)
+    after = before | {line.account: line.balance_after for line in lines}
+    return PeriodStatement(_balances(asset, before), _balances(asset, after), lines)
+
+
+def _balances(asset: str, found: Mapping[AccountKind, int]) -> Balances:
+    return Balances(asset, *(found.get(kind, 0) for kind in _KINDS))
 
 
 def _positions(after: str | None) -> dict[AccountKind, int]:

@@ -1,4 +1,4 @@
-"""Ledger transfers through one hot account in batches, beside one transfer a commit, and a bare COPY of the same rows."""
+"""Ledger transfers through one hot account in batches, beside one transfer a commit, and a bare COPY of the rows."""
 
 from __future__ import annotations
 

@@ -48,6 +48,7 @@ RULES: Final = {
     "GET /v1/customers/{customer}/addresses": Scope.CUSTOMERS_READ,
     "GET /v1/customers/{customer}/balances": Scope.LEDGER_READ,
     "GET /v1/customers/{customer}/statement": Scope.LEDGER_READ,
+    "GET /v1/customers/{customer}/statement/period": Scope.LEDGER_READ,
     "GET /v1/deposits": Scope.DEPOSITS_READ,
     "GET /v1/deposits/{deposit}": Scope.DEPOSITS_READ,
     "POST /v1/withdrawals": Scope.WITHDRAWALS_WRITE,
@@ -143,9 +144,12 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
     }
     body = bodies[name]() if name in bodies else None
     raw = b"" if body is None else json.dumps(body).encode()
-    query = {"/v1/customers/{customer}/statement": "asset=BTC", "/v1/whitelist": "owner=alice"}.get(
-        template, ""
-    )
+    period = "asset=BTC&since=2026-01-01T00:00:00Z&until=2026-02-01T00:00:00Z"
+    query = {
+        "/v1/customers/{customer}/statement": "asset=BTC",
+        "/v1/customers/{customer}/statement/period": period,
+        "/v1/whitelist": "owner=alice",
+    }.get(template, "")
     query = "" if method != "GET" else query
     return Request(method, path, query, raw)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 
+from custody.api import schemas, views
 from custody.console.client import ApiClient
 from custody.storage.alerts import Severity, raise_alert, resolve_alert
 from custody.storage.db import Database
 from custody.storage.events import emit
+from custody.web.client import ApiRefused
 from ops.devnet.process import wait_until
 from tests.fakes.api import BTC, RunningApi, running_api
 
@@ -116,6 +120,32 @@ def test_pages_of_any_size_give_the_same_list(api: RunningApi, limit: int) -> No
     lines = list(client.items(f"{path}/statement", {"asset": "BTC", "limit": limit}))
     assert len(lines) == 1 + 2 * len(orders)
     assert [line["seq"] for line in lines if line["account"] == "available"] == [1, 2, 3, 4, 5]
+
+
+def test_a_statement_over_a_period_is_json_or_csv(api: RunningApi) -> None:
+    client = api.client()
+    client.create_customer("alice")
+    api.fund("alice", BTC)
+    client.withdraw(api.order(customer="alice"))
+    query = {"asset": "BTC", "since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"}
+    path = "/v1/customers/alice/statement/period"
+    found = client.get(path, query)
+    assert found["lines"] == list(client.items("/v1/customers/alice/statement", {"asset": "BTC"}))
+    assert {found["opening"][kind] for kind in ("available", "frozen", "trading")} == {"0.00000000"}
+    (balance,) = client.balances("alice")
+    assert found["closing"] == balance
+    text = views.period_csv(schemas.PeriodOut.model_validate(found))
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert [row["type"] for row in rows] == [
+        *["opening"] * 3,
+        "deposit",
+        "freeze",
+        "freeze",
+        *["closing"] * 3,
+    ]
+    assert rows[-3]["balance_after"] == balance["available"]
+    with pytest.raises(ApiRefused):
+        client.get(path, {**query, "until": query["since"]})
 
 
 def test_lists_can_be_narrowed(api: RunningApi) -> None:

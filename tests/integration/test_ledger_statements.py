@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from chains.errors import InvalidValue
 from custody.ledger import bookings, service
 from custody.ledger.model import AccountKey, AccountKind, Hold, Leg, LineType, Transfer, available
-from custody.ledger.statements import Balances, StatementLine, balance, balances, statement
+from custody.ledger.statements import Balances, StatementLine, balance, balances, period, statement
 from custody.storage.db import Database
 from tests.support.ledger import booked, credit, customers, move
 
@@ -107,3 +109,28 @@ def test_a_cursor_that_no_statement_gave_is_refused(db: Database, cursor: str) -
 def test_a_page_has_1_to_1000_lines(db: Database, limit: int) -> None:
     with db.snapshot() as tx, pytest.raises(InvalidValue):
         statement(tx, "ada", "BTC", limit=limit)
+
+
+def test_a_period_has_the_balances_at_both_ends_and_periods_join_without_a_gap(db: Database) -> None:
+    booked(db, credit("ada", 100), move("ada", "ben", 30))
+    booked(db, Hold(uuid4(), "ada", "BTC", 50))
+    booked(db, credit("ada", 7))
+    with db.snapshot() as tx:
+        every = statement(tx, "ada", "BTC").lines
+        begin, end = every[0].at - timedelta(hours=1), every[-1].at + timedelta(hours=1)
+        whole = period(tx, "ada", "BTC", since=begin, until=end)
+        assert (whole.lines, whole.opening) == (every, Balances("BTC", 0, 0, 0))
+        assert whole.closing == balance(tx, "ada", "BTC") == Balances("BTC", 27, 50, 0)
+        moments = [begin, *sorted({line.at for line in every}), end]
+        parts = [
+            period(tx, "ada", "BTC", since=since, until=until)
+            for since, until in itertools.pairwise(moments)
+            if since < until
+        ]
+        assert [line for part in parts for line in part.lines] == list(every)
+        for before, after in itertools.pairwise(parts):
+            assert after.opening == before.closing
+        assert period(tx, "ben", "ETH", since=begin, until=end).lines == ()
+        for since, until in ((end, begin), (begin.replace(tzinfo=None), end)):
+            with pytest.raises(InvalidValue):
+                period(tx, "ada", "BTC", since=since, until=until)

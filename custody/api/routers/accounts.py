@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from datetime import datetime
+from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Response
@@ -96,3 +97,23 @@ def show_statement(
         customers.get(tx, customer)
         found = statements.statement(tx, customer, known.id, after=position, limit=limit)
     return views.answer(views.statement(call.bundle, known.id, found))
+
+
+@router.get("/statement/period", response_model=schemas.PeriodOut)
+def show_period(
+    call: LedgerReader,
+    customer: schemas.NameText,
+    asset: Annotated[schemas.NameText, Query(description="Asset id.")],
+    since: Annotated[datetime, Query(description="First moment, RFC 3339 with its zone.")],
+    until: Annotated[datetime, Query(description="First moment that is no more in it.")],
+    form: Annotated[Literal["json", "csv"], Query(description="What the answer is.")] = "json",
+) -> Response:
+    """All changes of a customer's accounts of one asset in a period, with the balances before and after it."""
+    known = call.bundle.asset(asset)
+    with call.reading() as tx:
+        customers.get(tx, customer)
+        found = statements.period(tx, customer, known.id, since=since, until=until)
+    shown = views.period(call.bundle, customer, found, since, until)
+    if form == "csv":
+        return Response(views.period_csv(shown), media_type="text/csv; charset=utf-8")
+    return views.answer(shown)

@@ -29,6 +29,7 @@ from custody.api.schemas.customers import (
     LineOut,
     NewAddress,
     NewCustomer,
+    PeriodOut,
 )
 from custody.api.schemas.operations import (
     ActionOut,
@@ -154,6 +155,7 @@ __all__ = [
     "Out",
     "Page",
     "PartOut",
+    "PeriodOut",
     "ProblemOut",
     "QuestionOut",
     "ReasonOut",

@@ -80,6 +80,18 @@ class LineOut(Out):
     at: datetime
 
 
+class PeriodOut(Out):
+    """All lines of one asset in a period; the closing balances are the opening ones plus the lines."""
+
+    customer: str
+    asset: str
+    since: datetime
+    until: datetime
+    opening: BalanceOut
+    closing: BalanceOut
+    lines: list[LineOut]
+
+
 class DepositOut(Out):
     """Value that arrived at an address of ours."""
 
