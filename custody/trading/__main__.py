@@ -16,7 +16,7 @@ from custody.ports import system_clock
 from custody.trading.app import create_app
 from custody.trading.client import RestCustody
 from custody.trading.config import Terms, TradingSettings, load, terms
-from custody.trading.core import Micros, system_micros
+from custody.trading.core import Micros, calm_collector, system_micros
 from custody.trading.failures import CustodyRefused, CustodyUnavailable, JournalError
 from custody.trading.ports import Custody
 from custody.trading.service import Trading
@@ -104,6 +104,7 @@ def _serve(
             file=sys.stderr,
         )
     started = start(places, id, cursor, segment_bytes=settings.segment_kilobytes * 1024)
+    calm_collector()
     trading = Trading(started, settings, found, custody, micros)
     failed: list[BaseException] = []
 

@@ -7,6 +7,7 @@ fees and events. The peer matches only: no money, no journal, no events but its 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
     from lightmatchingengine.lightmatchingengine import LightMatchingEngine
 
     from custody.trading.codec import encode_command
+    from custody.trading.core import calm_collector
     from custody.trading.journal import Journal
 
     progress(f"matching: {ORDERS:,} orders")
@@ -58,6 +60,15 @@ def rows(progress: Callable[[str], None]) -> Iterator[Row]:
     groups = [work.commands[start : start + GROUP] for start in range(0, ORDERS, GROUP)]
 
     def ours() -> None:
+        before = gc.get_threshold()
+        calm_collector()
+        try:
+            run()
+        finally:
+            gc.unfreeze()
+            gc.set_threshold(*before)
+
+    def run() -> None:
         apply = opened().apply
         with (
             TemporaryDirectory() as folder,
