@@ -108,7 +108,10 @@ class Engine:
         engine = cls((), told.fees)
         engine.clock = told.clock
         engine.customers = restore_customers(told)
-        engine.books = restore_books(told, engine.customers, told.clock)
+        try:
+            engine.books = restore_books(told, engine.customers, told.clock)
+        except KeyError as missing:
+            raise InvalidValue(f"engine state: an order of a customer it does not have, {missing}") from None
         engine.transfers = restore_transfers(told)
         engine._assets = {
             asset for book in engine.books.values() for asset in (book.market.base, book.market.quote)

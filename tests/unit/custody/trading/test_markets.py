@@ -298,6 +298,15 @@ def test_bytes_that_are_no_state_are_refused(data: bytes) -> None:
         Engine.from_state(data)
 
 
+def test_a_state_with_an_order_of_nobody_is_refused() -> None:
+    desk = Desk(opened(market()))
+    desk.place("ada", "buy", 600, 100)
+    state = msgspec.json.decode(desk.engine.state())
+    state[4] = [customer for customer in state[4] if customer[0] != "ada"]
+    with pytest.raises(InvalidValue, match="ada"):
+        Engine.from_state(msgspec.json.encode(state))
+
+
 def test_equal_states_give_equal_bytes_whatever_way_led_there() -> None:
     long, short = Desk(opened(market())), Desk(opened(market()))
     long.place("ada", "buy", 500, 100)
