@@ -68,6 +68,9 @@ RULES: Final = {
     "GET /v1/operator-actions": Scope.ACTIONS_READ,
     "PUT /v1/withdrawals/{withdrawal}/travel-rule": Scope.WITHDRAWALS_WRITE,
     "POST /v1/statements": Scope.STATEMENTS_GIVE,
+    "POST /v1/trading/settlements": Scope.TRADING,
+    "POST /v1/trading/transfers": Scope.TRADING,
+    "GET /v1/trading/balances": Scope.TRADING,
     "PUT /v1/whitelist/{entry}": Scope.WHITELIST_WRITE,
     "POST /v1/whitelist/{entry}/confirm": Scope.WHITELIST_WRITE,
     "POST /v1/whitelist/{entry}/remove": Scope.WHITELIST_WRITE,
@@ -107,6 +110,7 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
         entry=new_id(),
         challenge=new_id(),
         subject=new_id(),
+        session=new_id(),
     )
     destination = {
         "owner": "alice",
@@ -141,6 +145,14 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
         "POST /v1/ownership-challenges": lambda: destination,
         "POST /v1/ownership-challenges/{challenge}/proof": lambda: {"signature": "AA=="},
         "POST /v1/statements": lambda: vetoed(api),
+        "POST /v1/trading/settlements": lambda: {"core": str(new_id()), "first": 1, "last": 1, "fills": []},
+        "POST /v1/trading/transfers": lambda: {
+            "id": str(new_id()),
+            "customer": "alice",
+            "asset": "BTC",
+            "units": "1",
+            "to": "trading",
+        },
     }
     body = bodies[name]() if name in bodies else None
     raw = b"" if body is None else json.dumps(body).encode()
@@ -149,6 +161,7 @@ def sample(api: RunningApi, name: str, caller: str) -> Request:
         "/v1/customers/{customer}/statement": "asset=BTC",
         "/v1/customers/{customer}/statement/period": period,
         "/v1/whitelist": "owner=alice",
+        "/v1/trading/balances": f"core={new_id()}",
     }.get(template, "")
     query = "" if method != "GET" else query
     return Request(method, path, query, raw)
