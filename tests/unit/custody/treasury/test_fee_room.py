@@ -10,7 +10,7 @@ import pytest
 from custody.treasury.fees import Observation
 from custody.treasury.observing import REFILL_KVB, fee_room
 from custody.treasury.planner import AssetState, Fees, TierState, plan
-from policies.bundle import Bundle
+from policies.bundle import Bundle, Tier
 from policies.rules import Holding
 from tests.fakes.safe_signing import SafeWorld
 from tests.fakes.signing import CHAIN, SoftKeys, World
@@ -53,7 +53,7 @@ def test_who_carries_out_a_safes_refill_pays_its_gas() -> None:
 @pytest.mark.parametrize("kept", [0, 500_000])
 def test_a_plan_takes_all_but_what_is_kept(kept: int) -> None:
     """The hot wallet needs more than the vault has."""
-    tiers = {
+    tiers: dict[Tier, TierState] = {
         "hot": TierState(tier="hot", wallet="btc-hot", present_units=0),
         "warm": TierState(tier="warm", wallet="btc-warm", present_units=3 * BTC, reserve_units=kept),
         "cold": TierState(tier="cold", wallet="btc-cold", present_units=0),
