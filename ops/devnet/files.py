@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,14 @@ def part_directory(prefix: str) -> Path:
     path = Path(tempfile.mkdtemp(prefix=prefix))
     path.chmod(0o711)
     return path
+
+
+def let_pass(path: Path) -> None:
+    """Lets other users pass through a directory; whatever else they may do there stays as it is.
+
+    It may be somebody's: taking rights away from /tmp or a home directory stops what others do there.
+    """
+    path.chmod(stat.S_IMODE(path.stat().st_mode) | 0o011)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ops.devnet.errors import DevnetError, StartFailed
-from ops.devnet.files import kept_password, write_private
+from ops.devnet.files import kept_password, let_pass, write_private
 from ops.devnet.part import Part
 from ops.devnet.process import ManagedProcess, free_port, release_port
 from ops.devnet.tools import postgres_programs
@@ -217,7 +217,7 @@ class EmbeddedPostgres(Part):
         if pointer.is_symlink() and pointer.is_dir():
             return pointer.resolve()
         if self._run_as is not None:
-            self.directory.chmod(0o711)
+            let_pass(self.directory)
         short = len(str(self.directory / "run")) + len("/.s.PGSQL.65535") <= _MAX_SOCKET_PATH
         if short and _can_enter(self._run_as, self.directory):
             return self.directory

@@ -24,7 +24,7 @@ from ops.devnet.anvil import Anvil
 from ops.devnet.bitcoind import Bitcoind
 from ops.devnet.errors import DevnetError
 from ops.devnet.external import ExternalPostgres, postgres_for
-from ops.devnet.files import kept_password
+from ops.devnet.files import kept_password, let_pass
 from ops.devnet.postgres import Durability
 from ops.devnet.process import ManagedProcess, free_port, release_port, wait_until
 from ops.devnet.redis import RedisServer
@@ -93,7 +93,7 @@ class Stack:
         """Prepares the stack; `up` starts it.
 
         Args:
-            directory: made if missing; entered by PostgreSQL's user, so open to pass through (0711).
+            directory: made if missing (0711); entered by PostgreSQL's user, so open to pass through.
             api_port: port of the API on 127.0.0.1; 0 takes a free one.
             durability: of the embedded PostgreSQL.
             database_url: a database that somebody else runs, in its place; its user may create roles and tables.
@@ -101,8 +101,8 @@ class Stack:
             tell: is told what happens, a line at a time.
         """
         self.directory = directory.absolute()
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.directory.chmod(0o711)
+        self.directory.mkdir(mode=0o711, parents=True, exist_ok=True)
+        let_pass(self.directory)
         self.tell = tell
         self._own_port = api_port == OwnPort.FREE
         self.api_port = free_port() if self._own_port else api_port

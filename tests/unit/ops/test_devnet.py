@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ops.devnet import tools
 from ops.devnet.bitcoind import btc_to_sats, sats_to_btc
 from ops.devnet.errors import DeadlineExceeded, DevnetError, PartMissing
-from ops.devnet.files import kept_password, kept_pin, part_directory, write_private
+from ops.devnet.files import kept_password, kept_pin, let_pass, part_directory, write_private
 from ops.devnet.process import free_port, release_port, wait_until
 
 
@@ -61,6 +61,17 @@ def test_a_private_file_is_private_even_where_there_was_an_open_one(tmp_path: Pa
     write_private(path, "private")
     assert path.read_text() == "private"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(("before", "after"), [(0o700, 0o711), (0o1777, 0o1777), (0o755, 0o755)])
+def test_a_directory_that_others_may_pass_keeps_what_else_they_may(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    place.chmod(before)
+    let_pass(place)
+    assert stat.S_IMODE(place.stat().st_mode) == after
 
 
 def test_a_part_directory_can_be_passed_but_not_listed_by_others() -> None:
