@@ -90,9 +90,17 @@ def test_the_daemon_starts_signs_and_ends_there(daemon: BitcoinDaemon, place: Pa
     assert "whole" in said.stdout
 
 
-@pytest.mark.parametrize("module", ["daemon", "keeper", "opening", "setup", "client", "log", "metrics"])
-def test_each_of_its_parts_can_be_imported_there(place: Path, module: str) -> None:
-    in_place(place, "-c", f"import signers.{module}")
+def test_each_of_its_parts_can_be_imported_there(place: Path) -> None:
+    """All but the offline signer, which has requirements of its own."""
+    every = """
+import importlib, pkgutil, signers
+names = [m.name for m in pkgutil.walk_packages(signers.__path__, "signers.") if ".airgap" not in m.name]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+print(len(names))
+"""
+    assert int(in_place(place, "-c", every).stdout) > 50
 
 
 def test_every_verb_of_its_command_says_how_it_is_used(place: Path) -> None:
