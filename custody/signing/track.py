@@ -141,6 +141,7 @@ def _undo(tx: Tx, transaction: OurTransaction) -> None:
     assert transaction.confirmed_txid is not None
     repository.apply(tx, transaction, TransactionEvent.UNDO)
     repository.schedule_broadcast(tx, transaction.id, 0, "reorg: its block was undone")
+    ending.resume(tx, transaction)
     if transaction.state is TransactionState.FINAL:
         closing.unsettle(tx, transaction)
         alerts.raise_alert(

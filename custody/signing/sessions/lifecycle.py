@@ -51,5 +51,7 @@ SIGNING: Final[Lifecycle[SessionState, SessionEvent]] = Lifecycle(
         (S.EXPIRED, E.COLLECT): S.EXPIRED,
         (S.EXPIRED, E.COMPLETE): S.COMPLETE,
         (S.EXPIRED, E.REOPEN): S.OPEN,
+        # A block had what was signed past us, and a reorg took it back.
+        (S.COMPLETE, E.REOPEN): S.OPEN,
     },
 )

@@ -335,6 +335,7 @@ def test_a_safes_refill_needs_its_own_approvals(warm: WarmBench) -> None:
     assert warm.codes(msgspec.structs.replace(world.approved(draft), evidence=approvals)) == {
         "stray-approval",
         "approvals-missing",
+        "no-verdict",
     }
 
 
