@@ -31,7 +31,7 @@ def run(api: RunningApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run
     key = tmp_path / "exchange.pem"
     api.keys["exchange"].save(key)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("custody.console.client._BACK_OFF_SECONDS", (0.01,))
+    monkeypatch.setattr("custody.web.client.BACK_OFF_SECONDS", (0.01,))
 
     def invoke(*arguments: str, **changes: str) -> Result:
         environment = {

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from chains.eth.tx import UnsignedTx
 from policies.canonical import Document
-from policies.intent import Intent, Kind
+from policies.intent import Intent, Kind, TreasuryChange
 from signers.ports import Refused, SignRequest
 from tests.fakes.evm_signing import ETHER, FEEX, USDX, EvmDraft, named_address
 from tests.fakes.signer import EvmBench
@@ -172,6 +172,12 @@ def _mutated(document: Any, data: st.DataObject) -> Any:
         "amount": st.integers(0, 10**30).map(str),
         "order": st.none() | st.binary(min_size=32, max_size=32).map(bytes.hex),
         "policy_version": st.integers(1, 5),
+        "change": st.builds(
+            TreasuryChange,
+            step=st.sampled_from(["propose", "accept"]),
+            treasury=st.sampled_from(["mallory", "payee 2000"]).map(named_address),
+        )
+        | st.just(msgspec.UNSET),
         "caller": st.sampled_from(["exchange", "reader", "nobody"]),
         "customer": st.sampled_from(["alice", "mallory"]),
         "fee_ceiling": st.integers(0, 10**20).map(str),
@@ -183,5 +189,6 @@ def _mutated(document: Any, data: st.DataObject) -> Any:
 
 def test_every_field_of_an_intent_is_mutated_above() -> None:
     assert set(Intent.__struct_fields__) == {
-        "v", "kind", "id", "chain", "keyset", "tier", "asset", "destination", "amount", "order", "policy_version"
+        "v", "kind", "id", "chain", "keyset", "tier", "asset", "destination", "amount", "order", "policy_version",
+        "change",
     }  # fmt: skip
