@@ -283,8 +283,9 @@ def test_fault_44_no_changed_byte_of_a_transaction_pays_anybody_else(target: Tar
         variants += 1
     print(len(target.signed), target.refused)
     assert len(target.signed) + target.refused.total() == variants >= 8 * len(target.transaction)
-    # Fees and nonces may be others; so some must have passed, or nothing was tested.
-    assert target.signed
+    # Fees and nonces may be others; so some must have passed, or nothing was tested. Of a vault's no byte may be: what
+    # would have passed for its nonce is not what the verifier's verdict is about.
+    assert target.signed or target.refused["verdict-elsewhere"]
     _after_the_honest_one(target)
 
 

@@ -29,7 +29,9 @@ def may(role: str) -> set[str]:
 def test_each_role_may_what_it_needs_and_no_more() -> None:
     assert may("auditor") == set()
     assert may("support") == {"freeze-customer", "close-alert", "approve"}
-    cold = {f"cold-{verb}" for verb in ("export", "import", "unsigned", "abandon", "rebuild", "cancel")}
+    cold = {
+        f"cold-{verb}" for verb in ("export", "import", "unsigned", "abandon", "rebuild", "cancel", "prove")
+    }
     paying = {"halt", "lift", "sweep", "bump", "adjust", "close-alert", "accept-entry", "approve"}
     paying |= {"propose-refill", "decline-refill", "propose-treasury", "accept-treasury", "cancel-treasury"}
     assert may("treasury") == paying | cold
