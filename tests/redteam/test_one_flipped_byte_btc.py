@@ -199,7 +199,8 @@ def test_fault_44_no_flipped_bit_of_a_psbt_pays_anybody_else(target: Target) -> 
         request = msgspec.structs.replace(target.request, transaction=base64.b64encode(spoiled).decode())
         target.judge(frame(request), where)
     assert target.signed + target.refused.total() == len(target.bits) * len(target.psbt)
-    # Not vacuous: a change output that is a little smaller is signed, and is harmless.
-    assert target.signed > 0
+    # Not vacuous: a change output that is a little smaller is signed, and is harmless. Of a vault's it is not what the
+    # verifier's verdict is about, and that alone refuses it.
+    assert target.signed or target.refused["verdict-elsewhere"]
     assert {"foreign-input", "foreign-change"} <= target.refused.keys()
     assert target.refused.keys() & {"unknown-output", "refill-target"}
