@@ -7,8 +7,9 @@ from uuid import UUID
 from chains.eth.address import raw_address
 from custody.ids import new_id
 from custody.signing.errors import Raced
-from custody.signing.evm import funds, nonces
-from custody.signing.evm.safe_build import transfer, version_of, would_fail
+from custody.signing.evm import funds, nonces, safe_nonce
+from custody.signing.evm.safe_build import transfer, would_fail
+from custody.signing.evm.safe_nonce import version_of
 from custody.signing.evm.safe_site import SafeSite
 from custody.signing.recording import record_first
 from custody.storage.db import Database
@@ -54,10 +55,11 @@ def build(db: Database, site: SafeSite, refill: Refill, *, keep: int, now: int) 
     transaction_id = new_id()
     with db.transaction() as tx:
         begin(tx, site, refill, now=now)
-        nonce = nonces.take(tx, site.chain, site.account, used=used)
+        message = safe_nonce.take(
+            tx, site, used=used, say=lambda nonce: transfer(site, refill.asset, to, refill.units, nonce)
+        )
         if funds.committed(tx, site) != found:
             raise Raced("another transaction was recorded, or a block was read, meanwhile")
-        message = transfer(site, refill.asset, to, refill.units, nonce)
         record_first(tx, site, transaction_id, Kind.REFILL, version_of(site, message, (refill.intent,), ()))
         finish(tx, refill, transaction_id)
     return transaction_id

@@ -263,6 +263,26 @@ def test_an_abandoned_payment_loses_its_nonce_to_the_next_and_only_one_of_both_c
         till.abandon(old)
 
 
+def test_a_payment_word_for_word_like_an_abandoned_one_takes_the_nonce_after_it(till: SafeTill) -> None:
+    """With one nonce owners' signatures of the first would carry out the second, and nobody knew whom it paid."""
+    given_up, old = complete(till)
+    till.abandon(old)
+    again, new = built(till, destination=given_up.destination)
+    assert till.message(old).tx.nonce == 0
+    assert till.message(new).tx == replace(till.message(old).tx, nonce=1)
+    assert till.query("SELECT 1 FROM transactions WHERE kind = 'cancellation'"), (
+        "nothing takes the nonce before it"
+    )
+    assert len(till.collect()) == 2
+    for _ in range(2):
+        till.send_execution()
+        till.settle()
+    assert till.withdrawal(given_up.id).state == "failed"
+    assert till.withdrawal(again.id).state == "settled"
+    assert till.has(given_up.destination) == LARGE["ETH"], "once"
+    assert till.balance("alice", "frozen") == 0
+
+
 def test_fault_6_an_abandoned_payment_that_is_carried_out_all_the_same_is_paid_and_its_rival_is_dead(
     till: SafeTill,
 ) -> None:

@@ -19,8 +19,9 @@ from chains.eth.factory import FactoryState, Proposal, Step, TreasuryCall
 from chains.eth.safe import SafeMessage, SafeTx
 from custody.ids import new_id
 from custody.reconcile.factories import active_hot_key, read_factory
-from custody.signing.evm import nonces
-from custody.signing.evm.safe_build import version_of, would_fail
+from custody.signing.evm import nonces, safe_nonce
+from custody.signing.evm.safe_build import would_fail
+from custody.signing.evm.safe_nonce import version_of
 from custody.signing.evm.safe_site import SafeSite
 from custody.signing.recording import record_first
 from custody.signing.requests import house_intent
@@ -88,7 +89,7 @@ def ask(tx: Tx, site: SafeSite, planned: Planned) -> UUID:
     """
     if Kind.ADMINISTRATION not in site.allowed(tx):
         raise NotChanged(f"it is halted: {site.halted(tx)}")
-    nonce = nonces.take(tx, site.chain, site.account, used=planned.used)
+    nonces.lock(tx, site.chain, site.account, used=planned.used)
     open_one = tx.optional(
         "SELECT id FROM transactions WHERE chain = %s AND keyset = %s AND kind = %s"
         " AND state IN ('built', 'broadcast')",
@@ -99,7 +100,7 @@ def ask(tx: Tx, site: SafeSite, planned: Planned) -> UUID:
             f"{open_one['id']} of {site.wallet.id} is under way: have it signed, or abandon it first"
         )
     id_ = new_id()
-    message = _message(site, planned, nonce)
+    message = safe_nonce.take(tx, site, used=planned.used, say=lambda nonce: _message(site, planned, nonce))
     record_first(
         tx, site, id_, Kind.ADMINISTRATION, version_of(site, message, (_intent(site, planned, id_),), ())
     )

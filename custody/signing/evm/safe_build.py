@@ -17,17 +17,16 @@ from chains.eth.erc20 import transfer_calldata
 from chains.eth.safe import SafeMessage, SafeTx
 from custody.signing import paying
 from custody.signing.errors import BumpRefused, Raced
-from custody.signing.evm import funds, nonces
+from custody.signing.evm import funds, nonces, safe_nonce
 from custody.signing.evm.build import queue_full, warn_of_reverts
 from custody.signing.evm.funds import Committed
 from custody.signing.evm.plan import WOULD_REVERT, agrees
 from custody.signing.evm.safe_site import SafeSite
-from custody.signing.requests import Built, Payee, make_request, payment_intents
+from custody.signing.requests import Payee, payment_intents
 from custody.storage import alerts
 from custody.storage.db import Database
 from custody.withdrawals import reverts
 from policies.decision import Reason
-from policies.intent import Intent, SignedOrder
 
 EXECUTION_GAS: Final = 35_000
 """Least that `execTransaction` takes around the inner call, beside its owners' signatures."""
@@ -97,22 +96,6 @@ def transfer(site: SafeSite, asset: str, destination: bytes, units: int, nonce: 
     return SafeMessage(site.network.chain_id, site.sender, tx)
 
 
-def version_of(
-    site: SafeSite, message: SafeMessage, intents: tuple[Intent, ...], orders: Sequence[SignedOrder]
-) -> Built:
-    """A Safe's transaction as a version to record. It costs the Safe nothing."""
-    raw = message.encode()
-    return Built(
-        unsigned=raw,
-        request=make_request(site, intents, orders, raw),
-        content=message.content,
-        resources=(message.resource,),
-        fee_units=0,
-        feerate=0,
-        size=site.network.gas_caps.execution,
-    )
-
-
 def would_fail(site: SafeSite, message: SafeMessage) -> Reason | None:
     """Why the inner call of a Safe's transaction would fail now, or take more gas than is signed for carrying it out;
     None if it would not. Once owners have signed what cannot be carried out, all that follows waits for it."""
@@ -173,12 +156,11 @@ def _record(db: Database, site: SafeSite, payee: Payee, seen: Committed, used: i
     """The one transaction in which the withdrawal is claimed and what pays it is recorded."""
     with db.transaction() as tx:
         claimed = paying.claim(tx, site, [payee])
-        nonce = nonces.take(tx, site.chain, site.account, used=used)
+        message = safe_nonce.take(tx, site, used=used, say=lambda nonce: _message(site, payee, nonce))
         # Whoever takes a nonce waits for the one before, so money that is on its way is counted by everybody.
         if funds.committed(tx, site) != seen:
             raise Raced("another transaction was recorded, or a block was read, meanwhile")
-        message = _message(site, payee, nonce)
-        built = version_of(site, message, payment_intents([payee], site), [payee.signed])
+        built = safe_nonce.version_of(site, message, payment_intents([payee], site), [payee.signed])
         for withdrawal in claimed:
             alerts.resolve_alert(tx, "withdrawal.would_revert", str(withdrawal.id))
         return paying.record(tx, site, claimed, built)

@@ -6,18 +6,16 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from chains.eth.safe import SafeMessage, SafeTx, parse_safe_resource
-from custody.ids import new_id
+from chains.eth.safe import parse_safe_resource
 from custody.signing import closing, repository
 from custody.signing.errors import BumpRefused, Raced
 from custody.signing.evm import nonces
-from custody.signing.evm.safe_build import version_of
+from custody.signing.evm.safe_nonce import record_nothing
 from custody.signing.evm.safe_site import SafeSite
 from custody.signing.lifecycle import TransactionState
 from custody.signing.model import OurTransaction
-from custody.signing.recording import record_first
 from custody.signing.replacing import rebuildable
-from custody.signing.requests import house_intent, read_request
+from custody.signing.requests import read_request
 from custody.signing.sessions import repository as sessions
 from custody.signing.sessions.lifecycle import SessionEvent, SessionState
 from custody.signing.sessions.model import EXPIRED
@@ -67,7 +65,7 @@ def cancel(db: Database, site: SafeSite, transaction_id: UUID, reason: str) -> U
             transaction = _given_up(tx, site, transaction_id)
         else:
             transaction = _abandon(tx, site, transaction_id, reason)
-        return _record_nothing(tx, site, _nonce(transaction))
+        return record_nothing(tx, site, _nonce(transaction))
 
 
 def ask_again(db: Database, site: SafeSite, transaction_id: UUID, *, now: int) -> UUID:
@@ -126,7 +124,7 @@ def fill(db: Database, site: SafeSite) -> UUID | None:
         with db.transaction() as tx:
             if nonces.take(tx, site.chain, site.account, used=used) != gap:
                 raise Raced("another transaction has taken the nonce meanwhile")
-            return _record_nothing(tx, site, gap)
+            return record_nothing(tx, site, gap)
     except Raced:
         return None
 
@@ -161,15 +159,6 @@ def _abandon(tx: Tx, site: SafeSite, transaction_id: UUID, reason: str) -> OurTr
             sessions.apply(tx, session, SessionEvent.EXPIRE)
     closing.contest(tx, transaction, reason)
     return transaction
-
-
-def _record_nothing(tx: Tx, site: SafeSite, nonce: int) -> UUID:
-    id_ = new_id()
-    nothing = SafeTx(to=site.sender, value_wei=0, data=b"", nonce=nonce)
-    intent = house_intent(site, Kind.CANCELLATION, str(id_), site.address)
-    message = SafeMessage(site.network.chain_id, site.sender, nothing)
-    record_first(tx, site, id_, Kind.CANCELLATION, version_of(site, message, (intent,), ()))
-    return id_
 
 
 def _nonce(transaction: OurTransaction) -> int:
