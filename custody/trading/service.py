@@ -94,7 +94,8 @@ class Trading:
         self.ready = asyncio.Event()
         """Set when the markets are as configured: from then on faces may ask."""
         self.views = Views(self.assets, {})
-        self._segments = len(segments(self._places.journal))
+        self._segments = 1
+        """That the newest snapshot has seen. After a crash what was closed before may lack its snapshot."""
         listeners: tuple[Listener, ...] = (self.settlement, self.records, self.market_data)
         for listener in listeners:
             self.core.listen(listener)

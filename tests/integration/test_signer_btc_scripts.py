@@ -287,7 +287,7 @@ def test_a_psbt_of_bitcoinds_own_wallet_of_the_descriptor_is_signed_too(
         True,
     )
     request = world.vault_request(Draft([world.vault_coin()], [order]))
-    request = msgspec.structs.replace(request, transaction=made["psbt"])
+    request = world.evidence(msgspec.structs.replace(request, transaction=made["psbt"]))
     answers = [signatures(daemon.client.sign(request)) for daemon in vault.daemons[:2]]
     sent(bitcoind, outside, finalize(read(request), [*answers[0], *answers[1]]))
 

@@ -157,7 +157,8 @@ def test_fault_50_the_engine_dies_mid_journal_and_the_replay_is_byte_identical(
         if present["sequence"] != engine.sequence:  # time has passed: midnight
             engine, _, _ = replay(core, snapshot=False)
         assert (present["sequence"], present["digest"]) == (engine.sequence, engine.digest().hex())
-    assert list((core.directory / "core" / "snapshots").glob("*.snapshot"))
+    place = core.directory / "core" / "snapshots"
+    wait_until(lambda: any(place.glob("*.snapshot")), timeout=60, what="a snapshot of what was closed")
     told = core.client("otto").get("/v1/reconciliation")
     assert {(b["customer"], b["asset"]): int(b["units"]) for b in told["balances"]} == custody.trading
     assert custody.total("USDX") == 100_000_000 * DOLLAR
