@@ -21,7 +21,7 @@ from ops.devnet.errors import DevnetError
 from ops.devnet.external import VARIABLE
 from ops.devnet.files import part_directory
 from ops.stack.command import end_on_sigterm, show_hints
-from ops.stack.stack import PROCESSES, Stack
+from ops.stack.stack import Stack
 from ops.stack.supervise import Supervisor
 
 _START: Final = "Starting PostgreSQL, Redis, three nodes, four HSM tokens, and ten processes"
@@ -99,7 +99,7 @@ def _start(stack: Stack, show: Show, record: Record) -> bool:
             data=str(stack.directory),
         )
         step.detail.update(
-            processes={name: stack.processes[name].pid for name in PROCESSES},
+            processes={name: stack.processes[name].pid for name in stack.names},
             bundle=stack.bundle.digest_hex(),
             officers=[officer.id for officer in stack.trust.quorum.officers],
         )

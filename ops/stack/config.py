@@ -80,8 +80,11 @@ def write(stack: Stack, trust: Trust, passwords: Mapping[str, str]) -> dict[str,
     private_directory(stack.directory / "clients")
     contents = {"signer": _signer(stack, trust)}
     contents |= {member.process: _member(member, stack, trust) for member in stack.members}
-    contents["trading"] = trading_core(stack, trust, audience=AUDIENCE)
+    if stack.trades:
+        contents["trading"] = trading_core(stack, trust, audience=AUDIENCE)
     for name in NAMES:
+        if name == "trading" and not stack.trades:
+            continue
         content = contents.get(name) or _process(name, stack, trust, passwords)
         if name == "verifier":
             content = _verifier(stack, trust, content["database_url"])
@@ -115,7 +118,7 @@ def _process(name: str, stack: Stack, trust: Trust, passwords: Mapping[str, str]
         urls = {"rpc_url": node.rpc_url, "rest_url": node.rest_url, "zmq_url": node.zmq_url}
         evm = {network.chain: {"rpc_url": anvil.rpc_url} for network, anvil in stack.chains.items()}
         found["nodes"] = {CHAIN: urls, **evm}
-    if name in ("worker", "reconcile"):
+    if name in ("worker", "reconcile") and stack.trades:
         reconciler = trust.callers[RECONCILER]
         found["trading"] = {
             "url": stack.trading_url,
@@ -261,7 +264,7 @@ def variables(stack: Stack) -> dict[str, str]:
         "STRONGROOM_BUNDLE_PATH": f"{stack.directory}/bundle.json",
         "STRONGROOM_TRUST_ROOT_PATH": f"{stack.directory}/trust-root.json",
         CLOCK_VARIABLE: str(clock_file(stack.directory)),
-        "STRONGROOM_TRADING": stack.trading_url,
+        "STRONGROOM_TRADING_URL": stack.trading_url,
         "STRONGROOM_TRADING_AUDIENCE": TRADING_AUDIENCE,
         **stack.token.env,
     }

@@ -107,6 +107,8 @@ class Stack:
         self._own_port = api_port == OwnPort.FREE
         self.api_port = free_port() if self._own_port else api_port
         self.trading_port = free_port()
+        self.trades = bool(networks)
+        """Whether there is a trading core: where bitcoin is all there is, nothing can be exchanged for it."""
         self.postgres = postgres_for(self.directory / "postgres", database_url, durability)
         self.redis = RedisServer(self.directory / "redis")
         self.node = Bitcoind(self.directory / "bitcoind")
@@ -185,9 +187,10 @@ class Stack:
                 cwd=self.directory,
             )
             for name, argv in config.commands(files).items()
+            if name in self.names
         }
         private_directory(self.directory / "logs")
-        for name in PROCESSES:
+        for name in self.names:
             self.tell(f"starting {name}")
             self.processes[name].start()
         self.await_ready()
@@ -273,9 +276,9 @@ class Stack:
         """
         self._trust = trust.prepare(self.directory, self.trust.keys, self.chains)
         config.write(self, self._trust, self._passwords)
-        for name in reversed(PROCESSES):
+        for name in reversed(self.names):
             self.processes[name].stop(timeout=10)
-        for name in PROCESSES:
+        for name in self.names:
             self.processes[name].start()
         self.await_ready()
 
@@ -289,7 +292,7 @@ class Stack:
 
         def ready() -> bool:
             nonlocal last
-            for url in (self.api_url, self.trading_url):
+            for url in (self.api_url, self.trading_url) if self.trades else (self.api_url,):
                 try:
                     answer = httpx.get(f"{url}/readyz", timeout=5, trust_env=False)
                 except httpx.HTTPError as error:
@@ -312,6 +315,11 @@ class Stack:
         return None
 
     # --------------------------------------------------------------------------------------- for callers
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Our processes, in the order in which they start."""
+        return tuple(name for name in PROCESSES if self.trades or name != "trading")
 
     @property
     def api_url(self) -> str:

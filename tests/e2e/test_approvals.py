@@ -69,7 +69,9 @@ def test_large_payments_wait_for_two_treasurers_and_who_ordered_one_is_none_of_t
     for made in (plain, own):
         world.await_withdrawal(made["id"], "awaiting_approval")
     waiting = json.loads(approve(stack).stdout)
-    assert {(each["withdrawal"], each["genuine"]) for each in waiting} == {
+    # The vault is to be filled for them, too: that is another question.
+    payments = [each for each in waiting if not each["does"].startswith("move")]
+    assert {(each["id"], each["genuine"]) for each in payments} == {
         (plain["id"], "yes"),
         (own["id"], "yes"),
     }

@@ -197,7 +197,7 @@ def test_what_the_readme_says_to_type_works(core: TradingProcess, custody: FakeC
         "STRONGROOM_AUDIENCE": "custody's own",
         "STRONGROOM_CALLER": "exchange",
         "STRONGROOM_CALLER_KEY": str(key),
-        "STRONGROOM_TRADING": core.url,
+        "STRONGROOM_TRADING_URL": core.url,
         "STRONGROOM_TRADING_AUDIENCE": AUDIENCE,
     }
     # All but the line that reads a trial's own environment.
