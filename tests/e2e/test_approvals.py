@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,18 @@ def test_large_payments_wait_for_two_treasurers_and_who_ordered_one_is_none_of_t
             assert world.api.withdrawal(made["id"])["state"] == "awaiting_approval"
             given = approve(stack, made["id"], key=keys[name])
             assert given.returncode == 0, given.stderr
+    mined: set[str] = set()
     for made in (plain, own):
         # They share a transaction, or the second waits for the change of the first.
-        sent = world.await_withdrawal(made["id"], "broadcast")
-        world.await_pending(*sent["txids"])
-        world.mine(CONFIRMATIONS)
+        sent = world.until(
+            partial(world.api.withdrawal, made["id"]),
+            lambda entry: entry["state"] in ("broadcast", "confirming", "settled"),
+            "it to be sent",
+        )
+        if not mined.issuperset(sent["txids"]):
+            world.await_pending(*sent["txids"])
+            world.mine(CONFIRMATIONS)
+            mined.update(sent["txids"])
     settled = [world.await_withdrawal(made["id"], "settled") for made in (plain, own)]
     for found, address in zip(settled, (first, second), strict=True):
         world.paid("alice", found, address, LARGE_SATS)
