@@ -133,6 +133,15 @@ def are_ours(tx: Tx, contents: Sequence[str]) -> bool:
     return int(row["n"]) == len(set(contents))
 
 
+def may_be_signed(tx: Tx, content: str) -> bool:
+    """Whether this is a version of a transaction of ours that somebody may have signed: refused ones nobody has."""
+    row = tx.one(
+        "SELECT EXISTS (SELECT 1 FROM transaction_versions WHERE content = %s AND state <> 'refused') AS found",
+        [content],
+    )
+    return bool(row["found"])
+
+
 def sent(tx: Tx, chain: str, keyset: str) -> Sequence[UUID]:
     """Ids of a key-set's transactions that are built or broadcast, and that nothing contests."""
     rows = tx.all(

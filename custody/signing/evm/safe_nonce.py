@@ -34,7 +34,7 @@ def take(tx: Tx, site: SafeSite, *, used: int, say: Callable[[int], SafeMessage]
     """
     while True:
         message = say(nonces.take(tx, site.chain, site.account, used=used))
-        if not repository.are_ours(tx, [message.content]):
+        if not repository.may_be_signed(tx, message.content):
             return message
         record_nothing(tx, site, message.tx.nonce)
 
