@@ -46,6 +46,11 @@ _LINE: Final = {
     "transfer": "701264ae-5d35-5b49-aaf3-c728eba4e2a6",
     "at": _AT,
 }
+PERIOD_CSV: Final = (
+    "seq,account,type,asset,amount,balance_before,balance_after,reference,transfer,at\r\n"
+    ",available,opening,BTC,,,0.00000000,,,2026-03-01 00:00:00+00:00\r\n"
+)
+"""The first lines of a statement over a period as CSV."""
 _DEPOSIT_OUT: Final = {
     "id": _DEPOSIT,
     "customer": "alice",

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from custody.api import schemas, views
 from custody.api.calls import REPLAYED, Call, Scope, needs
+from custody.api.examples import PERIOD_CSV
 from custody.customers import service as customers
 from custody.deposits import addresses
 from custody.deposits import repository as deposits
@@ -99,7 +100,11 @@ def show_statement(
     return views.answer(views.statement(call.bundle, known.id, found))
 
 
-@router.get("/statement/period", response_model=schemas.PeriodOut)
+@router.get(
+    "/statement/period",
+    response_model=schemas.PeriodOut,
+    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}, "example": PERIOD_CSV}}}},
+)
 def show_period(
     call: LedgerReader,
     customer: schemas.NameText,
